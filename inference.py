@@ -1,0 +1,24 @@
+"""The container's entry point: score one case from /input to /output, then exit."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nodulemc.case import clear_output, run_case
+from nodulemc.cli import exit_code_of
+from nodulemc.options import add_ensemble_options, load_ensemble
+
+
+def main() -> None:
+    """Parse the arguments, run the case, write nothing but the output file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", type=Path, default=Path("/input"), help="the case's folder")
+    parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
+    add_ensemble_options(parser)
+    args = parser.parse_args()
+    clear_output(args.output)  # also when no ensemble can be loaded
+    run_case(args.input, args.output, load_ensemble(args))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

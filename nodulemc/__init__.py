@@ -1,0 +1,18 @@
+"""NoduleMC: how likely is each lung nodule in a chest CT to be malignant?"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.predict import predict
+
+__all__ = ["Ensemble", "predict"]
+_HOMES = {"Ensemble": "nodulemc.ensemble", "predict": "nodulemc.predict"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that commands which need no network do not pay for importing torch.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'nodulemc' has no attribute {name!r}")

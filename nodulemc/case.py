@@ -1,0 +1,146 @@
+"""The Grand-Challenge platform's contract: one case's sockets in, malignancy likelihoods out.
+
+Source: the LUNA25 challenge's algorithm interface; `inputs.json` as the platform writes it since 2025.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodulemc.ensemble import Ensemble
+from nodulemc.errors import CaseError, ImageError, PointsError
+from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.points import Nodule, from_platform
+from nodulemc.predict import NodulePrediction, predict
+from nodulemc.volume import read_volume
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
+_DEFAULT_PATHS = {
+    "chest-ct": "images/chest-ct",
+    "nodule-locations": "nodule-locations.json",
+    "clinical-information-lung-ct": "clinical-information-lung-ct.json",
+}
+_CT_SUFFIXES = (".mha", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case as the platform hands it over.
+
+    Attributes:
+        ct: the CT file.
+        nodules: in the platform's order.
+        clinical: the clinical information, None where there is none; the network does not use it.
+    """
+
+    ct: Path
+    nodules: tuple[Nodule, ...]
+    clinical: dict[str, Any] | None
+
+
+def read_case(input_dir: Path) -> Case:
+    """Find and read a case's inputs, by ``inputs.json`` where it names them, by the fixed paths otherwise.
+
+    Raises:
+        CaseError: an input is missing, doubled, outside the folder or malformed.
+        PointsError: the nodule locations are malformed.
+    """
+    paths = _socket_paths(input_dir)
+    clinical = None
+    if paths["clinical-information-lung-ct"].is_file():
+        clinical = read_json(paths["clinical-information-lung-ct"], CaseError)
+        if not isinstance(clinical, dict):
+            raise CaseError(
+                "the clinical information is no JSON object",
+                paths["clinical-information-lung-ct"],
+                "repair the file",
+            )
+    locations = paths["nodule-locations"]
+    nodules = from_platform(read_json(locations, PointsError), locations)
+    return Case(_only_ct(paths["chest-ct"]), tuple(nodules), clinical)
+
+
+def clear_output(output_dir: str | Path) -> Path:
+    """Remove an earlier case's output, which must never pass for this one's; returns the output's path.
+
+    Raises:
+        CaseError: it cannot be removed.
+    """
+    output = Path(output_dir) / OUTPUT_NAME
+    try:
+        output.unlink(missing_ok=True)
+    except OSError as error:
+        raise CaseError(
+            f"cannot remove the old output ({error.strerror})", output, "make the folder writable"
+        ) from error
+    return output
+
+
+def run_case(input_dir: str | Path, output_dir: str | Path, ensemble: Ensemble) -> list[NodulePrediction]:
+    """Score the case in ``input_dir`` and write the platform's JSON into ``output_dir``.
+
+    A failed case leaves no output, not even an earlier case's.
+
+    Raises:
+        NoduleMCError: an input cannot be used, or the output cannot be written.
+    """
+    output = clear_output(output_dir)
+    case = read_case(Path(input_dir))
+    if case.ct.suffix.lower() != ".mha":
+        logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
+    predictions = predict(read_volume(case.ct), case.nodules, ensemble)
+    write_json_atomically(output, platform_json(predictions), CaseError)
+    return predictions
+
+
+def platform_json(predictions: list[NodulePrediction]) -> dict[str, Any]:
+    """The platform's "Multiple points" output; a nodule without a name stays without one."""
+    return {
+        "name": "Points of interest",
+        "type": "Multiple points",
+        "points": [
+            ({} if p.nodule.name is None else {"name": p.nodule.name})
+            | {"point": list(p.nodule.point), "probability": p.probability}
+            for p in predictions
+        ],
+        "version": {"major": 1, "minor": 0},
+    }
+
+
+def _socket_paths(input_dir: Path) -> dict[str, Path]:
+    paths = {slug: input_dir / relative for slug, relative in _DEFAULT_PATHS.items()}
+    listing = input_dir / "inputs.json"
+    if not listing.is_file():
+        return paths
+    entries = read_json(listing, CaseError)
+    try:
+        for entry in entries:
+            socket = entry.get("socket") or entry["interface"]
+            if socket["slug"] in paths:
+                paths[socket["slug"]] = input_dir / socket["relative_path"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CaseError(
+            f"an entry is malformed ({error!r})",
+            listing,
+            "expected a list of objects with socket.slug and relative_path",
+        ) from error
+    for path in paths.values():
+        if not path.resolve().is_relative_to(input_dir.resolve()):
+            raise CaseError(f"the path {path} leads out of the input folder", listing, "give paths inside it")
+    return paths
+
+
+def _only_ct(folder: Path) -> Path:
+    """The one CT file in the socket's folder (or the file itself, where the socket names a file)."""
+    if folder.is_file():
+        return folder
+    if not folder.is_dir():
+        raise ImageError("no CT", folder, "put one .mha file there")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CT_SUFFIXES)
+    if len(found) != 1:
+        what = f"{len(found)} CTs ({', '.join(p.name for p in found)})" if found else "no CT"
+        raise ImageError(what, folder, "put exactly one .mha file there")
+    return found[0]

@@ -1,0 +1,56 @@
+"""The ``nodulemc`` command: finds the subcommand's module, parses its arguments, maps errors to exit codes."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from nodulemc.errors import NoduleMCError
+
+# name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
+# underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one
+# is imported.
+COMMANDS = {
+    "predict": "malignancy probabilities for nodules in one CT",
+    "import-reference": "turn public baseline or MClab checkpoints into an ensemble folder",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code (0 done, 2 bad input or usage, 130 interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="nodulemc", description="Lung nodule malignancy from chest CT.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name != chosen:
+            subparsers.add_parser(name, help=summary)
+            continue
+        module = import_module(f"nodulemc.commands.{name.replace('-', '_')}")
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return exit_code_of(lambda: args.run(args))
+
+
+def exit_code_of(work) -> int:
+    """Call ``work()`` and return its exit code, printing a user's error as one line on stderr."""
+    try:
+        return work() or 0
+    except NoduleMCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

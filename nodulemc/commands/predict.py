@@ -1,0 +1,55 @@
+"""Malignancy probabilities for nodules in one CT, from any common file format."""
+
+import argparse
+from pathlib import Path
+
+from nodulemc.options import add_ensemble_options, load_ensemble
+
+EXAMPLE = "nodulemc predict ct.nii.gz --points nodules.mrk.json --output nodules.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "ct",
+        type=Path,
+        metavar="CT",
+        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series",
+    )
+    parser.add_argument(
+        "--points",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="Grand-Challenge .json, LUNA25-style .csv or 3D Slicer .mrk.json",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=".json or .csv (default: a table on stdout)")
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="also write each nodule's mask (needs an ensemble with decoders)",
+    )
+    add_ensemble_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict and write or print the results."""
+    from nodulemc.masks import write_masks
+    from nodulemc.points import read_points
+    from nodulemc.predict import predict
+    from nodulemc.results import check_output, table, write_results
+    from nodulemc.volume import read_volume
+
+    if args.output:
+        check_output(args.output)
+    ensemble = load_ensemble(args, masks=args.masks is not None)
+    volume = read_volume(args.ct)
+    nodules = read_points(args.points, volume)
+    predictions = predict(volume, nodules, ensemble)
+    if args.masks:
+        write_masks(args.masks, volume, nodules, ensemble)
+    if args.output:
+        write_results(args.output, predictions, ensemble.manifest)
+    else:
+        print(table(predictions, ensemble.manifest))

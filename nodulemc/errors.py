@@ -1,0 +1,51 @@
+"""The errors a user can cause, each saying what is wrong, where, and what to do about it.
+
+Commands print them as one line on stderr, ``error: <what>: <where>: <what to do>``, and end with the
+error's exit code. Every other exception is a bug and keeps its traceback.
+"""
+
+
+class NoduleMCError(Exception):
+    """An error with a cause the user can act on.
+
+    Args:
+        what: what is wrong, with the offending value.
+        where: the file, row or nodule it concerns.
+        remedy: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, where: object, remedy: str) -> None:
+        super().__init__(what, where, remedy)
+        self.what = what
+        self.where = str(where)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        # File readers put line breaks and paths of their own source into messages; one line is promised.
+        return ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
+
+
+class CaseError(NoduleMCError):
+    """The input folder does not hold one complete case, or the output cannot be written."""
+
+
+class ImageError(NoduleMCError):
+    """A CT, mask or its geometry cannot be used."""
+
+
+class PointsError(NoduleMCError):
+    """Nodule coordinates cannot be used."""
+
+
+class EnsembleError(NoduleMCError):
+    """An ensemble folder or a checkpoint cannot be used."""
+
+
+class TableError(NoduleMCError):
+    """A table of nodules or predictions cannot be used."""
+
+
+class ConfigError(NoduleMCError):
+    """A configuration file or option cannot be used."""

@@ -1,0 +1,169 @@
+"""The ensemble folder on disk: ``ensemble.json`` and one safetensors file per seed. Needs no torch."""
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nodulemc import patch
+from nodulemc.errors import EnsembleError
+from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.models.architecture import Architecture
+
+FILE_NAME = "ensemble.json"
+FORMAT = 1
+# Largest difference in probability from fp32 that a faster precision may make (DESIGN.md).
+TOLERANCE = 0.005
+PLATFORM_MODEL = Path("/opt/ml/model")
+PACKAGED_MODEL = Path(__file__).parent.parent / "resources"
+INPUT_CONTRACT = {
+    "patch_size": patch.SIZE,
+    "extent_mm": patch.EXTENT_MM,
+    "hu_window": list(patch.HU_WINDOW),
+    "upscaled": list(patch.UPSCALED),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One seed of an ensemble.
+
+    Attributes:
+        file: safetensors file name inside the folder.
+        sha256: the file's SHA-256, lower-case hexadecimal.
+        architecture: how to build the network that the file's tensors fill.
+        weight: relative weight in soft voting, > 0.
+        seed: the training run's seed, None where unknown.
+    """
+
+    file: str
+    sha256: str
+    architecture: Architecture
+    weight: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``ensemble.json`` says.
+
+    Attributes:
+        members: the seeds, in voting order.
+        trained_on: what the weights were trained on; None for untrained weights.
+        licence: the weights' licence.
+        git_revision: of the code that wrote the folder, None where unknown.
+        max_deviation: precision ("bf16", "fp16") -> largest difference from fp32 in any seed's probability
+            that was seen on the probe patches; a precision that is not listed was not measured.
+        calibration: parameters of the calibration map, None where there is none.
+    """
+
+    members: tuple[Member, ...]
+    trained_on: str | None
+    licence: str | None = None
+    git_revision: str | None = None
+    max_deviation: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+
+    @property
+    def seed_names(self) -> list[str]:
+        """The members' names in results: their file names without the suffix."""
+        return [Path(member.file).stem for member in self.members]
+
+
+def find_resources() -> Path:
+    """The ensemble to use by default: the one mounted on the platform's model path, else the packaged one."""
+    return PLATFORM_MODEL if (PLATFORM_MODEL / FILE_NAME).is_file() else PACKAGED_MODEL
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read and check ``ensemble.json``; the members' files are not touched.
+
+    Raises:
+        EnsembleError: the manifest is missing, malformed, of another format version, or states an input
+            contract that this version does not produce.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise EnsembleError(
+            f"no {FILE_NAME}",
+            folder,
+            "give an ensemble folder, for example one made by `nodulemc import-reference`",
+        )
+    content = read_json(path, EnsembleError)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        stated = content.get("format") if isinstance(content, dict) else content
+        raise EnsembleError(f"format {stated!r}", path, f"this version reads format {FORMAT}")
+    if content.get("input") != INPUT_CONTRACT:
+        raise EnsembleError(
+            f"the input contract is {content.get('input')}", path, f"this version feeds {INPUT_CONTRACT}"
+        )
+    try:
+        manifest = Manifest(
+            members=tuple(_member(entry, path) for entry in content["members"]),
+            trained_on=content["trained_on"],
+            licence=content["licence"],
+            git_revision=content["git_revision"],
+            max_deviation=dict(content["precision"]["max_deviation"]),
+            calibration=content["calibration"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
+    if not manifest.members:
+        raise EnsembleError("no members", path, "an ensemble has at least one seed")
+    return manifest
+
+
+def _member(entry: dict[str, Any], path: Path) -> Member:
+    member = Member(
+        file=entry["file"],
+        sha256=entry["sha256"],
+        architecture=Architecture.from_json(entry["architecture"]),
+        weight=float(entry["weight"]),
+        seed=entry["seed"],
+    )
+    if Path(member.file).name != member.file or not member.file.endswith(".safetensors"):
+        raise EnsembleError(f"member file {member.file!r}", path, "name a .safetensors file inside the folder")
+    if not (math.isfinite(member.weight) and member.weight > 0):
+        raise EnsembleError(f"{member.file} has weight {member.weight}", path, "give a finite weight above 0")
+    return member
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Write ``ensemble.json`` atomically.
+
+    Raises:
+        EnsembleError: the file cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "trained_on": manifest.trained_on,
+        "licence": manifest.licence,
+        "git_revision": manifest.git_revision,
+        "input": INPUT_CONTRACT,
+        "precision": {"tolerance": TOLERANCE, "max_deviation": manifest.max_deviation},
+        "calibration": manifest.calibration,
+        "members": [asdict(m) | {"architecture": m.architecture.to_json()} for m in manifest.members],
+    }
+    write_json_atomically(Path(folder) / FILE_NAME, content, EnsembleError)
+
+
+def member_bytes(folder: str | Path, member: Member) -> bytes:
+    """A member's file content, read once and checked against its SHA-256.
+
+    Raises:
+        EnsembleError: the file is missing or its checksum differs.
+    """
+    path = Path(folder) / member.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != member.sha256:
+        raise EnsembleError(
+            f"SHA-256 is {found[:12]}…, {FILE_NAME} says {member.sha256[:12]}…",
+            path,
+            "the file is damaged; copy it again",
+        )
+    return content

@@ -1,0 +1,47 @@
+"""The options of every command that runs an ensemble, and the ensemble they ask for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulemc.manifest import find_resources
+
+if TYPE_CHECKING:
+    from nodulemc.ensemble import Ensemble
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--resources``, ``--device`` and ``--precision``."""
+    parser.add_argument(
+        "--resources",
+        type=Path,
+        metavar="DIR",
+        help="ensemble folder (default: /opt/ml/model where one is mounted, else the packaged resources/)",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: a CUDA GPU where there is one")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="default: the fastest the device and ensemble allow",
+    )
+
+
+def load_ensemble(args: argparse.Namespace, *, masks: bool = False) -> Ensemble:
+    """Load the ensemble that the options name; its warnings go to stderr.
+
+    Raises:
+        EnsembleError: the folder cannot be used.
+        ConfigError: the device is not there.
+    """
+    from nodulemc.ensemble import Ensemble  # torch is slow to import, and `--help` does without
+
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    resources = args.resources or find_resources()
+    return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks)

@@ -1,0 +1,65 @@
+"""From a nodule's world point to the network's input: the one place where the sampling grid is defined.
+
+A patch has 64³ voxels over 50 mm, its axes (z, y, x) aligned with the world's, the nodule's point at
+continuous index 31.5 on each axis. Inference, block preparation and augmentation all use this grid.
+Source: the LUNA25 baseline (64 voxels over 50 mm, HU −1000…400).
+"""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.volume import Volume
+
+SIZE = 64
+EXTENT_MM = 50.0
+VOXEL_MM = EXTENT_MM / SIZE
+CENTRE_INDEX = (SIZE - 1) / 2
+AIR_HU = -1000.0
+HU_WINDOW = (-1000.0, 400.0)
+UPSCALED = (64, 128, 128)
+
+
+def patch_origin(point: Sequence[float]) -> list[float]:
+    """World position x, y, z (mm, LPS) of the centre of the patch's first voxel."""
+    return [float(c) - CENTRE_INDEX * VOXEL_MM for c in point]
+
+
+def scale_hu(hu: np.ndarray) -> np.ndarray:
+    """Map HU −1000…400 to 0…1, clipped; float32 of any shape in and out."""
+    low, high = np.float32(HU_WINDOW)
+    return np.clip((hu - low) / (high - low), 0, 1)
+
+
+def extract_patch(volume: Volume, point: Sequence[float]) -> np.ndarray:
+    """Sample the patch around a nodule's point from a CT of any spacing and direction.
+
+    Interpolation is trilinear on floating-point HU. Outside the scan, that is beyond the outer faces of
+    its border voxels, there is air (−1000 HU). Only the voxels the patch needs become floating point.
+
+    Args:
+        volume: the CT.
+        point: x, y, z in mm (LPS).
+
+    Returns:
+        float32 array (64, 64, 64), axes z, y, x, values 0…1.
+
+    Raises:
+        ImageError: a voxel under the patch is NaN or infinite.
+    """
+    origin = patch_origin(point)
+    reach = VOXEL_MM * (SIZE - 1)
+    corners = np.array(origin) + reach * np.array(list(product((0, 1), repeat=3)))
+    part = volume.crop(corners)
+    if part is None:
+        return np.zeros((SIZE,) * 3, np.float32)
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize((SIZE,) * 3)
+    resample.SetOutputSpacing((VOXEL_MM,) * 3)
+    resample.SetOutputOrigin(origin)
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetDefaultPixelValue(AIR_HU)
+    hu = resample.Execute(part)
+    return scale_hu(sitk.GetArrayViewFromImage(hu))

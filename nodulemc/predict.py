@@ -1,0 +1,101 @@
+"""One CT and its nodules through an ensemble: what the platform's algorithm, the server and `predict` share."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.ensemble import Ensemble
+from nodulemc.errors import PointsError
+from nodulemc.patch import SIZE, extract_patch
+from nodulemc.points import Nodule, make_nodule, read_points
+from nodulemc.volume import Volume, read_volume
+
+
+@dataclass(frozen=True)
+class NodulePrediction:
+    """One nodule's result.
+
+    Attributes:
+        nodule: its name and point.
+        probability: of malignancy, the soft vote of all seeds, 0…1.
+        per_seed: each seed's probability, in the ensemble's order.
+        warnings: what a reader of the number should know.
+    """
+
+    nodule: Nodule
+    probability: float
+    per_seed: tuple[float, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest of the seeds' probabilities."""
+        return max(self.per_seed) - min(self.per_seed)
+
+
+def predict(
+    ct: str | Path | sitk.Image | Volume,
+    points: str | Path | Iterable[Nodule | Sequence[float]],
+    ensemble: Ensemble,
+) -> list[NodulePrediction]:
+    """Malignancy probabilities of the nodules in one CT.
+
+    Args:
+        ct: file, DICOM folder, image in HU, or a volume already read.
+        points: a points file (see ``nodulemc.points.read_points``), or nodules, or points x, y, z in mm (LPS).
+        ensemble: the seeds to vote.
+
+    Returns:
+        One prediction per nodule, in the order of ``points``.
+
+    Raises:
+        ImageError: the CT cannot be used.
+        PointsError: the points cannot be used, or one lies outside the CT.
+    """
+    volume = _as_volume(ct)
+    if isinstance(points, (str, Path)):
+        nodules = read_points(points, volume)
+    else:
+        nodules = [
+            p if isinstance(p, Nodule) else make_nodule(None, p, k, "points") for k, p in enumerate(points, start=1)
+        ]
+    patches = extract_patches(volume, nodules)
+    per_seed = ensemble.seed_probabilities(patches)
+    probabilities = ensemble.vote(per_seed)
+    warnings = (ensemble.caveat,) if ensemble.caveat else ()
+    return [
+        NodulePrediction(nodule, float(p), tuple(seeds), warnings)
+        for nodule, p, seeds in zip(nodules, probabilities, per_seed.tolist(), strict=True)
+    ]
+
+
+def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
+    """Patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+    Raises:
+        PointsError: a nodule's point lies outside the CT.
+        ImageError: a voxel under a patch is NaN or infinite.
+    """
+    for k, nodule in enumerate(nodules, start=1):
+        outside = volume.distance_outside_mm(nodule.point)
+        if outside > 0:
+            raise PointsError(
+                f"nodule {nodule.name or k!r} lies {outside:.1f} mm outside the CT",
+                volume.source,
+                "check that point and CT belong together and that the point is x, y, z in mm, LPS",
+            )
+    patches = np.empty((len(nodules), SIZE, SIZE, SIZE), np.float32)
+    for patch, nodule in zip(patches, nodules, strict=True):
+        patch[:] = extract_patch(volume, nodule.point)
+    return patches
+
+
+def _as_volume(ct: str | Path | sitk.Image | Volume) -> Volume:
+    if isinstance(ct, Volume):
+        return ct
+    if isinstance(ct, sitk.Image):
+        return Volume(ct, Path("image"))
+    return read_volume(ct)

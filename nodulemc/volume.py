@@ -1,0 +1,156 @@
+"""Reading a CT with its geometry (SimpleITK), and cutting out the part that is needed.
+
+World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform, whatever the file format.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.errors import ImageError
+from nodulemc.integrity import check_integrity
+
+SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
+_IMAGE_POSITION = "0020|0032"
+_SERIES_UID = "0020|000e"
+# Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
+_SLICE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT.
+
+    Attributes:
+        image: 3-D scalar image in HU, in the pixel type it was stored in.
+        source: where it was read from, for messages.
+        series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
+    """
+
+    image: sitk.Image
+    source: Path
+    series_uid: str | None = None
+
+    def distance_outside_mm(self, point: Sequence[float]) -> float:
+        """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
+        index = np.array(self.image.TransformPhysicalPointToContinuousIndex([float(c) for c in point]))
+        excess = index - np.clip(index, -0.5, np.array(self.image.GetSize()) - 0.5)
+        direction = np.array(self.image.GetDirection()).reshape(3, 3)
+        return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
+
+    def crop(self, points: np.ndarray) -> sitk.Image | None:
+        """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
+
+        Args:
+            points: (N, 3) world points x, y, z in mm (LPS).
+
+        Returns:
+            A float32 image with its own geometry, or None where the box does not touch the scan.
+
+        Raises:
+            ImageError: a voxel in the box is NaN or infinite.
+        """
+        index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
+        low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
+        high = np.minimum(np.ceil(index.max(axis=0)) + 1, self.image.GetSize()).astype(int).tolist()
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            return None
+        part = sitk.Cast(self.image[tuple(map(slice, low, high))], sitk.sitkFloat32)
+        if not np.isfinite(sitk.GetArrayViewFromImage(part)).all():
+            raise ImageError("voxels are NaN or infinite", self.source, "write the CT in Hounsfield units")
+        return part
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Read a CT from a file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff) or a folder with one DICOM series.
+
+    Raises:
+        ImageError: there is no such file, it is unreadable or truncated, is not a 3-D scalar image, or the
+            DICOM folder holds no series, several, or one with missing or sheared slices.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_dicom(path)
+    if not path.is_file():
+        raise ImageError("no such CT", path, "check the path")
+    if not path.name.lower().endswith(SUFFIXES):
+        raise ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with _reading(path):
+        image = _checked(reader.Execute(), path)
+        check_integrity(path, image)
+    return Volume(image, path)
+
+
+def _read_dicom(folder: Path) -> Volume:
+    with _reading(folder):
+        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        found = f"{len(series)} DICOM series ({', '.join(series)})" if series else "no DICOM series"
+        raise ImageError(found, folder, "give a folder that holds exactly one series")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    reader.MetaDataDictionaryArrayUpdateOn()
+    with _reading(folder):
+        image = reader.Execute()
+    image = _checked(image, folder)
+    _check_slices(reader, image, folder)
+    return Volume(image, folder, reader.GetMetaData(0, _SERIES_UID).strip("\0 "))
+
+
+def _check_slices(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
+    """Refuse a series whose slices do not form the regular grid that the image claims to be."""
+    count = len(reader.GetFileNames())
+    if count != image.GetSize()[2]:
+        return  # one multi-frame file: its geometry comes from the file itself
+    for k in range(count):
+        if not reader.HasMetaDataKey(k, _IMAGE_POSITION):
+            raise ImageError(
+                "no Image Position (Patient)",
+                reader.GetFileNames()[k],
+                "export the series with its geometry; nodule coordinates mean nothing without it",
+            )
+        stated = np.array([float(c) for c in reader.GetMetaData(k, _IMAGE_POSITION).split("\\")])
+        off = np.linalg.norm(stated - image.TransformIndexToPhysicalPoint((0, 0, k)))
+        if off > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+            raise ImageError(
+                f"slice {k + 1} lies {off:.2f} mm from its place in an even stack",
+                reader.GetFileNames()[k],
+                "a slice is missing or doubled, or the gantry was tilted; resample the series first",
+            )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn a reader's exception into an ImageError; ITK's own warnings would clutter stderr meanwhile."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _checked(image: sitk.Image, path: Path) -> sitk.Image:
+    size = image.GetSize()
+    if image.GetDimension() != 3 or min(size) < 2:
+        raise ImageError(
+            f"the image has size {'×'.join(map(str, size))}",
+            path,
+            "a CT has three dimensions with 2 or more voxels",
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise ImageError(
+            f"the voxels are of type {image.GetPixelIDTypeAsString()}",
+            path,
+            "a CT has one real number per voxel",
+        )
+    return image

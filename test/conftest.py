@@ -1,0 +1,48 @@
+"""Shared fixtures: data beside the checkout, and small CTs with known content."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real CTs, tables and platform files that lie beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real data not found at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+def rotation(x_deg: float, y_deg: float, z_deg: float) -> np.ndarray:
+    """Rotation matrix Rz·Ry·Rx."""
+    turn = sitk.Euler3DTransform((0, 0, 0), *np.radians([x_deg, y_deg, z_deg]).tolist())
+    return np.array(turn.GetMatrix()).reshape(3, 3)
+
+
+def make_ct(
+    *,
+    size: tuple[int, int, int] = (90, 80, 50),
+    spacing: tuple[float, float, float] = (0.7, 0.8, 1.5),
+    origin: tuple[float, float, float] = (-31.25, 12.5, -140.75),
+    direction: np.ndarray | None = None,
+    seed: int = 0,
+) -> sitk.Image:
+    """A CT (int16, x, y, z size) of smooth random tissue, different at every voxel."""
+    noise = sitk.GetImageFromArray(np.random.default_rng(seed).normal(size=size[::-1]).astype(np.float32))
+    smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(noise, 1.5))
+    hu = -500 + 400 * smooth / smooth.std()
+    image = sitk.GetImageFromArray(hu.round().astype(np.int16))
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    if direction is not None:
+        image.SetDirection(direction.ravel().tolist())
+    return image
+
+
+def centre_of(image: sitk.Image) -> tuple[float, float, float]:
+    """World point of the image's centre."""
+    return image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])

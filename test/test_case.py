@@ -1,0 +1,204 @@
+"""The platform's contract, with a stand-in for the network: the sum of a patch, squeezed to 0…1."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import centre_of, make_ct
+
+from nodulemc.case import OUTPUT_NAME, read_case, run_case
+from nodulemc.errors import CaseError, ImageError, NoduleMCError, PointsError
+from nodulemc.patch import extract_patch
+from nodulemc.volume import read_volume
+
+CLINICAL = {"gender": "FEMALE", "age": 71, "smoking_status": "Unknown"}
+
+
+class MeanOfPatch:
+    """An ensemble of two seeds whose probabilities are the patch's mean and its square."""
+
+    caveat = None
+    manifest = SimpleNamespace(seed_names=["seed_1", "seed_2"], trained_on="nothing")
+
+    def seed_probabilities(self, patches):
+        means = patches.astype(np.float64).mean(axis=(1, 2, 3))
+        return np.stack([means, means**2], axis=1)
+
+    def vote(self, per_seed):
+        return per_seed.mean(axis=1)
+
+
+def make_case(folder, points, *, ct_name="ct.mha", clinical=CLINICAL):
+    image = make_ct()
+    (folder / "images" / "chest-ct").mkdir(parents=True)
+    sitk.WriteImage(image, str(folder / "images" / "chest-ct" / ct_name))
+    content = {"name": "Points of interest", "type": "Multiple points", "points": points}
+    (folder / "nodule-locations.json").write_text(json.dumps(content | {"version": {"major": 1, "minor": 0}}))
+    if clinical is not None:
+        (folder / "clinical-information-lung-ct.json").write_text(json.dumps(clinical))
+    return image
+
+
+def points_near(image):
+    x, y, z = centre_of(image)
+    return [
+        {"name": "b", "point": [x + 5, y, z]},
+        {"name": "a", "point": [x, y - 4.25, z + 2]},
+        {"name": "a", "point": [round(x), round(y), round(z)]},
+    ]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    (tmp_path / "input").mkdir()
+    (tmp_path / "output").mkdir()
+    return tmp_path / "input", tmp_path / "output"
+
+
+def output_of(folder):
+    return json.loads((folder / OUTPUT_NAME).read_text())
+
+
+def test_points_keep_order_names_and_coordinates(folders):
+    source, target = folders
+    points = points_near(make_ct())
+    make_case(source, points)
+    run_case(source, target, MeanOfPatch())
+    result = output_of(target)
+    probabilities = [point.pop("probability") for point in result["points"]]
+    assert result == {
+        "name": "Points of interest",
+        "type": "Multiple points",
+        "points": points,
+        "version": {"major": 1, "minor": 0},
+    }
+    volume = read_volume(source / "images" / "chest-ct" / "ct.mha")
+    for point, probability in zip(points, probabilities, strict=True):
+        mean = extract_patch(volume, point["point"]).astype(float).mean()
+        assert probability == pytest.approx((mean + mean**2) / 2, abs=1e-9)
+    assert [path.name for path in target.iterdir()] == [OUTPUT_NAME]
+
+
+def test_a_case_without_nodules_gives_an_empty_list(folders):
+    make_case(folders[0], [])
+    run_case(*folders, MeanOfPatch())
+    assert output_of(folders[1])["points"] == []
+
+
+def test_a_nodule_without_a_name_stays_without_one(folders):
+    make_case(folders[0], [{"point": list(centre_of(make_ct()))}])
+    run_case(*folders, MeanOfPatch())
+    assert output_of(folders[1])["points"][0].keys() == {"point", "probability"}
+
+
+@pytest.mark.parametrize("key", ["socket", "interface"])
+def test_inputs_json_says_where_the_inputs_are(folders, key):
+    source, target = folders
+    make_case(source, points_near(make_ct()))
+    (source / "elsewhere").mkdir()
+    (source / "images" / "chest-ct").rename(source / "elsewhere" / "scan")
+    (source / "nodule-locations.json").rename(source / "elsewhere" / "points.json")
+    (source / "clinical-information-lung-ct.json").rename(source / "elsewhere" / "clinical.json")
+    listing = [
+        {key: {"slug": "chest-ct", "relative_path": "elsewhere/scan"}, "image": {"name": "ct.mha"}},
+        {key: {"slug": "nodule-locations", "relative_path": "elsewhere/points.json"}, "value": None},
+        {key: {"slug": "clinical-information-lung-ct", "relative_path": "elsewhere/clinical.json"}},
+        {key: {"slug": "something-new", "relative_path": "new.json"}},
+    ]
+    (source / "inputs.json").write_text(json.dumps(listing))
+    assert read_case(source).clinical == CLINICAL
+    run_case(source, target, MeanOfPatch())
+    assert len(output_of(target)["points"]) == 3
+
+
+def test_clinical_information_may_be_absent(folders):
+    make_case(folders[0], [], clinical=None)
+    assert read_case(folders[0]).clinical is None
+
+
+def test_tiff_is_read_with_a_warning(folders, caplog):
+    source, target = folders
+    make_case(source, [{"name": "a", "point": [10, 10, 10]}], ct_name="ct.tif")
+    run_case(source, target, MeanOfPatch())
+    assert "TIFF holds no patient coordinates" in caplog.text
+    assert len(output_of(target)["points"]) == 1
+
+
+def remove_ct(source):
+    (source / "images" / "chest-ct" / "ct.mha").unlink()
+
+
+def double_ct(source):
+    shutil.copy(source / "images" / "chest-ct" / "ct.mha", source / "images" / "chest-ct" / "other.mha")
+
+
+def remove_folder(source):
+    shutil.rmtree(source / "images")
+
+
+def truncate_ct(source):
+    ct = source / "images" / "chest-ct" / "ct.mha"
+    ct.write_bytes(ct.read_bytes()[:20_000])
+
+
+def remove_points(source):
+    (source / "nodule-locations.json").unlink()
+
+
+def break_points(source):
+    (source / "nodule-locations.json").write_text('{"points": [')
+
+
+def break_clinical(source):
+    (source / "clinical-information-lung-ct.json").write_text("[71]")
+
+
+def point_outside(source):
+    x, y, z = make_ct().TransformContinuousIndexToPhysicalPoint((-0.5, 40, 25))
+    (source / "nodule-locations.json").write_text(json.dumps({"points": [{"name": "n7", "point": [x - 12.34, y, z]}]}))
+
+
+def break_listing(source):
+    (source / "inputs.json").write_text('[{"socket": {"slug": "chest-ct"}}]')
+
+
+def escape_input(source):
+    entry = {"socket": {"slug": "chest-ct", "relative_path": "../../etc"}}
+    (source / "inputs.json").write_text(json.dumps([entry]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (remove_ct, ImageError, "no CT: .*chest-ct"),
+        (double_ct, ImageError, r"2 CTs \(ct.mha, other.mha\)"),
+        (remove_folder, ImageError, "no CT: .*chest-ct"),
+        (truncate_ct, ImageError, r"cannot read the CT .*ct\.mha"),
+        (remove_points, PointsError, r"cannot read the file .*nodule-locations\.json"),
+        (break_points, PointsError, r"malformed JSON .*nodule-locations\.json"),
+        (break_clinical, CaseError, r"no JSON object: .*clinical-information-lung-ct\.json"),
+        (point_outside, PointsError, r"nodule 'n7' lies 12\.3 mm outside the CT"),
+        (break_listing, CaseError, r"an entry is malformed .*inputs\.json"),
+        (escape_input, CaseError, r"leads out of the input folder.*inputs\.json"),
+    ],
+)
+def test_a_bad_case_is_refused_and_leaves_no_output(folders, damage, error, message):
+    source, target = folders
+    make_case(source, points_near(make_ct()))
+    run_case(source, target, MeanOfPatch())  # an earlier case's output must not survive either
+    damage(source)
+    with pytest.raises(error, match=message) as caught:
+        run_case(source, target, MeanOfPatch())
+    assert isinstance(caught.value, NoduleMCError)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    assert not list(target.iterdir())
+
+
+def test_output_that_cannot_be_written_is_an_input_error(folders):
+    make_case(folders[0], [])
+    with pytest.raises(CaseError, match=r"cannot write \(No such file or directory\)"):
+        run_case(folders[0], folders[1] / "missing", MeanOfPatch())

@@ -1,0 +1,165 @@
+import gzip
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from conftest import centre_of, make_ct, rotation
+from dicom import write_dicom_series
+
+from nodulemc.errors import ImageError
+from nodulemc.volume import Volume, read_volume
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nii", ".nii.gz", ".nrrd"])
+def test_every_format_gives_the_same_voxels_and_geometry(tmp_path, suffix):
+    image = make_ct(direction=rotation(10, -5, 20))
+    sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
+    volume = read_volume(tmp_path / f"ct{suffix}")
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image), sitk.GetArrayViewFromImage(image))
+    far = [n - 1 for n in image.GetSize()]
+    for index in ([0, 0, 0], far):
+        expected = image.TransformIndexToPhysicalPoint(index)
+        assert volume.image.TransformIndexToPhysicalPoint(index) == pytest.approx(expected, abs=1e-4)
+
+
+def test_nifti_geometry_agrees_with_nibabel(shared_data):
+    path = shared_data / "ct" / "chest_ct.nii.gz"
+    volume = read_volume(path)
+    other = nibabel.load(path)
+    index = (11, 57, 33)
+    ras = other.affine @ [*index, 1]
+    assert volume.image.TransformIndexToPhysicalPoint(index) == pytest.approx([-ras[0], -ras[1], ras[2]], abs=1e-3)
+    assert volume.image[index] == pytest.approx(float(other.dataobj[index]))
+
+
+def test_dicom_series_agrees_with_pydicom(shared_data):
+    folder = shared_data / "ct" / "dicom_series"
+    volume = read_volume(folder)
+    slices = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda s: float(s.ImagePositionPatient[2]))
+    assert volume.image.GetSize() == (slices[0].Columns, slices[0].Rows, len(slices))
+    assert volume.series_uid == slices[0].SeriesInstanceUID
+    for k in (0, 7, 19):
+        hu = slices[k].pixel_array * float(slices[k].RescaleSlope) + float(slices[k].RescaleIntercept)
+        np.testing.assert_allclose(sitk.GetArrayViewFromImage(volume.image)[k], hu)
+        position = volume.image.TransformIndexToPhysicalPoint((0, 0, k))
+        assert position == pytest.approx([float(c) for c in slices[k].ImagePositionPatient], abs=1e-3)
+
+
+def test_written_dicom_series_is_read_back(tmp_path):
+    image = make_ct(direction=rotation(8, 0, 0))
+    write_dicom_series(image, tmp_path)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image), sitk.GetArrayViewFromImage(image))
+    assert volume.image.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-6)
+
+
+def test_distance_outside_is_measured_from_the_outer_face():
+    image = make_ct(direction=rotation(0, 0, 30))
+    volume = Volume(image, Path("ct"))
+    assert volume.distance_outside_mm(centre_of(image)) == 0
+    face = image.TransformContinuousIndexToPhysicalPoint((-0.49, 40, 25))
+    assert volume.distance_outside_mm(face) == 0
+    # 10 voxels of 0.7 mm beyond the face along x, 5 of 1.5 mm along z.
+    beyond = image.TransformContinuousIndexToPhysicalPoint((-10.5, 40, 54.5))
+    assert volume.distance_outside_mm(beyond) == pytest.approx(np.hypot(7.0, 7.5))
+
+
+def test_missing_slice_is_refused(tmp_path):
+    write_dicom_series(make_ct(size=(20, 20, 12)), tmp_path)
+    (tmp_path / "005.dcm").unlink()
+    with pytest.raises(ImageError, match="from its place in an even stack"):
+        read_volume(tmp_path)
+
+
+def test_gantry_tilt_is_refused(tmp_path):
+    write_dicom_series(make_ct(size=(20, 20, 12)), tmp_path, shear_mm=0.5)
+    with pytest.raises(ImageError, match="from its place in an even stack"):
+        read_volume(tmp_path)
+
+
+def test_two_series_in_one_folder_are_refused(tmp_path):
+    write_dicom_series(make_ct(size=(20, 20, 4)), tmp_path / "a")
+    write_dicom_series(make_ct(size=(20, 20, 4)), tmp_path / "b")
+    for file in (tmp_path / "b").iterdir():
+        shutil.copy(file, tmp_path / "a" / f"other_{file.name}")
+    with pytest.raises(ImageError, match="2 DICOM series"):
+        read_volume(tmp_path / "a")
+
+
+def test_slices_with_most_tags_missing_are_read(shared_data, tmp_path):
+    slices = [shared_data / "ct" / f"chest_slice_{k}.dcm" for k in range(2)]
+    for file in slices:
+        shutil.copy(file, tmp_path)
+    volume = read_volume(tmp_path)
+    assert volume.image.GetSize() == (512, 512, 2)
+    assert volume.image.GetSpacing() == (0.625, 0.625, 1.0)
+    for k, file in enumerate(slices):
+        np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image)[k], pydicom.dcmread(file).pixel_array)
+
+
+def test_slices_without_position_are_refused(tmp_path):
+    write_dicom_series(make_ct(size=(20, 20, 4)), tmp_path)
+    for file in tmp_path.iterdir():
+        data = pydicom.dcmread(file)
+        del data.ImagePositionPatient
+        data.save_as(file)
+    with pytest.raises(ImageError, match="no Image Position"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nii.gz", ".nrrd", ".nii"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_truncated_file_is_refused(tmp_path, suffix, compressed):
+    path = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(make_ct(), str(path), useCompression=compressed)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(ImageError):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nii.gz", ".nrrd"])
+def test_one_flipped_bit_in_compressed_voxels_is_found(tmp_path, suffix):
+    path = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(make_ct(), str(path), useCompression=True)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ImageError):
+        read_volume(path)
+
+
+def test_gzip_of_several_members_is_read(tmp_path):
+    image = make_ct()
+    sitk.WriteImage(image, str(tmp_path / "ct.nii"))
+    content = (tmp_path / "ct.nii").read_bytes()
+    parts = [content[:100_000], content[100_000:]]
+    (tmp_path / "ct.nii.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    voxels = sitk.GetArrayFromImage(read_volume(tmp_path / "ct.nii.gz").image)
+    np.testing.assert_array_equal(voxels, sitk.GetArrayViewFromImage(image))
+
+
+def test_bad_images_are_refused(tmp_path):
+    with pytest.raises(ImageError, match="no such CT"):
+        read_volume(tmp_path / "none.mha")
+    (tmp_path / "ct.xyz").write_bytes(b"x")
+    with pytest.raises(ImageError, match="unknown CT file type"):
+        read_volume(tmp_path / "ct.xyz")
+    (tmp_path / "ct.mha").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match="cannot read the CT"):
+        read_volume(tmp_path / "ct.mha")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="no DICOM series"):
+        read_volume(tmp_path / "empty")
+    four = sitk.JoinSeries([make_ct(size=(8, 8, 8))] * 3)
+    sitk.WriteImage(four, str(tmp_path / "four.nii.gz"))
+    with pytest.raises(ImageError, match="8×8×8×3"):
+        read_volume(tmp_path / "four.nii.gz")
+    vector = sitk.Compose([make_ct(size=(8, 8, 8))] * 3)
+    sitk.WriteImage(vector, str(tmp_path / "vector.mha"))
+    with pytest.raises(ImageError, match="one real number per voxel"):
+        read_volume(tmp_path / "vector.mha")
