@@ -1,0 +1,77 @@
+"""Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3; key names as in the LUNA25 baseline."""
+
+import torch
+from torch import Tensor, nn
+
+from nodulemc.models.layers import ConvUnit, SamePool
+
+# Channels of each inception block's branches: 1×1×1; 1×1×1 then 3×3×3; the same, narrower; pool then 1×1×1.
+_MIXED = {
+    "mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
+    "mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
+    "mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
+    "mixed_4c": (512, (160, 112, 224, 24, 64, 64)),
+    "mixed_4d": (512, (128, 128, 256, 24, 64, 64)),
+    "mixed_4e": (512, (112, 144, 288, 32, 64, 64)),
+    "mixed_4f": (528, (256, 160, 320, 32, 128, 128)),
+    "mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
+    "mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
+}
+
+
+class Mixed(nn.Module):
+    """Inception block: four branches, concatenated."""
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        w0, w1a, w1b, w2a, w2b, w3 = widths
+        self.branch_0 = ConvUnit(in_channels, w0, 1)
+        self.branch_1 = nn.Sequential(ConvUnit(in_channels, w1a, 1), ConvUnit(w1a, w1b, 3))
+        self.branch_2 = nn.Sequential(ConvUnit(in_channels, w2a, 1), ConvUnit(w2a, w2b, 3))
+        self.branch_3 = nn.Sequential(SamePool((3, 3, 3), (1, 1, 1)), ConvUnit(in_channels, w3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, D, H, W) to (N, w0 + w1b + w2b + w3, D, H, W)."""
+        return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
+
+
+class InceptionI3d(nn.Module):
+    """Inception-I3D without its classifier."""
+
+    tap_channels = (64, 192, 480, 832, 1024)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3d_1a_7x7 = ConvUnit(3, 64, 7, stride=2)
+        self.pool_2a = SamePool((1, 3, 3), (1, 2, 2))
+        self.conv3d_2b_1x1 = ConvUnit(64, 64, 1)
+        self.conv3d_2c_3x3 = ConvUnit(64, 192, 3)
+        self.pool_3a = SamePool((1, 3, 3), (1, 2, 2))
+        self.pool_4a = SamePool((3, 3, 3), (2, 2, 2))
+        self.pool_5a = SamePool((2, 2, 2), (2, 2, 2))
+        for name, (in_channels, widths) in _MIXED.items():
+            self.add_module(name, Mixed(in_channels, widths))
+
+    @property
+    def stem(self) -> nn.Conv3d:
+        """The first convolution."""
+        return self.conv3d_1a_7x7.conv3d
+
+    def taps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps from fine to coarse.
+
+        Args:
+            x: (N, 3, D, H, W); D divisible by 16, H and W by 32.
+
+        Returns:
+            After the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
+            H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
+        """
+        stem = self.conv3d_1a_7x7(x)
+        second = self.conv3d_2c_3x3(self.conv3d_2b_1x1(self.pool_2a(stem)))
+        third = self.mixed_3c(self.mixed_3b(self.pool_3a(second)))
+        fourth = self.pool_4a(third)
+        for block in (self.mixed_4b, self.mixed_4c, self.mixed_4d, self.mixed_4e, self.mixed_4f):
+            fourth = block(fourth)
+        fifth = self.mixed_5c(self.mixed_5b(self.pool_5a(fourth)))
+        return stem, second, third, fourth, fifth

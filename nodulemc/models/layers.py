@@ -1,0 +1,50 @@
+"""Building blocks of Inception-I3D and the decoder: convolution units and max-pools with TensorFlow's padding."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Triple = tuple[int, int, int]
+
+
+def same_padding(kernel: Triple, stride: Triple) -> list[int]:
+    """TensorFlow's "SAME" padding for input sizes that the stride divides, in ``F.pad``'s order (last axis first).
+
+    The padding of an axis is kernel − stride in all; where that is odd, the extra voxel is at the far side.
+    """
+    total = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
+    return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+
+
+class ConvUnit(nn.Module):
+    """Convolution without bias, BatchNorm (eps 1e-5), ReLU; "SAME" padding. Key names as in the reference."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        pad = same_padding((kernel,) * 3, (stride,) * 3)
+        symmetric = len(set(pad)) == 1
+        self.pad = None if symmetric else pad
+        self.conv3d = nn.Conv3d(
+            in_channels, out_channels, kernel, stride, padding=pad[0] if symmetric else 0, bias=False
+        )
+        self.batch3d = nn.BatchNorm3d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, D, H, W) to (N, out_channels, D/stride, H/stride, W/stride)."""
+        if self.pad is not None:
+            x = F.pad(x, self.pad)
+        return F.relu(self.batch3d(self.conv3d(x)), inplace=True)
+
+
+class SamePool(nn.Module):
+    """Max-pool with "SAME" padding by zeros, which the ReLU before it makes the same as by −infinity."""
+
+    def __init__(self, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        pad = same_padding(kernel, stride)
+        near, far = pad[-2::-2], pad[::-2]
+        # Padding at the far side alone is what ceil mode does, without a padded copy.
+        self.pool = nn.MaxPool3d(kernel, stride, padding=near if near == far else 0, ceil_mode=near != far)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, D, H, W), all ≥ 0, to (N, C, D/stride, H/stride, W/stride)."""
+        return self.pool(x)

@@ -1,0 +1,51 @@
+"""The multi-task network: one backbone, a malignancy head and, where wanted, a segmentation decoder."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.decoder import SegmentationDecoder
+from nodulemc.models.inception_i3d import InceptionI3d
+
+
+class MultiTaskI3d(nn.Module):
+    """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``."""
+
+    def __init__(self, backbone: nn.Module, head_widths: tuple[int, ...], decoder_widths: tuple[int, ...] | None):
+        super().__init__()
+        self.backbone = backbone
+        widths = (backbone.tap_channels[-1], *head_widths)
+        hidden = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
+        ]
+        self.classifier_head = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
+        if decoder_widths is not None:
+            self.aux_model = SegmentationDecoder(backbone.tap_channels, decoder_widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 1 or 3, 64, 128, 128), values 0…1, to malignancy logits (N,)."""
+        return self.classifier_head(self._taps(x)[-1]).squeeze(1)
+
+    def forward_multitask(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same input to malignancy logits (N,) and mask logits (N, 64, 64, 64)."""
+        taps = self._taps(x)
+        return self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps)
+
+    def _taps(self, x: Tensor) -> tuple[Tensor, ...]:
+        # The stem's input channels are copies of the one patch.
+        return self.backbone.taps(x.expand(-1, self.backbone.stem.in_channels, -1, -1, -1))
+
+
+def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTaskI3d:
+    """Build the network, freshly initialised, with its decoder or without."""
+    if architecture.backbone == "inception_i3d":
+        backbone = InceptionI3d()
+    else:
+        # pytorchvideo's models import torchvision, which takes a second or two.
+        from nodulemc.models.resnet_i3d import I3dR50
+
+        backbone = I3dR50()
+    return MultiTaskI3d(backbone, architecture.head_widths, architecture.decoder_widths if with_decoder else None)

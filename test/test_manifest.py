@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from nodulemc import manifest as manifests
+from nodulemc.errors import EnsembleError
+from nodulemc.manifest import Manifest, Member, member_bytes, read_manifest, write_manifest
+from nodulemc.models.architecture import Architecture
+
+ARCHITECTURE = Architecture(backbone="inception_i3d")
+# printf abc | sha256sum
+ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def example() -> Manifest:
+    return Manifest(
+        members=(
+            Member("seed_2000.safetensors", ABC_SHA256, ARCHITECTURE, seed=2000),
+            Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0),
+        ),
+        trained_on="phantoms",
+        licence="Apache-2.0",
+        git_revision="abc",
+        max_deviation={"bf16": 0.002},
+        calibration={"method": "temperature", "temperature": 1.5},
+    )
+
+
+def edited(folder, change):
+    write_manifest(folder, example())
+    path = folder / manifests.FILE_NAME
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_manifest_survives_writing_and_reading(tmp_path):
+    write_manifest(tmp_path, example())
+    assert read_manifest(tmp_path) == example()
+    assert example().seed_names == ["seed_2000", "seed_2001"]
+
+
+def test_the_input_contract_is_written_out(tmp_path):
+    write_manifest(tmp_path, example())
+    stated = json.loads((tmp_path / "ensemble.json").read_text())["input"]
+    assert stated == {
+        "patch_size": 64,
+        "extent_mm": 50.0,
+        "hu_window": [-1000.0, 400.0],
+        "upscaled": [64, 128, 128],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "format 2"),
+        (lambda c: c["input"].update(extent_mm=60.0), "input contract"),
+        (lambda c: c.pop("members"), "missing or malformed"),
+        (lambda c: c.update(members=[]), "no members"),
+        (lambda c: c.pop("trained_on"), "missing or malformed"),
+        (lambda c: c["members"][0].update(file="../seed.safetensors"), "member file"),
+        (lambda c: c["members"][0].update(file="seed.pth"), "member file"),
+        (lambda c: c["members"][0].update(weight=0), "weight 0"),
+        (lambda c: c["members"][0].update(weight=1e400), "malformed JSON|weight"),
+        (lambda c: c["members"][1]["architecture"].update(backbone="vgg"), "vgg"),
+    ],
+)
+def test_a_manifest_that_cannot_be_honoured_is_refused(tmp_path, change, message):
+    with pytest.raises(EnsembleError, match=message):
+        read_manifest(edited(tmp_path, change))
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path):
+    with pytest.raises(EnsembleError, match=r"no ensemble\.json"):
+        read_manifest(tmp_path)
+
+
+def test_a_members_bytes_are_checked(tmp_path):
+    member = example().members[0]
+    with pytest.raises(EnsembleError, match="cannot read the seed"):
+        member_bytes(tmp_path, member)
+    (tmp_path / member.file).write_bytes(b"abc")
+    assert member_bytes(tmp_path, member) == b"abc"
+    (tmp_path / member.file).write_bytes(b"abd")
+    with pytest.raises(EnsembleError, match=r"SHA-256 is .* says ba7816bf8f01.*seed_2000\.safetensors.*copy it again"):
+        member_bytes(tmp_path, member)
+
+
+def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    assert manifests.find_resources() == manifests.PACKAGED_MODEL
+    write_manifest(tmp_path, example())
+    assert manifests.find_resources() == tmp_path

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from nodulemc import precision
+from nodulemc.errors import ConfigError
+from nodulemc.manifest import Manifest
+from nodulemc.precision import choose_device, choose_precision
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def measured(deviation):
+    return Manifest(members=(), trained_on=None, max_deviation={} if deviation is None else {"bf16": deviation})
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16"), ((6, 1), "fp32")]
+)
+def test_gpu_precision_follows_the_compute_capability(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", CUDA, measured(None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("matrix_units", "deviation", "expected"),
+    [(True, 0.005, "bf16"), (True, 0.0051, "fp32"), (True, None, "fp32"), (False, 0.0001, "fp32")],
+)
+def test_cpu_takes_bf16_only_where_it_is_fast_and_known_to_be_exact(monkeypatch, matrix_units, deviation, expected):
+    monkeypatch.setattr(precision, "cpu_has_bf16_matrix_units", lambda: matrix_units)
+    assert choose_precision("auto", CPU, measured(deviation)) == expected
+
+
+def test_a_forced_precision_is_kept():
+    assert choose_precision("fp32", CUDA, measured(0.0)) == "fp32"
+    assert choose_precision("bf16", CPU, measured(None)) == "bf16"
+
+
+def test_devices(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    assert choose_device("cpu") == CPU
+    assert caplog.text == ""
+    assert choose_device("auto") == CPU
+    assert "no usable CUDA GPU: running on the CPU" in caplog.text
+    with pytest.raises(ConfigError, match="no usable CUDA GPU: --device cuda"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == CUDA
