@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nodulemc.ensemble import Ensemble
-    from nodulemc.predict import predict
+    from nodulemc.prediction import predict
 
 __all__ = ["Ensemble", "predict"]
-_HOMES = {"Ensemble": "nodulemc.ensemble", "predict": "nodulemc.predict"}
+_HOMES = {"Ensemble": "nodulemc.ensemble", "predict": "nodulemc.prediction"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.json_files import read_json, write_json_atomically
 from nodulemc.points import Nodule, from_platform
-from nodulemc.predict import NodulePrediction, predict
+from nodulemc.prediction import NodulePrediction, predict
 from nodulemc.volume import read_volume
 
 logger = logging.getLogger(__name__)

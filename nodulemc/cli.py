@@ -13,6 +13,7 @@ from nodulemc.errors import NoduleMCError
 COMMANDS = {
     "predict": "malignancy probabilities for nodules in one CT",
     "import-reference": "turn public baseline or MClab checkpoints into an ensemble folder",
+    "phantom": "procedural chest CTs with nodules of known malignancy probability",
 }
 
 

@@ -1,4 +1,4 @@
-"""Finding damaged CT files that their readers accept.
+"""Finding damaged CT files before they are read.
 
 ITK reads a corrupt compressed .mha as noise and a cut .nii.gz as zeros without raising an error; a damaged
 scan must never become a probability. NRRD and DICOM readers check for themselves.
@@ -18,30 +18,52 @@ _META_HEADER = 1 << 16
 _NIFTI_HEADER = 348
 
 
-def check_integrity(path: Path, image: sitk.Image) -> None:
-    """Check that a .mha, .nii or .nii.gz file holds all voxels of ``image``, and its checksum where it has one.
+def check_integrity(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Check that a MetaImage or NIfTI file holds all voxels its header promises, and its checksum where it has one.
+
+    Args:
+        path: the file.
+        reader: has read the file's image information.
 
     Raises:
-        ImageError: the voxel stream is cut, corrupt or too short.
+        ImageError: the voxels are cut, corrupt, too few or missing.
     """
+    voxels = 1
+    for length in reader.GetSize():
+        voxels *= length
     name = path.name.lower()
-    if name.endswith(".mha"):
-        start = _compressed_start(path)
-        if start is not None:
-            needed = image.GetNumberOfPixels() * sitk.GetArrayViewFromImage(image).itemsize
-            _check_length(_inflated_length(path, start), needed, path)
+    if name.endswith((".mha", ".mhd")):
+        data, start, compressed = _meta_image_voxels(path)
+        one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+        needed = voxels * sitk.GetArrayViewFromImage(one).nbytes
     elif name.endswith((".nii", ".nii.gz")):
-        found = _inflated_length(path, 0) if name.endswith(".gz") else path.stat().st_size
-        needed = _NIFTI_HEADER + image.GetNumberOfPixels() * int(image.GetMetaData("bitpix")) // 8
-        _check_length(found, needed, path)
+        data, start, compressed = path, 0, name.endswith(".gz")
+        needed = _NIFTI_HEADER + voxels * int(reader.GetMetaData("bitpix")) // 8
+    else:
+        return
+    if data is None:
+        return
+    if not data.is_file():
+        raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
+    found = _inflated_length(data, start) if compressed else data.stat().st_size - start
+    if found < needed:
+        raise ImageError(f"the file holds {found} of {needed} bytes", data, "copy the file again")
 
 
-def _compressed_start(path: Path) -> int | None:
-    """Offset of a MetaImage's zlib stream, None where its voxels are not compressed."""
+def _meta_image_voxels(path: Path) -> tuple[Path | None, int, bool]:
+    """Where a MetaImage's voxels are: file (None where there are several), offset, and whether compressed."""
     with path.open("rb") as file:
-        header = re.match(rb"(?s).*?\nElementDataFile *= *LOCAL *\r?\n", file.read(_META_HEADER))
-    compressed = header and re.search(rb"(?im)^CompressedData *= *T", header.group())
-    return header.end() if compressed else None
+        head = file.read(_META_HEADER)
+    header = re.match(rb"(?s).*?^ElementDataFile *= *([^\r\n]*?) *\r?(\n|\Z)", head, re.MULTILINE)
+    if header is None:
+        return None, 0, False  # ITK has understood the file, so its header is merely unusual
+    compressed = re.search(rb"(?im)^CompressedData *= *T", header.group()) is not None
+    data = header.group(1).decode("utf-8", "surrogateescape")
+    if data.upper() == "LOCAL":
+        return path, header.end(), compressed
+    if data.upper().startswith("LIST") or "%" in data:
+        return None, 0, False
+    return path.parent / data, 0, compressed
 
 
 def _inflated_length(path: Path, start: int) -> int:
@@ -64,8 +86,3 @@ def _inflated_length(path: Path, start: int) -> int:
     if not inflate.eof:
         raise ImageError("the compressed voxels end too early", path, "copy the file again")
     return length
-
-
-def _check_length(found: int, needed: int, path: Path) -> None:
-    if found < needed:
-        raise ImageError(f"the file holds {found} of {needed} bytes", path, "copy the file again")

@@ -10,7 +10,7 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError
 from nodulemc.patch import VOXEL_MM, patch_origin
 from nodulemc.points import Nodule
-from nodulemc.predict import extract_patches
+from nodulemc.prediction import extract_patches
 from nodulemc.volume import Volume
 
 

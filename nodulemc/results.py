@@ -10,7 +10,7 @@ from nodulemc.case import platform_json
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.json_files import write_atomically, write_json_atomically
 from nodulemc.manifest import Manifest
-from nodulemc.predict import NodulePrediction
+from nodulemc.prediction import NodulePrediction
 
 OUTPUT_SUFFIXES = (".json", ".csv")
 

@@ -82,9 +82,10 @@ def read_volume(path: str | Path) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _reading(path):
-        image = _checked(reader.Execute(), path)
-        check_integrity(path, image)
-    return Volume(image, path)
+        reader.ReadImageInformation()
+        check_integrity(path, reader)
+        image = reader.Execute()
+    return Volume(_checked(image, path), path)
 
 
 def _read_dicom(folder: Path) -> Volume:

@@ -111,19 +111,21 @@ def test_slices_without_position_are_refused(tmp_path):
         read_volume(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nii.gz", ".nrrd", ".nii"])
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nii.gz", ".nrrd", ".nii"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_truncated_file_is_refused(tmp_path, suffix, compressed):
+def test_truncated_file_is_refused(tmp_path, suffix, compressed, capfd):
     path = tmp_path / f"ct{suffix}"
     sitk.WriteImage(make_ct(), str(path), useCompression=compressed)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
+    data = next((p for p in tmp_path.iterdir() if "raw" in p.suffix), path)
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(ImageError):
         read_volume(path)
+    assert capfd.readouterr().err == ""  # no reader's chatter beside the one line of the error
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".nii.gz", ".nrrd"])
-def test_one_flipped_bit_in_compressed_voxels_is_found(tmp_path, suffix):
+def test_one_flipped_bit_in_compressed_voxels_is_found(tmp_path, suffix, capfd):
     path = tmp_path / f"ct{suffix}"
     sitk.WriteImage(make_ct(), str(path), useCompression=True)
     content = bytearray(path.read_bytes())
@@ -131,6 +133,14 @@ def test_one_flipped_bit_in_compressed_voxels_is_found(tmp_path, suffix):
     path.write_bytes(content)
     with pytest.raises(ImageError):
         read_volume(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_header_without_its_voxels_is_refused(tmp_path):
+    sitk.WriteImage(make_ct(), str(tmp_path / "ct.mhd"))
+    (tmp_path / "ct.raw").unlink()
+    with pytest.raises(ImageError, match=r"the file with the voxels is missing: .*ct\.raw"):
+        read_volume(tmp_path / "ct.mhd")
 
 
 def test_gzip_of_several_members_is_read(tmp_path):

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict and write or print the results."""
     from nodulemc.masks import write_masks
     from nodulemc.points import read_points
-    from nodulemc.predict import predict
+    from nodulemc.prediction import predict
     from nodulemc.results import check_output, table, write_results
     from nodulemc.volume import read_volume
 

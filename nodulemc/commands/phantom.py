@@ -1,0 +1,55 @@
+"""Procedural low-dose chest CTs with nodules of known malignancy probability, in LUNA25's layout (docs/phantoms.md).
+
+Writes DIR/ct/<SeriesInstanceUID>.mha (int16 HU), DIR/masks/<AnnotationID>.mha (uint8, the CT's voxels around the
+nodule) and DIR/table.csv (LUNA25's columns, then the phantom's own truth). The same seed gives the same files; patient
+i of a seed is the same in cohorts of any size.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from nodulemc.errors import ConfigError
+
+EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--patients", type=int, required=True, metavar="N", help="number of patients")
+    parser.add_argument("--seed", type=int, required=True, metavar="S", help="0 or more")
+    parser.add_argument(
+        "--into", type=Path, metavar="CT", help="put the nodules into the lungs of this CT instead of procedural chests"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the cohort and say what it holds."""
+    from nodulemc.phantom.cohort import write_cohort
+    from nodulemc.phantom.insertion import Host
+    from nodulemc.phantom.malignancy import best_auc
+    from nodulemc.phantom.patient import MOST_PATIENTS
+    from nodulemc.volume import read_volume
+
+    for option, value, least, most in (
+        ("--patients", args.patients, 1, MOST_PATIENTS),
+        ("--seed", args.seed, 0, 2**32 - 1),
+        ("--workers", args.workers, 1, 1024),
+    ):
+        if not least <= value <= most:
+            raise ConfigError(f"{option} {value}", "nodulemc phantom", f"give a number from {least} to {most}")
+    host = Host.measure(read_volume(args.into)) if args.into else None
+    try:
+        rows = write_cohort(args.output, args.seed, args.patients, args.workers, host)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write phantoms ({error})", args.output, "check that it is writable and not full"
+        ) from error
+    malignant = sum(row["label"] for row in rows)
+    print(f"{len(rows)} nodules ({malignant} malignant) in {len({row['SeriesInstanceUID'] for row in rows})} scans")
+    if len(rows) > 1:
+        print(f"best reachable AUC, expected over the labels: {best_auc([row['probability'] for row in rows]):.4f}")

@@ -1,0 +1,137 @@
+"""Writing an ensemble folder: safetensors files and their manifest, with the precision measured."""
+
+import hashlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from nodulemc.ensemble import Ensemble, load_member
+from nodulemc.errors import EnsembleError
+from nodulemc.json_files import write_atomically
+from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
+from nodulemc.models.architecture import Architecture
+from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM, scale_hu
+
+_PROBE_DIAMETERS_MM = (4, 6, 8, 10, 13, 16, 20, 24)
+_LUNG_HU = -850
+_NOISE_HU = 60
+# Ground glass, part-solid and solid in turn.
+_NODULE_HU = (-600, -250, 30)
+
+
+@dataclass(frozen=True)
+class SeedWeights:
+    """One seed as it comes from a training run or a checkpoint.
+
+    Attributes:
+        name: file name without the suffix, also the seed's name in results.
+        architecture: how to build the network that ``state_dict`` fills.
+        state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
+        weight: relative weight in soft voting, > 0.
+        seed: the training run's seed, None where unknown.
+    """
+
+    name: str
+    architecture: Architecture
+    state_dict: Mapping[str, torch.Tensor]
+    weight: float = 1.0
+    seed: int | None = None
+
+
+def write_ensemble(
+    folder: str | Path,
+    seeds: Sequence[SeedWeights],
+    *,
+    trained_on: str | None,
+    licence: str | None,
+    dtype: torch.dtype = torch.float32,
+    probes: np.ndarray | None = None,
+) -> Manifest:
+    """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
+
+    Args:
+        folder: made where it does not exist; an ensemble already there is replaced.
+        seeds: the members, in voting order.
+        trained_on: what the weights were trained on, None for untrained weights.
+        licence: the weights' licence.
+        dtype: float type of the stored tensors (torch.float32 or torch.float16).
+        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 is compared with fp32 (default: ``probe_patches()``).
+
+    Raises:
+        EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
+            finite in ``dtype``, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    names = [seed.name for seed in seeds]
+    if not names or len(set(names)) != len(names):
+        raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without this, an interrupted replacement would leave the old manifest beside new files.
+        (folder / FILE_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise EnsembleError(f"cannot write ({error.strerror})", folder, "check that it is a writable folder") from error
+    members = tuple(_write_member(folder, seed, dtype) for seed in seeds)
+    manifest = Manifest(members, trained_on, licence, git_revision())
+    deviation = _deviation(folder, manifest, probe_patches() if probes is None else probes)
+    manifest = Manifest(members, trained_on, licence, manifest.git_revision, {"bf16": deviation})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def probe_patches() -> np.ndarray:
+    """Nodule-like patches, always the same: spheres of 4 to 24 mm in noisy lung, ground glass to solid.
+
+    Returns:
+        float32 (8, 64, 64, 64), axes z, y, x, values 0…1.
+    """
+    random = np.random.default_rng(0)
+    offsets = (np.arange(SIZE) - CENTRE_INDEX) * VOXEL_MM
+    distance = np.sqrt(offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2)
+    patches = []
+    for k, diameter in enumerate(_PROBE_DIAMETERS_MM):
+        inside = np.clip((diameter / 2 - distance) / VOXEL_MM + 0.5, 0, 1)
+        hu = _LUNG_HU + inside * (_NODULE_HU[k % len(_NODULE_HU)] - _LUNG_HU)
+        patches.append(scale_hu((hu + random.normal(0, _NOISE_HU, hu.shape)).astype(np.float32)))
+    return np.stack(patches)
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout that this code runs from, with ``-dirty`` where files differ; None outside one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git program, or a repository it refuses to read
+        return None
+
+
+def _write_member(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> Member:
+    tensors = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        for name, value in seed.state_dict.items()
+    }
+    content = safetensors.torch.save(tensors)
+    file = f"{seed.name}.safetensors"
+    write_atomically(folder / file, content, EnsembleError)
+    return Member(file, hashlib.sha256(content).hexdigest(), seed.architecture, seed.weight, seed.seed)
+
+
+def _deviation(folder: Path, manifest: Manifest, probes: np.ndarray) -> float:
+    """Largest difference that bf16 makes to any seed's probability on the CPU; checks the written files, too."""
+
+    def probabilities(precision: str) -> np.ndarray:
+        networks = [
+            load_member(folder, member, masks=member.architecture.decoder_widths is not None)
+            for member in manifest.members
+        ]
+        return Ensemble(manifest, networks, torch.device("cpu"), precision).seed_probabilities(probes)
+
+    return float(np.abs(probabilities("bf16") - probabilities("fp32")).max())

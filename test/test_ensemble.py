@@ -1,0 +1,157 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from ensembles import make_untrained_ensemble, untrained_weights
+
+from nodulemc.ensemble import Ensemble, load_member
+from nodulemc.ensemble_writer import probe_patches
+from nodulemc.errors import EnsembleError
+from nodulemc.manifest import read_manifest
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.decoder import published_widths
+from nodulemc.models.inception_i3d import InceptionI3d
+from nodulemc.models.multitask import create_model
+
+INCEPTION = Architecture("inception_i3d")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ensemble")
+    make_untrained_ensemble(path, (1, 2), weights=(1.0, 3.0), dtype=torch.float32, probes=8)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ensemble(folder):
+    return Ensemble.load(folder, device="cpu", precision="fp32")
+
+
+def plain_probability(seed: int, patch: np.ndarray) -> float:
+    """One patch through the network as it is trained: three channels, BatchNorm unfolded, one nodule alone."""
+    model = create_model(INCEPTION, with_decoder=False)
+    model.load_state_dict(untrained_weights(INCEPTION, seed))
+    model.eval()
+    upscaled = torch.from_numpy(patch.repeat(2, axis=1).repeat(2, axis=2))
+    with torch.no_grad():
+        return torch.sigmoid(model(upscaled.expand(1, 3, 64, 128, 128))).item()
+
+
+def test_batched_folded_seeds_equal_the_plain_network(ensemble):
+    patches = probe_patches()[:5]
+    per_seed = ensemble.seed_probabilities(patches)
+    assert per_seed.shape == (5, 2)
+    for nodule in (0, 4):
+        for column, seed in enumerate((1, 2)):
+            assert per_seed[nodule, column] == pytest.approx(plain_probability(seed, patches[nodule]), abs=1e-5)
+
+
+def test_neither_batch_size_nor_order_changes_a_probability(ensemble):
+    patches = probe_patches()[:6]
+    together = ensemble.seed_probabilities(patches)
+    alone = np.concatenate([ensemble.seed_probabilities(patch[None]) for patch in patches[::-1]])[::-1]
+    np.testing.assert_allclose(together, alone, atol=1e-6, rtol=0)
+
+
+def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
+    # Of logits it would be sigmoid(mean(logit 0.1, 3 x logit 0.9)) = 0.75.
+    assert ensemble.vote(np.array([[0.1, 0.9], [0.5, 0.5]])) == pytest.approx([(0.1 + 3 * 0.9) / 4, 0.5])
+
+
+def test_no_nodules_need_no_network(ensemble):
+    assert ensemble.seed_probabilities(np.empty((0, 64, 64, 64), np.float32)).shape == (0, 2)
+
+
+def test_bf16_stays_within_what_the_manifest_says(folder, ensemble):
+    fast = Ensemble.load(folder, device="cpu", precision="bf16")
+    patches = probe_patches()
+    difference = np.abs(fast.seed_probabilities(patches) - ensemble.seed_probabilities(patches)).max()
+    assert 0 < difference <= read_manifest(folder).max_deviation["bf16"] + 1e-6
+    assert difference < 0.005
+
+
+def test_each_seed_is_loaded_once(folder, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("nodulemc.ensemble.load_member", lambda f, m, **k: loaded.append(m.file) or load_member(f, m))
+    ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
+    ensemble.seed_probabilities(probe_patches()[:2])
+    ensemble.seed_probabilities(probe_patches()[:1])
+    assert loaded == ["seed_1.safetensors", "seed_2.safetensors"]
+
+
+def test_untrained_weights_carry_a_caveat(folder, caplog):
+    ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
+    assert ensemble.caveat == "the weights are untrained: the numbers mean nothing"
+    assert ensemble.caveat in caplog.text
+
+
+def test_masks_need_a_decoder(folder):
+    with pytest.raises(EnsembleError, match="the seed has no decoder"):
+        Ensemble.load(folder, device="cpu", masks=True)
+
+
+def test_the_decoder_is_built_only_for_masks(tmp_path):
+    architecture = Architecture("inception_i3d", decoder_widths=(32, 32, 32, 16, 16))
+    make_untrained_ensemble(tmp_path, architecture=architecture)
+    member = read_manifest(tmp_path).members[0]
+    assert not hasattr(load_member(tmp_path, member), "aux_model")
+    ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
+    patch = probe_patches()[3:4]
+    mask = ensemble.mask_probabilities(patch)
+    assert mask.shape == (1, 64, 64, 64)
+    model = create_model(architecture, with_decoder=True)
+    stored = safetensors.torch.load_file(tmp_path / member.file)
+    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in stored.items()})
+    upscaled = torch.from_numpy(patch.repeat(2, axis=2).repeat(2, axis=3))
+    with torch.no_grad():
+        logits = model.eval().forward_multitask(upscaled.expand(1, 3, 64, 128, 128))[1]
+    np.testing.assert_allclose(mask, torch.sigmoid(logits).numpy(), atol=1e-4)
+
+
+def rewritten(folder, change):
+    """Change the first seed's tensors and make the manifest's checksum fit again."""
+    path = folder / "seed_1.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    content = safetensors.torch.save(tensors)
+    path.write_bytes(content)
+    manifest = json.loads((folder / "ensemble.json").read_text())
+    manifest["members"][0]["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "ensemble.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop("classifier_head.2.bias"),
+            "1 tensors do not fit the architecture, first classifier_head.2.bias",
+        ),
+        (lambda t: t.update(extra=torch.zeros(1)), "1 tensors do not fit the architecture, first extra"),
+        (lambda t: t.update({"classifier_head.2.bias": torch.zeros(2)}), "do not fit the architecture"),
+        (lambda t: t.update({"classifier_head.2.bias": torch.tensor([torch.nan])}), "NaN or infinite weights"),
+    ],
+)
+def test_tensors_that_are_not_the_architectures_are_refused(tmp_path, change, message):
+    make_untrained_ensemble(tmp_path)
+    rewritten(tmp_path, change)
+    with pytest.raises(EnsembleError, match=message):
+        Ensemble.load(tmp_path, device="cpu")
+
+
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
+    make_untrained_ensemble(tmp_path)
+    (tmp_path / "seed_1.safetensors").write_bytes(b"junk")
+    manifest = json.loads((tmp_path / "ensemble.json").read_text())
+    manifest["members"][0]["sha256"] = hashlib.sha256(b"junk").hexdigest()
+    (tmp_path / "ensemble.json").write_text(json.dumps(manifest))
+    with pytest.raises(EnsembleError, match="not a safetensors file"):
+        Ensemble.load(tmp_path, device="cpu")
+
+
+def test_published_decoder_widths_are_the_contracts():
+    assert published_widths(InceptionI3d.tap_channels) == (832, 480, 192, 64, 64)
