@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, Member, member_bytes, read_manifest
+from nodulemc.models.checkpoints import check_names
 from nodulemc.models.folding import fold_batch_norm, fold_input_channels
 from nodulemc.models.multitask import MultiTaskI3d, create_model
 from nodulemc.patch import UPSCALED
@@ -126,13 +127,8 @@ def load_member(folder: str | Path, member: Member, *, masks: bool = False) -> M
         tensors = {name: value for name, value in tensors.items() if not name.startswith(_DECODER_PREFIX)}
     with torch.device("meta"):
         network = create_model(member.architecture, with_decoder=masks)
-    expected = network.state_dict()
-    if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in expected):
-        odd = sorted(tensors.keys() ^ expected.keys()) or [k for k in expected if tensors[k].shape != expected[k].shape]
-        raise EnsembleError(
-            f"{len(odd)} tensors do not fit the architecture, first {odd[0]}", path, "make the folder again"
-        )
-    tensors = {name: value.to(expected[name].dtype) for name, value in tensors.items()}
+    types = {name: value.dtype for name, value in network.state_dict().items()}
+    tensors = {name: value.to(types[name]) for name, value in check_names(tensors, network, path).items()}
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise EnsembleError("NaN or infinite weights", path, "the training diverged; use another checkpoint")
     network.load_state_dict(tensors, assign=True)

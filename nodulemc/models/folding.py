@@ -11,10 +11,21 @@ from nodulemc.models.multitask import MultiTaskI3d
 @torch.no_grad()
 def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Fold every BatchNorm (in eval mode) into the convolution before it, in place; returns the model."""
-    for unit in [module for module in model.modules() if isinstance(module, ConvUnit)]:
-        unit.conv3d = fuse_conv_bn_eval(unit.conv3d, unit.batch3d)
-        unit.batch3d = nn.Identity()
+    for module in model.modules():
+        for convolution, norm in _pairs(module):
+            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+            setattr(module, convolution, fused)
+            setattr(module, norm, nn.Identity())
     return model
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's convolutions and the BatchNorm that follows each: ours and pytorchvideo's."""
+    if isinstance(module, ConvUnit):
+        return [("conv3d", "batch3d")]
+    children = dict(module.named_children())
+    named = [(name, name.replace("conv", "norm", 1)) for name in children if "conv" in name]
+    return [(conv, norm) for conv, norm in named if isinstance(children.get(norm), nn.BatchNorm3d)]
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import SegmentationDecoder
 from nodulemc.models.inception_i3d import InceptionI3d
@@ -17,9 +18,7 @@ class MultiTaskI3d(nn.Module):
         self.backbone = backbone
         widths = (backbone.tap_channels[-1], *head_widths)
         hidden = [
-            layer
-            for before, after in pairwise(widths)
-            for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
+            layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
         ]
         self.classifier_head = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
         if decoder_widths is not None:
@@ -40,12 +39,21 @@ class MultiTaskI3d(nn.Module):
 
 
 def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTaskI3d:
-    """Build the network, freshly initialised, with its decoder or without."""
-    if architecture.backbone == "inception_i3d":
-        backbone = InceptionI3d()
-    else:
+    """Build the network, freshly initialised, with its decoder or without.
+
+    Raises:
+        EnsembleError: the I3D-R50 is wanted and pytorchvideo or torchvision is not installed.
+    """
+    backbone = InceptionI3d() if architecture.backbone == "inception_i3d" else _create_i3d_r50()
+    return MultiTaskI3d(backbone, architecture.head_widths, architecture.decoder_widths if with_decoder else None)
+
+
+def _create_i3d_r50() -> nn.Module:
+    try:
         # pytorchvideo's models import torchvision, which takes a second or two.
         from nodulemc.models.resnet_i3d import I3dR50
-
-        backbone = I3dR50()
-    return MultiTaskI3d(backbone, architecture.head_widths, architecture.decoder_widths if with_decoder else None)
+    except ModuleNotFoundError as error:
+        raise EnsembleError(
+            f"the package {error.name} is missing", "backbone i3d_r50", "install nodulemc[i3d-r50]"
+        ) from error
+    return I3dR50()

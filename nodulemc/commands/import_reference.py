@@ -1,0 +1,27 @@
+"""Turn checkpoints of the public LUNA25 3D baseline or of MClab's public code into an ensemble folder.
+
+Checkpoints are read as tensors only; nothing in them is executed.
+"""
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "nodulemc import-reference seed1.pth seed2.pth seed3.pth --output my_ensemble"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="PTH", help="one checkpoint per seed")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="ensemble folder to write")
+    parser.add_argument(
+        "--keep-decoder", action="store_true", help="keep MClab's segmentation decoder, for `predict --masks`"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Import and say what was written."""
+    from nodulemc.reference import import_reference
+
+    manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
+    deviation = manifest.max_deviation["bf16"]
+    print(f"{args.output}: {len(manifest.members)} seeds; bf16 differs from fp32 by at most {deviation:.4f}")

@@ -1,0 +1,103 @@
+"""Kinetics-400 weights for the backbones: where they come from, and loading them in full."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from nodulemc.errors import EnsembleError
+from nodulemc.json_files import write_atomically
+from nodulemc.models.checkpoints import check_names, read_tensors
+from nodulemc.models.multitask import MultiTaskI3d
+
+
+@dataclass(frozen=True)
+class KineticsFile:
+    """A published weight file.
+
+    Attributes:
+        name: file name.
+        url: where it is published.
+        sha256: its checksum, None where the publisher states none.
+        classifier: prefix of the tensors of the Kinetics classifier, which the backbone has no place for.
+    """
+
+    name: str
+    url: str
+    sha256: str | None
+    classifier: str
+
+
+KINETICS_FILES = {
+    "inception_i3d": KineticsFile(
+        "model_rgb.pth",
+        "https://github.com/DIAGNijmegen/luna25-baseline-public/raw/main/resources/model_rgb.pth",
+        "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a",
+        "conv3d_0c_1x1.",
+    ),
+    "i3d_r50": KineticsFile(
+        "I3D_8x8_R50.pyth",
+        "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+        None,
+        "blocks.6.",
+    ),
+}
+
+
+def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
+    """Fill a model's backbone from a Kinetics-400 weight file, every tensor accounted for.
+
+    Args:
+        model: its head and decoder are left as they are.
+        backbone: "inception_i3d" or "i3d_r50", what ``model`` was built with.
+        path: ``model_rgb.pth`` of the LUNA25 baseline or pytorchvideo's ``I3D_8x8_R50.pyth``.
+
+    Raises:
+        EnsembleError: the file is no checkpoint, or its tensors are not exactly the backbone's and the
+            Kinetics classifier's.
+    """
+    tensors = read_tensors(path, nests=("model_state",))
+    classifier = KINETICS_FILES[backbone].classifier
+    tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
+    target: nn.Module = model.backbone
+    target.load_state_dict(check_names(tensors, target, path))
+
+
+def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = None) -> Path:
+    """Download a backbone's Kinetics-400 weights unless they are there already, and check them.
+
+    Args:
+        backbone: "inception_i3d" or "i3d_r50".
+        folder: where the file lies afterwards.
+        sha256: the expected checksum; needed for the I3D-R50, whose publisher states none.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        EnsembleError: no checksum is known, the download fails, or the checksum differs.
+    """
+    source = KINETICS_FILES[backbone]
+    path = Path(folder) / source.name
+    expected = sha256 or source.sha256
+    if expected is None:
+        raise EnsembleError("no published SHA-256", source.url, "download the file yourself, or give its SHA-256")
+    if path.is_file():
+        content = path.read_bytes()
+    else:
+        try:
+            with urllib.request.urlopen(source.url, timeout=60) as response:  # noqa: S310, the address is a constant
+                content = response.read()
+        except (urllib.error.URLError, TimeoutError) as error:
+            raise EnsembleError(f"download failed ({error})", source.url, f"fetch it by hand into {folder}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        where = path if path.is_file() else source.url
+        raise EnsembleError(f"SHA-256 is {found[:12]}…, not {expected[:12]}…", where, "fetch the file again")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content, EnsembleError)
+    return path

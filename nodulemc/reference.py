@@ -1,0 +1,64 @@
+"""Import of public checkpoints: the LUNA25 3D baseline's and MClab's, both Inception-I3D.
+
+Baseline: the network's names without a prefix, the head in ``fc``. MClab: ``backbone.…``,
+``classifier_head.2.…`` and, as saved by its training, ``aux_model.…``; its backbone still carries the
+baseline's unused ``fc``. Both may carry the Kinetics classifier ``conv3d_0c_1x1``, which neither uses.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.manifest import Manifest
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.checkpoints import check_names, read_tensors
+from nodulemc.models.decoder import published_widths
+from nodulemc.models.inception_i3d import InceptionI3d
+from nodulemc.models.multitask import create_model
+
+_NESTS = ("state_dict", "model_state_dict", "model")
+_BACKBONE, _DECODER = "backbone.", "aux_model."
+_UNUSED = ("backbone.fc.", "backbone.conv3d_0c_1x1.")
+
+
+def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False) -> Manifest:
+    """Turn checkpoints into an ensemble folder, one equally weighted member each, in fp32.
+
+    Args:
+        checkpoints: baseline or MClab files, in voting order.
+        folder: the ensemble folder to write.
+        keep_decoder: keep MClab's segmentation decoder, for masks.
+
+    Raises:
+        EnsembleError: a file is no such checkpoint, does not fill the network exactly, has no decoder to
+            keep, or the folder cannot be written.
+    """
+    seeds = []
+    for position, path in enumerate(checkpoints, start=1):
+        tensors = reference_tensors(path, keep_decoder=keep_decoder)
+        widths = published_widths(InceptionI3d.tap_channels) if keep_decoder else None
+        architecture = Architecture("inception_i3d", decoder_widths=widths)
+        with torch.device("meta"):
+            model = create_model(architecture, with_decoder=keep_decoder)
+        seeds.append(SeedWeights(f"seed_{position}", architecture, check_names(tensors, model, path)))
+    names = ", ".join(Path(path).name for path in checkpoints)
+    return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
+
+
+def reference_tensors(path: str | Path, *, keep_decoder: bool = False) -> dict[str, Tensor]:
+    """A public checkpoint's tensors under this package's names, without those its inference does not use.
+
+    Raises:
+        EnsembleError: the file is not a checkpoint.
+    """
+    tensors = read_tensors(path, _NESTS)
+    if not any(name.startswith(_BACKBONE) for name in tensors):
+        tensors = {
+            name.replace("fc.", "classifier_head.2.", 1) if name.startswith("fc.") else _BACKBONE + name: value
+            for name, value in tensors.items()
+        }
+    unused = _UNUSED if keep_decoder else (*_UNUSED, _DECODER)
+    return {name: value for name, value in tensors.items() if not name.startswith(unused)}

@@ -1,0 +1,131 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from conftest import centre_of, make_ct
+from models.reference_files import reference_state, save_reference
+from models.reference_network import reference_logit
+from torch.nn import functional as F
+
+from nodulemc.ensemble import Ensemble
+from nodulemc.errors import EnsembleError
+from nodulemc.manifest import read_manifest
+from nodulemc.reference import import_reference, reference_tensors
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def reference_patch(image: sitk.Image, point) -> torch.Tensor:
+    """The reference's patch of an axis-aligned CT, but for its rounding of HU: numpy, one axis after the other."""
+    hu = sitk.GetArrayFromImage(image).astype(np.float64)
+    for axis, (spacing, origin) in enumerate(zip(image.GetSpacing()[::-1], image.GetOrigin()[::-1], strict=True)):
+        at = (point[2 - axis] + (np.arange(64) - 31.5) * 50 / 64 - origin) / spacing
+        low = np.floor(at).astype(int)
+        fraction = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        hu = hu.take(low, axis) * (1 - fraction) + hu.take(low + 1, axis) * fraction
+    patch = torch.from_numpy(np.clip((hu + 1000) / 1400, 0, 1).astype(np.float32))
+    return F.interpolate(patch.expand(1, 3, 64, 64, 64), size=(64, 128, 128))
+
+
+def logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+@pytest.mark.parametrize(("form", "seeds"), [("mclab", (11, 12, 13)), ("baseline", (14,))])
+def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, form, seeds):
+    states = [reference_state(seed, decoder=form == "mclab") for seed in seeds]
+    files = [save_reference(tmp_path / f"{k}.pth", state, form=form) for k, state in enumerate(states)]
+    command = [sys.executable, "-m", "nodulemc.cli", "import-reference", *files, "--output", tmp_path / "ensemble"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+
+    image = make_ct(size=(100, 90, 60))
+    point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()
+    (tmp_path / "images" / "chest-ct").mkdir(parents=True)
+    sitk.WriteImage(image, str(tmp_path / "images" / "chest-ct" / "ct.mha"))
+    (tmp_path / "points.json").write_text(json.dumps({"points": [{"name": "n1", "point": point}]}))
+    command = [sys.executable, "-m", "nodulemc.cli", "predict", tmp_path / "images" / "chest-ct" / "ct.mha",
+               "--points", tmp_path / "points.json", "--output", tmp_path / "result.json", "--device", "cpu",
+               "--precision", "fp32", "--resources", tmp_path / "ensemble"]  # fmt: skip
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+
+    (result,) = json.loads((tmp_path / "result.json").read_text())["points"]
+    patch = reference_patch(image, point)
+    with torch.no_grad():
+        expected = [reference_logit(state, patch).item() for state in states]
+    assert np.std([0, *expected]) > 0.05
+    assert [logit(p) for p in result["per_seed"].values()] == pytest.approx(expected, abs=2e-3)
+    assert result["probability"] == pytest.approx(np.mean(1 / (1 + np.exp(-np.array(expected)))), abs=1e-3)
+
+
+def test_the_manifest_says_where_the_weights_come_from(tmp_path):
+    file = save_reference(tmp_path / "best.pth", reference_state(1))
+    manifest = import_reference([file], tmp_path / "ensemble")
+    assert manifest == read_manifest(tmp_path / "ensemble")
+    assert manifest.trained_on == "imported from best.pth"
+    assert manifest.members[0].architecture.decoder_widths is None
+    assert manifest.max_deviation["bf16"] > 0
+
+
+def test_the_decoder_is_kept_on_request(tmp_path):
+    file = save_reference(tmp_path / "best.pth", reference_state(1, decoder=True))
+    names = reference_tensors(file, keep_decoder=True).keys()
+    assert sum(name.startswith("aux_model.") for name in names) == 5 * 6 + 2
+    manifest = import_reference([file], tmp_path / "ensemble", keep_decoder=True)
+    assert manifest.members[0].architecture.decoder_widths == (832, 480, 192, 64, 64)
+    Ensemble.load(tmp_path / "ensemble", device="cpu", masks=True)
+    bare = save_reference(tmp_path / "bare.pth", reference_state(1))
+    with pytest.raises(EnsembleError, match=r"32 tensors missing|tensors missing \(aux_model"):
+        import_reference([bare], tmp_path / "other", keep_decoder=True)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: {"state_dict": s, "epoch": 3},
+    lambda s: {"model_state_dict": s},
+    lambda s: {f"module.{name}": value for name, value in s.items()},
+])  # fmt: skip
+def test_usual_wrappings_are_unwrapped(tmp_path, wrap):
+    state = reference_state(2)
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    tensors = reference_tensors(tmp_path / "wrapped.pth")
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[name], state[name]) for name in state)
+
+
+class Malicious:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, writer):
+    writer({"classifier_head.2.bias": Malicious(tmp_path / "owned")}, tmp_path / "evil.pth")
+    with pytest.raises(EnsembleError, match=r"more than tensors|not a PyTorch checkpoint"):
+        import_reference([tmp_path / "evil.pth"], tmp_path / "ensemble")
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "ensemble").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(EnsembleError, match=r"x\.pth"):
+        import_reference([tmp_path / "x.pth"], tmp_path / "ensemble")
+    with pytest.raises(EnsembleError, match="cannot read the checkpoint"):
+        import_reference([tmp_path / "none.pth"], tmp_path / "ensemble")
+
+
+def test_a_state_dict_of_something_else_is_refused(tmp_path):
+    torch.save({"layer.weight": torch.ones(3)}, tmp_path / "other.pth")
+    with pytest.raises(EnsembleError, match="tensors missing"):
+        import_reference([tmp_path / "other.pth"], tmp_path / "ensemble")
