@@ -8,7 +8,7 @@ import torch
 from ensembles import make_untrained_ensemble, untrained_weights
 
 from nodulemc.ensemble import Ensemble, load_member
-from nodulemc.ensemble_writer import probe_patches
+from nodulemc.ensemble_writer import SeedWeights, probe_patches, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import read_manifest
 from nodulemc.models.architecture import Architecture
@@ -31,10 +31,10 @@ def ensemble(folder):
     return Ensemble.load(folder, device="cpu", precision="fp32")
 
 
-def plain_probability(seed: int, patch: np.ndarray) -> float:
+def plain_probability(seed: int, patch: np.ndarray, architecture: Architecture = INCEPTION) -> float:
     """One patch through the network as it is trained: three channels, BatchNorm unfolded, one nodule alone."""
-    model = create_model(INCEPTION, with_decoder=False)
-    model.load_state_dict(untrained_weights(INCEPTION, seed))
+    model = create_model(architecture, with_decoder=False)
+    model.load_state_dict(untrained_weights(architecture, seed))
     model.eval()
     upscaled = torch.from_numpy(patch.repeat(2, axis=1).repeat(2, axis=2))
     with torch.no_grad():
@@ -81,6 +81,18 @@ def test_each_seed_is_loaded_once(folder, monkeypatch):
     ensemble.seed_probabilities(probe_patches()[:2])
     ensemble.seed_probabilities(probe_patches()[:1])
     assert loaded == ["seed_1.safetensors", "seed_2.safetensors"]
+
+
+def test_seeds_may_differ_in_architecture(tmp_path):
+    pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
+    architectures = [INCEPTION, Architecture("i3d_r50", head_widths=(8,))]
+    members = [SeedWeights(f"seed_{k}", a, untrained_weights(a, k)) for k, a in enumerate(architectures)]
+    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=probe_patches()[:1])
+    ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32")
+    patch = probe_patches()[5:6]
+    per_seed = ensemble.seed_probabilities(patch)
+    for k, architecture in enumerate(architectures):
+        assert per_seed[0, k] == pytest.approx(plain_probability(k, patch[0], architecture), abs=1e-5)
 
 
 def test_untrained_weights_carry_a_caveat(folder, caplog):
