@@ -1,0 +1,34 @@
+# API_METHOD=exec: the container scores one case and exits. invoke: it serves cases on port 4743.
+ARG BASE_IMAGE=pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime
+ARG API_METHOD=exec
+
+FROM ${BASE_IMAGE} AS common
+WORKDIR /opt/app
+# The base image's torch fits its CUDA; it must stay the one it came with.
+COPY requirements.txt .
+RUN python -c "import torch; print('torch==' + torch.__version__)" > /tmp/base \
+ && grep -vE '^(torch|torchvision)==' requirements.txt > /tmp/rest \
+ && python -m pip install --no-cache-dir -c /tmp/base -r /tmp/rest \
+ && python -c "import torch; print('torch==' + torch.__version__)" | diff /tmp/base - \
+ && rm /tmp/base /tmp/rest
+COPY inference.py .
+COPY nodulemc nodulemc
+RUN python -m compileall -q inference.py nodulemc && mkdir -p /input /output
+COPY resources resources
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="NoduleMC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}"
+# The root file system may be read-only and the user any; only /output and /tmp are written.
+ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 1001
+
+FROM common AS exec
+LABEL org.grand-challenge.api-method="exec"
+ENTRYPOINT ["python", "inference.py"]
+
+FROM common AS invoke
+LABEL org.grand-challenge.api-method="invoke"
+ENTRYPOINT ["python", "-m", "nodulemc.serve"]
+
+FROM ${API_METHOD}

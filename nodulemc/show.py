@@ -1,0 +1,24 @@
+"""Print the platform's output JSON as a short table: ``python -m nodulemc.show FILE``."""
+
+import sys
+from pathlib import Path
+
+from nodulemc.cli import exit_code_of
+from nodulemc.errors import CaseError
+from nodulemc.json_files import read_json
+from nodulemc.manifest import find_resources, read_manifest
+
+
+def main() -> None:
+    """Print a nodule and its probability a line, then what the default ensemble was trained on."""
+    points = read_json(Path(sys.argv[1]), CaseError)["points"]
+    names = [point.get("name", str(k)) for k, point in enumerate(points, start=1)]
+    width = max(map(len, ["nodule", *names]))
+    print(f"{'nodule':<{width}}  probability of malignancy")
+    for name, point in zip(names, points, strict=True):
+        print(f"{name:<{width}}  {point['probability']:.4f}")
+    print(f"weights trained on: {read_manifest(find_resources()).trained_on or 'nothing (untrained)'}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Make .venv with the pinned requirements and this package; a set-up that is already there is left alone.
+#
+#   scripts/setup.sh runtime    what inference needs
+#   scripts/setup.sh all        that and everything the tests need
+set -euo pipefail
+cd "$(dirname "$0")/.."
+level=${1:?runtime or all}
+
+find_python() {
+  for name in python3 python3.13 python3.12 python3.11 python3.10; do
+    # Debian splits ensurepip off; a Python without it cannot make a virtual environment.
+    if "$name" -c "import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))" 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "error: no Python 3.10 to 3.13 with the venv module: PATH: install one (Debian: python3 and python3-venv)" >&2
+  exit 2
+}
+
+python=$(find_python)
+stamp=$({ echo "$PWD"; "$python" --version; cat requirements.txt pyproject.toml; } | sha256sum | cut -d' ' -f1)
+done_file=.venv/set-up
+if [ -f "$done_file" ] && grep -qx "$stamp all" "$done_file"; then exit 0; fi
+if [ "$level" = runtime ] && [ -f "$done_file" ] && grep -qx "$stamp runtime" "$done_file"; then exit 0; fi
+
+echo "set-up: .venv with $("$python" --version), this takes a few minutes the first time"
+"$python" -m venv .venv
+rm -f "$done_file"
+pip=(.venv/bin/python -m pip --disable-pip-version-check -q install)
+"${pip[@]}" -r requirements.txt
+if [ "$level" = all ]; then
+  "${pip[@]}" -c requirements.txt -e '.[all]'
+else
+  "${pip[@]}" --no-deps -e .
+fi
+echo "$stamp $level" >"$done_file"

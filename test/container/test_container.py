@@ -1,0 +1,223 @@
+"""The image as the platform runs it, with a real Docker engine: no network, read-only, no capabilities."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from ensembles import make_untrained_ensemble
+
+from nodulemc.case import OUTPUT_NAME
+
+pytestmark = pytest.mark.container
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INPUT = REPOSITORY / "test" / "input"
+EXPECTED = REPOSITORY / "test" / "expected" / OUTPUT_NAME
+RESTRICTIONS = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108, the container's
+BASE_IMAGE = os.environ.get("BASE_IMAGE")
+
+
+def docker(*arguments, check=True):
+    return subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, check=check)
+
+
+def build(tag, *options):
+    base = ["--base-image", BASE_IMAGE] if BASE_IMAGE else []
+    command = [REPOSITORY / "build.sh", "--tag", tag, *base, *options, "--", "--network", "host"]
+    built = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    return tag
+
+
+@pytest.fixture(scope="session")
+def image():
+    tag = f"nodulemc-test:{uuid.uuid4().hex[:8]}"
+    yield build(tag)
+    docker("rmi", "--force", tag, check=False)
+
+
+@pytest.fixture(scope="session")
+def invoke_image():
+    tag = f"nodulemc-test-invoke:{uuid.uuid4().hex[:8]}"
+    yield build(tag, "--api-method", "invoke")
+    docker("rmi", "--force", tag, check=False)
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = tmp_path / "output"
+    folder.mkdir()
+    folder.chmod(0o777)  # the container's user is another one
+    return folder
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Path(shutil.copytree(INPUT, tmp_path / "input"))
+
+
+def run_image(image, case, output, *options, user="1001"):
+    volumes = ["-v", f"{case}:/input:ro", "-v", f"{output}:/output"]
+    return docker("run", "--rm", *RESTRICTIONS, "--user", user, *volumes, *options, image, check=False)
+
+
+def assert_as_expected(output, tolerance=0.005):
+    found = json.loads((output / OUTPUT_NAME).read_text())
+    expected = json.loads(EXPECTED.read_text())
+    for result, truth in zip(found["points"], expected["points"], strict=True):
+        assert result.pop("probability") == pytest.approx(truth.pop("probability"), abs=tolerance)
+    assert found == expected
+    assert [path.name for path in output.iterdir()] == [OUTPUT_NAME]
+
+
+@pytest.mark.parametrize("user", ["1001", "4321:4321"])
+def test_the_platforms_run_writes_the_right_json(image, output, user):
+    done = run_image(image, INPUT, output, user=user)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
+    assert_as_expected(output)
+
+
+def test_image_says_what_it_is(image, invoke_image):
+    config = json.loads(docker("inspect", image).stdout)[0]["Config"]
+    assert config["User"] == "1001"
+    assert config["Labels"]["org.grand-challenge.api-method"] == "exec"
+    assert config["Labels"]["org.opencontainers.image.title"] == "NoduleMC"
+    assert len(config["Labels"]["org.opencontainers.image.revision"]) >= 7
+    invoke = json.loads(docker("inspect", invoke_image).stdout)[0]["Config"]
+    assert invoke["Labels"]["org.grand-challenge.api-method"] == "invoke"
+
+
+def test_an_unknown_api_method_is_not_built():
+    command = [REPOSITORY / "build.sh", "--tag", "nodulemc-test:none", "--api-method", "other"]
+    assert subprocess.run(list(map(str, command)), capture_output=True, check=False).returncode != 0
+
+
+def test_the_base_images_torch_is_kept(image):
+    base = BASE_IMAGE or "pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime"
+    print_version = ["--rm", "--network", "none", "--entrypoint", "python"]
+    code = ["-c", "import torch; print(torch.__version__)"]
+    assert docker("run", *print_version, image, *code).stdout == docker("run", *print_version, base, *code).stdout
+
+
+def test_a_mounted_ensemble_wins(image, output, tmp_path):
+    make_untrained_ensemble(tmp_path / "model", (77,))
+    done = run_image(image, INPUT, output, "-v", f"{tmp_path / 'model'}:/opt/ml/model:ro")
+    assert done.returncode == 0, done.stderr
+    assert "/opt/ml/model: the weights are untrained" in done.stderr
+    found = json.loads((output / OUTPUT_NAME).read_text())["points"]
+    expected = json.loads(EXPECTED.read_text())["points"]
+    assert all(abs(f["probability"] - e["probability"]) > 1e-4 for f, e in zip(found, expected, strict=True))
+
+
+def no_ct(case):
+    (case / "images" / "chest-ct" / "ct.mha").unlink()
+    return "no CT"
+
+
+def broken_points(case):
+    (case / "nodule-locations.json").write_text("{")
+    return "nodule-locations.json"
+
+
+def far_point(case):
+    points = [{"name": "far", "point": [0, 0, 5000]}]
+    (case / "nodule-locations.json").write_text(json.dumps({"points": points}))
+    return "mm outside the CT"
+
+
+def truncated_ct(case):
+    ct = case / "images" / "chest-ct" / "ct.mha"
+    ct.write_bytes(ct.read_bytes()[:100_000])
+    return "ct.mha"
+
+
+DAMAGES = [no_ct, broken_points, far_point, truncated_ct]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_bad_input_is_exit_code_2_one_line_and_no_output(image, case, output, damage):
+    named = damage(case)
+    done = run_image(image, case, output)
+    assert done.returncode == 2, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
+    assert error.startswith("error: ")
+    assert named in error
+    assert not list(output.iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_exit_code_2(image, output):
+    output.chmod(0o755)
+    done = run_image(image, INPUT, output)
+    assert done.returncode == 2, done.stderr
+    assert "Permission denied" in done.stderr.splitlines()[-1]
+
+
+def ask(container, method, path):
+    """Status and JSON answer of a request made inside the container, which has no network to the outside."""
+    code = (
+        "import json, sys, urllib.error, urllib.request\n"
+        f"request = urllib.request.Request('http://127.0.0.1:4743{path}', method='{method}')\n"
+        "try:\n answer = urllib.request.urlopen(request, timeout=120)\n"
+        "except urllib.error.HTTPError as error:\n answer = error\n"
+        "except OSError:\n print('null'); sys.exit()\n"
+        "print(json.dumps([answer.status, answer.read().decode()]))"
+    )
+    return json.loads(docker("exec", container, "python", "-c", code).stdout)
+
+
+def test_invoke_serves_good_and_bad_cases_in_turn(invoke_image, case, output):
+    volumes = ["-v", f"{case}:/input:ro", "-v", f"{output}:/output"]
+    container = docker("run", "--detach", *RESTRICTIONS, "--user", "1001", *volumes, invoke_image).stdout.strip()
+    try:
+        for _ in range(120):
+            health = ask(container, "GET", "/health")
+            if health:
+                break
+            time.sleep(0.5)
+        assert health[0] == 200
+        points = (case / "nodule-locations.json").read_text()
+        for _ in range(2):
+            status, body = ask(container, "POST", "/invoke")
+            assert (status, json.loads(body)) == (201, {"nodules": 2})
+            assert_as_expected(output)
+            (case / "nodule-locations.json").write_text("{")
+            status, body = ask(container, "POST", "/invoke")
+            assert status == 422
+            assert "nodule-locations.json" in json.loads(body)["error"]
+            assert not list(output.iterdir())
+            (case / "nodule-locations.json").write_text(points)
+        docker("stop", "--time", "20", container)
+        state = json.loads(docker("inspect", container).stdout)[0]["State"]
+        assert state["ExitCode"] in (0, 143)  # SIGTERM ended it, not the SIGKILL after it (137)
+    finally:
+        docker("rm", "--force", container, check=False)
+
+
+def test_exported_archives_load_and_run(image, output, tmp_path):
+    command = [REPOSITORY / "export.sh", "--tag", image, "--output", tmp_path / "dist"]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    name = image.replace(":", "-")
+    archives = [f"{name}-image.tar.gz", f"{name}-model.tar.gz"]
+    for archive in archives:
+        checked = subprocess.run(
+            ["sha256sum", "-c", f"{archive}.sha256"], cwd=tmp_path / "dist", capture_output=True, text=True, check=True
+        )
+        assert checked.stdout == f"{archive}: OK\n"
+    first = (tmp_path / "dist" / f"{archives[1]}.sha256").read_text()
+    docker("rmi", "--force", image)
+    assert image in docker("load", "--input", tmp_path / "dist" / archives[0]).stdout
+    (tmp_path / "model").mkdir()
+    subprocess.run(["tar", "-xzf", tmp_path / "dist" / archives[1], "-C", tmp_path / "model"], check=True)
+    assert (tmp_path / "model" / "ensemble.json").is_file()
+    done = run_image(image, INPUT, output, "-v", f"{tmp_path / 'model'}:/opt/ml/model:ro")
+    assert done.returncode == 0, done.stderr
+    assert_as_expected(output)
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    assert (tmp_path / "dist" / f"{archives[1]}.sha256").read_text() == first  # reproducible
