@@ -1,0 +1,250 @@
+"""Whole cohorts: table rows, nodule blocks for training, and the files of `nodulemc phantom`."""
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.patch import EXTENT_MM
+from nodulemc.phantom import malignancy
+from nodulemc.phantom.grid import Grid
+from nodulemc.phantom.insertion import Host, insert
+from nodulemc.phantom.nodule import Rendered
+from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
+from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
+from nodulemc.progress import progress
+
+LUNA25_COLUMNS = (
+    "PatientID", "SeriesInstanceUID", "StudyDate", "CoordX", "CoordY", "CoordZ", "LesionID", "AnnotationID",
+    "NoduleID", "label", "Age_at_StudyDate", "Gender",
+)  # fmt: skip
+TRUTH_COLUMNS = (
+    "probability", "diameter_mm", "margin", "density", "calcification", "attachment",
+    "years_since_first_scan", "doubling_days", "lobe", "slice_thickness_mm", "noise_hu",
+)  # fmt: skip
+# Any rotation and any shift of 2.5 mm of a patch stays within a block.
+BLOCK_MM = EXTENT_MM * sqrt(3) + 2 * 2.5
+MASK_MARGIN = 3
+_COMPRESSION = 1
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class NoduleBlock:
+    """A nodule with its surroundings, cut from its scan.
+
+    Attributes:
+        row: the table's row.
+        grid: the block's own grid.
+        ct_array, mask_array: int16 HU and uint8, axes z, y, x.
+    """
+
+    row: dict[str, Any]
+    grid: Grid
+    ct_array: np.ndarray
+    mask_array: np.ndarray
+
+    @property
+    def ct(self) -> sitk.Image:
+        """The CT, int16 HU."""
+        return self.grid.image(self.ct_array)
+
+    @property
+    def mask(self) -> sitk.Image:
+        """The nodule's mask on the same grid, uint8."""
+        return self.grid.image(self.mask_array)
+
+
+def scan_rows(patient: Patient, scan: int, scene: Scene) -> list[dict[str, Any]]:
+    """The table rows of one scan, in the order of the scene's nodules."""
+    rows = []
+    for lesion, placed in zip(patient.shown(scan), scene.nodules, strict=True):
+        imaging = {
+            "lobe": patient.sites[lesion.number - 1].lobe,
+            "slice_thickness_mm": scene.scanner.thickness,
+            "noise_hu": round(scene.scanner.noise_hu, 1),
+        }
+        rows.append(_table_row(patient, scan, lesion, placed.centroid, imaging))
+    return rows
+
+
+def _table_row(
+    patient: Patient, scan: int, lesion: Lesion, centroid: Iterable[float], imaging: dict[str, Any]
+) -> dict[str, Any]:
+    """One nodule in one scan: LUNA25's columns, then the phantom's truth."""
+    date = (patient.first_year + scan) * 10_000 + 102
+    x, y, z = (round(float(c), 2) for c in centroid)
+    diameter = lesion.diameter(scan)
+    return {
+        "PatientID": patient.identifier,
+        "SeriesInstanceUID": patient.series_uid(scan),
+        "StudyDate": date,
+        "CoordX": x,
+        "CoordY": y,
+        "CoordZ": z,
+        "LesionID": lesion.number,
+        "AnnotationID": f"{patient.identifier}_{lesion.number}_{date}",
+        "NoduleID": f"{patient.identifier}_{lesion.number}",
+        "label": lesion.label,
+        "Age_at_StudyDate": patient.age + patient.first_year + scan - FIRST_YEAR,
+        "Gender": "Male" if patient.male else "Female",
+        "probability": round(float(malignancy.probability(diameter, lesion.traits)), 6),
+        "diameter_mm": round(diameter, 3),
+        "margin": lesion.traits.margin,
+        "density": lesion.traits.density,
+        "calcification": lesion.traits.calcification,
+        "attachment": lesion.traits.attachment,
+        "years_since_first_scan": scan - lesion.first_scan,
+        "doubling_days": "" if lesion.doubling_days is None else round(lesion.doubling_days, 1),
+        **imaging,
+    }
+
+
+def nodule_blocks(patient: Patient) -> list[NoduleBlock]:
+    """Every nodule of every scan with BLOCK_MM around it, the same voxels as in the whole scans."""
+    blocks = []
+    for scan in patient.scans:
+        scene = patient.scene(scan)
+        rows = scan_rows(patient, scan, scene)
+        drawn = draw_nodules(scene)
+        for row, placed, rendered in zip(rows, scene.nodules, drawn, strict=True):
+            lower, upper = scene.grid.box(placed.centroid, BLOCK_MM)
+            grid = scene.grid.crop(lower, upper)
+            ct = render_box(scene, lower, upper, drawn)
+            blocks.append(NoduleBlock(row, grid, ct, mask_on_box(rendered, lower, upper)))
+    return blocks
+
+
+def iter_nodule_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> Iterator[NoduleBlock]:
+    """The nodule blocks of these patients (numbers from 0) of a seed's cohort, in order.
+
+    With several workers the calling script needs the usual ``if __name__ == "__main__"`` guard.
+    """
+    for blocks in in_processes(partial(_blocks_of, seed), patients, workers):
+        yield from blocks
+
+
+def _blocks_of(seed: int, index: int) -> list[NoduleBlock]:
+    return nodule_blocks(Patient(seed, index))
+
+
+def mask_on_box(rendered: Rendered, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """A nodule's mask on the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of its scan; uint8 z, y, x."""
+    out = np.zeros((upper - lower)[::-1], np.uint8)
+    low, high = np.maximum(lower, rendered.lower), np.minimum(upper, rendered.upper)
+    target = tuple(map(slice, (low - lower)[::-1], (high - lower)[::-1]))
+    out[target] = rendered.mask[tuple(map(slice, (low - rendered.lower)[::-1], (high - rendered.lower)[::-1]))]
+    return out
+
+
+def write_cohort(
+    output: Path, seed: int, patients: int, workers: int, host: Host | None = None
+) -> list[dict[str, Any]]:
+    """Write ``ct/``, ``masks/`` and ``table.csv``; returns the table's rows.
+
+    Args:
+        host: the real scan that gets the nodules; None draws whole procedural scans.
+    """
+    for folder in ("ct", "masks"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    work = partial(_write_patient, output, seed, host)
+    done = progress(in_processes(work, range(patients), workers), patients, "patients")
+    rows = [row for patient in done for row in patient]
+    _write_table(output / "table.csv", rows)
+    return rows
+
+
+def _write_patient(output: Path, seed: int, host: Host | None, index: int) -> list[dict[str, Any]]:
+    patient = Patient(seed, index)
+    write = _write_procedural if host is None else partial(_write_inserted, host=host)
+    return [row for scan in patient.scans for row in write(output, patient, scan)]
+
+
+def _write_procedural(output: Path, patient: Patient, scan: int) -> list[dict[str, Any]]:
+    scene = patient.scene(scan)
+    rows = scan_rows(patient, scan, scene)
+    drawn = draw_nodules(scene)
+    _write_ct(output, patient.series_uid(scan), scene.grid, render(scene, drawn))
+    for row, rendered in zip(rows, drawn, strict=True):
+        _write_mask(output, row["AnnotationID"], scene.grid, rendered)
+    return rows
+
+
+def _write_inserted(output: Path, patient: Patient, scan: int, host: Host) -> list[dict[str, Any]]:
+    rows = []
+    hu, placed = insert(host, patient, scan)
+    _write_ct(output, patient.series_uid(scan), host.grid, hu)
+    for lesion, centroid, rendered in placed:
+        imaging = {
+            "lobe": "",
+            "slice_thickness_mm": round(host.grid.spacing[2], 3),
+            "noise_hu": round(host.noise_hu, 1),
+        }
+        rows.append(_table_row(patient, scan, lesion, centroid, imaging))
+        _write_mask(output, rows[-1]["AnnotationID"], host.grid, rendered)
+    return rows
+
+
+def _write_ct(output: Path, series_uid: str, grid: Grid, array: np.ndarray) -> None:
+    """Write a CT (int16 HU, z, y, x) to ``ct/<SeriesInstanceUID>.mha``."""
+    _write(grid.image(array), output / "ct" / f"{series_uid}.mha")
+
+
+def _write_mask(output: Path, annotation: str, grid: Grid, rendered: Rendered) -> None:
+    """Write a mask to ``masks/<AnnotationID>.mha``: the scan's voxels, cut to the nodule and MASK_MARGIN around."""
+    filled = np.argwhere(rendered.mask)[:, ::-1]
+    lower = np.maximum(rendered.lower + filled.min(axis=0) - MASK_MARGIN, 0)
+    upper = np.minimum(rendered.lower + filled.max(axis=0) + 1 + MASK_MARGIN, grid.size)
+    image = grid.crop(lower, upper).image(mask_on_box(rendered, lower, upper))
+    _write(image, output / "masks" / f"{annotation}.mha")
+
+
+def _write(image: sitk.Image, path: Path) -> None:
+    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=_COMPRESSION)
+
+
+def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write the cohort's table."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, (*LUNA25_COLUMNS, *TRUTH_COLUMNS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def in_processes(work: Callable[[int], Result], items: Iterable[int], workers: int) -> Iterator[Result]:
+    """Results of ``work`` in order, from this process where there is one worker, else from fresh ones."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    # Each worker has a core; libraries that start threads of their own would fight over them.
+    limits = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        pool = multiprocessing.get_context("spawn").Pool(workers, _install, (work,))
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    with pool:
+        yield from pool.imap(_call, items)
+
+
+# What this worker process does; handed over once, as it may hold a whole scan.
+_work: Callable[[int], Any] | None = None
+
+
+def _install(work: Callable[[int], Any]) -> None:
+    global _work
+    _work = work
+
+
+def _call(item: int) -> Any:
+    return _work(item)

@@ -1,0 +1,68 @@
+"""The voxel grid of a CT: index to world, crops, and conversion to SimpleITK."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid; every tuple is in x, y, z order, lengths in mm, world coordinates LPS.
+
+    Attributes:
+        size: voxels along each index axis.
+        spacing: mm per voxel.
+        origin: world position of the centre of voxel (0, 0, 0).
+        direction: row-major direction cosines, as in ITK.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...] = IDENTITY
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> "Grid":
+        """The grid of a SimpleITK image."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) matrix from index to world offset: the direction's columns times the spacing."""
+        return np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
+
+    def to_world(self, index: np.ndarray) -> np.ndarray:
+        """World points (..., 3) of continuous indices (..., 3)."""
+        return np.asarray(index) @ self.matrix.T + np.array(self.origin)
+
+    def to_index(self, point: np.ndarray) -> np.ndarray:
+        """Continuous indices (..., 3) of world points (..., 3)."""
+        return (np.asarray(point) - np.array(self.origin)) @ np.linalg.inv(self.matrix).T
+
+    def box(self, point: Sequence[float], extent_mm: float) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper index (3,) of the voxels that cover a world cube of this extent, cut at the grid's ends.
+
+        For grids whose direction is a permutation of the axes or close to it, as of any CT.
+        """
+        corners = np.array(np.meshgrid(*[(-0.5, 0.5)] * 3)).reshape(3, -1).T * extent_mm
+        index = self.to_index(np.asarray(point) + corners)
+        lower = np.clip(np.floor(index.min(axis=0)).astype(int), 0, self.size)
+        upper = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, 0, self.size)
+        return lower, upper
+
+    def crop(self, lower: Sequence[int], upper: Sequence[int]) -> "Grid":
+        """The grid of the voxels ``lower`` ≤ index < ``upper``."""
+        size = tuple(int(b - a) for a, b in zip(lower, upper, strict=True))
+        return replace(self, size=size, origin=tuple(self.to_world(np.array(lower, float)).tolist()))
+
+    def image(self, array: np.ndarray) -> sitk.Image:
+        """A SimpleITK image of an array (z, y, x) on this grid."""
+        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image

@@ -1,0 +1,209 @@
+"""Which nodules occur, and how likely each is to be malignant: the phantom's known truth (docs/phantoms.md).
+
+The log odds of malignancy of a lesion when it is first seen are a sum of published terms:
+
+- size: the Brock (PanCan) model's term, McWilliams et al., N Engl J Med 2013;369:910-919;
+- margin: likelihood ratios of smooth, lobulated and spiculated edges, Gurney, Radiology 1993;186:405-413;
+- density: malignancy rates of solid (7 %), part-solid (63 %) and nonsolid (18 %) nodules in ELCAP,
+  Henschke et al., AJR 2002;178:1053-1057;
+- benign calcification: likelihood ratio 0.01 (Gurney 1993);
+- attachment: no perifissural nodule became a cancer in Ahn et al., Radiology 2010;254:949-956; nodules attached
+  to the pleura seldom do, Xu et al., Radiology 2009;250:264-272.
+
+Malignant lesions grow from scan to scan, benign ones do not, so a nodule's size in a later scan says more than
+at first sight. `probability` is the exact posterior of one scan's nodule given all that its image can show.
+"""
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+DENSITIES = ("solid", "part-solid", "ground-glass")
+MARGINS = ("smooth", "lobulated", "spiculated")
+CALCIFICATIONS = ("none", "central", "diffuse", "laminated")
+ATTACHMENTS = ("none", "vessel", "pleura", "fissure")
+
+# Diameter at first sight: log-normal, cut to what screening reports (NLST: 4 mm and more) and a 50 mm patch shows.
+MEDIAN_MM = 7.0
+LOG_SD = 0.38
+RANGE_MM = (4.0, 20.0)
+# Below this diameter spicules cannot be told and subsolid nodules are rare (ELCAP: 9 of 136 up to 5 mm).
+SMALL_MM = 5.0
+_DENSITY_FREQUENCY = {True: (0.93, 0.015, 0.055), False: (0.80, 0.06, 0.14)}
+_MARGIN_FREQUENCY = {True: (0.82, 0.18, 0.0), False: (0.64, 0.22, 0.14)}
+_GROUND_GLASS_MARGIN_FREQUENCY = (0.70, 0.30, 0.0)
+_CALCIFIED = 0.15
+_ATTACHMENT_FREQUENCY = (0.50, 0.15, 0.17, 0.18)
+
+_SIZE_COEFFICIENT = -5.3854
+_SIZE_OFFSET = 1.58113883
+_MARGIN_LOG_ODDS = dict(zip(MARGINS, (0.0, log(0.74 / 0.30), log(5.54 / 0.30)), strict=True))
+_DENSITY_LOG_ODDS = {
+    "solid": 0.0,
+    "part-solid": log(0.63 / 0.37) - log(0.07 / 0.93),
+    "ground-glass": log(0.18 / 0.82) - log(0.07 / 0.93),
+}
+_CALCIFIED_LOG_ODDS = log(0.01)
+_ATTACHMENT_LOG_ODDS = {"none": 0.0, "vessel": 0.0, "pleura": log(0.3), "fissure": log(0.01)}
+# Sets the share of malignant rows to LUNA25's 9.0 %.
+_INTERCEPT = -5.66
+
+# Volume doubling times of malignant nodules in days: log-normal around these medians. Subsolid: means of 598 and
+# 848 in PMC5945695. Solid: between its mean of 267 (surgical) and 518 among screened cancers (Lindell et al.,
+# Radiology 2007;242:555-562). None is faster than _FASTEST_DAYS, so that all nodules stay within a patch.
+_DOUBLING_DAYS = {"solid": 450.0, "part-solid": 600.0, "ground-glass": 850.0}
+_DOUBLING_LOG_SD = 0.35
+_FASTEST_DAYS = 200.0
+_YEAR_DAYS = 365.25
+
+# Scans per patient as in LUNA25's table; a lesion may appear later than the first scan, and may be seen only once.
+SCAN_COUNT_FREQUENCY = (880 / 2120, 709 / 2120, 531 / 2120)
+SEEN_AT_FIRST_SCAN = 0.7
+SEEN_ONCE = 0.25
+_QUADRATURE = (np.arange(64) + 0.5) / 64
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What of a nodule, apart from its size, bears on malignancy; each one of the tuples' names above."""
+
+    margin: str
+    density: str
+    calcification: str
+    attachment: str
+
+
+def sample_diameter(rng: np.random.Generator) -> float:
+    """Diameter at first sight in mm: that of the sphere of the nodule's volume."""
+    while True:
+        diameter = MEDIAN_MM * np.exp(LOG_SD * rng.standard_normal())
+        if RANGE_MM[0] <= diameter <= RANGE_MM[1]:
+            return float(diameter)
+
+
+def sample_traits(rng: np.random.Generator, diameter: float) -> Traits:
+    """Draw traits for a nodule of this diameter (mm) at first sight."""
+    attachment = ATTACHMENTS[rng.choice(4, p=_ATTACHMENT_FREQUENCY)]
+    if attachment == "fissure":  # intrapulmonary lymph nodes: solid, smooth, not calcified (Ahn 2010)
+        return Traits("smooth", "solid", "none", attachment)
+    density = DENSITIES[rng.choice(3, p=_DENSITY_FREQUENCY[diameter < SMALL_MM])]
+    margin = MARGINS[rng.choice(3, p=_margin_frequency(density, diameter))]
+    calcification = "none"
+    if _may_calcify(margin, density) and rng.random() < _CALCIFIED:
+        calcification = CALCIFICATIONS[rng.integers(1, len(CALCIFICATIONS))]
+    return Traits(margin, density, calcification, attachment)
+
+
+def first_sight_probability(diameter: np.ndarray | float, traits: Traits) -> np.ndarray:
+    """Probability that a lesion is malignant, from its diameter (mm, any shape) when first seen."""
+    log_odds = (
+        _INTERCEPT
+        + _SIZE_COEFFICIENT * ((np.asarray(diameter) / 10) ** -0.5 - _SIZE_OFFSET)
+        + _MARGIN_LOG_ODDS[traits.margin]
+        + _DENSITY_LOG_ODDS[traits.density]
+        + (_CALCIFIED_LOG_ODDS if traits.calcification != "none" else 0.0)
+        + _ATTACHMENT_LOG_ODDS[traits.attachment]
+    )
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def sample_doubling_days(rng: np.random.Generator, density: str) -> float:
+    """Volume doubling time of a malignant lesion in days."""
+    while True:
+        days = _DOUBLING_DAYS[density] * np.exp(_DOUBLING_LOG_SD * rng.standard_normal())
+        if days >= _FASTEST_DAYS:
+            return float(days)
+
+
+def growth(years: float, doubling_days: np.ndarray | float) -> np.ndarray:
+    """By what factor a diameter grows."""
+    return 2 ** (years * _YEAR_DAYS / (3 * np.asarray(doubling_days)))
+
+
+def probability(diameter: float, traits: Traits) -> float:
+    """Probability that a nodule seen at this diameter (mm) is malignant, not knowing which scan of how many it is.
+
+    By Bayes' rule over the years since first sight and, for malignant lesions, the doubling time. This is what the
+    labels follow, row by row, and no reader of single scans can rank better.
+    """
+    density_here = _first_sight_density(np.array([diameter]), traits)
+    benign = float(density_here[0] * (1 - first_sight_probability(diameter, traits)))
+    malignant = 0.0
+    for years, weight in enumerate(_years_since_first_sight()):
+        factor = growth(years, _doubling_quantiles(traits.density))
+        before = diameter / factor
+        malignant += weight * float(
+            np.mean(_first_sight_density(before, traits) * first_sight_probability(before, traits) / factor)
+        )
+    return malignant / (malignant + benign)
+
+
+def best_auc(probabilities: np.ndarray) -> float:
+    """Expected AUC of ranking by the known probabilities themselves, over the drawing of the labels.
+
+    Args:
+        probabilities: (N,) the cohort's known probabilities.
+
+    Returns:
+        Expected share of malignant-benign pairs ranked rightly (ties count half), the best any reader can reach.
+    """
+    p = np.sort(np.asarray(probabilities, float))
+    values, start, count = np.unique(p, return_index=True, return_counts=True)
+    benign_before = np.concatenate([[0.0], np.cumsum(1 - p)])
+    malignant, benign = values * count, (1 - values) * count
+    self_pairs = values * (1 - values) * count
+    right = malignant * benign_before[start] + 0.5 * (malignant * benign - self_pairs)
+    pairs = malignant.sum() * benign.sum() - self_pairs.sum()
+    return float(right.sum() / pairs)
+
+
+def _margin_frequency(density: str, diameter: float) -> tuple[float, ...]:
+    return _GROUND_GLASS_MARGIN_FREQUENCY if density == "ground-glass" else _MARGIN_FREQUENCY[diameter < SMALL_MM]
+
+
+def _may_calcify(margin: str, density: str) -> bool:
+    return density == "solid" and margin != "spiculated"
+
+
+def _trait_frequency(traits: Traits, small: bool) -> float:
+    """How often these traits occur among nodules under, or from, SMALL_MM; the calcification's pattern is not told."""
+    attached = _ATTACHMENT_FREQUENCY[ATTACHMENTS.index(traits.attachment)]
+    if traits.attachment == "fissure":
+        return attached
+    density = _DENSITY_FREQUENCY[small][DENSITIES.index(traits.density)]
+    diameter = RANGE_MM[0] if small else SMALL_MM
+    margin = _margin_frequency(traits.density, diameter)[MARGINS.index(traits.margin)]
+    calcified = 1.0
+    if _may_calcify(traits.margin, traits.density):
+        calcified = 1 - _CALCIFIED if traits.calcification == "none" else _CALCIFIED
+    return attached * density * margin * calcified
+
+
+def _first_sight_density(diameter: np.ndarray, traits: Traits) -> np.ndarray:
+    """Unnormalised joint density of a diameter (mm) at first sight and the traits."""
+    normal = np.exp(-0.5 * (np.log(diameter / MEDIAN_MM) / LOG_SD) ** 2) / diameter
+    frequency = np.where(diameter < SMALL_MM, _trait_frequency(traits, True), _trait_frequency(traits, False))
+    return np.where((diameter >= RANGE_MM[0]) & (diameter <= RANGE_MM[1]), normal * frequency, 0.0)
+
+
+def _doubling_quantiles(density: str) -> np.ndarray:
+    """Midpoint quantiles of the doubling time, by inverting a fine table of its truncated log-normal."""
+    days = np.exp(np.linspace(np.log(_FASTEST_DAYS), np.log(_DOUBLING_DAYS[density]) + 5 * _DOUBLING_LOG_SD, 2000))
+    weight = np.exp(-0.5 * (np.log(days / _DOUBLING_DAYS[density]) / _DOUBLING_LOG_SD) ** 2)
+    cumulative = np.cumsum(weight)
+    return np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
+
+
+def _years_since_first_sight() -> np.ndarray:
+    """Share of all rows seen 0, 1 and 2 years after the lesion's first scan, under `cohort`'s schedule."""
+    rows = np.zeros(3)
+    for scans, frequency in enumerate(SCAN_COUNT_FREQUENCY, start=1):
+        for first in range(scans):
+            if scans == 1:
+                appears = 1.0
+            else:
+                appears = SEEN_AT_FIRST_SCAN if first == 0 else (1 - SEEN_AT_FIRST_SCAN) / (scans - 1)
+            rows[0] += frequency * appears
+            rows[1 : scans - first] += frequency * appears * (1 - SEEN_ONCE)
+    return rows / rows.sum()

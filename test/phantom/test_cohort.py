@@ -1,0 +1,151 @@
+import csv
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from nodulemc.cli import main
+from nodulemc.phantom.cohort import BLOCK_MM, LUNA25_COLUMNS, iter_nodule_blocks, nodule_blocks
+from nodulemc.phantom.patient import Patient
+from nodulemc.phantom.render import draw_nodules, render_box
+
+SEED = 2000
+
+
+def digest(blocks):
+    return [(b.row, hashlib.sha256(b.ct_array.tobytes() + b.mask_array.tobytes()).hexdigest()) for b in blocks]
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    return list(iter_nodule_blocks(SEED, range(7)))
+
+
+def test_blocks_do_not_depend_on_workers_or_on_the_cohorts_size(blocks):
+    assert digest(iter_nodule_blocks(SEED, [3, 4], workers=2)) == digest(
+        [b for b in blocks if b.row["PatientID"] % 1000 in (4, 5)]
+    )
+
+
+def test_seeds_give_other_patients():
+    first, second = (nodule_blocks(Patient(seed, 0))[0] for seed in (1, 2))
+    assert first.row["PatientID"] != second.row["PatientID"]
+    assert first.row["SeriesInstanceUID"] != second.row["SeriesInstanceUID"]
+    assert first.row["diameter_mm"] != second.row["diameter_mm"]
+
+
+def test_masks_have_the_tables_place_and_diameter(blocks):
+    for block in blocks:
+        assert block.ct.GetSize() == block.mask.GetSize()
+        assert block.ct.GetOrigin() == block.mask.GetOrigin()
+        statistics = sitk.LabelShapeStatisticsImageFilter()
+        statistics.Execute(block.mask)
+        stated = [block.row[f"Coord{axis}"] for axis in "XYZ"]
+        assert np.abs(np.subtract(statistics.GetCentroid(1), stated)).max() < min(block.grid.spacing)
+        diameter = 2 * statistics.GetEquivalentSphericalRadius(1)
+        assert diameter == pytest.approx(block.row["diameter_mm"], rel=0.06)
+
+
+def test_blocks_reach_as_far_as_augmentation(blocks):
+    for block in blocks:
+        scan = block.row["StudyDate"] // 10_000 - Patient(SEED, block.row["PatientID"] % 1000 - 1).first_year
+        whole = Patient(SEED, block.row["PatientID"] % 1000 - 1).scene(scan).grid
+        point = np.array([block.row[f"Coord{axis}"] for axis in "XYZ"])
+        for sign, ends in ((-1, (-0.5, -0.5, -0.5)), (1, np.array(block.grid.size) - 0.5)):
+            reach = sign * (block.grid.to_world(np.array(ends)) - point)
+            scan_end = sign * (whole.to_world(np.array([-0.5] * 3 if sign < 0 else np.array(whole.size) - 0.5)) - point)
+            assert (reach >= np.minimum(BLOCK_MM / 2, scan_end) - 1e-6).all()
+
+
+def test_nodule_differs_from_its_surroundings(blocks):
+    solid = [b for b in blocks if b.row["density"] == "solid" and b.row["diameter_mm"] > 6]
+    assert solid
+    for block in solid:
+        inside = block.ct_array[block.mask_array > 0]
+        assert np.median(inside) > -250
+
+
+def test_rows_of_a_lesion_agree():
+    for index in range(200):
+        patient = Patient(SEED, index)
+        assert 1 <= len(patient.scans) <= 3
+        assert len({patient.series_uid(scan) for scan in patient.scans}) == len(patient.scans)
+        for lesion in patient.lesions:
+            diameters = [lesion.diameter(scan) for scan in range(lesion.first_scan, lesion.last_scan + 1)]
+            assert all(np.diff(diameters) > 0) if lesion.label else len(set(diameters)) == 1
+
+
+def test_lesions_do_not_overlap():
+    for index in range(12):
+        patient = Patient(SEED, index)
+        places = [(site.point, lesion.largest) for site, lesion in zip(patient.sites, patient.lesions, strict=True)]
+        for k, (point, diameter) in enumerate(places):
+            for other, other_diameter in places[:k]:
+                assert np.linalg.norm(point - other) > (diameter + other_diameter) / 2
+
+
+def test_attachments_hold():
+    seen = set()
+    for patient in (Patient(SEED, index) for index in range(25)):
+        for lesion, site in zip(patient.lesions, patient.sites, strict=True):
+            attachment = lesion.traits.attachment
+            seen.add(attachment)
+            thorax = patient.anatomy.thorax(*site.point.astype(np.float32)[:, None])
+            if attachment == "pleura":
+                assert abs(thorax.lung[0]) < 0.5
+            else:
+                assert thorax.lung[0] > 2
+            if attachment == "fissure":
+                assert patient.anatomy.fissure_distance(thorax)[0] < 1
+    assert seen == {"none", "vessel", "pleura", "fissure"}
+
+
+def test_command_writes_lunas_layout(tmp_path, shared_data, capsys):
+    assert main(["phantom", "--output", str(tmp_path), "--patients", "1", "--seed", "4", "--workers", "1"]) == 0
+    table = pd.read_csv(tmp_path / "table.csv")
+    real = pd.read_csv(shared_data / "luna25" / "luna25_public_training_development_data.csv")
+    assert tuple(table.columns[:12]) == tuple(real.columns) == LUNA25_COLUMNS
+    assert table.dtypes.iloc[:12].tolist() == real.dtypes.tolist()
+    first = real.iloc[0]
+    assert first.AnnotationID == f"{first.PatientID}_{first.LesionID}_{first.StudyDate}"
+    patient = Patient(4, 0)
+    scan = patient.scans[0]
+    scene = patient.scene(scan)
+    for row in table.itertuples():
+        assert row.AnnotationID == f"{row.PatientID}_{row.LesionID}_{row.StudyDate}"
+        assert row.NoduleID == f"{row.PatientID}_{row.LesionID}"
+        assert row.StudyDate in set(real.StudyDate)
+        assert row.Gender in set(real.Gender)
+        assert len(row.SeriesInstanceUID) <= 64
+        assert set(row.SeriesInstanceUID) <= set("0123456789.")
+        mask = sitk.ReadImage(tmp_path / "masks" / f"{row.AnnotationID}.mha")
+        assert mask.GetPixelID() == sitk.sitkUInt8
+        ct = sitk.ReadImage(tmp_path / "ct" / f"{row.SeriesInstanceUID}.mha")
+        assert ct.GetPixelID() == sitk.sitkInt16
+        # The mask lies on the CT's voxels.
+        corner = ct.TransformPhysicalPointToContinuousIndex(mask.GetOrigin())
+        np.testing.assert_allclose(corner, np.rint(corner), atol=1e-3)
+        inside = ct.TransformPhysicalPointToIndex((row.CoordX, row.CoordY, row.CoordZ))
+        assert mask.TransformPhysicalPointToIndex((row.CoordX, row.CoordY, row.CoordZ)) == pytest.approx(
+            np.subtract(inside, np.rint(corner))
+        )
+    assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == sorted(table.AnnotationID)
+    # The whole scan has the voxels that a part of it is rendered with.
+    whole = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "ct" / f"{patient.series_uid(scan)}.mha"))
+    part = render_box(scene, (200, 180, 40), (260, 250, 62), draw_nodules(scene))
+    np.testing.assert_array_equal(whole[40:62, 180:250, 200:260], part)
+    with (tmp_path / "table.csv").open() as file:
+        known = [row["probability"] for row in csv.DictReader(file)]
+    assert all(0 < float(p) < 1 for p in known)
+    assert "nodules" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("option", "value"), [("--patients", "0"), ("--seed", "-1"), ("--workers", "0")])
+def test_impossible_numbers_are_refused(tmp_path, capsys, option, value):
+    arguments = {"--patients": "1", "--seed": "1", "--workers": "1", option: value}
+    flat = [word for pair in arguments.items() for word in pair]
+    assert main(["phantom", "--output", str(tmp_path / "out"), *flat]) == 2
+    assert f"{option} {value}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
