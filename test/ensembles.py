@@ -46,5 +46,5 @@ def make_untrained_ensemble(
         for seed, weight in zip(seeds, weights, strict=True)
     ]
     return write_ensemble(
-        folder, members, trained_on=None, licence=None, dtype=dtype, probes=probe_patches()[-probes:]
+        folder, members, trained_on=None, licence="Apache-2.0", dtype=dtype, probes=probe_patches()[-probes:]
     )
