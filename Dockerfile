@@ -4,17 +4,21 @@ ARG API_METHOD=exec
 
 FROM ${BASE_IMAGE} AS common
 WORKDIR /opt/app
-# The base image's torch fits its CUDA; it must stay the one it came with.
+# The base image's torch fits its CUDA; it must stay the one it came with. Newer PyTorch images use the
+# distribution's Python, into which pip installs only when told to.
 COPY requirements.txt .
 RUN python -c "import torch; print('torch==' + torch.__version__)" > /tmp/base \
  && grep -vE '^(torch|torchvision)==' requirements.txt > /tmp/rest \
- && python -m pip install --no-cache-dir -c /tmp/base -r /tmp/rest \
+ && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir -c /tmp/base -r /tmp/rest \
  && python -c "import torch; print('torch==' + torch.__version__)" | diff /tmp/base - \
  && rm /tmp/base /tmp/rest
+COPY resources resources
 COPY inference.py .
 COPY nodulemc nodulemc
-RUN python -m compileall -q inference.py nodulemc && mkdir -p /input /output
-COPY resources resources
+# Whatever the checkout's file modes, any user can read the application.
+RUN python -m compileall -q inference.py nodulemc \
+ && find . ! -perm -a=r -exec chmod a+rX {} + \
+ && mkdir -p /input /output
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="NoduleMC" \
       org.opencontainers.image.licenses="Apache-2.0" \
@@ -23,12 +27,14 @@ LABEL org.opencontainers.image.title="NoduleMC" \
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 1001
 
-FROM common AS exec
+FROM common AS api-exec
 LABEL org.grand-challenge.api-method="exec"
 ENTRYPOINT ["python", "inference.py"]
 
-FROM common AS invoke
+FROM common AS api-invoke
 LABEL org.grand-challenge.api-method="invoke"
+EXPOSE 4743
 ENTRYPOINT ["python", "-m", "nodulemc.serve"]
 
-FROM ${API_METHOD}
+# The prefix keeps any other value from naming a public image; the build then ends here.
+FROM api-${API_METHOD}

@@ -4,16 +4,21 @@
 #   ./build.sh [--tag nodulemc] [--base-image IMAGE] [--api-method exec|invoke] [-- DOCKER BUILD OPTIONS]
 set -euo pipefail
 cd "$(dirname "$0")"
-tag=nodulemc options=()
+tag=nodulemc method=exec options=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --tag) tag=$2; shift ;;
-    --base-image) options+=(--build-arg "BASE_IMAGE=$2"); shift ;;
-    --api-method) options+=(--build-arg "API_METHOD=$2"); shift ;;
+    --tag) tag=${2:?--tag needs a value}; shift ;;
+    --base-image) options+=(--build-arg "BASE_IMAGE=${2:?--base-image needs a value}"); shift ;;
+    --api-method) method=${2:?--api-method needs a value}; shift ;;
     --) shift; options+=("$@"); break ;;
     *) echo "error: unknown option: $1: use --tag, --base-image, --api-method or --" >&2; exit 2 ;;
   esac
   shift
 done
+case $method in
+  exec | invoke) ;;
+  *) echo "error: unknown calling convention: --api-method $method: use exec or invoke" >&2; exit 2 ;;
+esac
 revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
-docker build --tag "$tag" --build-arg "REVISION=$revision" "${options[@]}" .
+docker build --tag "$tag" --build-arg "API_METHOD=$method" --build-arg "REVISION=$revision" \
+  ${options[@]+"${options[@]}"} .

@@ -5,20 +5,24 @@ the output folder and answers 201. A case that cannot be scored is answered with
 a bug with 500; neither leaves an output, and the server goes on with the next case.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
+import signal
+import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
-
-from nodulemc.case import clear_output, run_case
 from nodulemc.cli import exit_code_of
-from nodulemc.ensemble import Ensemble
 from nodulemc.errors import NoduleMCError
 from nodulemc.options import add_ensemble_options, load_ensemble
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from nodulemc.ensemble import Ensemble
 
 PORT = 4743
 
@@ -27,29 +31,43 @@ logger = logging.getLogger(__name__)
 
 def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> FastAPI:
     """The server's application around an ensemble that is already loaded."""
+    from fastapi import FastAPI
+    from fastapi.responses import JSONResponse
+
+    from nodulemc.case import run_case
+
     app = FastAPI(title="NoduleMC", openapi_url=None)
     one_at_a_time = threading.Lock()
 
+    # On the event loop, so that it answers however many cases wait.
     @app.get("/health")
-    def health() -> JSONResponse:
+    async def health():
         return JSONResponse({"status": "ready"})
 
-    # A plain function, so that it runs in a worker thread and health checks are answered meanwhile.
+    # A plain function runs in a worker thread and leaves the event loop free.
     @app.post("/invoke")
-    def invoke() -> JSONResponse:
+    def invoke():
         with one_at_a_time:
             try:
                 predictions = run_case(input_dir, output_dir, ensemble)
             except NoduleMCError as error:
-                logger.error("%s", error)
+                print(f"error: {error}", file=sys.stderr)
                 return JSONResponse({"error": str(error)}, status_code=422)
+        if ensemble.caveat:
+            logger.warning("%s", ensemble.caveat)
         return JSONResponse({"nodules": len(predictions)}, status_code=201)
 
     return app
 
 
 def main() -> None:
-    """Load the ensemble, then serve until SIGTERM."""
+    """Load the ensemble, then serve until SIGTERM, which ends with code 0."""
+    # A container's first process ignores SIGTERM unless it handles it, and torch takes seconds to import.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    import uvicorn
+
+    from nodulemc.case import clear_output
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--input", type=Path, default=Path("/input"), help="each case's folder")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
@@ -62,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(exit_code_of(main))
+    sys.exit(exit_code_of(main))

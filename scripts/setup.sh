@@ -8,14 +8,14 @@ cd "$(dirname "$0")/.."
 level=${1:?runtime or all}
 
 find_python() {
-  for name in python3 python3.13 python3.12 python3.11 python3.10; do
+  for name in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
     # Debian splits ensurepip off; a Python without it cannot make a virtual environment.
-    if "$name" -c "import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))" 2>/dev/null; then
+    if "$name" -c "import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))" 2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.13 with the venv module: PATH: install one (Debian: python3 and python3-venv)" >&2
+  echo "error: no Python 3.10 to 3.14 with the venv module: PATH: install one (Debian: python3 and python3-venv)" >&2
   exit 2
 }
 
@@ -26,9 +26,14 @@ if [ -f "$done_file" ] && grep -qx "$stamp all" "$done_file"; then exit 0; fi
 if [ "$level" = runtime ] && [ -f "$done_file" ] && grep -qx "$stamp runtime" "$done_file"; then exit 0; fi
 
 echo "set-up: .venv with $("$python" --version), this takes a few minutes the first time"
-"$python" -m venv .venv
 rm -f "$done_file"
-pip=(.venv/bin/python -m pip --disable-pip-version-check -q install)
+# An environment of another Python, or one whose making was interrupted, cannot be reused.
+version='import pip, sys; print(sys.version)'
+if [ "$(.venv/bin/python -c "$version" 2>/dev/null)" != "$("$python" -c "${version/pip, /}")" ]; then
+  "$python" -m venv --clear .venv
+fi
+# Old pips build source packages through setup.py, with a page of warnings, unless told otherwise.
+pip=(.venv/bin/python -m pip --disable-pip-version-check -q install --use-pep517)
 "${pip[@]}" -r requirements.txt
 if [ "$level" = all ]; then
   "${pip[@]}" -c requirements.txt -e '.[all]'
