@@ -2,7 +2,9 @@
 
 Baseline: the network's names without a prefix, the head in ``fc``. MClab: ``backbone.…``,
 ``classifier_head.2.…`` and, as saved by its training, ``aux_model.…``; its backbone still carries the
-baseline's unused ``fc``. Both may carry the Kinetics classifier ``conv3d_0c_1x1``, which neither uses.
+baseline's unused ``fc``. Both may carry the 400-class Kinetics classifier ``conv3d_0c_1x1``, which neither
+uses. Earlier public copies of the baseline have no ``fc``: they classify by a one-class ``conv3d_0c_1x1``
+after overlapping 2×2×2 pooling of a 64×64×64 input. That is another function of another input, so it is refused.
 """
 
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.checkpoints import check_names, read_tensors
@@ -21,6 +24,7 @@ from nodulemc.models.multitask import create_model
 
 _NESTS = ("state_dict", "model_state_dict", "model")
 _BACKBONE, _DECODER = "backbone.", "aux_model."
+_CONVOLUTION_HEAD = "backbone.conv3d_0c_1x1.conv3d.weight"
 _UNUSED = ("backbone.fc.", "backbone.conv3d_0c_1x1.")
 
 
@@ -52,7 +56,7 @@ def reference_tensors(path: str | Path, *, keep_decoder: bool = False) -> dict[s
     """A public checkpoint's tensors under this package's names, without those its inference does not use.
 
     Raises:
-        EnsembleError: the file is not a checkpoint.
+        EnsembleError: the file is not a checkpoint, or its classifier is the early baseline's convolution.
     """
     tensors = read_tensors(path, _NESTS)
     if not any(name.startswith(_BACKBONE) for name in tensors):
@@ -60,5 +64,11 @@ def reference_tensors(path: str | Path, *, keep_decoder: bool = False) -> dict[s
             name.replace("fc.", "classifier_head.2.", 1) if name.startswith("fc.") else _BACKBONE + name: value
             for name, value in tensors.items()
         }
+    if _CONVOLUTION_HEAD in tensors and tensors[_CONVOLUTION_HEAD].shape[0] == 1:
+        raise EnsembleError(
+            "the classifier is conv3d_0c_1x1, for a 64×64×64 input",
+            path,
+            "give a checkpoint with the classifier fc or classifier_head.2, trained on 64×128×128",
+        )
     unused = _UNUSED if keep_decoder else (*_UNUSED, _DECODER)
     return {name: value for name, value in tensors.items() if not name.startswith(unused)}

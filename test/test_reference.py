@@ -1,8 +1,5 @@
 import json
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +7,21 @@ import SimpleITK as sitk
 import torch
 from conftest import centre_of, make_ct
 from models.reference_files import reference_state, save_reference
-from models.reference_network import reference_logit
+from models.reference_network import reference_logit, reference_taps
 from torch.nn import functional as F
 
+from nodulemc import cli, ensemble_writer
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import read_manifest
 from nodulemc.reference import import_reference, reference_tensors
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+
+@pytest.fixture(autouse=True)
+def one_probe(monkeypatch):
+    """Measure bf16 on one patch: eight take a minute on two cores."""
+    probes = ensemble_writer.probe_patches()[-1:]
+    monkeypatch.setattr(ensemble_writer, "probe_patches", lambda: probes)
 
 
 def reference_patch(image: sitk.Image, point) -> torch.Tensor:
@@ -33,31 +36,33 @@ def reference_patch(image: sitk.Image, point) -> torch.Tensor:
     return F.interpolate(patch.expand(1, 3, 64, 64, 64), size=(64, 128, 128))
 
 
+def run(*arguments) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
 def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
 @pytest.mark.parametrize(("form", "seeds"), [("mclab", (11, 12, 13)), ("baseline", (14,))])
 def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, form, seeds):
-    states = [reference_state(seed, decoder=form == "mclab") for seed in seeds]
+    states = [reference_state(seed, decoder=seed == 11) for seed in seeds]  # MClab's with aux_model.* and without
     files = [save_reference(tmp_path / f"{k}.pth", state, form=form) for k, state in enumerate(states)]
-    command = [sys.executable, "-m", "nodulemc.cli", "import-reference", *files, "--output", tmp_path / "ensemble"]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+    assert run("import-reference", *files, "--output", tmp_path / "ensemble") == 0
 
     image = make_ct(size=(100, 90, 60))
     point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()
     (tmp_path / "images" / "chest-ct").mkdir(parents=True)
     sitk.WriteImage(image, str(tmp_path / "images" / "chest-ct" / "ct.mha"))
     (tmp_path / "points.json").write_text(json.dumps({"points": [{"name": "n1", "point": point}]}))
-    command = [sys.executable, "-m", "nodulemc.cli", "predict", tmp_path / "images" / "chest-ct" / "ct.mha",
-               "--points", tmp_path / "points.json", "--output", tmp_path / "result.json", "--device", "cpu",
-               "--precision", "fp32", "--resources", tmp_path / "ensemble"]  # fmt: skip
-    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=REPOSITORY)
+    assert run("predict", tmp_path / "images" / "chest-ct" / "ct.mha", "--points", tmp_path / "points.json",
+               "--output", tmp_path / "result.json", "--device", "cpu", "--precision", "fp32",
+               "--resources", tmp_path / "ensemble") == 0  # fmt: skip
 
     (result,) = json.loads((tmp_path / "result.json").read_text())["points"]
     patch = reference_patch(image, point)
     with torch.no_grad():
-        expected = [reference_logit(state, patch).item() for state in states]
+        expected = [reference_logit(state, reference_taps(state, patch)).item() for state in states]
     assert np.std([0, *expected]) > 0.05
     assert [logit(p) for p in result["per_seed"].values()] == pytest.approx(expected, abs=2e-3)
     assert result["probability"] == pytest.approx(np.mean(1 / (1 + np.exp(-np.array(expected)))), abs=1e-3)
@@ -129,3 +134,14 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path):
     torch.save({"layer.weight": torch.ones(3)}, tmp_path / "other.pth")
     with pytest.raises(EnsembleError, match="tensors missing"):
         import_reference([tmp_path / "other.pth"], tmp_path / "ensemble")
+
+
+def test_the_early_baselines_convolution_head_is_refused(tmp_path):
+    tensors = torch.load(save_reference(tmp_path / "x.pth", reference_state(1), form="baseline"))
+    tensors = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+    tensors["conv3d_0c_1x1.conv3d.weight"] = torch.ones(1, 1024, 1, 1, 1)
+    tensors["conv3d_0c_1x1.conv3d.bias"] = torch.ones(1)
+    torch.save(tensors, tmp_path / "early.pth")
+    with pytest.raises(EnsembleError, match=r"conv3d_0c_1x1, for a 64×64×64 input: .*early\.pth"):
+        import_reference([tmp_path / "early.pth"], tmp_path / "ensemble")
+    assert not (tmp_path / "ensemble").exists()

@@ -1,9 +1,9 @@
 """Kinetics-400 weights for the backbones: where they come from, and loading them in full."""
 
 import hashlib
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from torch import nn
@@ -78,7 +78,8 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
         The file's path.
 
     Raises:
-        EnsembleError: no checksum is known, the download fails, or the checksum differs.
+        EnsembleError: no checksum is known, the download fails, the checksum differs, or the file cannot be
+            read or written.
     """
     source = KINETICS_FILES[backbone]
     path = Path(folder) / source.name
@@ -86,18 +87,28 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     if expected is None:
         raise EnsembleError("no published SHA-256", source.url, "download the file yourself, or give its SHA-256")
     if path.is_file():
-        content = path.read_bytes()
-    else:
         try:
-            with urllib.request.urlopen(source.url, timeout=60) as response:  # noqa: S310, the address is a constant
-                content = response.read()
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise EnsembleError(f"download failed ({error})", source.url, f"fetch it by hand into {folder}") from error
+            content = path.read_bytes()
+        except OSError as error:
+            raise EnsembleError(f"cannot read the file ({error.strerror})", path, "check its permissions") from error
+        _check(content, expected, path, "delete the file and fetch it again")
+        return path
+    try:
+        with urllib.request.urlopen(source.url, timeout=60) as response:  # noqa: S310, the address is a constant
+            content = response.read()
+    # A connection that breaks amid the answer is an HTTPException or a bare OSError.
+    except (OSError, HTTPException) as error:
+        raise EnsembleError(f"download failed ({error})", source.url, f"fetch it by hand into {folder}") from error
+    _check(content, expected, source.url, f"fetch it by hand into {folder}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnsembleError(f"cannot make the folder ({error.strerror})", folder, "give a writable folder") from error
+    write_atomically(path, content, EnsembleError)
+    return path
+
+
+def _check(content: bytes, expected: str, where: object, remedy: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        where = path if path.is_file() else source.url
-        raise EnsembleError(f"SHA-256 is {found[:12]}…, not {expected[:12]}…", where, "fetch the file again")
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content, EnsembleError)
-    return path
+        raise EnsembleError(f"SHA-256 is {found[:12]}…, not {expected[:12]}…", where, remedy)

@@ -18,7 +18,8 @@ def reference_state(seed: int, *, decoder: bool = False) -> dict[str, Tensor]:
     def uniform(shape, low, high):
         return torch.rand(shape, generator=generator) * (high - low) + low
 
-    model = create_model(PUBLISHED, with_decoder=decoder)
+    with torch.device("meta"):
+        model = create_model(PUBLISHED, with_decoder=decoder)
     state = {}
     for name, value in model.state_dict().items():
         if name.endswith("running_var"):
@@ -31,7 +32,7 @@ def reference_state(seed: int, *, decoder: bool = False) -> dict[str, Tensor]:
             bound = (6 / value[0].numel()) ** 0.5  # He-uniform
             state[name] = uniform(value.shape, -bound, bound)
         else:
-            state[name] = value
+            state[name] = torch.zeros(value.shape, dtype=value.dtype)
     state["classifier_head.2.weight"] *= 3  # logits that spread over several units
     return state
 

@@ -56,9 +56,9 @@ def reference_taps(tensors: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     return [stem, second, third, fourth, fifth]
 
 
-def reference_logit(tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Malignancy logits (N,) of (N, 3, D, H, W)."""
-    pooled = reference_taps(tensors, x)[-1].mean(dim=(2, 3, 4))
+def reference_logit(tensors: dict[str, Tensor], taps: list[Tensor]) -> Tensor:
+    """Malignancy logits (N,) from the coarsest tap."""
+    pooled = taps[-1].mean(dim=(2, 3, 4))
     return F.linear(pooled, tensors["classifier_head.2.weight"], tensors["classifier_head.2.bias"]).squeeze(1)
 
 

@@ -98,6 +98,31 @@ def test_a_wrong_checksum_leaves_no_file(served, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_damaged_file_from_before_is_refused(served, tmp_path):
+    (tmp_path / "model_rgb.pth").write_bytes(b"weigh")
+    with pytest.raises(EnsembleError, match=r"SHA-256 is.*model_rgb\.pth: delete the file"):
+        fetch_kinetics("inception_i3d", tmp_path)
+
+
+def test_a_download_that_breaks_off_leaves_no_file(served, tmp_path, monkeypatch):
+    def end_too_early(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "7")
+        handler.end_headers()
+        handler.wfile.write(b"wei")
+
+    monkeypatch.setattr(QuietHandler, "do_GET", end_too_early, raising=False)
+    with pytest.raises(EnsembleError, match=r"download failed.*by hand"):
+        fetch_kinetics("inception_i3d", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnsembleError, match="cannot make the folder"):
+        fetch_kinetics("inception_i3d", tmp_path / "file" / "cache")
+
+
 def test_no_network_says_what_to_do(served, tmp_path):
     served.shutdown()
     served.server_close()
