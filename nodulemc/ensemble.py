@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
+from nodulemc.calibration_map import apply_calibration
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, Member, member_bytes, read_manifest
 from nodulemc.models.checkpoints import check_names
@@ -34,7 +35,15 @@ class Ensemble:
         caveat: a warning that belongs beside every number of this ensemble, None where there is none.
     """
 
-    def __init__(self, manifest: Manifest, seeds: list[MultiTaskI3d], device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        seeds: list[MultiTaskI3d],
+        device: torch.device,
+        precision: str,
+        *,
+        calibrated: bool = False,
+    ) -> None:
         self.manifest = manifest
         self.device = device
         self.precision = precision
@@ -43,10 +52,17 @@ class Ensemble:
         self._seeds = [seed.to(device, self._dtype, memory_format=torch.channels_last_3d) for seed in seeds]
         weights = np.array([member.weight for member in manifest.members])
         self._weights = weights / weights.sum()
+        self._calibration = manifest.calibration if calibrated else None
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: str = "auto", precision: str = "auto", masks: bool = False
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        masks: bool = False,
+        calibrated: bool = False,
     ) -> "Ensemble":
         """Load an ensemble folder.
 
@@ -55,15 +71,18 @@ class Ensemble:
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
             masks: also build the decoders, for ``mask_probabilities``.
+            calibrated: apply the folder's calibration map to the vote.
 
         Raises:
-            EnsembleError: the folder is incomplete, damaged, or has no decoders and masks are wanted.
+            EnsembleError: the folder is incomplete, damaged, or lacks the decoders or the calibration that are wanted.
             ConfigError: the device is not there.
         """
         manifest = read_manifest(folder)
+        if calibrated and manifest.calibration is None:
+            raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
         chosen = choose_device(device)
         seeds = [load_member(folder, member, masks=masks) for member in manifest.members]
-        ensemble = cls(manifest, seeds, chosen, choose_precision(precision, chosen, manifest))
+        ensemble = cls(manifest, seeds, chosen, choose_precision(precision, chosen, manifest), calibrated=calibrated)
         if ensemble.caveat:
             logger.warning("%s: %s", folder, ensemble.caveat)
         return ensemble
@@ -94,8 +113,8 @@ class Ensemble:
         return np.average(per_seed, axis=1, weights=self._weights)
 
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
-        """Soft voting: the weighted mean of the seeds' probabilities, (N, number of seeds) to (N,)."""
-        return per_seed @ self._weights
+        """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
+        return apply_calibration(per_seed @ self._weights, self._calibration)
 
     @torch.inference_mode()
     def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:

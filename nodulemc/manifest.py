@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc import patch
+from nodulemc.calibration_map import check_calibration
 from nodulemc.errors import EnsembleError
 from nodulemc.json_files import read_json, write_json_atomically
 from nodulemc.models.architecture import Architecture
@@ -70,6 +71,11 @@ class Manifest:
         """The members' names in results: their file names without the suffix."""
         return [Path(member.file).stem for member in self.members]
 
+    @property
+    def origin(self) -> str:
+        """What the weights were trained on, in words that belong beside every number."""
+        return f"weights trained on: {self.trained_on or 'nothing (untrained)'}"
+
 
 def find_resources() -> Path:
     """The ensemble to use by default: the one mounted on the platform's model path, else the packaged one."""
@@ -109,6 +115,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
+    check_calibration(manifest.calibration, path)
     if not manifest.members:
         raise EnsembleError("no members", path, "an ensemble has at least one seed")
     return manifest

@@ -33,7 +33,7 @@ def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_ensemble(args: argparse.Namespace, *, masks: bool = False) -> Ensemble:
+def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:
     """Load the ensemble that the options name; its warnings go to stderr.
 
     Raises:
@@ -44,4 +44,4 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False) -> Ensemble:
 
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     resources = args.resources or find_resources()
-    return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks)
+    return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated)

@@ -76,4 +76,4 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest) -> str:
     for name, prediction in zip(names, predictions, strict=True):
         per_seed = "  ".join(f"{p:9.4f}" for p in prediction.per_seed)
         lines.append(f"{name:<{width}}  {prediction.probability:11.4f}  {per_seed}")
-    return "\n".join([*lines, f"weights trained on: {manifest.trained_on or 'nothing (untrained)'}"])
+    return "\n".join([*lines, manifest.origin])

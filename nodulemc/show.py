@@ -17,7 +17,7 @@ def main() -> None:
     print(f"{'nodule':<{width}}  probability of malignancy")
     for name, point in zip(names, points, strict=True):
         print(f"{name:<{width}}  {point['probability']:.4f}")
-    print(f"weights trained on: {read_manifest(find_resources()).trained_on or 'nothing (untrained)'}")
+    print(read_manifest(find_resources()).origin)
 
 
 if __name__ == "__main__":

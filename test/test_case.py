@@ -176,7 +176,7 @@ def escape_input(source):
         (remove_ct, ImageError, "no CT: .*chest-ct"),
         (double_ct, ImageError, r"2 CTs \(ct.mha, other.mha\)"),
         (remove_folder, ImageError, "no CT: .*chest-ct"),
-        (truncate_ct, ImageError, r"cannot read the CT .*ct\.mha"),
+        (truncate_ct, ImageError, r"the file holds 19653 of 720000 bytes: .*ct\.mha"),
         (remove_points, PointsError, r"cannot read the file .*nodule-locations\.json"),
         (break_points, PointsError, r"malformed JSON .*nodule-locations\.json"),
         (break_clinical, CaseError, r"no JSON object: .*clinical-information-lung-ct\.json"),

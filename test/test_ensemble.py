@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from ensembles import make_untrained_ensemble, untrained_weights
 from nodulemc.ensemble import Ensemble, load_member
 from nodulemc.ensemble_writer import SeedWeights, probe_patches, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import read_manifest
+from nodulemc.manifest import read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
@@ -60,6 +61,20 @@ def test_neither_batch_size_nor_order_changes_a_probability(ensemble):
 def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
     # Of logits it would be sigmoid(mean(logit 0.1, 3 x logit 0.9)) = 0.75.
     assert ensemble.vote(np.array([[0.1, 0.9], [0.5, 0.5]])) == pytest.approx([(0.1 + 3 * 0.9) / 4, 0.5])
+
+
+def test_calibration_is_applied_when_asked(tmp_path):
+    manifest = make_untrained_ensemble(tmp_path)
+    with pytest.raises(EnsembleError, match="no calibration is stored"):
+        Ensemble.load(tmp_path, device="cpu", calibrated=True)
+    prevalences = {"training_prevalence": 0.5, "fitted_prevalence": 0.5, "prevalence": 0.09}
+    calibration = {"method": "temperature", "temperature": 2.0} | prevalences
+    write_manifest(tmp_path, replace(manifest, calibration=calibration))
+    per_seed = np.array([[0.8]])
+    assert Ensemble.load(tmp_path, device="cpu").vote(per_seed) == pytest.approx([0.8])
+    # Log-odds log 4, halved, plus the log-odds of 9 % over those of 50 %: odds of 2 times 9/91.
+    odds = 2 * 0.09 / 0.91
+    assert Ensemble.load(tmp_path, device="cpu", calibrated=True).vote(per_seed) == pytest.approx([odds / (1 + odds)])
 
 
 def test_no_nodules_need_no_network(ensemble):

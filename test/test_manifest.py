@@ -11,6 +11,14 @@ ARCHITECTURE = Architecture(backbone="inception_i3d")
 # printf abc | sha256sum
 ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
+CALIBRATION = {
+    "method": "temperature",
+    "temperature": 1.5,
+    "training_prevalence": 0.5,
+    "fitted_prevalence": 0.5,
+    "prevalence": 0.5,
+}
+
 
 def example() -> Manifest:
     return Manifest(
@@ -22,7 +30,7 @@ def example() -> Manifest:
         licence="Apache-2.0",
         git_revision="abc",
         max_deviation={"bf16": 0.002},
-        calibration={"method": "temperature", "temperature": 1.5},
+        calibration=CALIBRATION,
     )
 
 
@@ -60,6 +68,8 @@ def test_the_input_contract_is_written_out(tmp_path):
         (lambda c: c.pop("members"), "missing or malformed"),
         (lambda c: c.update(members=[]), "no members"),
         (lambda c: c.pop("trained_on"), "missing or malformed"),
+        (lambda c: c["calibration"].update(temperature=0), "calibration parameter is out of range"),
+        (lambda c: c["calibration"].pop("prevalence"), "malformed calibration"),
         (lambda c: c["members"][0].update(file="../seed.safetensors"), "member file"),
         (lambda c: c["members"][0].update(file="seed.pth"), "member file"),
         (lambda c: c["members"][0].update(weight=0), "weight 0"),

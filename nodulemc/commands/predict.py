@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="also write each nodule's mask (needs an ensemble with decoders)",
     )
+    parser.add_argument(
+        "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
+    )
     add_ensemble_options(parser)
 
 
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         check_output(args.output)
-    ensemble = load_ensemble(args, masks=args.masks is not None)
+    ensemble = load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated)
     volume = read_volume(args.ct)
     nodules = read_points(args.points, volume)
     predictions = predict(volume, nodules, ensemble)
