@@ -26,6 +26,7 @@ _PREVALENCES = ("training_prevalence", "fitted_prevalence", "prevalence")
 _MARGIN = 1e-15
 # An isotonic map has steps; so much of the uncalibrated probability is blended in to keep the order within a step.
 _ORDER_KEEPING = 1e-6
+_REMEDY = "set calibration to null and run `nodulemc calibrate` again"
 
 
 def check_calibration(calibration: Any, source: object) -> None:
@@ -39,9 +40,9 @@ def check_calibration(calibration: Any, source: object) -> None:
     try:
         found = all(0 < calibration[name] < 1 for name in _PREVALENCES) and _keeps_order(calibration)
     except (KeyError, TypeError, ValueError) as error:
-        raise EnsembleError(f"malformed calibration ({error!r})", source, "run `nodulemc calibrate` again") from error
+        raise EnsembleError(f"malformed calibration ({error!r})", source, _REMEDY) from error
     if not found:
-        raise EnsembleError("a calibration parameter is out of range", source, "run `nodulemc calibrate` again")
+        raise EnsembleError("a calibration parameter is out of range", source, _REMEDY)
 
 
 def apply_calibration(probabilities: np.ndarray, calibration: Mapping[str, Any] | None) -> np.ndarray:

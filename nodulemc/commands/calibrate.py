@@ -1,0 +1,56 @@
+"""Fit a calibration map to validation predictions and store it in an ensemble, to be applied when asked for.
+
+Give predictions for nodules that the ensemble was not trained on. The order of nodules, and with it the AUC, stays.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from nodulemc.calibration_map import METHODS
+
+EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTIONS", help="CSVs, as for `evaluate`")
+    parser.add_argument("--table", type=Path, metavar="TABLE.csv", help="labels and patients, as for `evaluate`")
+    parser.add_argument("--method", choices=METHODS, required=True, help="temperature and platt suit small sets")
+    parser.add_argument(
+        "--prevalence",
+        type=float,
+        metavar="SHARE",
+        help="share of malignant nodules where the probabilities will be used (default: as in PREDICTIONS)",
+    )
+    parser.add_argument(
+        "--training-prevalence",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="share of malignant samples in training (default: 0.5, classes drawn evenly)",
+    )
+    parser.add_argument(
+        "--ensemble", type=Path, required=True, metavar="DIR", help="ensemble folder whose ensemble.json gets the map"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fit, show what it changes on patients left out of the fit, and store."""
+    from nodulemc.evaluation.calibration import calibration_figures, fit_calibration, held_out
+    from nodulemc.evaluation.predictions import read_predictions, read_table
+    from nodulemc.manifest import FILE_NAME, read_manifest, write_manifest
+
+    manifest = read_manifest(args.ensemble)
+    predictions = read_predictions(args.predictions, read_table(args.table) if args.table else None)
+    calibration = fit_calibration(
+        predictions, args.method, training_prevalence=args.training_prevalence, prevalence=args.prevalence
+    )
+    calibrated = held_out(predictions, args.method, training_prevalence=args.training_prevalence)
+    print(f"{len(predictions)} nodules, {predictions.labels.sum()} malignant; calibrated: patients left out of the fit")
+    print(f"{'':<14}{'Brier':>8}{'log loss':>10}{'ECE':>8}")
+    for name, probabilities in (("uncalibrated", predictions.probabilities), ("calibrated", calibrated)):
+        brier, loss, error = calibration_figures(predictions.labels, probabilities).values()
+        print(f"{name:<14}{brier:>8.4f}{loss:>10.4f}{error:>8.4f}")
+    write_manifest(args.ensemble, replace(manifest, calibration=calibration))
+    print(f"stored in {args.ensemble / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")

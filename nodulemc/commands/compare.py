@@ -1,0 +1,47 @@
+"""Is the AUC of one set of predictions higher than that of another for the same nodules?
+
+Paired DeLong test and patient-level bootstrap of the difference, first minus second.
+"""
+
+import argparse
+from pathlib import Path
+
+from nodulemc.errors import ConfigError
+
+EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("first", type=Path, metavar="A.csv", help="AnnotationID, label, probability")
+    parser.add_argument("second", type=Path, metavar="B.csv", help="the same nodules, in any order")
+    parser.add_argument("--table", type=Path, metavar="TABLE.csv", help="labels and patients, as for `evaluate`")
+    parser.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="patient-level resamples (default: 2000)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare and print."""
+    from nodulemc.evaluation.compare import compare
+    from nodulemc.evaluation.predictions import read_predictions, read_table
+
+    if args.bootstrap < 1:
+        raise ConfigError(f"--bootstrap {args.bootstrap}", "compare", "give at least 1 resample; 2000 do well")
+    table = read_table(args.table) if args.table else None
+    found = compare(
+        read_predictions([args.first], table), read_predictions([args.second], table), resamples=args.bootstrap
+    )
+    unit = "nodules" if found.patients is None else f"{found.patients} patients"
+    print(f"{found.nodules} nodules, {found.malignant} malignant")
+    for path, auc in zip((args.first, args.second), found.auc, strict=True):
+        print(f"AUC {auc:.4f}  {path}")
+    print(f"difference  {found.difference:+.4f}")
+    print(f"DeLong      {_test(found.delong_ci95, found.delong_p)}")
+    print(f"bootstrap   {_test(found.bootstrap_ci95, found.bootstrap_p)}, {args.bootstrap} resamples of {unit}")
+
+
+def _test(interval: list[float] | None, p: float | None) -> str:
+    if interval is None or p is None:
+        return "no interval: most resamples have one class"
+    return f"95 % CI {interval[0]:+.4f} to {interval[1]:+.4f}, p = {p:.2g}"

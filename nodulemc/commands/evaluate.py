@@ -1,0 +1,94 @@
+"""Metrics with confidence intervals and a report, from predictions or from an ensemble and a block store.
+
+Writes metrics.json and report.html; where an ensemble predicts, predictions.csv too. Predictions are CSV files
+(AnnotationID, label, probability, optional fold and seed_... columns) or one folder of the platform's output JSON.
+Without them the ensemble predicts the nodules of --store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nodulemc.errors import ConfigError, TableError
+from nodulemc.options import add_ensemble_options, load_ensemble
+
+if TYPE_CHECKING:
+    from nodulemc.evaluation.store import StoredNodules
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE = "nodulemc evaluate predictions.csv --table table.csv --output evaluation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("predictions", type=Path, nargs="*", metavar="PREDICTIONS", help="CSV files, or one folder")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="TABLE.csv",
+        help="the study's nodules: AnnotationID and label, and for patients and subgroups PatientID, "
+        "Age_at_StudyDate, Gender, diameter_mm (default: the store's table, if any)",
+    )
+    parser.add_argument("--store", type=Path, metavar="STORE", help="block store: nodules to predict, or for pictures")
+    parser.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="patient-level resamples (default: 2000)"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    add_ensemble_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, write the results and print the main figures."""
+    from nodulemc.evaluation.metrics import evaluate
+    from nodulemc.evaluation.predictions import read_table
+    from nodulemc.evaluation.report import render_report
+    from nodulemc.evaluation.submission import read_submission
+    from nodulemc.json_files import write_atomically, write_json_atomically
+
+    if not args.predictions and not args.store:
+        raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
+    if args.bootstrap < 1:
+        raise ConfigError(f"--bootstrap {args.bootstrap}", "evaluate", "give at least 1 resample; 2000 do well")
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    stored = _open_store(args.store) if args.store else None
+    table = read_table(args.table) if args.table else stored.table if stored else None
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TableError(f"cannot make the folder ({error.strerror})", args.output, "name another folder") from error
+    paths, note = args.predictions, None
+    if not paths:
+        ensemble = load_ensemble(args)
+        paths = [args.output / "predictions.csv"]
+        stored.predict(ensemble, paths[0])
+        note = f"Predicted by an ensemble, {ensemble.manifest.origin}."
+    submission = read_submission(paths, table)
+    for problem, names in submission.problems.items():
+        if names:
+            logger.warning("%d %s: %s%s", len(names), problem, ", ".join(names[:5]), ", ..." * (len(names) > 5))
+    evaluation = evaluate(submission, args.bootstrap)
+    write_json_atomically(args.output / "metrics.json", evaluation.metrics, TableError)
+    page = render_report(evaluation, stored.patch if stored else lambda _: None, note)
+    write_atomically(args.output / "report.html", page.encode(), TableError)
+    print(_summary(evaluation.metrics))
+
+
+def _open_store(folder: Path) -> StoredNodules:
+    from nodulemc.evaluation.store import StoredNodules  # torch, which nothing else here needs, is slow to import
+
+    return StoredNodules(folder)
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    lines = [f"{metrics['nodules']} nodules, {metrics['malignant']} malignant"]
+    figures = {name: (metrics[name], metrics[f"{name}_ci95"]) for name in ("auc", "average_precision", "brier")}
+    for kind in ("sensitivity_at_specificity", "specificity_at_sensitivity"):
+        figures |= {f"{kind} {point}": (f["value"], f["ci95"]) for point, f in metrics[kind].items()}
+    for name, (value, interval) in figures.items():
+        words = "" if interval is None else f"  ({interval[0]:.4f} to {interval[1]:.4f})"
+        lines.append(f"{name.replace('_', ' '):<32}{value:.4f}{words}")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""Patient-level bootstrap: patients are drawn with replacement, each with all of their nodules.
+
+Nodules of one patient are not independent, so resampling nodules makes intervals too narrow. A resample is a whole
+number of copies of each patient, and a statistic is computed from these multiplicities, without copying rows.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+# Resamples handled at a time; a bounded amount of memory, whatever their number.
+_AT_ONCE = 100
+_TAILS = (2.5, 97.5)
+
+
+class PatientBootstrap:
+    """The same resamples for every statistic, so that differences between statistics are paired.
+
+    Attributes:
+        size: number of resamples.
+        patients: number of patients drawn from.
+    """
+
+    def __init__(self, patients: np.ndarray, size: int, seed: int = 0) -> None:
+        """Draw the resamples.
+
+        Args:
+            patients: int (n,), each nodule's patient, 0…number of patients − 1.
+            size: number of resamples.
+            seed: of the random numbers.
+        """
+        self.size = size
+        self.patients = int(patients.max()) + 1
+        self._patient_of = patients
+        random = np.random.default_rng(seed)
+        self._copies = np.empty((size, self.patients), np.int16)
+        for copies in self._copies:
+            copies[:] = np.bincount(random.integers(self.patients, size=self.patients), minlength=self.patients)
+
+    def weights(self, nodules: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """How often each nodule is in each resample.
+
+        Args:
+            nodules: positions of the nodules asked for (default: all n).
+
+        Yields:
+            int64 (some resamples, nodules), until all resamples were given.
+        """
+        patient_of = self._patient_of if nodules is None else self._patient_of[nodules]
+        for start in range(0, self.size, _AT_ONCE):
+            yield self._copies[start : start + _AT_ONCE, patient_of].astype(np.int64)
+
+    def apply(self, statistic: Callable[[np.ndarray], np.ndarray], nodules: np.ndarray | None = None) -> np.ndarray:
+        """``statistic`` of every resample: maps weights (B, nodules) to (B, …); results are joined along B."""
+        return np.concatenate([statistic(weights) for weights in self.weights(nodules)])
+
+
+def interval95(values: np.ndarray) -> list[float] | None:
+    """Percentile interval of resampled values (B,).
+
+    NaN stands for a resample in which the statistic does not exist (a single class); such resamples are left out.
+
+    Returns:
+        The 2.5th and 97.5th percentile, or None where the statistic exists in less than half of the resamples.
+    """
+    existing = values[~np.isnan(values)]
+    if 2 * len(existing) < len(values) or not len(existing):
+        return None
+    return np.percentile(existing, _TAILS).tolist()

@@ -1,0 +1,99 @@
+"""Two sets of predictions for the same nodules: is one AUC higher?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from nodulemc.errors import TableError
+from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
+from nodulemc.evaluation.delong import difference
+from nodulemc.evaluation.predictions import Predictions
+from nodulemc.evaluation.weighted_curves import Ranking
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """AUC of the first predictions minus that of the second.
+
+    Attributes:
+        nodules, malignant: how many nodules both have, and how many of them are malignant.
+        patients: how many patients were resampled; None where each nodule was resampled by itself.
+        auc: of the first and the second.
+        difference: first minus second.
+        delong_ci95, delong_p: of the paired DeLong test.
+        bootstrap_ci95, bootstrap_p: of the patient-level bootstrap, on the same resamples for both; None where
+            most resamples have a single class.
+    """
+
+    nodules: int
+    malignant: int
+    patients: int | None
+    auc: tuple[float, float]
+    difference: float
+    delong_ci95: list[float]
+    delong_p: float
+    bootstrap_ci95: list[float] | None
+    bootstrap_p: float | None
+
+
+def compare(first: Predictions, second: Predictions, resamples: int) -> Comparison:
+    """Compare two sets of predictions of the same nodules, in any order.
+
+    Raises:
+        TableError: nodules are in one set only, or have different labels.
+    """
+    second = _in_order_of(first, second)
+    labels = first.labels
+    value, interval, p = difference(labels, first.probabilities, second.probabilities)
+    rankings = [Ranking(labels, predictions.probabilities) for predictions in (first, second)]
+    bootstrap = PatientBootstrap(first.patients, resamples)
+    aucs = bootstrap.apply(lambda weights: np.stack([r.curves(weights).auc() for r in rankings], axis=1))
+    differences = aucs[:, 0] - aucs[:, 1]
+    bootstrap_interval = interval95(differences)
+    return Comparison(
+        nodules=len(first),
+        malignant=int(labels.sum()),
+        patients=bootstrap.patients if first.patients_known else None,
+        auc=(
+            float(roc_auc_score(labels, first.probabilities)),
+            float(roc_auc_score(labels, second.probabilities)),
+        ),
+        difference=value,
+        delong_ci95=interval,
+        delong_p=p,
+        bootstrap_ci95=bootstrap_interval,
+        bootstrap_p=None if bootstrap_interval is None else _two_sided_p(differences),
+    )
+
+
+def _two_sided_p(differences: np.ndarray) -> float:
+    """Twice the smaller share of resampled differences on either side of 0, each side counted with one more.
+
+    Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 4.2: a p-value is never 0.
+    """
+    existing = differences[~np.isnan(differences)]
+    smaller = min(np.count_nonzero(existing <= 0), np.count_nonzero(existing >= 0))
+    return float(min(1, 2 * (smaller + 1) / (len(existing) + 1)))
+
+
+def _in_order_of(first: Predictions, second: Predictions) -> Predictions:
+    place = {name: k for k, name in enumerate(second.ids)}
+    for one, other in ((first, second), (second, first)):
+        alone = sorted(set(one.ids) - set(other.ids))
+        if alone:
+            raise TableError(
+                f"{len(alone)} nodule{'s'[: len(alone) > 1]} of {one.source} not there: {', '.join(alone[:5])}",
+                other.source,
+                "compare predictions of the same nodules",
+            )
+    second = second.take(np.array([place[name] for name in first.ids]))
+    differing = [first.ids[k] for k in np.flatnonzero(first.labels != second.labels)]
+    if differing:
+        raise TableError(
+            f"the labels of {len(differing)} nodule{'s'[: len(differing) > 1]} are not those of {first.source}: "
+            + ", ".join(differing[:5]),
+            second.source,
+            "compare predictions of one study",
+        )
+    return second

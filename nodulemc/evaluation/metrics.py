@@ -1,0 +1,160 @@
+"""All figures of an evaluation: the content of ``metrics.json``, and the curves the report draws."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
+from nodulemc.evaluation.challenge import challenge_figures
+from nodulemc.evaluation.delong import auc_interval95
+from nodulemc.evaluation.predictions import Predictions
+from nodulemc.evaluation.reliability import Reliability, reliability
+from nodulemc.evaluation.subgroups import subgroups
+from nodulemc.evaluation.submission import Submission
+from nodulemc.evaluation.weighted_curves import Ranking
+
+OPERATING_POINTS = ("0.90", "0.95")
+# Where the curves' bands are taken: false positive rates of the ROC curve, sensitivities of the other.
+GRID = np.linspace(0, 1, 201)
+_TARGETS = np.array([float(name) for name in OPERATING_POINTS])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures and what is drawn from them.
+
+    Attributes:
+        metrics: the content of ``metrics.json``.
+        submission: what was evaluated.
+        roc_band: 95 % band of the sensitivity at the false positive rates of ``GRID``, (2, G).
+        precision_band: 95 % band of the precision at the sensitivities of ``GRID``, (2, G).
+        reliability: of the predictions, one sample.
+        observed_band: 95 % band of the observed share in each bin, (2, BINS), NaN where it does not exist.
+    """
+
+    metrics: dict[str, Any]
+    submission: Submission
+    roc_band: np.ndarray
+    precision_band: np.ndarray
+    reliability: Reliability
+    observed_band: np.ndarray
+
+
+def evaluate(submission: Submission, resamples: int) -> Evaluation:
+    """Compute everything, with ``resamples`` patient-level bootstrap resamples.
+
+    Raises:
+        TableError: an age or diameter in the table is not a number.
+    """
+    predictions = submission.predictions
+    labels, probabilities = predictions.labels, predictions.probabilities
+    bootstrap = PatientBootstrap(predictions.patients, resamples)
+    drawn = _resampled(predictions, bootstrap)
+    once = np.ones((1, len(predictions)), np.int64)
+    ranking = Ranking(labels, probabilities).curves(once)
+    bins = reliability(labels, probabilities, once)
+    metrics = {
+        "nodules": len(predictions),
+        "malignant": int(labels.sum()),
+        "patients": bootstrap.patients if predictions.patients_known else None,
+        "bootstrap": {"resamples": resamples, "unit": "patient" if predictions.patients_known else "nodule"},
+        "auc": float(roc_auc_score(labels, probabilities)),
+        "auc_ci95": interval95(drawn["auc"]),
+        "auc_ci95_delong": auc_interval95(labels, probabilities),
+        "average_precision": float(average_precision_score(labels, probabilities)),
+        "average_precision_ci95": interval95(drawn["average_precision"]),
+        "brier": float(brier_score_loss(labels, probabilities)),
+        "brier_ci95": interval95(drawn["brier"]),
+        "expected_calibration_error": float(bins.expected_calibration_error()[0]),
+        "expected_calibration_error_ci95": interval95(drawn["expected_calibration_error"]),
+        "sensitivity_at_specificity": _at_points(ranking.sensitivity_at(_TARGETS), drawn["sensitivity"]),
+        "specificity_at_sensitivity": _at_points(ranking.specificity_at(_TARGETS), drawn["specificity"]),
+        "challenge": challenge_figures(labels[submission.listed], submission.listed_probabilities),
+        "matching": submission.problems,
+        "folds": {
+            fold: _group(predictions, bootstrap, np.flatnonzero(np.array(predictions.folds) == fold))
+            for fold in sorted(set(predictions.folds or ()), key=_natural)
+        },
+        "seeds": {
+            name: _summary(labels, values, bootstrap, np.arange(len(predictions)))
+            for name, values in predictions.seeds.items()
+        },
+        "subgroups": {
+            criterion: {band: _group(predictions, bootstrap, nodules) for band, nodules in bands.items()}
+            for criterion, bands in subgroups(predictions).items()
+        },
+    }
+    return Evaluation(
+        metrics=metrics,
+        submission=submission,
+        roc_band=_band(drawn["roc"]),
+        precision_band=_band(drawn["precision"]),
+        reliability=bins,
+        observed_band=_band(drawn["observed"]),
+    )
+
+
+def _resampled(predictions: Predictions, bootstrap: PatientBootstrap) -> dict[str, np.ndarray]:
+    """Every statistic of every resample, by name: (resamples,) or (resamples, points)."""
+    labels, probabilities = predictions.labels, predictions.probabilities
+    ranking = Ranking(labels, probabilities)
+    squared_errors = (probabilities - labels) ** 2
+    parts = []
+    for weights in bootstrap.weights():
+        curves = ranking.curves(weights)
+        bins = reliability(labels, probabilities, weights)
+        parts.append(
+            {
+                "auc": curves.auc(),
+                "average_precision": curves.average_precision(),
+                "brier": weights @ squared_errors / weights.sum(axis=1),
+                "expected_calibration_error": bins.expected_calibration_error(),
+                "sensitivity": curves.sensitivity_at(_TARGETS),
+                "specificity": curves.specificity_at(_TARGETS),
+                "roc": curves.sensitivity_at(1 - GRID),
+                "precision": curves.precision_at(GRID),
+                "observed": bins.observed,
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _at_points(values: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+    return {
+        name: {"value": float(value), "ci95": interval95(resampled)}
+        for name, value, resampled in zip(OPERATING_POINTS, values[0], drawn.T, strict=True)
+    }
+
+
+def _group(predictions: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray) -> dict[str, Any]:
+    part = predictions.take(nodules)
+    return _summary(part.labels, part.probabilities, bootstrap, nodules)
+
+
+def _summary(
+    labels: np.ndarray, probabilities: np.ndarray, bootstrap: PatientBootstrap, nodules: np.ndarray
+) -> dict[str, Any]:
+    """The main figures of some nodules; those that need both classes are None where there is one."""
+    malignant = int(labels.sum())
+    found = {"nodules": len(labels), "malignant": malignant, "brier": float(np.mean((probabilities - labels) ** 2))}
+    if malignant in (0, len(labels)):
+        return found | {"auc": None, "auc_ci95": None, "auc_ci95_delong": None, "average_precision": None}
+    ranking = Ranking(labels, probabilities)
+    return found | {
+        "auc": float(roc_auc_score(labels, probabilities)),
+        "auc_ci95": interval95(bootstrap.apply(lambda weights: ranking.curves(weights).auc(), nodules)),
+        "auc_ci95_delong": auc_interval95(labels, probabilities),
+        "average_precision": float(average_precision_score(labels, probabilities)),
+    }
+
+
+def _band(drawn: np.ndarray) -> np.ndarray:
+    """Percentile band of resampled points (B, points): (2, points), NaN where there is no interval."""
+    return np.array([interval95(column) or (np.nan, np.nan) for column in drawn.T]).T
+
+
+def _natural(name: str) -> tuple[int, float, str]:
+    """Folds 1, 2, 10 in this order, names behind numbers."""
+    return (0, float(name), "") if name.replace(".", "", 1).isdigit() else (1, 0.0, name)

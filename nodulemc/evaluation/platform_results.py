@@ -1,0 +1,54 @@
+"""The platform's output JSON of many cases, as an evaluation on the platform finds it."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nodulemc.errors import TableError
+from nodulemc.json_files import read_json
+
+_OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
+_JOBS_NAME = "predictions.json"
+
+
+@dataclass(frozen=True)
+class ScoredPoint:
+    """One answer: the nodule's name, its AnnotationID, and its probability."""
+
+    name: str
+    probability: float
+
+
+def read_platform_results(folder: Path) -> list[ScoredPoint]:
+    """Read all results in a folder, file by file in the order of their paths.
+
+    The files are those named ``lung-nodule-malginancy-likelihoods.json`` in the folder and below (the platform has
+    one in each job's ``output``); where there are none, all JSON files right in the folder except the platform's list
+    of jobs, ``predictions.json``.
+
+    Raises:
+        TableError: there is no result, or a file is malformed, a point has no name, or its probability is not in 0…1.
+    """
+    files = sorted(folder.rglob(_OUTPUT_NAME))
+    files = files or sorted(path for path in folder.glob("*.json") if path.name != _JOBS_NAME)
+    if not files:
+        raise TableError("no results", folder, f"give a folder with {_OUTPUT_NAME} in it or below")
+    return [point for path in files for point in _points(read_json(path, TableError), path)]
+
+
+def _points(content: Any, path: Path) -> list[ScoredPoint]:
+    entries = content.get("points") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise TableError("no list of points", path, 'expected {"type": "Multiple points", "points": [...]}')
+    return [_point(entry, f"{path}, point {number}") for number, entry in enumerate(entries, start=1)]
+
+
+def _point(entry: Any, where: str) -> ScoredPoint:
+    name, value = (entry.get("name"), entry.get("probability")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(name, str) or not name:
+        raise TableError(f"name is {name!r}", where, "name each point by its nodule's AnnotationID")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (math.isfinite(value) and 0 <= value <= 1):
+        raise TableError(f"probability is {value!r}", where, "give a number in 0…1")
+    return ScoredPoint(name, float(value))

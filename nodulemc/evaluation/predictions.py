@@ -1,0 +1,196 @@
+"""Predictions with their labels, patients and further columns, checked before anything is computed from them."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nodulemc.errors import TableError
+from nodulemc.evaluation.csv_rows import CsvRow, name_rows, read_rows
+
+SEED_PREFIX = "seed_"
+# LUNA25's AnnotationID: patient, nodule, date of the study.
+_LUNA25_ID = re.compile(r"(?P<patient>\d+)_\d+_\d{8}")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for n nodules, each of them once.
+
+    Attributes:
+        ids: AnnotationIDs, in the input's order.
+        labels: int (n,), 1 for malignant, 0 for benign; both occur.
+        probabilities: float64 (n,), 0…1.
+        seeds: each seed's probabilities, float64 (n,), by column name; empty where the input has none.
+        folds: each nodule's fold, or None where the input names none.
+        patients: int (n,), 0…number of patients − 1. Where patients are not known each nodule is its own.
+        patients_known: whether ``patients`` are patients.
+        columns: each nodule's further columns, as text.
+        source: the files or folder the predictions came from.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    seeds: dict[str, np.ndarray]
+    folds: list[str] | None
+    patients: np.ndarray
+    patients_known: bool
+    columns: list[Mapping[str, str]]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: np.ndarray) -> "Predictions":
+        """The predictions at these positions, in this order; patients keep their numbers."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in index],
+            labels=self.labels[index],
+            probabilities=self.probabilities[index],
+            seeds={name: values[index] for name, values in self.seeds.items()},
+            folds=None if self.folds is None else [self.folds[i] for i in index],
+            patients=self.patients[index],
+            columns=[self.columns[i] for i in index],
+        )
+
+
+def read_table(path: str | Path) -> dict[str, CsvRow]:
+    """Read a table of nodules with at least AnnotationID and label, by AnnotationID.
+
+    Raises:
+        TableError: naming lines: the file cannot be used, an AnnotationID is empty or repeats, a label is not 0 or 1.
+    """
+    rows = read_rows(path, ("AnnotationID", "label"))
+    _require(rows, lambda row: row.cells["label"] in ("0", "1"), "label", "write 0 (benign) or 1 (malignant)")
+    return _by_id(rows)
+
+
+def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | None = None) -> Predictions:
+    """Read prediction CSVs, one after the other (for example one per fold).
+
+    Columns: ``AnnotationID``, ``probability``, ``label`` (not needed where the table is given), optional ``fold`` and
+    ``seed_…``. The table adds its columns; nodules of the table without a prediction are left out.
+
+    Args:
+        paths: the CSV files.
+        table: rows by AnnotationID, from ``read_table``.
+
+    Raises:
+        TableError: naming lines: a file cannot be used, an AnnotationID is empty, repeats or is not in the table, a
+            probability is not a number in 0…1, a label is not 0 or 1 or differs from the table's, or all labels are
+            the same.
+    """
+    required = ("AnnotationID", "probability") if table is not None else ("AnnotationID", "label", "probability")
+    rows = [row for path in paths for row in read_rows(path, required)]
+    names = [name for name in rows[0].cells if name == "fold" or name.startswith(SEED_PREFIX)]
+    for row in rows:
+        if any(name not in row.cells for name in names):
+            raise TableError(
+                f"no column {next(name for name in names if name not in row.cells)}",
+                f"{row.path}, line 1",
+                f"give the same columns as in {rows[0].path}",
+            )
+    _by_id(rows)
+    seeds = [name for name in names if name != "fold"]
+    for column in ("probability", *seeds):
+        _require(rows, lambda row, column=column: _is_probability(row.cells[column]), column, "give numbers in 0…1")
+    if table is None:
+        _require(rows, lambda row: row.cells["label"] in ("0", "1"), "label", "write 0 (benign) or 1 (malignant)")
+    else:
+        _require(rows, lambda row: row.cells["AnnotationID"] in table, "AnnotationID", "the table has no such nodule")
+        _require(
+            rows,
+            lambda row: row.cells.get("label", "") in ("", table[row.cells["AnnotationID"]].cells["label"]),
+            "label",
+            "the table says otherwise; give predictions and table of one study",
+        )
+    own = [{k: v for k, v in row.cells.items() if k not in ("probability", *seeds) and v != ""} for row in rows]
+    columns = own if table is None else [cells | dict(table[cells["AnnotationID"]].cells) for cells in own]
+    return assemble(
+        ids=[row.cells["AnnotationID"] for row in rows],
+        probabilities=[float(row.cells["probability"]) for row in rows],
+        columns=columns,
+        seeds={name: np.array([float(row.cells[name]) for row in rows]) for name in seeds},
+        folds=[row.cells["fold"] for row in rows] if "fold" in names else None,
+        source=", ".join(str(path) for path in paths),
+    )
+
+
+def assemble(
+    *,
+    ids: Sequence[str],
+    probabilities: Sequence[float] | np.ndarray,
+    columns: Sequence[Mapping[str, str]],
+    seeds: Mapping[str, np.ndarray],
+    folds: Sequence[str] | None,
+    source: str,
+) -> Predictions:
+    """Put checked values together; ``columns`` hold each nodule's ``label``, and its ``PatientID`` where known.
+
+    Raises:
+        TableError: all labels are the same, or some nodules have a PatientID and others do not.
+    """
+    labels = np.array([int(cells["label"]) for cells in columns])
+    if len(set(labels.tolist())) < 2:
+        what = "no nodules" if not len(labels) else f"all {len(labels)} nodules have label {labels[0]}"
+        raise TableError(what, source, "ranking needs malignant and benign nodules")
+    patients, known = _patients(ids, columns, source)
+    return Predictions(
+        ids=list(ids),
+        labels=labels,
+        probabilities=np.asarray(probabilities, np.float64),
+        seeds=dict(seeds),
+        folds=None if folds is None else list(folds),
+        patients=patients,
+        patients_known=known,
+        columns=list(columns),
+        source=source,
+    )
+
+
+def _patients(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
+    """Patients' numbers by ``PatientID``, else LUNA25's AnnotationIDs, else one per nodule; and if they are known."""
+    names = [cells.get("PatientID", "") for cells in columns]
+    if any(names) and not all(names):
+        raise TableError(f"no PatientID for {ids[names.index('')]}", source, "name every nodule's patient, or none's")
+    if not any(names):
+        matches = [_LUNA25_ID.fullmatch(name) for name in ids]
+        if not all(matches):
+            return np.arange(len(ids)), False
+        names = [match["patient"] for match in matches if match]
+    return np.unique(names, return_inverse=True)[1], True
+
+
+def _by_id(rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
+    _require(rows, lambda row: row.cells["AnnotationID"] != "", "AnnotationID", "give each nodule its AnnotationID")
+    found: dict[str, CsvRow] = {}
+    for row in rows:
+        first = found.setdefault(row.cells["AnnotationID"], row)
+        if first is not row:
+            raise TableError(
+                f"duplicate AnnotationID {row.cells['AnnotationID']}",
+                row.where,
+                f"{first.where} has it, too; give each nodule one row",
+            )
+    return found
+
+
+def _require(rows: Sequence[CsvRow], holds: Callable[[CsvRow], bool], column: str, remedy: str) -> None:
+    """Refuse the rows of the first file for which ``holds`` does not hold, naming the first value and all lines."""
+    bad = [row for row in rows if not holds(row)]
+    bad = [row for row in bad if row.path == bad[0].path]
+    if bad:
+        raise TableError(f"{column} is {bad[0].cells.get(column, '')!r}", name_rows(bad), remedy)
+
+
+def _is_probability(text: str) -> bool:
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and 0 <= value <= 1

@@ -1,0 +1,46 @@
+"""How well probabilities agree with observed frequencies, in ten equal-width bins.
+
+Source of the expected calibration error: Naeini, Cooper & Hauskrecht, AAAI 2015.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of B weighted samples.
+
+    Attributes:
+        count: (B, BINS), nodules in each bin.
+        predicted: (B, BINS), their mean probability, NaN in an empty bin.
+        observed: (B, BINS), the share of them that is malignant, NaN in an empty bin.
+    """
+
+    count: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+
+    def expected_calibration_error(self) -> np.ndarray:
+        """Mean distance between ``predicted`` and ``observed``, each bin weighing as its nodules: (B,)."""
+        distance = np.nan_to_num(np.abs(self.predicted - self.observed))
+        return (self.count * distance).sum(axis=1) / self.count.sum(axis=1)
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Reliability:
+    """Bin labels int (n,) and probabilities (n,) for each sample of ``weights`` (B, n).
+
+    A probability on a bin's lower edge is in that bin; 1 is in the last.
+    """
+    bin_of = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    member = (bin_of[:, None] == np.arange(BINS)).astype(np.float64)
+    count = weights @ member
+    filled = np.where(count > 0, count, np.nan)
+    return Reliability(
+        count=count,
+        predicted=weights @ (member * probabilities[:, None]) / filled,
+        observed=weights @ (member * labels[:, None]) / filled,
+    )

@@ -1,0 +1,80 @@
+"""Nodules of a block store: their table, their patches, and an ensemble's predictions for them."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.ensemble import Ensemble
+from nodulemc.errors import TableError
+from nodulemc.evaluation.csv_rows import CsvRow
+from nodulemc.evaluation.predictions import SEED_PREFIX
+from nodulemc.json_files import write_atomically
+from nodulemc.patch import extract_patch
+from nodulemc.progress import progress
+from nodulemc.training.blocks import BlockStore, NoduleBlock
+from nodulemc.volume import Volume
+
+# Patches in memory at a time.
+_BATCH = 16
+
+
+class StoredNodules:
+    """A block store, by AnnotationID.
+
+    Attributes:
+        table: the nodules' rows, as ``nodulemc.evaluation.predictions.read_table`` gives those of a CSV.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store.
+
+        Raises:
+            TableError: it cannot be used.
+        """
+        self._store = BlockStore(folder)
+        self._position = {row["AnnotationID"]: k for k, row in enumerate(self._store.table)}
+        self.table = {
+            name: CsvRow(folder, k + 1, {column: str(value) for column, value in self._store.table[k].items()})
+            for name, k in self._position.items()
+        }
+
+    def patch(self, name: str) -> np.ndarray | None:
+        """A nodule's patch, float32 (64, 64, 64), axes z, y, x, values 0…1; None where the store has no such nodule."""
+        if name not in self._position:
+            return None
+        block = self._store[self._position[name]]
+        return extract_patch(_volume(block, self._store.folder / name), block.point.tolist())
+
+    def predict(self, ensemble: Ensemble, output: Path) -> None:
+        """Predict all nodules and write them as CSV: AnnotationID, label, probability and a column for each seed.
+
+        Raises:
+            TableError: the file cannot be written.
+        """
+        names = list(self._position)
+        batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
+        parts = [
+            ensemble.seed_probabilities(np.stack([self.patch(name) for name in batch]))
+            for batch in progress(batches, len(batches), "predict")
+        ]
+        per_seed = np.concatenate(parts)
+        seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["AnnotationID", "label", "probability", *seeds])
+        for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True):
+            writer.writerow([name, self.table[name].cells["label"], vote, *values])
+        write_atomically(output, text.getvalue().encode(), TableError)
+
+
+def _volume(block: NoduleBlock, source: Path) -> Volume:
+    """The block as a CT. It holds every voxel of the scan that a patch around its point can touch."""
+    image = sitk.GetImageFromArray(block.voxels)
+    spacing = np.linalg.norm(block.matrix, axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((block.matrix / spacing).ravel().tolist())
+    image.SetOrigin(block.origin.tolist())
+    return Volume(image, source)

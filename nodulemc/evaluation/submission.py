@@ -1,0 +1,103 @@
+"""What is to be evaluated: prediction CSVs, or a folder of the platform's output JSON, matched with the table."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nodulemc.errors import TableError
+from nodulemc.evaluation.csv_rows import CsvRow
+from nodulemc.evaluation.platform_results import read_platform_results
+from nodulemc.evaluation.predictions import Predictions, assemble, read_predictions
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Predictions, and how they match the table.
+
+    Attributes:
+        predictions: each nodule once: of a nodule predicted twice, the first.
+        listed: positions in ``predictions`` of all predictions as listed, repeats included, int (m,), m >= n.
+        listed_probabilities: their probabilities (m,). The challenge counts repeats.
+        omitted: AnnotationIDs in the table without a prediction.
+        duplicate: AnnotationIDs predicted more than once.
+        unknown: AnnotationIDs predicted that are not in the table.
+    """
+
+    predictions: Predictions
+    listed: np.ndarray
+    listed_probabilities: np.ndarray
+    omitted: list[str]
+    duplicate: list[str]
+    unknown: list[str]
+
+    @property
+    def problems(self) -> dict[str, list[str]]:
+        """The AnnotationIDs that do not match one to one, by what is wrong with them."""
+        return {"omitted": self.omitted, "duplicate": self.duplicate, "unknown": self.unknown}
+
+
+def read_submission(paths: Sequence[Path], table: Mapping[str, CsvRow] | None) -> Submission:
+    """Read prediction CSVs, or one folder of the platform's results.
+
+    In CSVs an unknown or repeated nodule is refused. A folder is what an algorithm answered, so there it is reported,
+    as is a nodule without an answer.
+
+    Raises:
+        TableError: a file cannot be used; or folders are given without a table, several, or together with files.
+    """
+    folders = [path for path in paths if path.is_dir()]
+    if not folders:
+        return matched(read_predictions(paths, table), table)
+    if len(paths) > 1:
+        raise TableError(f"{len(paths)} inputs, with a folder among them", folders[0], "give CSV files or one folder")
+    if table is None:
+        raise TableError("no labels", folders[0], "the platform's results have none; give --table")
+    return from_platform(folders[0], table)
+
+
+def matched(predictions: Predictions, table: Mapping[str, CsvRow] | None) -> Submission:
+    """A submission in which each nodule is known and listed once."""
+    known = set(predictions.ids)
+    return Submission(
+        predictions=predictions,
+        listed=np.arange(len(predictions)),
+        listed_probabilities=predictions.probabilities,
+        omitted=[] if table is None else [name for name in table if name not in known],
+        duplicate=[],
+        unknown=[],
+    )
+
+
+def from_platform(folder: Path, table: Mapping[str, CsvRow]) -> Submission:
+    """A submission from a folder of the platform's output JSON.
+
+    Raises:
+        TableError: a file cannot be used, or the nodules that the table knows are of one class only.
+    """
+    points = read_platform_results(folder)
+    counts = Counter(point.name for point in points)
+    known = [point for point in points if point.name in table]
+    if not known:
+        raise TableError(f"none of the {len(points)} nodules is in the table", folder, "give the study's table")
+    first = {point.name: point for point in reversed(known)}
+    ids = [name for name in counts if name in first]
+    position = {name: k for k, name in enumerate(ids)}
+    predictions = assemble(
+        ids=ids,
+        probabilities=[first[name].probability for name in ids],
+        columns=[table[name].cells for name in ids],
+        seeds={},
+        folds=None,
+        source=str(folder),
+    )
+    return Submission(
+        predictions=predictions,
+        listed=np.array([position[point.name] for point in known]),
+        listed_probabilities=np.array([point.probability for point in known]),
+        omitted=[name for name in table if name not in counts],
+        duplicate=[name for name in ids if counts[name] > 1],
+        unknown=[name for name in counts if name not in table],
+    )

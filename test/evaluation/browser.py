@@ -1,0 +1,38 @@
+"""A real headless browser for the tests of pages (Debian: chromium and chromium-driver)."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+# Chromium's first start on a busy machine is slow.
+_TIMEOUT_S = 120
+
+
+@contextmanager
+def open_browser(width: int, height: int, *, phone: bool = False) -> Iterator[webdriver.Chrome]:
+    """Chromium with a window of this size, its network cut off; skips the test where there is none, except in CI."""
+    programs = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
+    if not all(programs):
+        absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        absent("no browser: install chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    # Containers have no user namespaces for the sandbox and little /dev/shm; only this test's own page is opened.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    metrics: dict[str, Any] = {"width": width, "height": height, "pixelRatio": 2 if phone else 1, "mobile": phone}
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(programs[1]))
+    try:
+        driver.set_page_load_timeout(_TIMEOUT_S)
+        driver.set_network_conditions(offline=True, latency=0, throughput=0)
+        yield driver
+    finally:
+        driver.quit()

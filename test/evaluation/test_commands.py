@@ -1,0 +1,117 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evaluation.samples import make_predictions, platform_json, write_predictions, write_table
+
+from nodulemc.calibration_map import METHODS, apply_calibration
+from nodulemc.cli import main
+from nodulemc.evaluation.calibration import fit_calibration
+from nodulemc.evaluation.delong import difference
+from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.models.architecture import Architecture
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return make_predictions(seeds=1)
+
+
+@pytest.fixture
+def files(sample, tmp_path):
+    return str(write_predictions(tmp_path / "p.csv", sample)), str(write_table(tmp_path / "t.csv", sample))
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_evaluate_writes_metrics_and_report(sample, files, tmp_path, capsys):
+    predictions, table = files
+    output = tmp_path / "new" / "folder"
+    assert run("evaluate", predictions, "--table", table, "--bootstrap", 40, "--output", output) == 0
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["bootstrap"] == {"resamples": 40, "unit": "patient"}
+    assert list(metrics["seeds"]) == ["seed_0"]
+    assert set(metrics["subgroups"]) == {"age", "sex", "diameter_mm"}
+    assert (output / "report.html").read_text().startswith("<!DOCTYPE html>")
+    printed = capsys.readouterr()
+    assert f"auc                             {metrics['auc']:.4f}" in printed.out
+    assert printed.err == ""
+
+
+def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    points = list(zip(sample.ids, sample.probabilities.tolist(), strict=True))
+    (folder / "a.json").write_text(json.dumps(platform_json(points[:150])))
+    (folder / "b.json").write_text(json.dumps(platform_json([*points[150:-1], ("stranger", 0.5)])))
+    assert run("evaluate", folder, "--table", files[1], "--bootstrap", 10, "--output", tmp_path / "out") == 0
+    assert caplog.messages == [f"1 omitted: {sample.ids[-1]}", "1 unknown: stranger"]
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["matching"] == {"omitted": [sample.ids[-1]], "duplicate": [], "unknown": ["stranger"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: nothing to evaluate"),
+        (["none.csv"], "error: cannot read the table"),
+        (["none.csv", "--bootstrap", "0"], "error: --bootstrap 0"),
+        (["--store", "none"], "error: no block store"),
+    ],
+)
+def test_evaluate_refuses(arguments, message, tmp_path, capsys):
+    assert run("evaluate", *arguments, "--output", tmp_path / "out") == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(message)
+    assert errors.count("\n") == 1
+
+
+def test_compare_prints_the_test(sample, files, tmp_path, capsys):
+    other = replace(sample, probabilities=sample.seeds["seed_0"])
+    second = write_predictions(tmp_path / "q.csv", other)
+    assert run("compare", files[0], second, "--table", files[1], "--bootstrap", 100) == 0
+    value, interval, p = difference(sample.labels, sample.probabilities, other.probabilities)
+    printed = capsys.readouterr().out
+    assert f"difference  {value:+.4f}\n" in printed
+    assert f"DeLong      95 % CI {interval[0]:+.4f} to {interval[1]:+.4f}, p = {p:.2g}\n" in printed
+    assert f"100 resamples of {sample.patients.max() + 1} patients" in printed
+
+
+def test_compare_refuses_other_nodules(sample, files, tmp_path, capsys):
+    second = write_predictions(tmp_path / "q.csv", sample.take(np.arange(200)))
+    assert run("compare", files[0], second) == 2
+    assert "100 nodules of" in capsys.readouterr().err
+
+
+@pytest.fixture
+def ensemble(tmp_path):
+    """An ensemble folder without its seeds' files, which calibration does not need."""
+    folder = tmp_path / "ensemble"
+    folder.mkdir()
+    member = Member("seed_1.safetensors", "0" * 64, Architecture("inception_i3d"), seed=1)
+    write_manifest(folder, Manifest((member,), trained_on="phantoms"))
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemble, capsys):
+    before = read_manifest(ensemble)
+    arguments = ("calibrate", files[0], "--method", method, "--prevalence", 0.09, "--ensemble", ensemble)
+    assert run(*arguments) == 0
+    after = read_manifest(ensemble)
+    assert replace(after, calibration=None) == before
+    expected = fit_calibration(sample, method, training_prevalence=0.5, prevalence=0.09)
+    assert after.calibration == expected
+    assert "for a prevalence of 0.09" in capsys.readouterr().out
+    mean = apply_calibration(sample.probabilities, after.calibration).mean()
+    assert mean < sample.labels.mean()
+
+
+def test_calibrate_refuses_without_touching_the_ensemble(files, ensemble, capsys):
+    before = (ensemble / "ensemble.json").read_bytes()
+    assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--ensemble", ensemble) == 2
+    assert capsys.readouterr().err.startswith("error: prevalence 9.0: calibrate: ")
+    assert (ensemble / "ensemble.json").read_bytes() == before
