@@ -13,7 +13,13 @@ from nodulemc.errors import NoduleMCError
 COMMANDS = {
     "predict": "malignancy probabilities for nodules in one CT",
     "import-reference": "turn public baseline or MClab checkpoints into an ensemble folder",
+    "prepare": "CTs, table and masks to a block store for training",
+    "split": "training and validation samples, or folds, by patient",
+    "train": "train seeds from a block store and export them as an ensemble",
     "phantom": "procedural chest CTs with nodules of known malignancy probability",
+    "evaluate": "metrics with confidence intervals and a report",
+    "compare": "test whether two sets of predictions differ in AUC",
+    "calibrate": "fit a calibration map and store it in an ensemble",
 }
 
 

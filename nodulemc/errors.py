@@ -49,3 +49,7 @@ class TableError(NoduleMCError):
 
 class ConfigError(NoduleMCError):
     """A configuration file or option cannot be used."""
+
+
+class TrainingError(NoduleMCError):
+    """A training run cannot go on."""

@@ -1,0 +1,129 @@
+"""How fast training is, and whether reading and augmentation keep up with the network.
+
+Prints training samples per second, the share of the time spent waiting for data, the rate of the network alone on
+images that are on the device already, the ratio of the two rates, and peak memory. Run it on an idle machine:
+
+    python benchmarks/training.py configs/nodulemc.yaml --store blocks
+
+Without --store it makes blocks of a usual size (0.7 mm pixels, 1.25 mm slices) in a temporary folder.
+"""
+
+import argparse
+import itertools
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
+from nodulemc.training.config import TrainingConfig, read_config
+from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, make_loader
+from nodulemc.training.devices import create_accelerator
+from nodulemc.training.step import TrainingStep
+from nodulemc.training.trainer import create_network
+
+SPACING_MM = np.array([0.7, 0.7, 1.25])
+
+
+def main() -> None:
+    """Parse the command line and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    parser.add_argument("--store", type=Path, help="block store (default: random blocks)")
+    parser.add_argument("--blocks", type=int, default=256, help="how many random blocks (default: 256)")
+    parser.add_argument("--steps", type=int, default=30, help="steps to time (default: 30)")
+    parser.add_argument("--warmup", type=int, default=5, help="steps before (default: 5)")
+    args = parser.parse_args()
+    config = read_config(args.config)
+    with tempfile.TemporaryDirectory() as temporary:
+        if args.store is None:
+            args.store = Path(temporary)
+            write_random_blocks(args.store, args.blocks)
+        report(config, BlockStore(args.store), args.warmup, args.steps)
+
+
+def write_random_blocks(folder: Path, count: int) -> None:
+    """Blocks of noise, a tenth of them malignant."""
+    random = np.random.default_rng(0)
+    shape = np.ceil(BLOCK_MM / SPACING_MM).astype(int)[::-1]
+    matrix = np.diag(SPACING_MM)
+    point = matrix @ ((shape[::-1] - 1) / 2)
+    box = (np.full(3, -np.inf), np.full(3, np.inf))
+    with BlockWriter(folder) as writer:
+        for k in range(count):
+            row = {"PatientID": str(k), "SeriesInstanceUID": str(k), "AnnotationID": str(k), "label": int(k % 10 == 0)}
+            row |= dict(zip(("CoordX", "CoordY", "CoordZ"), point.tolist(), strict=True))
+            voxels = random.integers(-1000, 400, shape, np.int16)
+            writer.add(NoduleBlock(voxels, (voxels > 0).astype(np.uint8), np.zeros(3), matrix, point, box, row))
+
+
+def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -> None:
+    """Time training and the network alone, and print."""
+    accelerator = create_accelerator(config.run.precision)
+    torch.manual_seed(0)
+    step = TrainingStep(create_network(config.model), config, accelerator)
+    step.prepare_to_train()
+    rate, size = config.optimizer.learning_rate, config.run.batch_size
+    batches = endless(make_batches(config, store, accelerator, warmup + steps))
+
+    def train() -> tuple[float, tuple[torch.Tensor, ...]]:
+        start = time.perf_counter()
+        raw = next(batches)
+        waited = time.perf_counter() - start
+        batch = raw.to(accelerator.device)
+        inputs = (*batch.resample(), batch.labels)
+        # As in training, where each step's loss is looked at.
+        step(*inputs, rate).tolist()
+        return waited, inputs
+
+    for _ in range(warmup):
+        _, inputs = train()
+    start = time.perf_counter()
+    waited = sum(train()[0] for _ in range(steps))
+    training_s = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in range(steps):
+        step(*inputs, rate).tolist()
+    network_s = time.perf_counter() - start
+
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    rows = {
+        "device": f"{name}, {accelerator.mixed_precision} mixed precision",
+        "network": f"{config.model.backbone}, decoder {list(config.model.decoder_widths)}, batch {size}",
+        "training": f"{steps * size / training_s:.2f} samples/s ({training_s / steps:.3f} s per step)",
+        "waiting for data": f"{100 * waited / training_s:.1f} % of the time",
+        "network alone": f"{steps * size / network_s:.2f} samples/s ({network_s / steps:.3f} s per step)",
+        "training / network alone": f"{100 * network_s / training_s:.1f} %",
+    }
+    if device.type == "cuda":
+        rows["peak GPU memory"] = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    rows["peak memory"] = f"{resident / 2**30:.2f} GiB, without the {config.run.workers} reading processes"
+    for label, value in rows.items():
+        print(f"{label:26}{value}")
+
+
+def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Accelerator, steps: int) -> DataLoader:
+    """The loader that training has, over all blocks."""
+    labels = [row["label"] for row in store.table]
+    dataset = NoduleDataset(store, labels, config.augmentation, seed=0)
+    size = config.run.batch_size
+    draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=0)
+    return make_loader(dataset, draws, workers=config.run.workers, pin_memory=accelerator.device.type == "cuda")
+
+
+def endless(loader: DataLoader) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+if __name__ == "__main__":
+    main()

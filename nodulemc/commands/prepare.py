@@ -1,0 +1,56 @@
+"""Cut every nodule with its surroundings and its mask out of its CT and store them for training (docs/data.md).
+
+Nodules without a mask are left out; they are listed at the end and in STORE/excluded.csv. A run that was stopped goes
+on where it was when it is started again.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from nodulemc.errors import ConfigError
+
+EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks phantoms/masks --output blocks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="table with LUNA25's columns")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--ct", type=Path, metavar="DIR", help="folder with <SeriesInstanceUID>.mha")
+    source.add_argument(
+        "--nodule-blocks",
+        type=Path,
+        metavar="DIR",
+        help="folder with the challenge's image/<AnnotationID>.npy and metadata/<AnnotationID>.npy",
+    )
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with <AnnotationID> or <SeriesInstanceUID> .mha, .nii.gz or .nii, or image/<AnnotationID>.npy",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="STORE", help="folder to write")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the store and say what it holds and what was left out."""
+    from nodulemc.training.cutting import ChallengeBlocks, Scans
+    from nodulemc.training.prepare import prepare
+    from nodulemc.training.tables import read_table
+
+    if args.workers < 1:
+        raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
+    source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
+    malignant = sum(row["label"] for row in prepared.rows)
+    print(f"{args.output}: {len(prepared.rows)} nodules ({malignant} malignant)")
+    if prepared.excluded:
+        width = max(len(nodule.annotation_id) for nodule in prepared.excluded)
+        print(f"{len(prepared.excluded)} excluded from training:")
+        for nodule in prepared.excluded:
+            print(f"  {nodule.annotation_id:<{width}}  {nodule.reason}")

@@ -1,0 +1,82 @@
+"""Divide nodules into training and validation samples; no patient is on both sides (docs/data.md).
+
+The scheme nodulemc draws about 200 validation samples from group A (all malignant samples and as many benign ones);
+kfold makes stratified folds.
+"""
+
+import argparse
+from pathlib import Path
+
+from nodulemc.errors import ConfigError, TableError
+
+EXAMPLE = "nodulemc split blocks --seed 2000 --output split.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    from nodulemc.training.split import VALIDATION_SAMPLES
+
+    parser.add_argument(
+        "table", type=Path, metavar="TABLE", help="CSV with LUNA25's columns, or a block store: then only what it holds"
+    )
+    parser.add_argument("--scheme", choices=("nodulemc", "kfold"), default="nodulemc", help="default: nodulemc")
+    parser.add_argument("--seed", type=int, required=True, metavar="N", help="0 or more")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
+    parser.add_argument(
+        "--validation",
+        type=int,
+        default=VALIDATION_SAMPLES,
+        metavar="N",
+        help=f"nodulemc: at most this many validation samples (default: {VALIDATION_SAMPLES})",
+    )
+    parser.add_argument("--group-a", type=Path, metavar="CSV", help="nodulemc: published group A (valid_1-1.csv)")
+    parser.add_argument("--group-b", type=Path, metavar="CSV", help="nodulemc: published group B (train_other.csv)")
+    parser.add_argument("--folds", type=int, default=5, metavar="N", help="kfold: number of folds (default: 5)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the split and say what is in it."""
+    from nodulemc.json_files import write_json_atomically
+    from nodulemc.training import split
+    from nodulemc.training.blocks import BlockStore
+    from nodulemc.training.tables import read_table
+
+    _check(args)
+    rows = BlockStore(args.table).table if args.table.is_dir() else read_table(args.table).rows
+    print(_described("samples", rows))
+    if args.scheme == "kfold":
+        content = split.split_folds(rows, args.folds, args.seed, args.table)
+        sides = {f"fold {k}": names for k, names in enumerate(content["folds"])}
+    else:
+        if args.group_a:
+            ids = ([row["AnnotationID"] for row in read_table(path).rows] for path in (args.group_a, args.group_b))
+            groups = split.given_groups(rows, *ids, args.table)
+        else:
+            groups = split.draw_groups(rows, args.seed)
+        print(_described("group A", groups.a))
+        print(_described("group B", groups.b))
+        content = sides = split.split_groups(groups, args.validation, args.seed, args.table)
+    write_json_atomically(args.output, content, TableError)
+    by_name = {row["AnnotationID"]: row for row in rows}
+    for name, side in sides.items():
+        print(_described(name, [by_name[annotation_id] for annotation_id in side]))
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option, value, least in (
+        ("--seed", args.seed, 0),
+        ("--validation", args.validation, 2),
+        ("--folds", args.folds, 2),
+    ):
+        if not least <= value < 2**32:
+            raise ConfigError(f"{option} {value}", "nodulemc split", f"give {least} or more")
+    if (args.group_a is None) != (args.group_b is None):
+        raise ConfigError("one of --group-a and --group-b", "nodulemc split", "give both groups or none")
+    if args.group_a and args.scheme == "kfold":
+        raise ConfigError("--group-a with --scheme kfold", "nodulemc split", "folds are made of the whole table")
+
+
+def _described(name: str, rows: list[dict]) -> str:
+    malignant = sum(row["label"] for row in rows)
+    patients = len({row["PatientID"] for row in rows})
+    return f"{name}: {len(rows)} samples ({malignant} malignant) of {patients} patients"

@@ -1,0 +1,1 @@
+"""From tables of nodules and CTs to an ensemble of trained networks."""

@@ -1,0 +1,243 @@
+"""The training recipe: what a YAML file may say, its defaults (the published ones) and its limits."""
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nodulemc.errors import ConfigError
+from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.training.blocks import MAX_SHIFT_MM
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DECAYS = ("none", "cosine")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Which values a key takes: ``text`` for messages, ``accepts`` to check, ``convert`` from YAML's value."""
+
+    text: str
+    accepts: Callable[[Any], bool]
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+def _real(low: float, high: float, *, above: bool = False, below: bool = False) -> _Rule:
+    """A finite number from ``low`` to ``high``; ``above`` and ``below`` exclude the ends."""
+
+    def accepts(value: Any) -> bool:
+        if type(value) not in (int, float) or not math.isfinite(value):
+            return False
+        return (value > low if above else value >= low) and (value < high if below else value <= high)
+
+    bounds = f"{'above' if above else 'from'} {low:g} {'to below' if below else 'to'} {high:g}"
+    return _Rule(f"a number {bounds} (YAML writes 1e-4 as 1.0e-4)", accepts, float)
+
+
+def _whole(low: int, high: int) -> _Rule:
+    return _Rule(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
+
+
+def _optional(rule: _Rule) -> _Rule:
+    return _Rule(
+        f"null or {rule.text}",
+        lambda value: value is None or rule.accepts(value),
+        lambda value: None if value is None else rule.convert(value),
+    )
+
+
+def _list(item: _Rule, length: int | None = None) -> _Rule:
+    return _Rule(
+        f"a list of {'' if length is None else f'{length} '}values, each {item.text}",
+        lambda value: isinstance(value, list) and length in (None, len(value)) and all(map(item.accepts, value)),
+        lambda value: tuple(map(item.convert, value)),
+    )
+
+
+def _one_of(names: tuple[str, ...]) -> _Rule:
+    return _Rule(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+_TEXT = _Rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
+_WIDTH = _whole(1, 4096)
+
+
+def _setting(default: Any, rule: _Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Attributes:
+        backbone: "inception_i3d" or "i3d_r50".
+        head_widths: hidden widths of the classification MLP.
+        decoder_widths: output widths of the decoder's five stages, coarse to fine.
+        kinetics: file with the backbone's Kinetics-400 weights; None trains from scratch. With it the backbone's
+            BatchNorm stays frozen, without it BatchNorm learns.
+    """
+
+    backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
+    head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
+    decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
+    kinetics: str | None = _setting(None, _optional(_TEXT))
+
+    @property
+    def architecture(self) -> Architecture:
+        """As ``ensemble.json`` states it, the decoder included."""
+        return Architecture(self.backbone, self.head_widths, self.decoder_widths)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its learning rate.
+
+    Attributes:
+        learning_rate: the highest.
+        weight_decay: L2, on all parameters.
+        betas: Adam's moment decays.
+        warmup_steps: over how many steps the learning rate rises linearly to its highest.
+        decay: "none", or "cosine" to fall to zero at the last step.
+    """
+
+    learning_rate: float = _setting(1e-4, _real(0, 1, above=True))
+    weight_decay: float = _setting(5e-4, _real(0, 1))
+    betas: tuple[float, ...] = _setting((0.9, 0.999), _list(_real(0, 1, below=True), 2))
+    warmup_steps: int = _setting(0, _whole(0, 1_000_000))
+    decay: str = _setting("none", _one_of(DECAYS))
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Learning rate of step ``step`` (from 0) of ``steps``."""
+        rate = self.learning_rate
+        if self.decay == "cosine":
+            rate *= (1 + math.cos(math.pi * step / steps)) / 2
+        return rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random transforms of training samples.
+
+    Attributes:
+        rotation_degrees: largest angle about each axis.
+        shift_mm: largest distance of a shift; the block store has room for 2.5.
+        flip_probability: per sample, of flips and transposition of array axes 1 and 2.
+    """
+
+    rotation_degrees: float = _setting(20.0, _real(0, 180))
+    shift_mm: float = _setting(2.5, _real(0, MAX_SHIFT_MM))
+    flip_probability: float = _setting(0.3, _real(0, 1))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, in which portions, how exactly.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: samples per step over all processes.
+        samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
+        segmentation_weight: λ on the Dice loss.
+        ema_decay: of the moving average, per step.
+        precision: "auto" is bf16 where the device has matrix units for it, fp16 on older CUDA GPUs, else fp32.
+        workers: processes that read samples ahead; 0 reads in the training process.
+    """
+
+    epochs: int = _setting(15, _whole(1, 10_000))
+    batch_size: int = _setting(32, _whole(1, 4096))
+    samples_per_epoch: int | None = _setting(None, _optional(_whole(1, 10_000_000)))
+    segmentation_weight: float = _setting(0.5, _real(0, 100))
+    ema_decay: float = _setting(0.998, _real(0, 1, below=True))
+    precision: str = _setting("auto", _one_of(PRECISIONS))
+    workers: int = _setting(4, _whole(0, 256))
+
+
+@dataclass(frozen=True)
+class CardConfig:
+    """What the ensemble says of itself.
+
+    Attributes:
+        trained_on: the data, in a few words.
+        licence: of the weights.
+    """
+
+    trained_on: str = _setting("unnamed data", _TEXT)
+    licence: str = _setting("all rights reserved", _TEXT)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The whole recipe; sections and keys as in the YAML file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    card: CardConfig = field(default_factory=CardConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Sections -> keys -> plain values, lists for tuples."""
+        return {
+            section: {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+            for section, content in asdict(self).items()
+        }
+
+
+def read_config(path: str | Path) -> TrainingConfig:
+    """Read a recipe; keys that are left out have the published values.
+
+    Raises:
+        ConfigError: the file is unreadable or no YAML, or a key is unknown, repeated, of the wrong type or outside
+            its limits; the message has the key and the value.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the recipe ({error.strerror})", path, "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"malformed YAML ({error})", path, "repair the file") from error
+    return parse_config({} if content is None else content, path)
+
+
+def parse_config(content: Any, where: object) -> TrainingConfig:
+    """Check a recipe given as sections -> keys -> plain values; errors as ``read_config``."""
+    sections = {}
+    for section, default in _entries(TrainingConfig, content, "the recipe", where):
+        keys = type(default)
+        values = {}
+        for key, _ in _entries(keys, content[section], section, where):
+            rule = keys.__dataclass_fields__[key].metadata["rule"]
+            value = content[section][key]
+            if not rule.accepts(value):
+                raise ConfigError(f"{section}.{key} is {value!r}", where, f"give {rule.text}")
+            values[key] = rule.convert(value)
+        sections[section] = keys(**values)
+    return TrainingConfig(**sections)
+
+
+def _entries(kind: type, content: Any, name: str, where: object) -> list[tuple[str, Any]]:
+    """The (key, default) pairs of dataclass ``kind`` that ``content`` names; refuses everything else."""
+    defaults = {f.name: f.default_factory() if is_dataclass(f.type) else f.default for f in fields(kind)}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} is {content!r}", where, f"give a mapping with keys from {', '.join(defaults)}")
+    for key in content:
+        if key not in defaults:
+            known = ", ".join(defaults)
+            raise ConfigError(f"unknown key {key!r} in {name}, value {content[key]!r}", where, f"known are {known}")
+    return [(key, defaults[key]) for key in content]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in seen:
+            if seen.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"repeated key {key!r}", node.start_mark)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,146 @@
+"""Cutting nodules out of their scans, or taking over the challenge's blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.errors import ImageError
+from nodulemc.training.blocks import BLOCK_MM, NoduleBlock
+from nodulemc.training.grids import Grid, read_grid
+from nodulemc.training.luna25_blocks import block_grid, image_path, map_array
+from nodulemc.training.nodule_masks import MaskFile
+from nodulemc.training.tables import Row, point_of
+from nodulemc.volume import Volume, read_volume
+
+_INT16 = np.iinfo(np.int16)
+_UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A nodule's row and its mask."""
+
+    row: Row
+    mask: MaskFile
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A nodule that cannot be trained on, and why."""
+
+    annotation_id: str
+    reason: str
+
+
+class Source(Protocol):
+    """Where the voxels of nodules come from.
+
+    Attributes:
+        whole_scans: whether its images are scans, not parts of them.
+    """
+
+    whole_scans: bool
+
+    def image(self, row: Row) -> Path:
+        """The file with the nodule's voxels."""
+
+    def grid(self, row: Row) -> Grid:
+        """The grid of that file, from its header.
+
+        Raises:
+            ImageError: the file is missing or damaged.
+        """
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """The blocks of nodules that are in one file.
+
+        Raises:
+            ImageError: the file or a mask is damaged.
+        """
+
+
+@dataclass(frozen=True)
+class Scans:
+    """A folder of CTs named ``<SeriesInstanceUID>.mha``; each is read once for all its nodules."""
+
+    folder: Path
+    whole_scans = True
+
+    def image(self, row: Row) -> Path:
+        """See ``Source``."""
+        return self.folder / f"{row['SeriesInstanceUID']}.mha"
+
+    def grid(self, row: Row) -> Grid:
+        """See ``Source``."""
+        return read_grid(self.image(row))
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        volume = read_volume(self.image(samples[0].row))
+        numbers: dict[Path, np.ndarray] = {}
+        results = []
+        for sample in samples:
+            if sample.mask.path not in numbers:  # a scan's mask serves all its nodules
+                numbers = {sample.mask.path: sample.mask.read()}
+            results.append(_cut_out(volume, sample, numbers[sample.mask.path]))
+        return results
+
+
+@dataclass(frozen=True)
+class ChallengeBlocks:
+    """A folder of the challenge's own nodule blocks, taken over whole.
+
+    Where their scans end is not known; the challenge's padding of -1024 HU does for what lies beyond.
+    """
+
+    folder: Path
+    whole_scans = False
+
+    def image(self, row: Row) -> Path:
+        """See ``Source``."""
+        return image_path(self.folder, row["AnnotationID"])
+
+    def grid(self, row: Row) -> Grid:
+        """See ``Source``."""
+        return block_grid(self.folder, row["AnnotationID"])
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        results = []
+        for sample in samples:
+            grid, path = self.grid(sample.row), self.image(sample.row)
+            mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
+            results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
+        return results
+
+
+def _cut_out(volume: Volume, sample: Sample, numbers: np.ndarray) -> NoduleBlock | Excluded:
+    """Cut the box of BLOCK_MM, its edges along the scan's axes, as far as the scan reaches."""
+    scan = Grid.of(volume.image)
+    point = np.array(point_of(sample.row))
+    along = (scan.matrix / scan.spacing).T * (BLOCK_MM / 2)
+    part = volume.crop(np.concatenate([point - along, point + along]))
+    grid = Grid.of(part)
+    lower = np.array(scan.offset_of(grid))
+    mask = sample.mask.cut(numbers, grid, lower, point)
+    faces = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
+    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, faces, sample)
+
+
+def _block(
+    voxels: np.ndarray, mask: np.ndarray, grid: Grid, faces: tuple[np.ndarray, np.ndarray], sample: Sample
+) -> NoduleBlock | Excluded:
+    if not mask.any():
+        return Excluded(sample.row["AnnotationID"], f"{sample.mask.path.name} has no voxel of it")
+    return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
+
+
+def _to_int16(hu: np.ndarray, source: Path) -> np.ndarray:
+    """HU of any type as int16: rounded, and held at the type's limits, far beyond what the network sees."""
+    if not np.isfinite(hu).all():
+        raise ImageError("voxels are NaN or infinite", source, "write the CT in Hounsfield units")
+    return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)

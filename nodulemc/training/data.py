@@ -1,0 +1,65 @@
+"""A block store and a split joined: which blocks to train on and which to validate on."""
+
+from pathlib import Path
+from typing import Any
+
+from nodulemc.errors import ConfigError, TableError
+from nodulemc.json_files import read_json
+from nodulemc.training.blocks import BlockStore
+from nodulemc.training.trainer import TrainingData
+
+
+def load_training_data(store: Path, split: Path, fold: int | None = None) -> TrainingData:
+    """Open a block store and find the split's samples in it.
+
+    Args:
+        store: folder made by `nodulemc prepare`.
+        split: file made by `nodulemc split`: ``{"train": [...], "validation": [...]}`` or ``{"folds": [...]}``, all
+            lists of AnnotationIDs.
+        fold: the fold to validate on, from 0, the others train; None for a split without folds.
+
+    Raises:
+        TableError: the split is malformed, names samples that the store does not have, has a patient on both sides,
+            has one without a mask, or one class is missing from the
+            training side.
+        ConfigError: a fold is missing, not in the split, or not wanted by it.
+    """
+    blocks = BlockStore(store)
+    numbers = {row["AnnotationID"]: k for k, row in enumerate(blocks.table)}
+    train, validation = ([*map(str, side)] for side in _sides(read_json(split, TableError), split, fold))
+    missing = [identifier for identifier in train + validation if identifier not in numbers]
+    if missing:
+        raise TableError(
+            f"{len(missing)} samples are not in the store, first {', '.join(missing[:5])}",
+            split,
+            f"split the table of the store {store} again",
+        )
+    sides = [[numbers[identifier] for identifier in side] for side in (train, validation)]
+    shared = set.intersection(*({blocks.table[k]["PatientID"] for k in side} for side in sides))
+    if shared:
+        raise TableError(f"patient {min(shared)} is on both sides", split, "split by patient")
+    without_mask = [blocks.table[k]["AnnotationID"] for side in sides for k in side if blocks[k].mask is None]
+    if without_mask:
+        raise TableError(
+            f"{len(without_mask)} samples have no mask, first {without_mask[0]}", split, "leave them out of the split"
+        )
+    labels = [row["label"] for row in blocks.table]
+    if len({labels[k] for k in sides[0]}) < 2 or not sides[1]:
+        raise TableError("the training side lacks a class, or the validation side is empty", split, "split again")
+    return TrainingData(blocks, labels, *sides)
+
+
+def _sides(content: Any, path: Path, fold: int | None) -> tuple[list, list]:
+    if not isinstance(content, dict):
+        content = {}
+    if isinstance(content.get("folds"), list):
+        folds = content["folds"]
+        if fold is None or not 0 <= fold < len(folds):
+            raise ConfigError(f"--fold is {fold}", path, f"the split has folds; give one from 0 to {len(folds) - 1}")
+        return [i for k, ids in enumerate(folds) if k != fold for i in ids], folds[fold]
+    if fold is not None:
+        raise ConfigError(f"--fold is {fold}", path, "the split has no folds; leave --fold out")
+    train, validation = content.get("train"), content.get("validation")
+    if not isinstance(train, list) or not isinstance(validation, list):
+        raise TableError("no lists of train and validation samples", path, "make it with `nodulemc split`")
+    return train, validation

@@ -1,0 +1,204 @@
+"""Samples and batches from a block store: read ahead, as stored, with each sample's transform beside its voxels.
+
+What is random about a sample depends only on the run's seed, the epoch and the sample's place in it, so a run gives
+the same batches whatever the number of worker processes, and after a restart.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from nodulemc.patch import CENTRE_INDEX
+from nodulemc.training.augmentation import IDENTITY, draw_augmentation
+from nodulemc.training.blocks import BlockStore, NoduleBlock
+from nodulemc.training.config import AugmentationConfig
+from nodulemc.training.resampling import resample, sampling_affine
+
+_CORNERS = np.array([(*corner, 1.0) for corner in product((-CENTRE_INDEX, CENTRE_INDEX), repeat=3)])
+# Keeps the random streams of epochs' draws and of samples' transforms apart.
+_DRAW, _TRANSFORM = 0, 1
+
+
+class Draw(NamedTuple):
+    """One place in an epoch: which block is read there, and what its transform is drawn from."""
+
+    index: int
+    epoch: int
+    place: int
+
+
+class Batch(NamedTuple):
+    """Blocks of several nodules, each cut to what its patch needs and padded to the largest.
+
+    Attributes:
+        voxels: int16 (N, D, H, W), HU.
+        masks: uint8, the same shape.
+        affines: float64 (N, 3, 4), see ``sampling_affine``.
+        sizes: int64 (N, 3), unpadded, z, y, x.
+        faces: float64 (N, 2, 3), see ``resample``.
+        labels: float32 (N,), 1 malignant.
+        indices: int64 (N,), the blocks' numbers in the store.
+    """
+
+    voxels: Tensor
+    masks: Tensor
+    affines: Tensor
+    sizes: Tensor
+    faces: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, asynchronously where the memory is pinned."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def resample(self) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, 64, 64, 64) and masks (N, 64, 64, 64); see ``nodulemc.training.resampling.resample``."""
+        return resample(self.voxels, self.masks, self.affines, self.sizes, self.faces)
+
+
+class NoduleDataset(Dataset):
+    """Blocks of a store, each cut to the box that its patch needs."""
+
+    def __init__(
+        self, store: BlockStore, labels: Sequence[int], augmentation: AugmentationConfig | None, seed: int
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            store: the blocks.
+            labels: every block's label, in the store's order.
+            augmentation: how to transform samples, None to leave them as inference sees them.
+            seed: the run's.
+        """
+        self._store = store
+        self._labels = labels
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """One sample as a batch of one."""
+        block = self._store[draw.index]
+        transform = IDENTITY
+        if self._augmentation is not None:
+            random = np.random.default_rng([self._seed, _TRANSFORM, draw.epoch, draw.place])
+            transform = draw_augmentation(self._augmentation, random)
+        return _cut(block, sampling_affine(block, transform), self._labels[draw.index], draw.index)
+
+
+def _cut(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batch:
+    """The part of a block between whose voxels the patch is sampled."""
+    corners = _CORNERS @ affine.T
+    size = np.array(block.voxels.shape)
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, size)
+    box = tuple(map(slice, low, high))
+    affine = affine - np.column_stack([np.zeros((3, 3)), low])
+    faces = np.array([side[::-1] for side in block.scan_box]) - low
+    return Batch(
+        torch.from_numpy(np.array(block.voxels[box])).unsqueeze(0),
+        torch.from_numpy(np.array(block.mask[box])).unsqueeze(0),
+        torch.from_numpy(affine).unsqueeze(0),
+        torch.from_numpy(high - low).unsqueeze(0),
+        torch.from_numpy(faces).unsqueeze(0),
+        torch.tensor([label], dtype=torch.float32),
+        torch.tensor([index]),
+    )
+
+
+def collate(samples: Sequence[Batch]) -> Batch:
+    """Join samples, padding their voxels and masks at the far ends to the largest."""
+    sizes = torch.cat([sample.sizes for sample in samples])
+    shape = (len(samples), *sizes.amax(dim=0).tolist())
+    voxels, masks = torch.zeros(shape, dtype=torch.int16), torch.zeros(shape, dtype=torch.uint8)
+    for k, (sample, (d, h, w)) in enumerate(zip(samples, sizes.tolist(), strict=True)):
+        voxels[k, :d, :h, :w] = sample.voxels[0]
+        masks[k, :d, :h, :w] = sample.masks[0]
+    rest = (torch.cat(parts) for parts in list(zip(*samples, strict=True))[2:])
+    return Batch(voxels, masks, *rest)
+
+
+class BalancedBatches(Sampler):
+    """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
+
+    Source: slides (balanced sampling); the public code draws as many samples per epoch as the training set has.
+    Here the last batch is full, too.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        labels: Sequence[int],
+        *,
+        batch_size: int,
+        samples: int,
+        seed: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Describe the epochs.
+
+        Args:
+            indices: the training blocks' numbers in the store.
+            labels: their labels, in the same order.
+            batch_size: over all processes, a multiple of ``processes``.
+            samples: draws per epoch, rounded up to whole batches.
+            seed: the run's.
+            process: this process's number.
+            processes: how many there are.
+        """
+        self.epoch = 0
+        self._indices = np.asarray(indices)
+        labels = np.asarray(labels)
+        weights = np.where(labels == 1, 1 / max((labels == 1).sum(), 1), 1 / max((labels == 0).sum(), 1))
+        self._probabilities = weights / weights.sum()
+        self._batch_size = batch_size
+        self._batches = -(-samples // batch_size)
+        self._seed = seed
+        share = batch_size // processes
+        self._share = slice(process * share, (process + 1) * share)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        random = np.random.default_rng([self._seed, _DRAW, self.epoch])
+        for batch in range(self._batches):
+            chosen = random.choice(self._indices, self._batch_size, p=self._probabilities)
+            places = range(batch * self._batch_size, (batch + 1) * self._batch_size)
+            draws = [Draw(index, self.epoch, place) for index, place in zip(chosen.tolist(), places, strict=True)]
+            yield draws[self._share]
+
+
+class OrderedBatches(Sampler):
+    """Every block once, in order; each process gets every n-th."""
+
+    def __init__(self, indices: Sequence[int], *, batch_size: int, process: int = 0, processes: int = 1) -> None:
+        own = [Draw(index, 0, place) for place, index in enumerate(indices)][process::processes]
+        self._batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._batches)
+
+
+def make_loader(dataset: NoduleDataset, batches: Sampler, *, workers: int, pin_memory: bool) -> DataLoader:
+    """A loader whose workers keep reading ahead of the network, and stay alive between epochs."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        # A fork of a process that has run OpenMP or CUDA can hang.
+        multiprocessing_context="spawn" if workers else None,
+    )

@@ -1,0 +1,125 @@
+"""From trained seeds to an ensemble folder with its model card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.errors import EnsembleError
+from nodulemc.json_files import write_atomically
+from nodulemc.manifest import Manifest
+from nodulemc.training.config import TrainingConfig
+from nodulemc.training.trainer import TrainedSeed, TrainingData
+
+_DECODER_PREFIX = "aux_model."
+_COLUMNS = {
+    "validation_auc": "AUC",
+    "validation_cross_entropy": "cross-entropy",
+    "validation_dice": "Dice",
+    "train_loss": "training loss",
+}
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """How many samples there are on each side, for the model card."""
+
+    train: int
+    train_malignant: int
+    validation: int
+    validation_malignant: int
+
+    @classmethod
+    def of(cls, data: TrainingData) -> "DataSummary":
+        """Count."""
+        train, validation = ([int(data.labels[k]) for k in side] for side in (data.train, data.validation))
+        return cls(len(train), sum(train), len(validation), sum(validation))
+
+
+def export_ensemble(
+    folder: Path, seeds: Sequence[TrainedSeed], config: TrainingConfig, summary: DataSummary, *, decoder: bool
+) -> Manifest:
+    """Write the seeds' averaged weights in half precision, and ``MODEL_CARD.md``.
+
+    Args:
+        folder: made where it does not exist; an ensemble already there is replaced.
+        seeds: finished runs.
+        config: their recipe.
+        summary: their data.
+        decoder: keep the decoders, for masks.
+
+    Raises:
+        EnsembleError: the weights are not finite in half precision, or the folder cannot be written.
+    """
+    architecture = config.model.architecture
+    if not decoder:
+        architecture = replace(architecture, decoder_widths=None)
+    members = [
+        SeedWeights(
+            f"seed_{trained.seed}",
+            architecture,
+            {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(_DECODER_PREFIX)},
+            seed=trained.seed,
+        )
+        for trained in seeds
+    ]
+    card = config.card
+    manifest = write_ensemble(folder, members, trained_on=card.trained_on, licence=card.licence, dtype=torch.float16)
+    text = _model_card(seeds, config, summary, manifest)
+    write_atomically(folder / "MODEL_CARD.md", text.encode(), EnsembleError)
+    return manifest
+
+
+def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: DataSummary, manifest: Manifest) -> str:
+    header = "| seed | epochs | " + " | ".join(_COLUMNS.values()) + " |"
+    rows = [
+        f"| {trained.seed} | {len(trained.history)} | "
+        + " | ".join(f"{trained.history[-1][column]:.4f}" for column in _COLUMNS)
+        + " |"
+        for trained in seeds
+    ]
+    start = "Kinetics-400 weights, BatchNorm of the backbone frozen" if config.model.kinetics else "random weights"
+    decoder = "with its segmentation decoder" if manifest.members[0].architecture.decoder_widths else "without decoder"
+    return "\n".join(
+        [
+            "# Model card",
+            "",
+            "Malignancy probability of a lung nodule in a low-dose chest CT: multi-task I3D networks, one per seed, "
+            "voting softly. For research; not a medical device.",
+            "",
+            "## Weights",
+            "",
+            f"- Trained on: {manifest.trained_on}",
+            f"- Licence: {manifest.licence}",
+            f"- Started from: {start}",
+            f"- Code: git revision {manifest.git_revision or 'unknown'}",
+            f"- Stored: moving averages after the last epoch, in half precision, {decoder}",
+            f"- Largest difference of bf16 from fp32 on probe patches: {manifest.max_deviation['bf16']:.5f}",
+            "",
+            "## Data",
+            "",
+            "| | nodules | malignant |",
+            "|---|---|---|",
+            f"| training | {data.train} | {data.train_malignant} |",
+            f"| validation | {data.validation} | {data.validation_malignant} |",
+            "",
+            "## Metrics",
+            "",
+            "Of the moving average on the validation nodules after the last epoch; no epoch was chosen by them. "
+            "Cross-entropy is in nats, Dice the mean over nodules.",
+            "",
+            header,
+            "|" + "---|" * (len(_COLUMNS) + 2),
+            *rows,
+            "",
+            "## Recipe",
+            "",
+            "```yaml",
+            yaml.safe_dump(config.to_dict(), sort_keys=False, default_flow_style=None).rstrip(),
+            "```",
+            "",
+        ]
+    )

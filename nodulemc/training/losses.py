@@ -1,0 +1,79 @@
+"""The multi-task loss: binary cross-entropy on malignancy plus weighted Dice on the segmentation.
+
+Source: slides "Nodule Classification using a Multi-Task Training"; the Dice form is that of MClab's public code.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SMOOTHING = 1.0
+
+
+class Losses(NamedTuple):
+    """The parts of the loss and their weighted sum, each a scalar."""
+
+    total: Tensor
+    classification: Tensor
+    segmentation: Tensor
+
+
+def multitask_loss(
+    logits: Tensor,
+    mask_logits: Tensor,
+    labels: Tensor,
+    masks: Tensor,
+    segmentation_weight: float,
+    global_sum: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Losses:
+    """Cross-entropy + ``segmentation_weight`` × Dice loss.
+
+    Args:
+        logits: malignancy logits (N,).
+        mask_logits: (N, 64, 64, 64).
+        labels: 0 or 1, float (N,).
+        masks: 0 or 1, float (N, 64, 64, 64).
+        segmentation_weight: λ.
+        global_sum: sums over all processes, see ``dice_loss``.
+    """
+    classification = F.binary_cross_entropy_with_logits(logits.float(), labels)
+    segmentation = dice_loss(mask_logits, masks, global_sum)
+    return Losses(classification + segmentation_weight * segmentation, classification, segmentation)
+
+
+def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own) -> Tensor:
+    """1 − soft Dice over the whole batch, smoothing 1: 1 − (2 Σpt + 1) / (Σp + Σt + 1).
+
+    One Dice for all voxels of the batch lets large nodules count for more than small ones, and is what was
+    published. The sums are in fp32: millions of voxels overflow fp16.
+
+    Args:
+        mask_logits: any shape.
+        masks: the same shape, 0 or 1.
+        global_sum: turns this process's sums (a vector) into those over all processes, so that the batch is the
+            whole one when several processes share it (see ``differentiable_global_sum``).
+    """
+    probabilities = torch.sigmoid(mask_logits.float())
+    masks = masks.float()
+    overlap, size = global_sum(torch.stack([(probabilities * masks).sum(), probabilities.sum() + masks.sum()]))
+    return 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
+
+
+def differentiable_global_sum(reduce_sum: Callable[[Tensor], Tensor], processes: int) -> Callable[[Tensor], Tensor]:
+    """Sum over all processes whose gradient is right under data-parallel training.
+
+    Data-parallel training averages the processes' gradients. A loss of global sums needs their total instead,
+    hence the factor ``processes`` on this process's share of the gradient; the value is the plain sum.
+
+    Args:
+        reduce_sum: all-reduce of a detached tensor.
+        processes: how many processes there are.
+    """
+
+    def global_sum(own: Tensor) -> Tensor:
+        return reduce_sum(own.detach().clone()) + processes * (own - own.detach())
+
+    return global_sum

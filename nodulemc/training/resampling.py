@@ -1,0 +1,72 @@
+"""From stored blocks to training patches: one interpolation, on the training device, a whole batch at once.
+
+``sampling_affine`` joins spacing, direction, rotation, shift, flips and transposition to one affine map from the
+patch's voxels to the block's; ``resample`` follows it. The grid is that of ``nodulemc.patch``: without augmentation
+the result is that of ``extract_patch``.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nodulemc.patch import AIR_HU, CENTRE_INDEX, HU_WINDOW, SIZE, VOXEL_MM
+from nodulemc.training.augmentation import Augmentation
+from nodulemc.training.blocks import NoduleBlock
+
+_REVERSE = np.eye(3)[::-1]  # x, y, z <-> z, y, x
+
+
+def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> np.ndarray:
+    """Where in the block each patch voxel is sampled.
+
+    Returns:
+        float64 (3, 4): maps a patch voxel's (z, y, x, 1), relative to the patch's centre, to the block's
+        continuous index z, y, x.
+    """
+    to_index = _REVERSE @ np.linalg.inv(block.matrix) @ _REVERSE
+    centre = _REVERSE @ (block.point - block.origin) + augmentation.shift_mm
+    return np.column_stack([to_index @ augmentation.matrix() * VOXEL_MM, to_index @ centre])
+
+
+def resample(voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample image and mask of each block on its patch grid.
+
+    Both are interpolated trilinearly, the image as floating-point HU. Outside the scan there is air; between a
+    border voxel's centre and its outer face the voxel's value holds. The mask is cut at one half: with thick
+    slices nearest-neighbour sampling would give whole-slice steps, and a soft mask keeps even a perfect
+    prediction's Dice below 1.
+
+    Args:
+        voxels: HU, integer (N, D, H, W), each block padded at the far ends to the largest.
+        masks: 0 or 1, integer, the same shape.
+        affines: float64 (N, 3, 4), from ``sampling_affine``.
+        sizes: (N, 3), each block's own size z, y, x.
+        faces: float64 (N, 2, 3), the scan's outer faces, low and high, as block indices z, y, x.
+
+    Returns:
+        images float32 (N, 1, 64, 64, 64), values 0…1, and masks float32 (N, 64, 64, 64), 0 or 1.
+    """
+    index = _sampled_indices(affines)
+    low, high = faces[:, 0, :, None, None, None], faces[:, 1, :, None, None, None]
+    inside = ((index >= low) & (index <= high)).all(dim=1)
+    # Within the block, then to the -1…1 over the padded size that grid_sample wants, x first. Rounding to fp32 comes
+    # last: voxel indices in fp32 would be off by up to 1e-5.
+    index.clamp_min_(0)
+    index = index.minimum((sizes - 1)[:, :, None, None, None].to(index.dtype))
+    span = torch.tensor(voxels.shape[1:], device=index.device)[:, None, None, None] - 1
+    grid = index.mul_(2 / span.clamp_min(1)).sub_(1).float().flip(1).permute(0, 2, 3, 4, 1)
+    content = torch.stack([voxels.float(), masks.float()], dim=1)
+    sampled = F.grid_sample(content, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    hu = torch.where(inside, sampled[:, 0], AIR_HU)
+    low_hu, high_hu = HU_WINDOW
+    images = ((hu - low_hu) / (high_hu - low_hu)).clamp_(0, 1)
+    return images.unsqueeze(1), (inside & (sampled[:, 1] > 0.5)).float()
+
+
+def _sampled_indices(affines: Tensor) -> Tensor:
+    """Block index z, y, x of every patch voxel: float64 (N, 3, 64, 64, 64)."""
+    steps = torch.arange(SIZE, dtype=affines.dtype, device=affines.device) - CENTRE_INDEX
+    z, y, x = (affines[:, :, axis, None] * steps for axis in range(3))  # (N, 3, 64) each
+    start = affines[:, :, 3, None, None, None]
+    return start + z[:, :, :, None, None] + y[:, :, None, :, None] + x[:, :, None, None, :]

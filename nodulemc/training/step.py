@@ -1,0 +1,83 @@
+"""One optimisation step: forward, loss, backward, Adam and the moving average, on one process or several."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from nodulemc.training.config import TrainingConfig
+from nodulemc.training.ema import ExponentialMovingAverage
+from nodulemc.training.losses import differentiable_global_sum, multitask_loss
+from nodulemc.training.upscaled_stem import PatchNetwork
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put every BatchNorm into eval mode and stop training its parameters.
+
+    Source: MClab's public code, for backbones that start from Kinetics-400 weights.
+    """
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.eval().requires_grad_(False)
+
+
+class TrainingStep:
+    """A network with its optimizer and its average.
+
+    Attributes:
+        optimizer: Adam, as Accelerate wraps it.
+        ema: the average.
+    """
+
+    def __init__(self, network: PatchNetwork, config: TrainingConfig, accelerator: Accelerator) -> None:
+        on_cuda = accelerator.device.type == "cuda"
+        network = network.to(accelerator.device, memory_format=torch.channels_last_3d)
+        self.ema = ExponentialMovingAverage(network, config.run.ema_decay)
+        self._frozen = config.model.kinetics is not None
+        if not self._frozen and accelerator.num_processes > 1 and on_cuda:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        optimizer = torch.optim.Adam(
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            lr=config.optimizer.learning_rate,
+            betas=config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+            fused=on_cuda,
+        )
+        self._model, self.optimizer = accelerator.prepare(network, optimizer)
+        self._accelerator = accelerator
+        self._segmentation_weight = config.run.segmentation_weight
+        self._global_sum = differentiable_global_sum(
+            lambda tensor: accelerator.reduce(tensor, reduction="sum"), accelerator.num_processes
+        )
+
+    @property
+    def network(self) -> PatchNetwork:
+        """The trained network, without Accelerate's wrapping."""
+        return self._accelerator.unwrap_model(self._model)
+
+    def prepare_to_train(self) -> None:
+        """Set training mode, but for a backbone whose BatchNorm is frozen."""
+        self._model.train()
+        if self._frozen:
+            freeze_batch_norm(self.network.network.backbone)
+
+    def __call__(self, images: Tensor, masks: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
+        """Learn from one batch, this process's share of it.
+
+        Args:
+            images: (N, 1, 64, 64, 64), values 0…1.
+            masks: (N, 64, 64, 64), 0 or 1.
+            labels: (N,), 0 or 1.
+            learning_rate: Adam's.
+
+        Returns:
+            The loss, its cross-entropy and its Dice part over all processes, (3,), on the device.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad()
+        logits, mask_logits = self._model(images)
+        losses = multitask_loss(logits, mask_logits, labels, masks, self._segmentation_weight, self._global_sum)
+        self._accelerator.backward(losses.total)
+        self.optimizer.step()
+        self.ema.update(self.network)
+        return self._accelerator.reduce(torch.stack(losses).detach(), reduction="mean")

@@ -1,0 +1,292 @@
+"""Training one seed: epochs, the moving average, validation, checkpoints."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from nodulemc.errors import ConfigError, TrainingError
+from nodulemc.models.kinetics import load_kinetics
+from nodulemc.models.multitask import create_model
+from nodulemc.progress import progress
+from nodulemc.training.blocks import BlockStore
+from nodulemc.training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
+from nodulemc.training.config import ModelConfig, TrainingConfig
+from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.metrics_log import MetricsLog
+from nodulemc.training.step import TrainingStep, freeze_batch_norm
+from nodulemc.training.upscaled_stem import PatchNetwork, absorb_upscaling
+from nodulemc.training.validation import validate
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on.
+
+    Attributes:
+        store: the nodules' blocks.
+        labels: of every block, in the store's order.
+        train: numbers of the blocks to train on.
+        validation: numbers of the blocks to validate on.
+    """
+
+    store: BlockStore
+    labels: Sequence[int]
+    train: Sequence[int]
+    validation: Sequence[int]
+
+    def fingerprint(self) -> str:
+        """Changes with the blocks' labels and their division."""
+        text = repr(([int(k) for k in self.labels], [int(k) for k in self.train], [int(k) for k in self.validation]))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainedSeed:
+    """A finished run.
+
+    Attributes:
+        seed: the run's.
+        state_dict: the averaged multi-task network's tensors, decoder included, on the CPU.
+        history: one row of metrics per epoch.
+    """
+
+    seed: int
+    state_dict: dict[str, Tensor]
+    history: list[dict[str, float]]
+
+
+def create_network(config: ModelConfig) -> PatchNetwork:
+    """The network to train, from Kinetics-400 weights where the recipe names them.
+
+    Raises:
+        EnsembleError: the weight file cannot be used.
+    """
+    network = create_model(config.architecture, with_decoder=True)
+    if config.kinetics is not None:
+        load_kinetics(network, config.backbone, config.kinetics)
+        freeze_batch_norm(network.backbone)
+    absorb_upscaling(network)
+    return PatchNetwork(network)
+
+
+def train_seed(
+    config: TrainingConfig,
+    data: TrainingData,
+    folder: Path,
+    seed: int,
+    accelerator: Accelerator,
+    *,
+    resume: bool,
+    create: Callable[[ModelConfig], PatchNetwork] = create_network,
+) -> TrainedSeed:
+    """Train one seed, or finish its training, with a checkpoint after each epoch.
+
+    Args:
+        config: the recipe.
+        data: blocks and their division.
+        folder: for the checkpoint and the metrics; made where it does not exist.
+        seed: of everything random.
+        accelerator: device, processes and precision.
+        resume: go on from the folder's checkpoint where there is one.
+        create: builds the network that maps patches to both tasks' logits.
+
+    Raises:
+        ConfigError: the folder holds a run already and ``resume`` is false, its checkpoint is unreadable or of
+            another recipe, seed or data, or the batch cannot be shared evenly by the processes.
+        TrainingError: the loss became NaN or infinite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, data, folder, seed, accelerator, create)
+    path = folder / CHECKPOINT_NAME
+    if path.exists():
+        if not resume:
+            raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
+        run.restore(load_checkpoint(path))
+    run.train()
+    return TrainedSeed(seed, run.averaged_weights(), run.history)
+
+
+class _Run:
+    """One seed's training in progress."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: TrainingData,
+        folder: Path,
+        seed: int,
+        accelerator: Accelerator,
+        create: Callable[[ModelConfig], PatchNetwork],
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._folder = folder
+        self._seed = seed
+        self._accelerator = accelerator
+        self.history: list[dict[str, float]] = []
+        set_seed(seed)
+        self._step = TrainingStep(create(config.model), config, accelerator)
+        self._make_loaders()
+        self._steps = len(self._draws) * config.run.epochs
+
+    def _make_loaders(self) -> None:
+        run, data, accelerator = self._config.run, self._data, self._accelerator
+        processes, process = accelerator.num_processes, accelerator.process_index
+        if run.batch_size % processes:
+            raise ConfigError(
+                f"run.batch_size is {run.batch_size}", f"{processes} processes", "give a multiple of their number"
+            )
+        self._draws = BalancedBatches(
+            data.train,
+            [data.labels[k] for k in data.train],
+            batch_size=run.batch_size,
+            samples=run.samples_per_epoch or len(data.train),
+            seed=self._seed,
+            process=process,
+            processes=processes,
+        )
+        ordered = OrderedBatches(
+            data.validation, batch_size=run.batch_size // processes, process=process, processes=processes
+        )
+        common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}
+        augmented = NoduleDataset(data.store, data.labels, self._config.augmentation, self._seed)
+        plain = NoduleDataset(data.store, data.labels, None, self._seed)
+        self._train_loader = make_loader(augmented, self._draws, **common)
+        self._validation_loader = make_loader(plain, ordered, **common)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self._check_same_run(checkpoint)
+        accelerator = self._accelerator
+        self._step.network.load_state_dict(checkpoint.network)
+        self._step.ema.network.load_state_dict(checkpoint.ema)
+        self._step.ema.updates = checkpoint.ema_updates
+        self._step.optimizer.load_state_dict(checkpoint.optimizer)
+        if accelerator.scaler is not None and checkpoint.scaler is not None:
+            accelerator.scaler.load_state_dict(checkpoint.scaler)
+        self.history = checkpoint.history
+        restore_random_state(checkpoint.random)
+
+    def _check_same_run(self, checkpoint: Checkpoint) -> None:
+        path = self._folder / CHECKPOINT_NAME
+        remedy = "restore what it was started with, or give another --output"
+        recipe = self._recipe()
+        for section, content in checkpoint.recipe.items():
+            for key, value in content.items():
+                if value != recipe[section].get(key):
+                    what = f"the run was started with {section}.{key} {value!r}, now it is {recipe[section].get(key)!r}"
+                    raise ConfigError(what, path, remedy)
+        if checkpoint.seed != self._seed:
+            raise ConfigError(f"the run's seed is {checkpoint.seed}, not {self._seed}", path, remedy)
+        if checkpoint.data != self._data.fingerprint():
+            raise ConfigError("the run was started with other samples or another split", path, remedy)
+
+    def _recipe(self) -> dict[str, dict[str, object]]:
+        """The config but for what does not change the weights."""
+        recipe = self._config.to_dict()
+        del recipe["run"]["workers"], recipe["card"]
+        return recipe
+
+    def train(self) -> None:
+        epochs_done = len(self.history)
+        if epochs_done == self._config.run.epochs:
+            return
+        log = None
+        if self._accelerator.is_main_process:
+            log = MetricsLog(self._folder, epochs_done * len(self._draws))
+        for epoch in range(epochs_done, self._config.run.epochs):
+            row = self._train_epoch(epoch, log)
+            row |= validate(self._step.ema.network, self._validation_loader, self._accelerator)
+            self.history.append({"epoch": epoch + 1, **row})
+            self._accelerator.wait_for_everyone()
+            if log is not None:
+                log.epoch((epoch + 1) * len(self._draws), self.history)
+                save_checkpoint(self._folder / CHECKPOINT_NAME, self._checkpoint())
+        if log is not None:
+            log.close()
+
+    def _train_epoch(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
+        self._step.prepare_to_train()
+        self._draws.epoch = epoch
+        label = f"seed {self._seed}, epoch {epoch + 1}/{self._config.run.epochs}"
+        batches = self._train_loader
+        if log is not None:
+            batches = progress(batches, len(self._draws), label)
+        first = epoch * len(self._draws)
+        sums = torch.zeros(3, dtype=torch.float64)
+        pending = None
+        start = time.monotonic()
+        for step, batch in enumerate(batches, start=first):
+            values = self._train_step(step, batch)
+            # The previous step's values are ready by now; asking for this step's would stop the queue of GPU work.
+            if pending is not None:
+                sums += self._record(step - 1, pending, log)
+            pending = values
+        sums += self._record(first + len(self._draws) - 1, pending, log)
+        total, classification, segmentation = (sums / len(self._draws)).tolist()
+        return {
+            "seconds": round(time.monotonic() - start, 1),
+            "train_loss": total,
+            "train_cross_entropy": classification,
+            "train_dice_loss": segmentation,
+        }
+
+    def _train_step(self, step: int, raw: Batch) -> Tensor:
+        batch = raw.to(self._accelerator.device)
+        images, masks = batch.resample()
+        return self._step(images, masks, batch.labels, self._config.optimizer.rate_at(step, self._steps))
+
+    def _record(self, step: int, values: Tensor, log: MetricsLog | None) -> Tensor:
+        total, classification, segmentation = values.tolist()
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"the loss became {total} in step {step + 1}, epoch {step // len(self._draws) + 1}",
+                self._folder,
+                "the checkpoint has the last good epoch; lower optimizer.learning_rate, or leave run.precision fp16",
+            )
+        if log is not None:
+            rate = self._config.optimizer.rate_at(step, self._steps)
+            log.step(
+                step,
+                {
+                    "loss": total,
+                    "cross_entropy": classification,
+                    "dice_loss": segmentation,
+                    "learning_rate": rate,
+                },
+            )
+        return torch.tensor([total, classification, segmentation], dtype=torch.float64)
+
+    def _checkpoint(self) -> Checkpoint:
+        scaler = self._accelerator.scaler
+        return Checkpoint(
+            recipe=self._recipe(),
+            seed=self._seed,
+            data=self._data.fingerprint(),
+            epochs_done=len(self.history),
+            network=self._step.network.state_dict(),
+            ema=self._step.ema.network.state_dict(),
+            ema_updates=self._step.ema.updates,
+            optimizer=self._step.optimizer.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            random=random_state(),
+            history=self.history,
+        )
+
+    def averaged_weights(self) -> dict[str, Tensor]:
+        return {name: value.cpu() for name, value in self._step.ema.network.network.state_dict().items()}

@@ -1,0 +1,66 @@
+"""Inception-I3D's first convolution on patches that are not upscaled yet: the same function at a tenth of the work.
+
+The network's input is a patch upscaled by nearest neighbour, 64×64×64 to 64×128×128, in three equal channels. Every
+2×2 voxels in plane are then copies of one, and a 7×7×7 convolution of stride 2 over them is a 7×4×4 convolution of
+stride (2, 1, 1) over the patch itself, whose kernel holds sums of the large one's weights. The small kernel is
+derived from the large one in each pass, so that the large one is trained.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nodulemc.models.layers import ConvUnit
+from nodulemc.models.multitask import MultiTaskI3d
+from nodulemc.patch import UPSCALED
+
+_DEPTH = 7
+_IN_PLANE = 4
+
+
+class UpscaledStem(nn.Module):
+    """Takes the place of the stem's ``ConvUnit``, whose parameters and key names it keeps."""
+
+    def __init__(self, unit: ConvUnit) -> None:
+        super().__init__()
+        self.conv3d = unit.conv3d
+        self.batch3d = unit.batch3d
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(N, 1, 64, 64, 64), any number of equal channels, to what the stem gives for the upscaled patches.
+
+        The in-plane taps become channels, a layout in which matrix units are fast.
+        """
+        # The TensorFlow padding of 2 and 3 voxels is 1 and 1.5 patch voxels in plane.
+        padded = F.pad(patches[:, 0], (1, 2, 1, 2, 2, 3))
+        taps = padded.unfold(2, _IN_PLANE, 1).unfold(3, _IN_PLANE, 1).flatten(4)
+        kernel = self._small_kernel().to(memory_format=torch.channels_last_3d)
+        convolved = F.conv3d(taps.permute(0, 4, 1, 2, 3), kernel, stride=(2, 1, 1))
+        return F.relu(self.batch3d(convolved), inplace=True)
+
+    def _small_kernel(self) -> Tensor:
+        weight = F.pad(self.conv3d.weight.sum(dim=1), (0, 1, 0, 1))
+        in_plane = weight.unflatten(2, (_IN_PLANE, 2)).unflatten(4, (_IN_PLANE, 2)).sum(dim=(3, 5))
+        return in_plane.flatten(2).transpose(1, 2)[..., None, None]
+
+
+def absorb_upscaling(network: MultiTaskI3d) -> None:
+    """Let the network's stem take patches without upscaling, in place, where the backbone is an Inception-I3D."""
+    stem = getattr(network.backbone, "conv3d_1a_7x7", None)
+    if isinstance(stem, ConvUnit) and stem.conv3d.kernel_size == (_DEPTH,) * 3:
+        network.backbone.conv3d_1a_7x7 = UpscaledStem(stem)
+
+
+class PatchNetwork(nn.Module):
+    """A multi-task network as training calls it: patches in, both tasks' logits out."""
+
+    def __init__(self, network: MultiTaskI3d) -> None:
+        super().__init__()
+        self.network = network
+        self._upscales = not any(isinstance(module, UpscaledStem) for module in network.modules())
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 1, 64, 64, 64), values 0…1, to malignancy logits (N,) and mask logits (N, 64, 64, 64)."""
+        if self._upscales:
+            patches = F.interpolate(patches, size=UPSCALED)
+        return self.network.forward_multitask(patches)

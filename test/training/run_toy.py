@@ -1,0 +1,34 @@
+"""A small training run in a process of its own, for tests that kill it or run it twice at a time.
+
+Usage: run_toy.py FOLDER WITH_BATCH_NORM EPOCHS. Weights go to FOLDER/weights.pt.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from training.toys import create_toy, create_toy_without_batch_norm, toy_data
+
+from nodulemc.training.config import parse_config
+from nodulemc.training.devices import create_accelerator
+from nodulemc.training.trainer import train_seed
+
+
+def main() -> None:
+    folder, batch_norm, epochs = Path(sys.argv[1]), sys.argv[2] == "True", int(sys.argv[3])
+    torch.set_num_threads(1)
+    run = {"epochs": epochs, "batch_size": 4, "workers": 0, "precision": "fp32"}
+    config = parse_config({"run": run, "optimizer": {"learning_rate": 0.01}}, "test")
+    accelerator = create_accelerator("fp32")
+    create = create_toy if batch_norm else create_toy_without_batch_norm
+    trained = train_seed(config, toy_data(), folder, 5, accelerator, resume=True, create=create)
+    if accelerator.is_main_process:
+        torch.save(trained.state_dict, folder / "weights.pt")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nodulemc.errors import ConfigError
+from nodulemc.models.architecture import Architecture
+from nodulemc.training.config import OptimizerConfig, TrainingConfig, parse_config, read_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+# Slides "Nodule Classification using a Multi-Task Training" and MClab's experiment_config.py.
+PUBLISHED = {
+    "model": {
+        "backbone": "inception_i3d",
+        "head_widths": [],
+        "decoder_widths": [832, 480, 192, 64, 64],
+        "kinetics": None,
+    },
+    "optimizer": {
+        "learning_rate": 1e-4,
+        "weight_decay": 5e-4,
+        "betas": [0.9, 0.999],
+        "warmup_steps": 0,
+        "decay": "none",
+    },
+    "augmentation": {"rotation_degrees": 20.0, "shift_mm": 2.5, "flip_probability": 0.3},
+    "run": {
+        "epochs": 15,
+        "batch_size": 32,
+        "samples_per_epoch": None,
+        "segmentation_weight": 0.5,
+        "ema_decay": 0.998,
+        "precision": "auto",
+    },
+}
+
+
+def without_free_choices(config: TrainingConfig) -> dict:
+    content = config.to_dict()
+    del content["card"], content["run"]["workers"]
+    return content
+
+
+def test_the_defaults_and_the_shipped_recipe_are_the_published_ones():
+    assert without_free_choices(TrainingConfig()) == PUBLISHED
+    assert without_free_choices(read_config(CONFIGS / "nodulemc.yaml")) == PUBLISHED
+    assert TrainingConfig().model.architecture == Architecture("inception_i3d", (), (832, 480, 192, 64, 64))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_are_valid_complete_and_name_a_source_for_each_value(path):
+    config = read_config(path)
+    stated = yaml.safe_load(path.read_text())
+    assert {section: set(keys) for section, keys in stated.items()} == {
+        section: set(keys) for section, keys in config.to_dict().items()
+    }
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  ") and not line.lstrip().startswith("#"):
+            assert "#" in line or lines[number - 1].lstrip().startswith("#"), line
+
+
+def test_a_recipe_survives_its_dictionary():
+    config = parse_config({"model": {"head_widths": [64], "kinetics": "k.pth"}, "run": {"epochs": 3}}, "here")
+    assert parse_config(config.to_dict(), "there") == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: {epoch: 3}", r"unknown key 'epoch' in run, value 3: .*: known are epochs, batch_size"),
+        ("training: {epochs: 3}", r"unknown key 'training' in the recipe"),
+        ("run: {epochs: 3.0}", r"run.epochs is 3.0: .*whole number"),
+        ("run: {epochs: true}", r"run.epochs is True"),
+        ("run: {epochs: 0}", r"run.epochs is 0: .*from 1"),
+        ("optimizer: {learning_rate: 1e-4}", r"learning_rate is '1e-4': .*1.0e-4"),
+        ("optimizer: {learning_rate: 0}", r"learning_rate is 0: .*above 0"),
+        ("optimizer: {learning_rate: .nan}", r"learning_rate is nan"),
+        ("optimizer: {betas: [0.9]}", r"betas is \[0.9\]: .*2 values"),
+        ("optimizer: {betas: [0.9, 1.0]}", r"betas is \[0.9, 1.0\]: .*below 1"),
+        ("optimizer: {decay: step}", r"decay is 'step': .*none, cosine"),
+        ("augmentation: {shift_mm: 3}", r"shift_mm is 3: .*from 0 to 2.5"),
+        ("augmentation: {flip_probability: -0.1}", r"flip_probability is -0.1"),
+        ("run: {ema_decay: 1}", r"ema_decay is 1: .*below 1"),
+        ("run: {precision: half}", r"precision is 'half'"),
+        ("model: {backbone: vgg}", r"backbone is 'vgg': .*inception_i3d"),
+        ("model: {decoder_widths: [1, 2, 3]}", r"decoder_widths is \[1, 2, 3\]: .*5 values"),
+        ("model: {kinetics: ''}", r"kinetics is '': .*null or a text"),
+        ("card: {licence: 5}", r"licence is 5"),
+        ("run: 5", r"run is 5: .*mapping"),
+        ("- 1", r"the recipe is \[1\]"),
+        ("run: {epochs: 1, epochs: 2}", r"malformed YAML .*repeated key 'epochs'"),
+        ("run: {epochs: 1", r"malformed YAML"),
+        ("run: !!python/name:os.system ''", r"malformed YAML"),
+    ],
+)
+def test_anything_else_is_refused_with_key_and_value(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_the_learning_rate_rises_holds_and_falls():
+    constant = OptimizerConfig(learning_rate=0.1)
+    assert [constant.rate_at(step, 10) for step in (0, 9)] == [0.1, 0.1]
+    shaped = OptimizerConfig(learning_rate=0.1, warmup_steps=4, decay="cosine")
+    rates = [shaped.rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[1] == pytest.approx(0.04, rel=0.01)
+    assert rates[50] == pytest.approx(0.05)
+    assert max(rates) == rates[4] == pytest.approx(0.1, rel=0.01)
+    assert rates[99] < 1e-4

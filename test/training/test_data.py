@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pytest
+
+from nodulemc.errors import ConfigError, NoduleMCError, TableError
+from nodulemc.training.blocks import BlockWriter, NoduleBlock
+from nodulemc.training.data import load_training_data
+
+PATIENTS = ["p1", "p1", "p2", "p3", "p4", "p5"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    folder = tmp_path / "store"
+    with BlockWriter(folder) as writer:
+        for k, patient in enumerate(PATIENTS):
+            voxels = np.full((3, 4, 5), k, np.int16)
+            row = {"PatientID": patient, "SeriesInstanceUID": f"1.{k}", "AnnotationID": f"a{k}", "label": k % 2}
+            row |= {"CoordX": 1.0, "CoordY": 2.0, "CoordZ": 3.0}
+            mask = None if k == 5 else np.ones(voxels.shape, np.uint8)
+            box = (np.full(3, -np.inf), np.full(3, np.inf))
+            writer.add(NoduleBlock(voxels, mask, np.zeros(3), np.eye(3), np.array([1.0, 2, 3]), box, row))
+    return folder
+
+
+def load(store, content, fold=None):
+    path = store.parent / "split.json"
+    path.write_text(json.dumps(content))
+    return load_training_data(store, path, fold)
+
+
+def test_the_splits_samples_are_found_in_the_store(store):
+    data = load(store, {"train": ["a3", "a0", "a1"], "validation": ["a2", "a4"]})
+    assert (data.train, data.validation) == ([3, 0, 1], [2, 4])
+    assert list(data.labels) == [0, 1, 0, 1, 0, 1]
+    assert data.store[3].voxels[0, 0, 0] == 3
+
+
+def test_a_fold_is_validated_on_while_the_others_train(store):
+    folds = {"folds": [["a0", "a1"], ["a2"], ["a3", "a4"]]}
+    data = load(store, folds, 1)
+    assert (data.train, data.validation) == ([0, 1, 3, 4], [2])
+
+
+@pytest.mark.parametrize(
+    ("content", "fold", "error", "message"),
+    [
+        ({"train": ["a1", "a0", "zz"], "validation": ["a2"]}, None, TableError, "1 samples are not in .* first zz"),
+        ({"train": ["a0", "a3"], "validation": ["a1"]}, None, TableError, "patient p1 is on both sides"),
+        ({"train": ["a0", "a3"], "validation": ["a5"]}, None, TableError, "1 samples have no mask, first a5"),
+        ({"train": ["a0", "a2"], "validation": ["a3"]}, None, TableError, "lacks a class"),
+        ({"train": ["a0", "a1"], "validation": []}, None, TableError, "validation side is empty"),
+        ({"train": ["a0", "a1"]}, None, TableError, "no lists of train and validation"),
+        ([1], None, TableError, "no lists of train and validation"),
+        ({"folds": [["a0", "a1"], ["a2"]]}, None, ConfigError, "--fold is None.*from 0 to 1"),
+        ({"folds": [["a0", "a1"], ["a2"]]}, 2, ConfigError, "--fold is 2"),
+        ({"train": ["a0", "a1"], "validation": ["a2"]}, 0, ConfigError, "has no folds"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(store, content, fold, error, message):
+    with pytest.raises(error, match=message) as caught:
+        load(store, content, fold)
+    assert isinstance(caught.value, NoduleMCError)
+    assert "split.json" in str(caught.value)

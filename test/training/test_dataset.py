@@ -1,0 +1,88 @@
+import numpy as np
+import torch
+from training.toys import ToyStore
+
+from nodulemc.training.config import AugmentationConfig
+from nodulemc.training.dataset import BalancedBatches, Draw, NoduleDataset, OrderedBatches, collate, make_loader
+
+LABELS = [1] * 10 + [0] * 190
+
+
+def batches(**changes) -> BalancedBatches:
+    settings = {"batch_size": 8, "samples": 200, "seed": 3} | changes
+    return BalancedBatches(range(1000, 1200), LABELS, **settings)
+
+
+def test_classes_are_drawn_equally_often():
+    drawn = np.array([draw.index for batch in batches(samples=8000) for draw in batch]) - 1000
+    assert abs((drawn < 10).mean() - 0.5) < 0.02
+    counts = np.bincount(drawn, minlength=200)
+    assert counts.min() > 0
+    assert counts[:10].std() < 3 * np.sqrt(400)  # no malignant sample is favoured
+
+
+def test_epochs_have_whole_batches_of_their_own_and_come_again():
+    sampler = batches(samples=201)
+    first = list(sampler)
+    assert len(sampler) == len(first) == 26
+    assert [draw.place for batch in first for draw in batch] == list(range(26 * 8))
+    assert list(sampler) == first
+    sampler.epoch = 1
+    assert [d.index for batch in sampler for d in batch] != [d.index for batch in first for d in batch]
+    assert [d.index for b in batches(seed=4) for d in b] != [d.index for b in batches() for d in b]
+
+
+def test_processes_share_each_batch():
+    whole = list(batches())
+    parts = [list(batches(process=k, processes=2)) for k in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_ordered_batches_cover_everything_once():
+    for processes in (1, 2):
+        found = [
+            draw.index
+            for k in range(processes)
+            for batch in OrderedBatches(range(5, 18), batch_size=4, process=k, processes=processes)
+            for draw in batch
+        ]
+        assert sorted(found) == list(range(5, 18))
+
+
+def test_a_samples_transform_depends_on_seed_epoch_and_place_alone():
+    labels = [k % 2 for k in range(6)]
+    dataset = NoduleDataset(ToyStore(6), labels, AugmentationConfig(), seed=1)
+    one = dataset[Draw(2, 3, 4)]
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+    assert all(torch.equal(a, b) for a, b in zip(one, dataset[Draw(2, 3, 4)], strict=True))
+    others = [
+        dataset[Draw(2, 3, 5)],
+        dataset[Draw(2, 4, 4)],
+        NoduleDataset(ToyStore(6), labels, AugmentationConfig(), seed=2)[Draw(2, 3, 4)],
+    ]
+    assert not any(torch.equal(one.affines, other.affines) for other in others)
+    plain = NoduleDataset(ToyStore(6), labels, None, seed=1)
+    assert torch.equal(plain[Draw(2, 3, 4)].affines, plain[Draw(2, 9, 9)].affines)
+
+
+def test_batches_cross_as_stored_and_padded_at_the_far_ends():
+    dataset = NoduleDataset(ToyStore(6), [k % 2 for k in range(6)], None, seed=1)
+    samples = [dataset[Draw(k, 0, k)] for k in range(3)]
+    batch = collate(samples)
+    assert batch.voxels.dtype == torch.int16
+    assert batch.masks.dtype == torch.uint8
+    assert batch.labels.tolist() == [0, 1, 0]
+    assert batch.indices.tolist() == [0, 1, 2]
+    for k, sample in enumerate(samples):
+        d, h, w = batch.sizes[k].tolist()
+        assert torch.equal(batch.voxels[k, :d, :h, :w], sample.voxels[0])
+        assert batch.voxels[k].abs().sum() == sample.voxels.abs().sum()
+
+
+def test_worker_processes_give_the_same_batches():
+    dataset = NoduleDataset(ToyStore(8), [k % 2 for k in range(8)], AugmentationConfig(), seed=1)
+    sampler = BalancedBatches(range(8), [k % 2 for k in range(8)], batch_size=2, samples=6, seed=1)
+    here, there = (list(make_loader(dataset, sampler, workers=workers, pin_memory=False)) for workers in (0, 2))
+    for own, other in zip(here, there, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own, other, strict=True))

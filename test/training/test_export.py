@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nodulemc.manifest import Manifest, Member
+from nodulemc.models.architecture import Architecture
+from nodulemc.training import export
+from nodulemc.training.config import parse_config
+from nodulemc.training.trainer import TrainedSeed, TrainingData
+
+CONFIG = parse_config({"card": {"trained_on": "toys", "licence": "MIT"}}, "test")
+HISTORY = [
+    {"validation_auc": auc, "validation_cross_entropy": 0.5, "validation_dice": 0.25, "train_loss": 0.75}
+    for auc in (0.9, 0.625)
+]
+WEIGHTS = {"backbone.w": torch.zeros(1), "aux_model.w": torch.zeros(1)}
+SEEDS = [TrainedSeed(seed, WEIGHTS, HISTORY) for seed in (2000, 2001)]
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is handed to the writer, which has its own tests."""
+    seen = {}
+
+    def write(folder, members, **facts):
+        folder.mkdir()
+        seen.update(members=members, **facts)
+        described = tuple(Member(f"{m.name}.safetensors", "0", m.architecture, seed=m.seed) for m in members)
+        return Manifest(described, facts["trained_on"], facts["licence"], "abc-dirty", {"bf16": 0.001})
+
+    monkeypatch.setattr(export, "write_ensemble", write)
+    return seen
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_the_decoder_is_left_out_unless_asked_for(tmp_path, written, decoder):
+    data = TrainingData(None, [0, 1, 1, 0], [0, 1, 2], [3])
+    export.export_ensemble(tmp_path / "e", SEEDS, CONFIG, export.DataSummary.of(data), decoder=decoder)
+    for member in written["members"]:
+        assert member.state_dict.keys() == ({"backbone.w", "aux_model.w"} if decoder else {"backbone.w"})
+        expected = Architecture("inception_i3d", (), (832, 480, 192, 64, 64) if decoder else None)
+        assert member.architecture == expected
+    assert [member.seed for member in written["members"]] == [2000, 2001]
+    assert written["dtype"] == torch.float16
+
+
+def test_the_card_states_data_recipe_code_and_metrics(tmp_path, written):
+    summary = export.DataSummary(train=5, train_malignant=2, validation=3, validation_malignant=1)
+    config = replace(CONFIG, model=replace(CONFIG.model, kinetics="model_rgb.pth"))
+    export.export_ensemble(tmp_path / "e", SEEDS, config, summary, decoder=False)
+    card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
+    for fact in (
+        "Trained on: toys",
+        "Licence: MIT",
+        "Kinetics-400",
+        "git revision abc-dirty",
+        "fp32 on probe patches: 0.00100",
+        "| training | 5 | 2 |",
+        "| validation | 3 | 1 |",
+        "| 2001 | 2 | 0.6250 | 0.5000 | 0.2500 | 0.7500 |",
+        "ema_decay: 0.998",
+    ):
+        assert fact in card

@@ -1,0 +1,52 @@
+import math
+import operator
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nodulemc.errors import ConfigError
+from nodulemc.training.parallel import in_order
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_are_in_order(workers: int):
+    assert list(in_order(operator.neg, range(20), workers)) == [-k for k in range(20)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_exception_comes_in_its_turn(workers: int):
+    results = in_order(math.sqrt, [4, 9, -1, 16], workers)
+    assert [next(results), next(results)] == [2, 3]
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
+        next(results)
+
+
+def test_items_are_not_taken_far_ahead():
+    """Results that nobody has taken yet would fill the memory."""
+    taken = []
+    results = in_order(operator.neg, (taken.append(k) or k for k in range(100)), 2)
+    for k in range(10):
+        assert next(results) == -k
+        assert len(taken) <= k + 4
+    results.close()
+
+
+def test_killed_worker_is_an_error():
+    with pytest.raises(ConfigError, match="a worker process was killed: --workers 2: memory may be short"):
+        list(in_order(os._exit, range(3), 2))
+
+
+def test_workers_end_with_a_killed_process():
+    """They hold the other end of its standard output, which is closed when the last of them has ended."""
+    code = """if __name__ == "__main__":
+        import os
+        from nodulemc.training.parallel import in_order
+        results = in_order(abs, range(9), 2)
+        for _ in range(9):
+            next(results)
+        os.kill(os.getpid(), 9)"""
+    killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert killed.communicate(timeout=60) == (b"", None)
+    assert killed.returncode == -9

@@ -1,0 +1,64 @@
+"""The whole way once, with the full-size backbone: a block store in, an ensemble that predicts out."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from training.toys import ToyStore
+
+from nodulemc.cli import main
+from nodulemc.ensemble import Ensemble
+from nodulemc.manifest import read_manifest
+from nodulemc.training.blocks import BlockWriter
+
+RECIPE = """
+model: {decoder_widths: [8, 8, 8, 8, 8]}
+run: {epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
+card: {trained_on: toys, licence: Apache-2.0}
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    toys = ToyStore(4)
+    with BlockWriter(tmp_path / "store") as writer:
+        for k in range(4):
+            block = toys[k]
+            x, y, z = block.point.tolist()
+            block.row.update(PatientID=f"p{k}", SeriesInstanceUID=f"1.{k}", AnnotationID=f"a{k}", label=k % 2)
+            block.row.update(CoordX=x, CoordY=y, CoordZ=z)
+            writer.add(block)
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a0", "a1"], "validation": ["a2", "a3"]}))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return [
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        *("--store", str(tmp_path / "store"), "--split", str(tmp_path / "split.json")),
+        *("--output", str(tmp_path / "run"), "--seeds", "7"),
+    ]
+
+
+def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
+    assert main(arguments) == 0
+    run = tmp_path / "run"
+    manifest = read_manifest(run / "ensemble")
+    assert manifest.seed_names == ["seed_7"]
+    assert manifest.trained_on == "toys"
+    assert manifest.members[0].seed == 7
+    assert manifest.members[0].architecture.decoder_widths is None
+    # Half precision: two bytes for each of the 12.3 million weights.
+    assert (run / "ensemble" / "seed_7.safetensors").stat().st_size == pytest.approx(2 * 12.3e6, rel=0.01)
+    ensemble = Ensemble.load(run / "ensemble", device="cpu", precision="fp32")
+    probability = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
+    assert 0 < probability.item() < 1
+    with (run / "seed_7" / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    card = (run / "ensemble" / "MODEL_CARD.md").read_text()
+    for fact in ("Trained on: toys", "git revision", "| training | 2 | 1 |", "learning_rate: 0.0001"):
+        assert fact in card
+    assert f"| 7 | 1 | {float(row['validation_auc']):.4f} |" in card
+
+    # Again without --resume it refuses.
+    assert main(arguments) == 2
+    assert "--resume" in capsys.readouterr().err

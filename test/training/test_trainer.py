@@ -1,0 +1,174 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training.toys import ToyMultiTask, create_toy, toy_data
+
+from nodulemc.errors import ConfigError, TrainingError
+from nodulemc.training.checkpoints import load_checkpoint
+from nodulemc.training.config import parse_config
+from nodulemc.training.devices import create_accelerator
+from nodulemc.training.trainer import create_network, train_seed
+from nodulemc.training.upscaled_stem import PatchNetwork
+
+RUN_TOY = Path(__file__).parent / "run_toy.py"
+
+
+def config(**run):
+    settings = {"epochs": 2, "batch_size": 4, "workers": 0, "precision": "fp32"} | run
+    return parse_config({"run": settings, "optimizer": {"learning_rate": 0.01}}, "test")
+
+
+def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5):
+    accelerator = create_accelerator("fp32")
+    return train_seed(recipe, data or toy_data(), folder, seed, accelerator, resume=resume, create=create)
+
+
+def start(folder, *, batch_norm=True, epochs=2, **environment) -> subprocess.Popen:
+    command = [sys.executable, str(RUN_TOY), str(folder), str(batch_norm), str(epochs)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", **environment}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finished_weights(folder, *processes) -> dict[str, torch.Tensor]:
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    epochs = 3
+    unbroken = start(tmp_path / "unbroken", epochs=epochs)
+    folder = tmp_path / "killed"
+    killed = start(folder, epochs=epochs)
+    # Its first checkpoint is written, so it is somewhere in a later epoch.
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (folder / "weights.pt").exists()
+    assert 1 <= load_checkpoint(folder / "checkpoint.pt").epochs_done < epochs
+    resumed = finished_weights(folder, start(folder, epochs=epochs))
+    expected = finished_weights(tmp_path / "unbroken", unbroken)
+    assert expected.keys() == resumed.keys()
+    for name, value in expected.items():
+        assert torch.equal(resumed[name], value), name
+    rows = [(folder.parent / name / "metrics.csv").read_text().splitlines() for name in ("unbroken", "killed")]
+    # All but the seconds.
+    assert [line.split(",")[2:] for line in rows[0]] == [line.split(",")[2:] for line in rows[1]]
+    assert len(rows[1]) == 1 + epochs
+
+
+def test_two_processes_train_like_one(tmp_path):
+    # BatchNorm would see half the batch in each process, so the network has none, as with frozen BatchNorm.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    pair = [start(tmp_path / "two", batch_norm=False, RANK=str(k), LOCAL_RANK=str(k), **common) for k in range(2)]
+    two = finished_weights(tmp_path / "two", *pair)
+    one = finished_weights(tmp_path / "one", start(tmp_path / "one", batch_norm=False))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
+    # Losses, AUC and Dice are those of all samples.
+    rows = [(tmp_path / name / "metrics.csv").read_text().splitlines()[1:] for name in ("one", "two")]
+    for single, double in zip(*rows, strict=True):
+        numbers = [[float(cell) for cell in row.split(",")[2:]] for row in (single, double)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-3, abs=1e-5)
+
+
+def test_training_learns_both_tasks(tmp_path):
+    trained = train(tmp_path, config(epochs=4))
+    first, last = trained.history[0], trained.history[-1]
+    assert last["train_dice_loss"] < first["train_dice_loss"]
+    assert last["validation_auc"] == 1.0
+    assert trained.state_dict.keys() == ToyMultiTask().state_dict().keys()
+
+
+class Poisoned(ToyMultiTask):
+    """Becomes NaN in a step of its choosing."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.calls, self.step = 0, step
+
+    def forward_multitask(self, x):
+        logits, masks = super().forward_multitask(x)
+        self.calls += self.training
+        return (logits * float("nan") if self.calls == self.step else logits), masks
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path):
+    # Two steps per epoch; the fourth step is in the second.
+    with pytest.raises(TrainingError, match=r"the loss became nan in step 4, epoch 2: .*last good epoch"):
+        train(tmp_path, config(epochs=3), create=lambda _: PatchNetwork(Poisoned(4)))
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert checkpoint.epochs_done == 1
+    assert all(torch.isfinite(v).all() for v in (*checkpoint.network.values(), *checkpoint.ema.values()))
+    assert train(tmp_path, config(epochs=3), resume=True).history[-1]["epoch"] == 3
+
+
+def test_a_run_is_not_overwritten_and_not_continued_with_anything_else(tmp_path):
+    recipe = config(epochs=1)
+    train(tmp_path, recipe)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(tmp_path, recipe)
+    with pytest.raises(ConfigError, match=r"started with run.ema_decay 0.998, now it is 0.9"):
+        train(tmp_path, config(epochs=1, ema_decay=0.9), resume=True)
+    with pytest.raises(ConfigError, match="seed is 5, not 6"):
+        train(tmp_path, recipe, resume=True, seed=6)
+    data = toy_data()
+    with pytest.raises(ConfigError, match="other samples or another split"):
+        train(tmp_path, recipe, resume=True, data=replace(data, train=list(data.train)[1:]))
+    # How the samples are read changes nothing.
+    assert len(train(tmp_path, config(epochs=1, workers=1), resume=True).history) == 1
+
+
+def test_the_checkpoint_holds_the_whole_state(tmp_path):
+    recipe = config(epochs=1)
+    trained = train(tmp_path, recipe)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert set(checkpoint.random) == {"torch", "cuda", "numpy", "python"}
+    assert len(checkpoint.optimizer["state"]) == len(list(ToyMultiTask().parameters()))
+    assert checkpoint.ema_updates == 2
+    averaged = {name.removeprefix("network."): value for name, value in checkpoint.ema.items()}
+    assert all(torch.equal(averaged[name], value) for name, value in trained.state_dict.items())
+    # The average is not the network itself.
+    assert not torch.equal(checkpoint.ema["network.conv.weight"], checkpoint.network["network.conv.weight"])
+
+
+def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():
+    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
+    network = create_network(model)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is(tmp_path):
+    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
+    donor = create_network(model).network.backbone.state_dict()
+    donor = {name: torch.full_like(value, 0.01 if value.is_floating_point() else 1) for name, value in donor.items()}
+    file = tmp_path / "model_rgb.pth"
+    classifier = {"conv3d_0c_1x1.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1)}
+    torch.save({**donor, **classifier, "conv3d_0c_1x1.conv3d.bias": torch.zeros(400)}, file)
+    network = create_network(replace(model, kinetics=str(file))).network
+    assert all(torch.equal(donor[name], value) for name, value in network.backbone.state_dict().items())
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in network.named_parameters() if n.startswith("backbone.") and ".batch3d." in n}
+
+
+@pytest.mark.parametrize("processes", [3])
+def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, processes, monkeypatch):
+    accelerator = create_accelerator("fp32")
+    monkeypatch.setattr(type(accelerator), "num_processes", processes)
+    with pytest.raises(ConfigError, match=r"run.batch_size is 4: 3 processes"):
+        train_seed(config(), toy_data(), tmp_path, 5, accelerator, resume=False, create=create_toy)

@@ -1,0 +1,66 @@
+"""Small blocks in memory and a small network, for tests of the training code."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from nodulemc.training.blocks import NoduleBlock
+from nodulemc.training.config import ModelConfig
+from nodulemc.training.trainer import TrainingData
+from nodulemc.training.upscaled_stem import PatchNetwork
+
+
+class ToyStore:
+    """Blocks of bright (malignant) and faint (benign) spheres; picklable, made on demand."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> NoduleBlock:
+        random = np.random.default_rng([99, index])
+        shape = np.array((24, 30 + index % 3, 28))
+        z, y, x = np.indices(shape) - ((shape - 1) / 2)[:, None, None, None]
+        mask = (np.sqrt(z**2 + y**2 + x**2) < 5).astype(np.uint8)
+        hu = -850 + random.normal(0, 40, shape) + mask.astype(float) * (900 if index % 2 else 300)
+        matrix = np.diag([2.0, 2.0, 2.2])
+        return NoduleBlock(
+            hu.round().astype(np.int16),
+            mask,
+            origin=np.zeros(3),
+            matrix=matrix,
+            point=matrix @ ((shape[::-1] - 1) / 2),
+            scan_box=(np.full(3, -0.5), shape[::-1] - 0.5),
+            row={},
+        )
+
+
+def toy_data(count: int = 12, validation: int = 4) -> TrainingData:
+    labels = [k % 2 for k in range(count)]
+    return TrainingData(ToyStore(count), labels, range(count - validation), range(count - validation, count))
+
+
+class ToyMultiTask(nn.Module):
+    """Some hundred parameters with everything that matters: two tasks, the large input and, where wanted, BatchNorm."""
+
+    def __init__(self, *, batch_norm: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, 3, stride=(8, 16, 16), padding=1)
+        self.norm = nn.BatchNorm3d(4) if batch_norm else nn.Identity()
+        self.head = nn.Linear(4, 1)
+        self.aux_model = nn.Conv3d(4, 1, 1)
+
+    def forward_multitask(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = torch.relu(self.norm(self.conv(x)))
+        masks = nn.functional.interpolate(self.aux_model(features), size=(64, 64, 64))
+        return self.head(features.mean((2, 3, 4))).squeeze(1), masks.squeeze(1)
+
+
+def create_toy(config: ModelConfig) -> PatchNetwork:
+    return PatchNetwork(ToyMultiTask())
+
+
+def create_toy_without_batch_norm(config: ModelConfig) -> PatchNetwork:
+    return PatchNetwork(ToyMultiTask(batch_norm=False))
