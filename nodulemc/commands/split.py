@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nodulemc.errors import ConfigError, TableError
 
-EXAMPLE = "nodulemc split blocks --seed 2000 --output split.json"
+EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

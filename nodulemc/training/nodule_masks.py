@@ -89,9 +89,8 @@ class MaskFolder:
         self._files: dict[str, list[Path]] = defaultdict(list)
         for inside in (folder, folder / "image"):
             for path in sorted(inside.iterdir()) if inside.is_dir() else ():
-                suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
-                if suffix is not None:
-                    self._files[path.name[: -len(suffix)]].append(path)
+                if (name := _subject(path)) is not None:
+                    self._files[name].append(path)
 
     def find(self, row: Row) -> Path | None:
         """A nodule's mask, else its scan's, None where there is neither.
@@ -117,7 +116,6 @@ class MaskFolder:
             ImageError: the mask has neither the image's shape nor a geometry that places it on the image's voxels.
         """
         annotation_id = row["AnnotationID"]
-        of_scan = path.name.startswith(row["SeriesInstanceUID"])
         if not _is_array(path):
             mask = read_grid(path)
         elif path == image_path(self.folder, annotation_id) and metadata_path(self.folder, annotation_id).is_file():
@@ -132,7 +130,13 @@ class MaskFolder:
             raise _misfit(mask, image, path, "does not lie on the voxels of its image")
         if whole_scan and ((np.array(offset) < 0).any() or (np.add(offset, mask.size) > image.size).any()):
             raise _misfit(mask, image, path, "reaches beyond its scan")
-        return MaskFile(path, offset, of_scan)
+        return MaskFile(path, offset, of_scan=_subject(path) != annotation_id)
+
+
+def _subject(path: Path) -> str | None:
+    """The nodule or scan that a mask is named after, None for other files."""
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
+    return None if suffix is None else path.name[: -len(suffix)]
 
 
 def _is_array(path: Path) -> bool:

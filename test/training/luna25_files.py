@@ -1,6 +1,7 @@
 """Small data sets in LUNA25's layout: a table, CTs and masks, and the challenge's own nodule blocks."""
 
 import csv
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def cropped(mask: sitk.Image, margin: int = 2) -> sitk.Image:
     return mask[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
 
 
+@cache
+def make_scans() -> dict[str, sitk.Image]:
+    return {
+        "1.2.3": make_ct(size=(150, 140, 90), direction=rotation(8, -5, 12), seed=1),
+        "1.2.4": make_ct(size=(80, 90, 60), seed=2),
+        "1.2.5": make_ct(size=(70, 70, 40), seed=3),
+    }
+
+
+@cache
+def make_mask(name: str, point: tuple[float, float, float]) -> sitk.Image:
+    ct = make_scans()[name]
+    return image_like(ball(ct, point), ct)
+
+
 class Cohort:
     """Three scans of two patients, the first one oblique; four nodules with masks and one without.
 
@@ -62,11 +78,7 @@ class Cohort:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.scans = {
-            "1.2.3": make_ct(size=(150, 140, 90), direction=rotation(8, -5, 12), seed=1),
-            "1.2.4": make_ct(size=(80, 90, 60), seed=2),
-            "1.2.5": make_ct(size=(70, 70, 40), seed=3),
-        }
+        self.scans = {name: sitk.Image(ct) for name, ct in make_scans().items()}
         middle = {name: np.array(centre_of(ct)) for name, ct in self.scans.items()}
         self.rows = [
             table_row(11, "1.2.3", 1, middle["1.2.3"] + [3.3, -8.1, 2.7], 1, note="first"),
@@ -92,8 +104,7 @@ class Cohort:
 
     def mask_of(self, row: dict) -> sitk.Image:
         """On the whole CT's grid."""
-        ct = self.ct_of(row)
-        return image_like(ball(ct, point_of(row)), ct)
+        return sitk.Image(make_mask(row["SeriesInstanceUID"], tuple(point_of(row))))
 
     def write_mask(self, row: dict) -> None:
         sitk.WriteImage(cropped(self.mask_of(row)), str(self.mask_path(row)), useCompression=True)

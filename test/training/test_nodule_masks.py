@@ -127,6 +127,15 @@ def test_own_mask_goes_before_the_scans(ct: sitk.Image, folder: Path):
     np.testing.assert_array_equal(cut_whole(folder, ct), sitk.GetArrayFromImage(nodule(ct)))
 
 
+def test_nodule_named_after_its_scan(ct: sitk.Image, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its own mask may have several numbers, all of which are nodule."""
+    monkeypatch.setitem(ROW, "AnnotationID", "1.2.3_1")
+    two = sitk.GetArrayFromImage(nodule(ct))
+    two[:13] *= 2
+    WRITERS["mha"](folder, image_like(two, ct))
+    np.testing.assert_array_equal(cut_whole(folder, ct), two > 0)
+
+
 def shifted(mask: sitk.Image, *mm: float) -> sitk.Image:
     mask.SetOrigin(np.add(mask.GetOrigin(), mm).tolist())
     return mask
