@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> None:
 
     config = read_config(args.config)
     data = load_training_data(args.store, args.split, args.fold)
-    accelerator = create_accelerator(config.run.precision)
     trained = []
     for seed in args.seeds:
+        # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
+        accelerator = create_accelerator(config.run.precision)
         folder = args.output / f"seed_{seed}"
         trained.append(train_seed(config, data, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()

@@ -212,6 +212,10 @@ class _Run:
         for epoch in range(epochs_done, self._config.run.epochs):
             row = self._train_epoch(epoch, log)
             row |= validate(self._step.ema.network, self._validation_loader, self._accelerator)
+            # The last step can spoil the weights after its own loss was finite.
+            self._require_finite(
+                "validation cross-entropy", row["validation_cross_entropy"], (epoch + 1) * len(self._draws)
+            )
             self.history.append({"epoch": epoch + 1, **row})
             self._accelerator.wait_for_everyone()
             if log is not None:
@@ -253,12 +257,7 @@ class _Run:
 
     def _record(self, step: int, values: Tensor, log: MetricsLog | None) -> Tensor:
         total, classification, segmentation = values.tolist()
-        if not math.isfinite(total):
-            raise TrainingError(
-                f"the loss became {total} in step {step + 1}, epoch {step // len(self._draws) + 1}",
-                self._folder,
-                "the checkpoint has the last good epoch; lower optimizer.learning_rate, or leave run.precision fp16",
-            )
+        self._require_finite("loss", total, step + 1)
         if log is not None:
             rate = self._config.optimizer.rate_at(step, self._steps)
             log.step(
@@ -271,6 +270,14 @@ class _Run:
                 },
             )
         return torch.tensor([total, classification, segmentation], dtype=torch.float64)
+
+    def _require_finite(self, name: str, value: float, steps: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {name} became {value} in step {steps}, epoch {(steps - 1) // len(self._draws) + 1}",
+                self._folder,
+                "the checkpoint has the last good epoch; lower optimizer.learning_rate, or leave run.precision fp16",
+            )
 
     def _checkpoint(self) -> Checkpoint:
         scaler = self._accelerator.scaler

@@ -41,11 +41,13 @@ def validation_metrics(logits: np.ndarray, labels: np.ndarray, dice: np.ndarray)
 
     Returns:
         ``validation_auc`` (NaN with one class only), ``validation_cross_entropy`` (nats per nodule) and
-        ``validation_dice`` (the nodules' mean).
+        ``validation_dice`` (the nodules' mean); NaN logits give a NaN AUC and cross-entropy.
     """
-    both = len(np.unique(labels)) == 2
+    defined = len(np.unique(labels)) == 2 and bool(np.isfinite(logits).all())
+    with np.errstate(invalid="ignore"):
+        cross_entropy = np.mean(np.logaddexp(0, logits) - labels * logits)
     return {
-        "validation_auc": float(roc_auc_score(labels, logits)) if both else float("nan"),
-        "validation_cross_entropy": float(np.mean(np.logaddexp(0, logits) - labels * logits)),
+        "validation_auc": float(roc_auc_score(labels, logits)) if defined else float("nan"),
+        "validation_cross_entropy": float(cross_entropy),
         "validation_dice": float(np.mean(dice)),
     }

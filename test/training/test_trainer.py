@@ -21,9 +21,9 @@ from nodulemc.training.upscaled_stem import PatchNetwork
 RUN_TOY = Path(__file__).parent / "run_toy.py"
 
 
-def config(**run):
+def config(learning_rate=0.01, **run):
     settings = {"epochs": 2, "batch_size": 4, "workers": 0, "precision": "fp32"} | run
-    return parse_config({"run": settings, "optimizer": {"learning_rate": 0.01}}, "test")
+    return parse_config({"run": settings, "optimizer": {"learning_rate": learning_rate}}, "test")
 
 
 def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5):
@@ -88,7 +88,7 @@ def test_two_processes_train_like_one(tmp_path):
 
 
 def test_training_learns_both_tasks(tmp_path):
-    trained = train(tmp_path, config(epochs=4))
+    trained = train(tmp_path, config(learning_rate=0.05, epochs=4))
     first, last = trained.history[0], trained.history[-1]
     assert last["train_dice_loss"] < first["train_dice_loss"]
     assert last["validation_auc"] == 1.0
@@ -116,6 +116,20 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path
     assert checkpoint.epochs_done == 1
     assert all(torch.isfinite(v).all() for v in (*checkpoint.network.values(), *checkpoint.ema.values()))
     assert train(tmp_path, config(epochs=3), resume=True).history[-1]["epoch"] == 3
+
+
+class SpoiltInValidation(ToyMultiTask):
+    """What a last step with infinite gradients would leave."""
+
+    def forward_multitask(self, x):
+        logits, masks = super().forward_multitask(x)
+        return logits if self.training else logits * float("nan"), masks
+
+
+def test_weights_that_are_spoilt_by_an_epochs_last_step_are_not_kept(tmp_path):
+    with pytest.raises(TrainingError, match="validation cross-entropy became nan in step 2, epoch 1"):
+        train(tmp_path, config(epochs=1), create=lambda _: PatchNetwork(SpoiltInValidation()))
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_run_is_not_overwritten_and_not_continued_with_anything_else(tmp_path):

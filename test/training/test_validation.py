@@ -22,6 +22,9 @@ def test_validation_metrics_by_hand():
     assert found["validation_cross_entropy"] == pytest.approx(cross_entropy)
     assert found["validation_dice"] == pytest.approx(0.55)
     assert math.isnan(validation_metrics(logits, np.ones(4), np.ones(4))["validation_auc"])
+    spoilt = validation_metrics(np.array([1.0, np.nan, 0, 0]), labels, np.ones(4))
+    assert math.isnan(spoilt["validation_auc"])
+    assert math.isnan(spoilt["validation_cross_entropy"])
 
 
 class Thresholds(nn.Module):
