@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import sqrt
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.patch import EXTENT_MM
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.insertion import Host, insert
@@ -21,6 +19,7 @@ from nodulemc.phantom.nodule import Rendered
 from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
 from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
 from nodulemc.progress import progress
+from nodulemc.training.blocks import BLOCK_MM
 
 LUNA25_COLUMNS = (
     "PatientID", "SeriesInstanceUID", "StudyDate", "CoordX", "CoordY", "CoordZ", "LesionID", "AnnotationID",
@@ -30,8 +29,6 @@ TRUTH_COLUMNS = (
     "probability", "diameter_mm", "margin", "density", "calcification", "attachment",
     "years_since_first_scan", "doubling_days", "lobe", "slice_thickness_mm", "noise_hu",
 )  # fmt: skip
-# Any rotation and any shift of 2.5 mm of a patch stays within a block.
-BLOCK_MM = EXTENT_MM * sqrt(3) + 2 * 2.5
 MASK_MARGIN = 3
 _COMPRESSION = 1
 Result = TypeVar("Result")

@@ -7,9 +7,10 @@ import pytest
 import SimpleITK as sitk
 
 from nodulemc.cli import main
-from nodulemc.phantom.cohort import BLOCK_MM, LUNA25_COLUMNS, iter_nodule_blocks, nodule_blocks
+from nodulemc.phantom.cohort import LUNA25_COLUMNS, iter_nodule_blocks, nodule_blocks
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render_box
+from nodulemc.training.blocks import BLOCK_MM
 
 SEED = 2000
 
