@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         check_output(args.output)
-    ensemble = load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated)
     volume = read_volume(args.ct)
     nodules = read_points(args.points, volume)
+    ensemble = load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated)
     predictions = predict(volume, nodules, ensemble)
     if args.masks:
         write_masks(args.masks, volume, nodules, ensemble)
