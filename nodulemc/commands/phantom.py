@@ -2,7 +2,8 @@
 
 Writes DIR/ct/<SeriesInstanceUID>.mha (int16 HU), DIR/masks/<AnnotationID>.mha (uint8, the CT's voxels around the
 nodule) and DIR/table.csv (LUNA25's columns, then the phantom's own truth). The same seed gives the same files; patient
-i of a seed is the same in cohorts of any size.
+i of a seed is the same in cohorts of any size. With --blocks DIR becomes a block store for `nodulemc train` instead,
+without whole CTs on the way.
 """
 
 import argparse
@@ -19,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--patients", type=int, required=True, metavar="N", help="number of patients")
     parser.add_argument("--seed", type=int, required=True, metavar="S", help="0 or more")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--blocks", action="store_true", help="write a block store, without whole CTs")
+    what.add_argument(
         "--into", type=Path, metavar="CT", help="put the nodules into the lungs of this CT instead of procedural chests"
     )
     parser.add_argument(
@@ -29,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the cohort and say what it holds."""
+    from nodulemc.phantom.block_store import write_block_store
     from nodulemc.phantom.cohort import write_cohort
     from nodulemc.phantom.insertion import Host
     from nodulemc.phantom.malignancy import best_auc
@@ -42,9 +46,12 @@ def run(args: argparse.Namespace) -> None:
     ):
         if not least <= value <= most:
             raise ConfigError(f"{option} {value}", "nodulemc phantom", f"give a number from {least} to {most}")
-    host = Host.measure(read_volume(args.into)) if args.into else None
+    cohort = (args.output, args.seed, args.patients, args.workers)
     try:
-        rows = write_cohort(args.output, args.seed, args.patients, args.workers, host)
+        if args.blocks:
+            rows = write_block_store(*cohort)
+        else:
+            rows = write_cohort(*cohort, host=Host.measure(read_volume(args.into)) if args.into else None)
     except OSError as error:
         raise ConfigError(
             f"cannot write phantoms ({error})", args.output, "check that it is writable and not full"

@@ -31,14 +31,14 @@ class SegmentationDecoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, taps: Sequence[Tensor]) -> Tensor:
-        """Five taps, fine to coarse, to mask logits (N, 64, 64, 64)."""
+    def forward(self, taps: Sequence[Tensor], size: int = SIZE) -> Tensor:
+        """Five taps, fine to coarse, to mask logits (N, size, size, size)."""
         *finer, x = taps
         for stage, tap in enumerate(reversed(finer), start=1):
             x = getattr(self, f"block{stage}")(x)
             project = getattr(self, f"project_{stage}", nn.Identity())
             x = F.interpolate(x, size=tap.shape[2:], mode="trilinear", align_corners=False) + project(tap)
-        x = F.interpolate(self.block5(x), size=(SIZE,) * 3, mode="trilinear", align_corners=False)
+        x = F.interpolate(self.block5(x), size=(size,) * 3, mode="trilinear", align_corners=False)
         return self.last_layer(x).squeeze(1)
 
 

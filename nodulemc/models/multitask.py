@@ -8,6 +8,7 @@ from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import SegmentationDecoder
 from nodulemc.models.inception_i3d import InceptionI3d
+from nodulemc.patch import SIZE
 
 
 class MultiTaskI3d(nn.Module):
@@ -28,10 +29,10 @@ class MultiTaskI3d(nn.Module):
         """(N, 1 or 3, 64, 128, 128), values 0…1, to malignancy logits (N,)."""
         return self.classifier_head(self._taps(x)[-1]).squeeze(1)
 
-    def forward_multitask(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same input to malignancy logits (N,) and mask logits (N, 64, 64, 64)."""
+    def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, Tensor]:
+        """The same input to malignancy logits (N,) and mask logits (N, size, size, size)."""
         taps = self._taps(x)
-        return self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps)
+        return self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps, mask_size)
 
     def _taps(self, x: Tensor) -> tuple[Tensor, ...]:
         # The stem's input channels are copies of the one patch.

@@ -1,13 +1,11 @@
 """Whole cohorts: table rows, nodule blocks for training, and the files of `nodulemc phantom`."""
 
 import csv
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,6 +18,7 @@ from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
 from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BLOCK_MM
+from nodulemc.training.parallel import in_order
 
 LUNA25_COLUMNS = (
     "PatientID", "SeriesInstanceUID", "StudyDate", "CoordX", "CoordY", "CoordZ", "LesionID", "AnnotationID",
@@ -31,7 +30,6 @@ TRUTH_COLUMNS = (
 )  # fmt: skip
 MASK_MARGIN = 3
 _COMPRESSION = 1
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,13 @@ def iter_nodule_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> 
 
     With several workers the calling script needs the usual ``if __name__ == "__main__"`` guard.
     """
-    for blocks in in_processes(partial(_blocks_of, seed), patients, workers):
+    for blocks in iter_patients_blocks(seed, patients, workers):
         yield from blocks
+
+
+def iter_patients_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> Iterator[list[NoduleBlock]]:
+    """As ``iter_nodule_blocks``, one list for each patient."""
+    return in_order(partial(_blocks_of, seed), patients, workers)
 
 
 def _blocks_of(seed: int, index: int) -> list[NoduleBlock]:
@@ -153,7 +156,7 @@ def write_cohort(
     for folder in ("ct", "masks"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     work = partial(_write_patient, output, seed, host)
-    done = progress(in_processes(work, range(patients), workers), patients, "patients")
+    done = progress(in_order(work, range(patients), workers), patients, "patients")
     rows = [row for patient in done for row in patient]
     _write_table(output / "table.csv", rows)
     return rows
@@ -214,34 +217,3 @@ def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, (*LUNA25_COLUMNS, *TRUTH_COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def in_processes(work: Callable[[int], Result], items: Iterable[int], workers: int) -> Iterator[Result]:
-    """Results of ``work`` in order, from this process where there is one worker, else from fresh ones."""
-    if workers == 1:
-        yield from map(work, items)
-        return
-    # Each worker has a core; libraries that start threads of their own would fight over them.
-    limits = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update(limits)
-    try:
-        pool = multiprocessing.get_context("spawn").Pool(workers, _install, (work,))
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    with pool:
-        yield from pool.imap(_call, items)
-
-
-# What this worker process does; handed over once, as it may hold a whole scan.
-_work: Callable[[int], Any] | None = None
-
-
-def _install(work: Callable[[int], Any]) -> None:
-    global _work
-    _work = work
-
-
-def _call(item: int) -> Any:
-    return _work(item)

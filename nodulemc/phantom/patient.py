@@ -70,6 +70,11 @@ class Lesion:
         return self.first_diameter * float(malignancy.growth(scan - self.first_scan, self.doubling_days))
 
 
+def identifier_of(seed: int, index: int) -> int:
+    """PatientID of a patient (from 0) of a seed's cohort."""
+    return (seed + 1) * (MOST_PATIENTS + 1) + index + 1
+
+
 class Patient:
     """Patient ``index`` of the cohort of ``seed``; body and scenes are made when first asked for."""
 
@@ -78,7 +83,7 @@ class Patient:
         self.index = index
         rng = self._rng(_Stream.HISTORY)
         # Unique over seeds, so that cohorts can be joined.
-        self.identifier = (seed + 1) * 1_000_000 + index + 1
+        self.identifier = identifier_of(seed, index)
         self.male = bool(rng.random() < _MALE_SHARE)
         count = 1 + int(rng.choice(3, p=malignancy.SCAN_COUNT_FREQUENCY))
         self.first_year = FIRST_YEAR + int(rng.integers(0, 4 - count))

@@ -139,6 +139,8 @@ class RunConfig:
 
     Attributes:
         epochs: passes over the training set.
+        central_epochs: how many of them, from the first on, learn from the central half of the patch along each axis
+            (25 mm), an eighth of the work.
         batch_size: samples per step over all processes.
         samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
         segmentation_weight: λ on the Dice loss.
@@ -148,6 +150,7 @@ class RunConfig:
     """
 
     epochs: int = _setting(15, _whole(1, 10_000))
+    central_epochs: int = _setting(0, _whole(0, 10_000))
     batch_size: int = _setting(32, _whole(1, 4096))
     samples_per_epoch: int | None = _setting(None, _optional(_whole(1, 10_000_000)))
     segmentation_weight: float = _setting(0.5, _real(0, 100))

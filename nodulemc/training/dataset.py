@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from nodulemc.patch import CENTRE_INDEX
+from nodulemc.patch import CENTRE_INDEX, SIZE
 from nodulemc.training.augmentation import IDENTITY, draw_augmentation
 from nodulemc.training.blocks import BlockStore, NoduleBlock
 from nodulemc.training.config import AugmentationConfig
@@ -57,9 +57,9 @@ class Batch(NamedTuple):
         """Copy to a device, asynchronously where the memory is pinned."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
-    def resample(self) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, 64, 64, 64) and masks (N, 64, 64, 64); see ``nodulemc.training.resampling.resample``."""
-        return resample(self.voxels, self.masks, self.affines, self.sizes, self.faces)
+    def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
+        return resample(self.voxels, self.masks, self.affines, self.sizes, self.faces, size)
 
 
 class NoduleDataset(Dataset):

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import SimpleITK as sitk
+from threadpoolctl import threadpool_limits
 
 from nodulemc.errors import ConfigError
 
@@ -57,6 +58,7 @@ def _start_worker() -> None:
     # An interrupt is the main process's to handle, and each worker has one core.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nodulemc.patch import AIR_HU, CENTRE_INDEX, HU_WINDOW, SIZE, VOXEL_MM
+from nodulemc.patch import AIR_HU, HU_WINDOW, SIZE, VOXEL_MM
 from nodulemc.training.augmentation import Augmentation
 from nodulemc.training.blocks import NoduleBlock
 
@@ -29,7 +29,9 @@ def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> np.ndarra
     return np.column_stack([to_index @ augmentation.matrix() * VOXEL_MM, to_index @ centre])
 
 
-def resample(voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+def resample(
+    voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, faces: Tensor, size: int = SIZE
+) -> tuple[Tensor, Tensor]:
     """Sample image and mask of each block on its patch grid.
 
     Both are interpolated trilinearly, the image as floating-point HU. Outside the scan there is air; between a
@@ -43,11 +45,12 @@ def resample(voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, face
         affines: float64 (N, 3, 4), from ``sampling_affine``.
         sizes: (N, 3), each block's own size z, y, x.
         faces: float64 (N, 2, 3), the scan's outer faces, low and high, as block indices z, y, x.
+        size: sample this many voxels per axis around the patch's centre, an even number.
 
     Returns:
-        images float32 (N, 1, 64, 64, 64), values 0…1, and masks float32 (N, 64, 64, 64), 0 or 1.
+        images float32 (N, 1, size, size, size), values 0…1, and masks float32 (N, size, size, size), 0 or 1.
     """
-    index = _sampled_indices(affines)
+    index = _sampled_indices(affines, size)
     low, high = faces[:, 0, :, None, None, None], faces[:, 1, :, None, None, None]
     inside = ((index >= low) & (index <= high)).all(dim=1)
     # Within the block, then to the -1…1 over the padded size that grid_sample wants, x first. Rounding to fp32 comes
@@ -64,9 +67,9 @@ def resample(voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, face
     return images.unsqueeze(1), (inside & (sampled[:, 1] > 0.5)).float()
 
 
-def _sampled_indices(affines: Tensor) -> Tensor:
-    """Block index z, y, x of every patch voxel: float64 (N, 3, 64, 64, 64)."""
-    steps = torch.arange(SIZE, dtype=affines.dtype, device=affines.device) - CENTRE_INDEX
-    z, y, x = (affines[:, :, axis, None] * steps for axis in range(3))  # (N, 3, 64) each
+def _sampled_indices(affines: Tensor, size: int) -> Tensor:
+    """Block index z, y, x of the patch's central voxels: float64 (N, 3, size, size, size)."""
+    steps = torch.arange(size, dtype=affines.dtype, device=affines.device) - (size - 1) / 2
+    z, y, x = (affines[:, :, axis, None] * steps for axis in range(3))  # (N, 3, size) each
     start = affines[:, :, 3, None, None, None]
     return start + z[:, :, :, None, None] + y[:, :, None, :, None] + x[:, :, None, None, :]

@@ -15,6 +15,7 @@ from torch import Tensor
 from nodulemc.errors import ConfigError, TrainingError
 from nodulemc.models.kinetics import load_kinetics
 from nodulemc.models.multitask import create_model
+from nodulemc.patch import SIZE
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.checkpoints import (
@@ -231,12 +232,13 @@ class _Run:
         batches = self._train_loader
         if log is not None:
             batches = progress(batches, len(self._draws), label)
+        size = SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
         first = epoch * len(self._draws)
         sums = torch.zeros(3, dtype=torch.float64)
         pending = None
         start = time.monotonic()
         for step, batch in enumerate(batches, start=first):
-            values = self._train_step(step, batch)
+            values = self._train_step(step, batch, size)
             # The previous step's values are ready by now; asking for this step's would stop the queue of GPU work.
             if pending is not None:
                 sums += self._record(step - 1, pending, log)
@@ -250,9 +252,9 @@ class _Run:
             "train_dice_loss": segmentation,
         }
 
-    def _train_step(self, step: int, raw: Batch) -> Tensor:
+    def _train_step(self, step: int, raw: Batch, size: int) -> Tensor:
         batch = raw.to(self._accelerator.device)
-        images, masks = batch.resample()
+        images, masks = batch.resample(size)
         return self._step(images, masks, batch.labels, self._config.optimizer.rate_at(step, self._steps))
 
     def _record(self, step: int, values: Tensor, log: MetricsLog | None) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from nodulemc.models.layers import ConvUnit
 from nodulemc.models.multitask import MultiTaskI3d
-from nodulemc.patch import UPSCALED
+from nodulemc.patch import SIZE, UPSCALED
 
+_UPSCALING = tuple(side // SIZE for side in UPSCALED)
 _DEPTH = 7
 _IN_PLANE = 4
 
@@ -27,7 +28,7 @@ class UpscaledStem(nn.Module):
         self.batch3d = unit.batch3d
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(N, 1, 64, 64, 64), any number of equal channels, to what the stem gives for the upscaled patches.
+        """(N, 1, S, S, S) to what the stem gives for the upscaled patches.
 
         The in-plane taps become channels, a layout in which matrix units are fast.
         """
@@ -60,7 +61,8 @@ class PatchNetwork(nn.Module):
         self._upscales = not any(isinstance(module, UpscaledStem) for module in network.modules())
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, 64, 64, 64), values 0…1, to malignancy logits (N,) and mask logits (N, 64, 64, 64)."""
+        """(N, 1, S, S, S), values 0…1, to malignancy logits (N,) and mask logits (N, S, S, S)."""
+        size = patches.shape[-1]
         if self._upscales:
-            patches = F.interpolate(patches, size=UPSCALED)
-        return self.network.forward_multitask(patches)
+            patches = F.interpolate(patches, scale_factor=_UPSCALING)
+        return self.network.forward_multitask(patches, size)

@@ -10,7 +10,7 @@ from nodulemc.cli import main
 from nodulemc.phantom.cohort import LUNA25_COLUMNS, iter_nodule_blocks, nodule_blocks
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render_box
-from nodulemc.training.blocks import BLOCK_MM
+from nodulemc.training.blocks import BLOCK_MM, BlockStore
 
 SEED = 2000
 
@@ -28,6 +28,27 @@ def test_blocks_do_not_depend_on_workers_or_on_the_cohorts_size(blocks):
     assert digest(iter_nodule_blocks(SEED, [3, 4], workers=2)) == digest(
         [b for b in blocks if b.row["PatientID"] % 1000 in (4, 5)]
     )
+
+
+def test_a_block_store_holds_the_same_blocks_and_is_continued(blocks, tmp_path):
+    command = ["phantom", "--output", str(tmp_path), "--seed", str(SEED), "--workers", "1", "--blocks", "--patients"]
+    assert main([*command, "3"]) == 0
+    assert main([*command, "7"]) == 0
+    store = BlockStore(tmp_path)
+    assert len(store) == len(blocks)
+    for stored, block in zip(store, blocks, strict=True):
+        assert np.array_equal(stored.voxels, block.ct_array)
+        assert np.array_equal(stored.mask, block.mask_array)
+        assert stored.row["AnnotationID"] == block.row["AnnotationID"]
+        index = np.linalg.solve(stored.matrix, stored.point - stored.origin)
+        assert np.allclose(index, block.ct.TransformPhysicalPointToContinuousIndex(stored.point.tolist()))
+
+
+def test_a_block_store_of_other_patients_is_not_mixed_in(tmp_path, capsys):
+    command = ["phantom", "--output", str(tmp_path), "--patients", "1", "--workers", "1", "--blocks", "--seed"]
+    assert main([*command, "3"]) == 0
+    assert main([*command, "4"]) == 2
+    assert "the store holds other patients" in capsys.readouterr().err
 
 
 def test_seeds_give_other_patients():

@@ -63,6 +63,17 @@ class ListStore(list):
     """Blocks in a list, as a store."""
 
 
+def test_a_smaller_patch_is_the_centre_of_the_whole_one():
+    image = make_ct(direction=DIRECTIONS["oblique"])
+    array = sitk.GetArrayFromImage(image)
+    block = block_of(image, np.array(centre_of(image)) + (1.3, -2.1, 0.4), (array > 0).astype(np.uint8))
+    batch = NoduleDataset([block], [1], AugmentationConfig(), 3)[Draw(0, 0, 0)]
+    whole, central = batch.resample(), batch.resample(32)
+    for large, small in zip(whole, central, strict=True):
+        assert small.shape[-3:] == (32, 32, 32)
+        torch.testing.assert_close(small, large[..., 16:48, 16:48, 16:48], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_without_augmentation_it_is_what_inference_sees(name):
     # Different shapes in one batch: inside the scan, at its corner, and thin.

@@ -95,6 +95,27 @@ def test_training_learns_both_tasks(tmp_path):
     assert trained.state_dict.keys() == ToyMultiTask().state_dict().keys()
 
 
+class Watched(ToyMultiTask):
+    """Keeps the shapes of what it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes = []
+
+    def forward_multitask(self, x, mask_size):
+        if self.training:
+            self.shapes.append((tuple(x.shape[2:]), mask_size))
+        return super().forward_multitask(x, mask_size)
+
+
+def test_central_epochs_come_first_and_see_half_the_patch_along_each_axis(tmp_path):
+    watched = Watched()
+    trained = train(tmp_path, config(epochs=3, central_epochs=2), create=lambda _: PatchNetwork(watched))
+    # Two steps per epoch; validation is on whole patches in every one.
+    assert watched.shapes == [((32, 64, 64), 32)] * 4 + [((64, 128, 128), 64)] * 2
+    assert all(0 < row["validation_dice"] for row in trained.history)
+
+
 class Poisoned(ToyMultiTask):
     """Becomes NaN in a step of its choosing."""
 
@@ -102,8 +123,8 @@ class Poisoned(ToyMultiTask):
         super().__init__()
         self.calls, self.step = 0, step
 
-    def forward_multitask(self, x):
-        logits, masks = super().forward_multitask(x)
+    def forward_multitask(self, x, mask_size):
+        logits, masks = super().forward_multitask(x, mask_size)
         self.calls += self.training
         return (logits * float("nan") if self.calls == self.step else logits), masks
 
@@ -121,8 +142,8 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path
 class SpoiltInValidation(ToyMultiTask):
     """What a last step with infinite gradients would leave."""
 
-    def forward_multitask(self, x):
-        logits, masks = super().forward_multitask(x)
+    def forward_multitask(self, x, mask_size):
+        logits, masks = super().forward_multitask(x, mask_size)
         return logits if self.training else logits * float("nan"), masks
 
 

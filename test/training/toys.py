@@ -52,9 +52,9 @@ class ToyMultiTask(nn.Module):
         self.head = nn.Linear(4, 1)
         self.aux_model = nn.Conv3d(4, 1, 1)
 
-    def forward_multitask(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward_multitask(self, x: torch.Tensor, mask_size: int) -> tuple[torch.Tensor, torch.Tensor]:
         features = torch.relu(self.norm(self.conv(x)))
-        masks = nn.functional.interpolate(self.aux_model(features), size=(64, 64, 64))
+        masks = nn.functional.interpolate(self.aux_model(features), size=(mask_size,) * 3)
         return self.head(features.mean((2, 3, 4))).squeeze(1), masks.squeeze(1)
 
 

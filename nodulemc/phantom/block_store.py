@@ -1,0 +1,37 @@
+"""Phantom nodules straight into a block store, without whole CTs on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nodulemc.errors import TableError
+from nodulemc.phantom.cohort import iter_patients_blocks
+from nodulemc.phantom.patient import identifier_of
+from nodulemc.progress import progress
+from nodulemc.training.blocks import BlockWriter, NoduleBlock
+from nodulemc.training.tables import COORDINATES
+
+
+def write_block_store(folder: Path, seed: int, patients: int, workers: int) -> list[dict[str, Any]]:
+    """Write the nodules of a cohort's first patients to a block store; returns the table's rows.
+
+    The blocks hold the voxels that `nodulemc prepare` would cut from the cohort's whole CTs. A run that was stopped
+    goes on where it was.
+
+    Raises:
+        TableError: the folder cannot be written, or holds other blocks.
+    """
+    whole = (np.full(3, -np.inf), np.full(3, np.inf))
+    with BlockWriter(folder) as writer:
+        drawn = [int(row["PatientID"]) - identifier_of(seed, 0) for row in writer.rows.values()]
+        if drawn and not 0 <= min(drawn) <= max(drawn) < patients:
+            raise TableError("the store holds other patients", folder, "write to a new folder")
+        # The last patient may lack nodules.
+        rest = range(max(drawn, default=0), patients)
+        for blocks in progress(iter_patients_blocks(seed, rest, workers), len(rest), "patients"):
+            for block in blocks:
+                point = np.array([block.row[column] for column in COORDINATES])
+                origin, matrix = np.array(block.grid.origin), block.grid.matrix
+                writer.add(NoduleBlock(block.ct_array, block.mask_array, origin, matrix, point, whole, block.row))
+        return list(writer.rows.values())
