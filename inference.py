@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nodulemc.case import clear_output, run_case
+from nodulemc.case import run_case
 from nodulemc.cli import exit_code_of
 from nodulemc.options import add_ensemble_options, load_ensemble
 
@@ -16,8 +16,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
     add_ensemble_options(parser)
     args = parser.parse_args()
-    clear_output(args.output)  # also when no ensemble can be loaded
-    run_case(args.input, args.output, load_ensemble(args))
+    run_case(args.input, args.output, lambda: load_ensemble(args))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Source: the LUNA25 challenge's algorithm interface; `inputs.json` as the platfor
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.json_files import read_json, write_json_atomically
 from nodulemc.points import Nodule, from_platform
-from nodulemc.prediction import NodulePrediction, predict
+from nodulemc.prediction import NodulePrediction, extract_patches, score
+from nodulemc.side_by_side import side_by_side
 from nodulemc.volume import read_volume
 
 logger = logging.getLogger(__name__)
@@ -79,19 +81,24 @@ def clear_output(output_dir: str | Path) -> Path:
     return output
 
 
-def run_case(input_dir: str | Path, output_dir: str | Path, ensemble: Ensemble) -> list[NodulePrediction]:
+def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], Ensemble]) -> list[NodulePrediction]:
     """Score the case in ``input_dir`` and write the platform's JSON into ``output_dir``.
 
     A failed case leaves no output, not even an earlier case's.
 
+    Args:
+        input_dir, output_dir: the platform's folders.
+        load: gives the ensemble; called while the CT is being read.
+
     Raises:
-        NoduleMCError: an input cannot be used, or the output cannot be written.
+        NoduleMCError: an input or the ensemble cannot be used, or the output cannot be written.
     """
     output = clear_output(output_dir)
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() != ".mha":
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    predictions = predict(read_volume(case.ct), case.nodules, ensemble)
+    patches, ensemble = side_by_side(lambda: extract_patches(read_volume(case.ct), case.nodules), load)
+    predictions = score(case.nodules, patches, ensemble)
     write_json_atomically(output, platform_json(predictions), CaseError)
     return predictions
 

@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from nodulemc.ensemble import Ensemble, load_member
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.errors import EnsembleError
 from nodulemc.json_files import write_atomically
 from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
@@ -129,9 +129,9 @@ def _deviation(folder: Path, manifest: Manifest, probes: np.ndarray) -> float:
 
     def probabilities(precision: str) -> np.ndarray:
         networks = [
-            load_member(folder, member, masks=member.architecture.decoder_widths is not None)
+            load_network(folder, member, masks=member.architecture.decoder_widths is not None)
             for member in manifest.members
         ]
-        return Ensemble(manifest, networks, torch.device("cpu"), precision).seed_probabilities(probes)
+        return TorchSeeds(networks, "cpu", precision).seed_probabilities(probes)
 
     return float(np.abs(probabilities("bf16") - probabilities("fp32")).max())

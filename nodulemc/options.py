@@ -40,7 +40,7 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: 
         EnsembleError: the folder cannot be used.
         ConfigError: the device is not there.
     """
-    from nodulemc.ensemble import Ensemble  # torch is slow to import, and `--help` does without
+    from nodulemc.ensemble import Ensemble  # `--help` does without
 
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     resources = args.resources or find_resources()

@@ -1,36 +1,35 @@
-"""Which device and which number format an ensemble runs in."""
+"""Which device and which number format an ensemble runs in. PyTorch is imported only where there is a GPU."""
 
+import ctypes
+import importlib.util
 import logging
 from pathlib import Path
 
-import torch
-
+from nodulemc.cpu import has_bf16_matrix_units
 from nodulemc.errors import ConfigError
 from nodulemc.manifest import TOLERANCE, Manifest
 
 logger = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
-def choose_device(requested: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``; auto warns where a CUDA build finds no GPU.
+def choose_device(requested: str) -> str:
+    """ "cpu" or "cuda" for ``auto``, ``cpu`` or ``cuda``; auto warns where a CUDA build of PyTorch finds no GPU.
 
     Raises:
         ConfigError: ``cuda`` is asked for and there is none.
     """
     if requested == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
+        return "cpu"
+    if cuda_is_usable():
+        return "cuda"
     if requested == "cuda":
         raise ConfigError("no usable CUDA GPU", "--device cuda", "use --device auto or cpu, or `docker run --gpus all`")
-    if torch.version.cuda is not None:
+    if torch_is_built_for_cuda():
         logger.warning("no usable CUDA GPU: running on the CPU")
-    return torch.device("cpu")
+    return "cpu"
 
 
-def choose_precision(requested: str, device: torch.device, manifest: Manifest) -> str:
+def choose_precision(requested: str, device: str, manifest: Manifest) -> str:
     """The precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Auto takes bf16 on GPUs of compute capability 8.0 and later and fp16 on those from 7.0; on a CPU bf16
@@ -39,17 +38,32 @@ def choose_precision(requested: str, device: torch.device, manifest: Manifest) -
     """
     if requested != "auto":
         return requested
-    if device.type == "cuda":
+    if device == "cuda":
+        import torch
+
         capability = torch.cuda.get_device_capability(device)
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     deviation = manifest.max_deviation.get("bf16")
     exact_enough = deviation is not None and deviation <= TOLERANCE
-    return "bf16" if exact_enough and cpu_has_bf16_matrix_units() else "fp32"
+    return "bf16" if exact_enough and has_bf16_matrix_units() else "fp32"
 
 
-def cpu_has_bf16_matrix_units() -> bool:
-    """Whether this CPU has AMX's bf16 tiles; on other CPUs bf16 is no faster than fp32."""
+def cuda_is_usable() -> bool:
+    """Whether PyTorch can use a GPU; without an NVIDIA driver PyTorch, slow to import, is not asked."""
     try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
+        driver = ctypes.CDLL("libcuda.so.1")
+        devices = ctypes.c_int(0)
+        # Both return 0 for success (CUDA Driver API, CUresult).
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(devices)) or not devices.value:
+            return False
+    except (OSError, AttributeError):
         return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def torch_is_built_for_cuda() -> bool:
+    """Whether the installed PyTorch could use a GPU."""
+    found = importlib.util.find_spec("torch")
+    return found is not None and (Path(found.origin).parent / "lib" / "libtorch_cuda.so").is_file()

@@ -62,7 +62,11 @@ def predict(
         nodules = [
             p if isinstance(p, Nodule) else make_nodule(None, p, k, "points") for k, p in enumerate(points, start=1)
         ]
-    patches = extract_patches(volume, nodules)
+    return score(nodules, extract_patches(volume, nodules), ensemble)
+
+
+def score(nodules: Sequence[Nodule], patches: np.ndarray, ensemble: Ensemble) -> list[NodulePrediction]:
+    """Malignancy probabilities of nodules from their patches (see ``extract_patches``), in their order."""
     per_seed = ensemble.seed_probabilities(patches)
     probabilities = ensemble.vote(per_seed)
     warnings = (ensemble.caveat,) if ensemble.caveat else ()

@@ -10,17 +10,16 @@ after overlapping 2×2×2 pooling of a 64×64×64 input. That is another functio
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest
 from nodulemc.models.architecture import Architecture
-from nodulemc.models.checkpoints import check_names, read_tensors
+from nodulemc.models.checkpoints import read_tensors
 from nodulemc.models.decoder import published_widths
-from nodulemc.models.inception_i3d import InceptionI3d
-from nodulemc.models.multitask import create_model
+from nodulemc.models.layouts import TAP_CHANNELS
+from nodulemc.models.tensor_shapes import check_names, tensor_shapes
 
 _NESTS = ("state_dict", "model_state_dict", "model")
 _BACKBONE, _DECODER = "backbone.", "aux_model."
@@ -43,11 +42,10 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
     seeds = []
     for position, path in enumerate(checkpoints, start=1):
         tensors = reference_tensors(path, keep_decoder=keep_decoder)
-        widths = published_widths(InceptionI3d.tap_channels) if keep_decoder else None
+        widths = published_widths(TAP_CHANNELS["inception_i3d"]) if keep_decoder else None
         architecture = Architecture("inception_i3d", decoder_widths=widths)
-        with torch.device("meta"):
-            model = create_model(architecture, with_decoder=keep_decoder)
-        seeds.append(SeedWeights(f"seed_{position}", architecture, check_names(tensors, model, path)))
+        expected = tensor_shapes(architecture, with_decoder=keep_decoder)
+        seeds.append(SeedWeights(f"seed_{position}", architecture, check_names(tensors, expected, path)))
     names = ", ".join(Path(path).name for path in checkpoints)
     return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
 

@@ -49,7 +49,7 @@ def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> Fast
     def invoke():
         with one_at_a_time:
             try:
-                predictions = run_case(input_dir, output_dir, ensemble)
+                predictions = run_case(input_dir, output_dir, lambda: ensemble)
             except NoduleMCError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return JSONResponse({"error": str(error)}, status_code=422)
@@ -62,7 +62,7 @@ def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> Fast
 
 def main() -> None:
     """Load the ensemble, then serve until SIGTERM, which ends with code 0."""
-    # A container's first process ignores SIGTERM unless it handles it, and torch takes seconds to import.
+    # A container's first process ignores SIGTERM unless it handles it, and loading takes a moment.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     import uvicorn
 

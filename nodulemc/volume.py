@@ -13,6 +13,8 @@ import SimpleITK as sitk
 
 from nodulemc.errors import ImageError
 from nodulemc.integrity import check_integrity
+from nodulemc.meta_image import SUFFIXES as META_IMAGE
+from nodulemc.meta_image import read_compressed
 
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
 _IMAGE_POSITION = "0020|0032"
@@ -83,8 +85,10 @@ def read_volume(path: str | Path) -> Volume:
     reader.SetFileName(str(path))
     with _reading(path):
         reader.ReadImageInformation()
-        check_integrity(path, reader)
-        image = reader.Execute()
+        image = read_compressed(path, reader) if path.name.lower().endswith(META_IMAGE) else None
+        if image is None:
+            check_integrity(path, reader)
+            image = reader.Execute()
     return Volume(_checked(image, path), path)
 
 

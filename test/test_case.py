@@ -66,7 +66,7 @@ def test_points_keep_order_names_and_coordinates(folders):
     source, target = folders
     points = points_near(make_ct())
     make_case(source, points)
-    run_case(source, target, MeanOfPatch())
+    run_case(source, target, MeanOfPatch)
     result = output_of(target)
     probabilities = [point.pop("probability") for point in result["points"]]
     assert result == {
@@ -84,13 +84,13 @@ def test_points_keep_order_names_and_coordinates(folders):
 
 def test_a_case_without_nodules_gives_an_empty_list(folders):
     make_case(folders[0], [])
-    run_case(*folders, MeanOfPatch())
+    run_case(*folders, MeanOfPatch)
     assert output_of(folders[1])["points"] == []
 
 
 def test_a_nodule_without_a_name_stays_without_one(folders):
     make_case(folders[0], [{"point": list(centre_of(make_ct()))}])
-    run_case(*folders, MeanOfPatch())
+    run_case(*folders, MeanOfPatch)
     assert output_of(folders[1])["points"][0].keys() == {"point", "probability"}
 
 
@@ -110,7 +110,7 @@ def test_inputs_json_says_where_the_inputs_are(folders, key):
     ]
     (source / "inputs.json").write_text(json.dumps(listing))
     assert read_case(source).clinical == CLINICAL
-    run_case(source, target, MeanOfPatch())
+    run_case(source, target, MeanOfPatch)
     assert len(output_of(target)["points"]) == 3
 
 
@@ -122,7 +122,7 @@ def test_clinical_information_may_be_absent(folders):
 def test_tiff_is_read_with_a_warning(folders, caplog):
     source, target = folders
     make_case(source, [{"name": "a", "point": [10, 10, 10]}], ct_name="ct.tif")
-    run_case(source, target, MeanOfPatch())
+    run_case(source, target, MeanOfPatch)
     assert "TIFF holds no patient coordinates" in caplog.text
     assert len(output_of(target)["points"]) == 1
 
@@ -188,10 +188,10 @@ def escape_input(source):
 def test_a_bad_case_is_refused_and_leaves_no_output(folders, damage, error, message):
     source, target = folders
     make_case(source, points_near(make_ct()))
-    run_case(source, target, MeanOfPatch())  # an earlier case's output must not survive either
+    run_case(source, target, MeanOfPatch)  # an earlier case's output must not survive either
     damage(source)
     with pytest.raises(error, match=message) as caught:
-        run_case(source, target, MeanOfPatch())
+        run_case(source, target, MeanOfPatch)
     assert isinstance(caught.value, NoduleMCError)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
@@ -201,4 +201,4 @@ def test_a_bad_case_is_refused_and_leaves_no_output(folders, damage, error, mess
 def test_output_that_cannot_be_written_is_an_input_error(folders):
     make_case(folders[0], [])
     with pytest.raises(CaseError, match=r"cannot write \(No such file or directory\)"):
-        run_case(folders[0], folders[1] / "missing", MeanOfPatch())
+        run_case(folders[0], folders[1] / "missing", MeanOfPatch)

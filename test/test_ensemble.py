@@ -8,7 +8,9 @@ import safetensors.torch
 import torch
 from ensembles import make_untrained_ensemble, untrained_weights
 
-from nodulemc.ensemble import Ensemble, load_member
+from nodulemc.backends.openvino_backend import OpenVinoSeeds
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble import Ensemble
 from nodulemc.ensemble_writer import SeedWeights, probe_patches, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import read_manifest, write_manifest
@@ -16,6 +18,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.weights import read_weights
 
 INCEPTION = Architecture("inception_i3d")
 
@@ -42,20 +45,74 @@ def plain_probability(seed: int, patch: np.ndarray, architecture: Architecture =
         return torch.sigmoid(model(upscaled.expand(1, 3, 64, 128, 128))).item()
 
 
-def test_batched_folded_seeds_equal_the_plain_network(ensemble):
+@pytest.fixture(scope="module")
+def torch_seeds(folder):
+    """The seeds as they run on a GPU, or without OpenVINO."""
+    return TorchSeeds([load_network(folder, member) for member in read_manifest(folder).members], "cpu", "fp32")
+
+
+@pytest.mark.parametrize("backend", ["ensemble", "torch_seeds"])
+def test_batched_folded_seeds_equal_the_plain_network(backend, request):
     patches = probe_patches()[:5]
-    per_seed = ensemble.seed_probabilities(patches)
+    per_seed = request.getfixturevalue(backend).seed_probabilities(patches)
     assert per_seed.shape == (5, 2)
     for nodule in (0, 4):
         for column, seed in enumerate((1, 2)):
             assert per_seed[nodule, column] == pytest.approx(plain_probability(seed, patches[nodule]), abs=1e-5)
 
 
-def test_neither_batch_size_nor_order_changes_a_probability(ensemble):
+@pytest.mark.parametrize(("backend", "tolerance"), [("ensemble", 0), ("torch_seeds", 1e-6)])
+def test_neither_batch_size_nor_order_changes_a_probability(backend, tolerance, request):
+    seeds = request.getfixturevalue(backend)
     patches = probe_patches()[:6]
-    together = ensemble.seed_probabilities(patches)
-    alone = np.concatenate([ensemble.seed_probabilities(patch[None]) for patch in patches[::-1]])[::-1]
-    np.testing.assert_allclose(together, alone, atol=1e-6, rtol=0)
+    together = seeds.seed_probabilities(patches)
+    alone = np.concatenate([seeds.seed_probabilities(patch[None]) for patch in patches[::-1]])[::-1]
+    np.testing.assert_allclose(together, alone, atol=tolerance, rtol=0)
+
+
+def test_pytorch_takes_over_where_openvino_is_missing(folder, ensemble, torch_seeds, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fallback = Ensemble.load(folder, device="cpu", precision="fp32")
+    assert isinstance(fallback._seeds, TorchSeeds)
+    assert isinstance(ensemble._seeds, OpenVinoSeeds)
+    patches = probe_patches()[:2]
+    np.testing.assert_allclose(
+        fallback.seed_probabilities(patches), ensemble.seed_probabilities(patches), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("fits", "batches"), [(4, [4, 4, 1]), (1, [1] * 9)])
+def test_a_batch_too_large_for_the_memory_is_halved(torch_seeds, monkeypatch, fits, batches):
+    done = []
+    run_batch = TorchSeeds._run_batch
+
+    def with_little_memory(self, patches, task):
+        if len(patches) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.append(len(patches))
+        return run_batch(self, patches, lambda seed, x: x.mean(dim=(1, 2, 3, 4)))
+
+    monkeypatch.setattr(TorchSeeds, "_run_batch", with_little_memory)
+    monkeypatch.setattr(torch_seeds, "_batch_size", 32)
+    patches = np.arange(9, dtype=np.float32)[:, None, None, None] * np.ones((1, 64, 64, 64), np.float32)
+    np.testing.assert_allclose(torch_seeds.seed_probabilities(patches)[:, 0], np.arange(9), rtol=1e-6)
+    assert done == batches
+
+
+def test_a_gpu_too_small_for_one_nodule_gives_way_to_the_cpu(torch_seeds, monkeypatch, caplog):
+    moves = []
+
+    def never_fits(self, patches, task):
+        if not moves:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return np.zeros((len(patches), 2))
+
+    monkeypatch.setattr(TorchSeeds, "_run_batch", never_fits)
+    monkeypatch.setattr(TorchSeeds, "_move", lambda self, *where: moves.append(where))
+    monkeypatch.setattr(torch_seeds, "_batch_size", 2)
+    torch_seeds.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
+    assert moves == [("cpu", "fp32")]
+    assert "too small for one nodule: running on the CPU" in caplog.text
 
 
 def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
@@ -91,7 +148,7 @@ def test_bf16_stays_within_what_the_manifest_says(folder, ensemble):
 
 def test_each_seed_is_loaded_once(folder, monkeypatch):
     loaded = []
-    monkeypatch.setattr("nodulemc.ensemble.load_member", lambda f, m, **k: loaded.append(m.file) or load_member(f, m))
+    monkeypatch.setattr("nodulemc.weights.read_weights", lambda f, m: loaded.append(m.file) or read_weights(f, m))
     ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
     ensemble.seed_probabilities(probe_patches()[:2])
     ensemble.seed_probabilities(probe_patches()[:1])
@@ -125,7 +182,7 @@ def test_the_decoder_is_built_only_for_masks(tmp_path):
     architecture = Architecture("inception_i3d", decoder_widths=(32, 32, 32, 16, 16))
     make_untrained_ensemble(tmp_path, architecture=architecture)
     member = read_manifest(tmp_path).members[0]
-    assert not hasattr(load_member(tmp_path, member), "aux_model")
+    assert not hasattr(load_network(tmp_path, member).network, "aux_model")
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
     patch = probe_patches()[3:4]
     mask = ensemble.mask_probabilities(patch)

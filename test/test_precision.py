@@ -6,7 +6,7 @@ from nodulemc.errors import ConfigError
 from nodulemc.manifest import Manifest
 from nodulemc.precision import choose_device, choose_precision
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA = "cpu", "cuda"
 
 
 def measured(deviation):
@@ -26,7 +26,7 @@ def test_gpu_precision_follows_the_compute_capability(monkeypatch, capability, e
     [(True, 0.005, "bf16"), (True, 0.0051, "fp32"), (True, None, "fp32"), (False, 0.0001, "fp32")],
 )
 def test_cpu_takes_bf16_only_where_it_is_fast_and_known_to_be_exact(monkeypatch, matrix_units, deviation, expected):
-    monkeypatch.setattr(precision, "cpu_has_bf16_matrix_units", lambda: matrix_units)
+    monkeypatch.setattr(precision, "has_bf16_matrix_units", lambda: matrix_units)
     assert choose_precision("auto", CPU, measured(deviation)) == expected
 
 
@@ -36,13 +36,18 @@ def test_a_forced_precision_is_kept():
 
 
 def test_devices(monkeypatch, caplog):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(precision, "cuda_is_usable", lambda: False)
+    monkeypatch.setattr(precision, "torch_is_built_for_cuda", lambda: True)
     assert choose_device("cpu") == CPU
     assert caplog.text == ""
     assert choose_device("auto") == CPU
     assert "no usable CUDA GPU: running on the CPU" in caplog.text
     with pytest.raises(ConfigError, match="no usable CUDA GPU: --device cuda"):
         choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "cuda_is_usable", lambda: True)
     assert choose_device("auto") == CUDA
+
+
+def test_the_driver_and_pytorch_agree():
+    assert precision.cuda_is_usable() == torch.cuda.is_available()
+    assert precision.torch_is_built_for_cuda() == (torch.version.cuda is not None)

@@ -136,6 +136,30 @@ def test_one_flipped_bit_in_compressed_voxels_is_found(tmp_path, suffix, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("pixel", [sitk.sitkInt16, sitk.sitkUInt8, sitk.sitkInt32, sitk.sitkFloat32, sitk.sitkFloat64])
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+def test_a_compressed_meta_image_is_what_itk_reads(tmp_path, suffix, pixel):
+    path = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(sitk.Cast(make_ct(direction=rotation(5, 6, 7)), pixel), str(path), useCompression=True)
+    expected, found = sitk.ReadImage(str(path)), read_volume(path).image
+    assert found.GetPixelID() == pixel
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected))
+    for geometry in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
+        assert getattr(found, geometry)() == getattr(expected, geometry)()
+
+
+def test_voxels_beyond_what_the_header_promises_are_refused(tmp_path):
+    path = tmp_path / "ct.mha"
+    sitk.WriteImage(make_ct(), str(path), useCompression=True)
+    size = make_ct().GetSize()
+    header = f"DimSize = {size[0]} {size[1]} {size[2]}".encode()
+    content = path.read_bytes()
+    assert header in content
+    path.write_bytes(content.replace(header, f"DimSize = {size[0]} {size[1]} {size[2] - 1}".encode()))
+    with pytest.raises(ImageError, match="holds more than"):
+        read_volume(path)
+
+
 def test_header_without_its_voxels_is_refused(tmp_path):
     sitk.WriteImage(make_ct(), str(tmp_path / "ct.mhd"))
     (tmp_path / "ct.raw").unlink()

@@ -1,9 +1,18 @@
 """Malignancy probabilities for nodules in one CT, from any common file format."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodulemc.options import add_ensemble_options, load_ensemble
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nodulemc.points import Nodule
+    from nodulemc.volume import Volume
 
 EXAMPLE = "nodulemc predict ct.nii.gz --points nodules.mrk.json --output nodules.csv"
 
@@ -39,20 +48,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict and write or print the results."""
     from nodulemc.masks import write_masks
-    from nodulemc.points import read_points
-    from nodulemc.prediction import predict
+    from nodulemc.prediction import score
     from nodulemc.results import check_output, table, write_results
-    from nodulemc.volume import read_volume
+    from nodulemc.side_by_side import side_by_side
 
     if args.output:
         check_output(args.output)
-    volume = read_volume(args.ct)
-    nodules = read_points(args.points, volume)
-    ensemble = load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated)
-    predictions = predict(volume, nodules, ensemble)
+    (volume, nodules, patches), ensemble = side_by_side(
+        lambda: _read(args.ct, args.points),
+        lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
+    )
+    predictions = score(nodules, patches, ensemble)
     if args.masks:
         write_masks(args.masks, volume, nodules, ensemble)
     if args.output:
         write_results(args.output, predictions, ensemble.manifest)
     else:
         print(table(predictions, ensemble.manifest))
+
+
+def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], np.ndarray]:
+    """The CT, its nodules and their patches."""
+    from nodulemc.points import read_points
+    from nodulemc.prediction import extract_patches
+    from nodulemc.volume import read_volume
+
+    volume = read_volume(ct)
+    nodules = read_points(points, volume)
+    return volume, nodules, extract_patches(volume, nodules)

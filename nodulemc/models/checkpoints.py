@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nodulemc.errors import EnsembleError
+from nodulemc.models.tensor_shapes import COUNTER
 
-_COUNTER = "num_batches_tracked"
 # What torch's unpickler was seen to raise on bytes that are no checkpoint, or a cut one.
 _DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error)
 
@@ -43,26 +44,10 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def check_names(tensors: dict[str, Tensor], model: nn.Module, path: str | Path) -> dict[str, Tensor]:
-    """Check that tensors fill a model exactly; BatchNorm's step counters, which inference ignores, may be missing.
+def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model the tensors that ``check_names`` has passed, instead of its own; BatchNorm's counters start at zero.
 
-    Returns:
-        The tensors, with counters of zero where they were missing.
-
-    Raises:
-        EnsembleError: a tensor is missing, left over or of another shape.
+    They keep their types, and the model's may be on the meta device.
     """
-    expected = model.state_dict()
-    tensors = {
-        name: torch.zeros(v.shape, dtype=v.dtype) for name, v in expected.items() if name.endswith(_COUNTER)
-    } | tensors
-    missing = sorted(expected.keys() - tensors.keys())
-    left_over = sorted(tensors.keys() - expected.keys())
-    misshapen = [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
-    for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", misshapen)):
-        if names:
-            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            raise EnsembleError(
-                f"{len(names)} tensors {kind} ({shown})", path, "give a checkpoint of this architecture"
-            )
-    return tensors
+    counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith(COUNTER)}
+    model.load_state_dict(counters | dict(tensors), assign=True)

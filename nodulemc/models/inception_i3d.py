@@ -4,19 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from nodulemc.models.layers import ConvUnit, SamePool
-
-# Channels of each inception block's branches: 1×1×1; 1×1×1 then 3×3×3; the same, narrower; pool then 1×1×1.
-_MIXED = {
-    "mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
-    "mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
-    "mixed_4b": (480, (192, 96, 208, 16, 48, 64)),
-    "mixed_4c": (512, (160, 112, 224, 24, 64, 64)),
-    "mixed_4d": (512, (128, 128, 256, 24, 64, 64)),
-    "mixed_4e": (512, (112, 144, 288, 32, 64, 64)),
-    "mixed_4f": (528, (256, 160, 320, 32, 128, 128)),
-    "mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
-    "mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
-}
+from nodulemc.models.layouts import (
+    INCEPTION_BLOCKS,
+    INCEPTION_BRANCH_POOL,
+    INCEPTION_POOLS,
+    INCEPTION_UNITS,
+    TAP_CHANNELS,
+)
 
 
 class Mixed(nn.Module):
@@ -28,7 +22,7 @@ class Mixed(nn.Module):
         self.branch_0 = ConvUnit(in_channels, w0, 1)
         self.branch_1 = nn.Sequential(ConvUnit(in_channels, w1a, 1), ConvUnit(w1a, w1b, 3))
         self.branch_2 = nn.Sequential(ConvUnit(in_channels, w2a, 1), ConvUnit(w2a, w2b, 3))
-        self.branch_3 = nn.Sequential(SamePool((3, 3, 3), (1, 1, 1)), ConvUnit(in_channels, w3, 1))
+        self.branch_3 = nn.Sequential(SamePool(*INCEPTION_BRANCH_POOL), ConvUnit(in_channels, w3, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, w0 + w1b + w2b + w3, D, H, W)."""
@@ -38,19 +32,16 @@ class Mixed(nn.Module):
 class InceptionI3d(nn.Module):
     """Inception-I3D without its classifier."""
 
-    tap_channels = (64, 192, 480, 832, 1024)
+    tap_channels = TAP_CHANNELS["inception_i3d"]
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv3d_1a_7x7 = ConvUnit(3, 64, 7, stride=2)
-        self.pool_2a = SamePool((1, 3, 3), (1, 2, 2))
-        self.conv3d_2b_1x1 = ConvUnit(64, 64, 1)
-        self.conv3d_2c_3x3 = ConvUnit(64, 192, 3)
-        self.pool_3a = SamePool((1, 3, 3), (1, 2, 2))
-        self.pool_4a = SamePool((3, 3, 3), (2, 2, 2))
-        self.pool_5a = SamePool((2, 2, 2), (2, 2, 2))
-        for name, (in_channels, widths) in _MIXED.items():
-            self.add_module(name, Mixed(in_channels, widths))
+        for name, arguments in INCEPTION_UNITS.items():
+            self.add_module(name, ConvUnit(*arguments))
+        for name, pool in INCEPTION_POOLS.items():
+            self.add_module(name, SamePool(*pool))
+        for name, block in INCEPTION_BLOCKS.items():
+            self.add_module(name, Mixed(*block))
 
     @property
     def stem(self) -> nn.Conv3d:

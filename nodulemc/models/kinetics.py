@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from torch import nn
-
 from nodulemc.errors import EnsembleError
 from nodulemc.json_files import write_atomically
-from nodulemc.models.checkpoints import check_names, read_tensors
+from nodulemc.models.checkpoints import fill, read_tensors
 from nodulemc.models.multitask import MultiTaskI3d
+from nodulemc.models.tensor_shapes import backbone_shapes, check_names
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
     tensors = read_tensors(path, nests=("model_state",))
     classifier = KINETICS_FILES[backbone].classifier
     tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
-    target: nn.Module = model.backbone
-    target.load_state_dict(check_names(tensors, target, path))
+    fill(model.backbone, check_names(tensors, backbone_shapes(backbone), path))
 
 
 def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = None) -> Path:

@@ -3,16 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Triple = tuple[int, int, int]
-
-
-def same_padding(kernel: Triple, stride: Triple) -> list[int]:
-    """TensorFlow's "SAME" padding for input sizes that the stride divides, in ``F.pad``'s order (last axis first).
-
-    The padding of an axis is kernel − stride in all; where that is odd, the extra voxel is at the far side.
-    """
-    total = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
-    return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
+from nodulemc.models.layouts import Triple, same_padding
 
 
 class ConvUnit(nn.Module):
@@ -20,12 +11,10 @@ class ConvUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        pad = same_padding((kernel,) * 3, (stride,) * 3)
-        symmetric = len(set(pad)) == 1
-        self.pad = None if symmetric else pad
-        self.conv3d = nn.Conv3d(
-            in_channels, out_channels, kernel, stride, padding=pad[0] if symmetric else 0, bias=False
-        )
+        near, far = same_padding((kernel,) * 3, (stride,) * 3)
+        # F.pad wants the last axis first; the three are alike.
+        self.pad = None if near == far else next(zip(near, far, strict=True)) * 3
+        self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride, padding=0 if self.pad else near, bias=False)
         self.batch3d = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,8 +29,7 @@ class SamePool(nn.Module):
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
-        pad = same_padding(kernel, stride)
-        near, far = pad[-2::-2], pad[::-2]
+        near, far = same_padding(kernel, stride)
         # Padding at the far side alone is what ceil mode does, without a padded copy.
         self.pool = nn.MaxPool3d(kernel, stride, padding=near if near == far else 0, ceil_mode=near != far)
 

@@ -3,11 +3,13 @@
 from pytorchvideo.models.hub import i3d_r50
 from torch import Tensor, nn
 
+from nodulemc.models.layouts import TAP_CHANNELS
+
 
 class I3dR50(nn.Module):
     """Inflated ResNet-50; parameter names are pytorchvideo's (``blocks.0`` stem to ``blocks.5`` last stage)."""
 
-    tap_channels = (64, 256, 512, 1024, 2048)
+    tap_channels = TAP_CHANNELS["i3d_r50"]
 
     def __init__(self) -> None:
         super().__init__()

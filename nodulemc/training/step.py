@@ -4,10 +4,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.ema import ExponentialMovingAverage
 from nodulemc.training.losses import differentiable_global_sum, multitask_loss
-from nodulemc.training.upscaled_stem import PatchNetwork
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from nodulemc.errors import ConfigError, TrainingError
 from nodulemc.models.kinetics import load_kinetics
 from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
@@ -29,7 +30,6 @@ from nodulemc.training.config import ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
-from nodulemc.training.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.training.validation import validate
 
 CHECKPOINT_NAME = "checkpoint.pt"

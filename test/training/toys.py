@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.blocks import NoduleBlock
 from nodulemc.training.config import ModelConfig
 from nodulemc.training.trainer import TrainingData
-from nodulemc.training.upscaled_stem import PatchNetwork
 
 
 class ToyStore:

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.layers import ConvUnit
 from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork, UpscaledStem, absorb_upscaling
 from nodulemc.patch import UPSCALED
-from nodulemc.training.upscaled_stem import PatchNetwork, UpscaledStem, absorb_upscaling
 
 
 @pytest.fixture(scope="module")

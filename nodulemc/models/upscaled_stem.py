@@ -36,7 +36,7 @@ class UpscaledStem(nn.Module):
         padded = F.pad(patches[:, 0], (1, 2, 1, 2, 2, 3))
         taps = padded.unfold(2, _IN_PLANE, 1).unfold(3, _IN_PLANE, 1).flatten(4)
         kernel = self._small_kernel().to(memory_format=torch.channels_last_3d)
-        convolved = F.conv3d(taps.permute(0, 4, 1, 2, 3), kernel, stride=(2, 1, 1))
+        convolved = F.conv3d(taps.permute(0, 4, 1, 2, 3), kernel, self.conv3d.bias, stride=(2, 1, 1))
         return F.relu(self.batch3d(convolved), inplace=True)
 
     def _small_kernel(self) -> Tensor:
@@ -53,7 +53,7 @@ def absorb_upscaling(network: MultiTaskI3d) -> None:
 
 
 class PatchNetwork(nn.Module):
-    """A multi-task network as training calls it: patches in, both tasks' logits out."""
+    """A multi-task network that takes patches: as training calls it, both tasks' logits out."""
 
     def __init__(self, network: MultiTaskI3d) -> None:
         super().__init__()
@@ -62,7 +62,11 @@ class PatchNetwork(nn.Module):
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1, S, S, S), values 0…1, to malignancy logits (N,) and mask logits (N, S, S, S)."""
-        size = patches.shape[-1]
-        if self._upscales:
-            patches = F.interpolate(patches, scale_factor=_UPSCALING)
-        return self.network.forward_multitask(patches, size)
+        return self.network.forward_multitask(self._input(patches), patches.shape[-1])
+
+    def classify(self, patches: Tensor) -> Tensor:
+        """The same patches to malignancy logits (N,) alone."""
+        return self.network(self._input(patches))
+
+    def _input(self, patches: Tensor) -> Tensor:
+        return F.interpolate(patches, scale_factor=_UPSCALING) if self._upscales else patches

@@ -1,0 +1,1 @@
+"""What runs the seeds: OpenVINO on CPUs, PyTorch on GPUs."""

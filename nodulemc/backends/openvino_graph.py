@@ -1,0 +1,160 @@
+"""The backbones as OpenVINO graphs: patches in, pooled features out, with everything constant folded into the weights.
+
+BatchNorm becomes part of the convolution before it. The network's input is a patch upscaled by nearest neighbour in
+three equal channels, so the first convolution's weights are summed over the channels and over the copies of each
+voxel, and the graph takes the patch itself.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import openvino
+from openvino import opset13 as ops
+
+from nodulemc.models.layouts import (
+    EPSILON,
+    INCEPTION_BLOCKS,
+    INCEPTION_BRANCH_POOL,
+    INCEPTION_ORDER,
+    INCEPTION_POOLS,
+    INCEPTION_UNITS,
+    RESNET_POOL,
+    RESNET_STAGES,
+    RESNET_STEM,
+    RESNET_STEM_POOL,
+    Pool,
+    Triple,
+    same_padding,
+)
+from nodulemc.patch import SIZE, UPSCALED
+
+Node = openvino.Output
+Padding = tuple[Sequence[int], Sequence[int]]
+_UPSCALING = UPSCALED[2] // SIZE
+_UNIT_STRIDE = (1, 1, 1)
+
+
+def features_graph(backbone: str, tensors: Mapping[str, np.ndarray]) -> openvino.Model:
+    """A backbone and its global average pooling.
+
+    Args:
+        backbone: "inception_i3d" or "i3d_r50".
+        tensors: fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
+
+    Returns:
+        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
+    """
+    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
+    build = _inception if backbone == "inception_i3d" else _resnet
+    last = build(_Layers(tensors), patch.output(0))
+    return openvino.Model([ops.reduce_mean(last, ops.constant(np.array([2, 3, 4])), False)], [patch])
+
+
+class _Layers:
+    """Layers made of a network's tensors."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
+        self._tensors = tensors
+
+    def unit(self, x: Node, name: str, kernel: int, stride: int = 1) -> Node:
+        """Inception's ConvUnit."""
+        padding = same_padding((kernel,) * 3, (stride,) * 3)
+        return ops.relu(self.convolution(x, f"{name}.conv3d", f"{name}.batch3d", (stride,) * 3, padding)).output(0)
+
+    def convolution(self, x: Node, name: str, norm: str, stride: Triple, padding: Padding) -> Node:
+        """A convolution and its BatchNorm."""
+        return _convolution(x, *self._folded(name, norm), stride, padding)
+
+    def stem(self, x: Node, name: str, norm: str, stride: Triple, padding: Padding) -> Node:
+        """The first convolution, of what the upscaled patch would be, and its ReLU."""
+        weight, bias = self._folded(name, norm)
+        near, far = np.array(padding)
+        # In plane the stride is that of the upscaling, and kernel taps from an even place on see the same voxel.
+        odd = near[1] % _UPSCALING
+        weight = np.pad(weight.sum(axis=1, keepdims=True), ((0, 0),) * 3 + ((odd, 1 - odd),) * 2)
+        out, _, depth, height, width = weight.shape
+        height, width = height // _UPSCALING, width // _UPSCALING
+        weight = weight.reshape(out, 1, depth, height, _UPSCALING, width, _UPSCALING).sum(axis=(4, 6))
+        near[1:] = (near[1:] + odd) // _UPSCALING
+        far[1:] = (height, width) - near[1:] - 1
+        return ops.relu(_convolution(x, weight, bias, (stride[0], 1, 1), (near.tolist(), far.tolist()))).output(0)
+
+    def _folded(self, name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+        get = self._tensors.__getitem__
+        scale = get(f"{norm}.weight") / np.sqrt(get(f"{norm}.running_var") + np.float32(EPSILON))
+        return (
+            get(f"{name}.weight") * scale[:, None, None, None, None],
+            get(f"{norm}.bias") - get(f"{norm}.running_mean") * scale,
+        )
+
+
+def _convolution(x: Node, weight: np.ndarray, bias: np.ndarray, stride: Sequence[int], padding: Padding) -> Node:
+    near, far = padding
+    convolved = ops.convolution(
+        x, ops.constant(weight, shared_memory=True), list(stride), list(near), list(far), [1, 1, 1]
+    )
+    return ops.add(convolved, ops.constant(bias.reshape(1, -1, 1, 1, 1))).output(0)
+
+
+def _pool(x: Node, pool: Pool) -> Node:
+    # What is padded is never the largest: there are values of 0 and more in every window.
+    near, far = same_padding(*pool)
+    return ops.max_pool(x, list(pool.stride), [1, 1, 1], list(near), list(far), list(pool.kernel), "floor").output(0)
+
+
+def _inception(layers: _Layers, x: Node) -> Node:
+    for name in INCEPTION_ORDER:
+        path = f"backbone.{name}"
+        if name in INCEPTION_POOLS:
+            x = _pool(x, INCEPTION_POOLS[name])
+        elif name in INCEPTION_BLOCKS:
+            branches = [
+                layers.unit(x, f"{path}.branch_0", 1),
+                *(layers.unit(layers.unit(x, f"{path}.branch_{k}.0", 1), f"{path}.branch_{k}.1", 3) for k in (1, 2)),
+                layers.unit(_pool(x, INCEPTION_BRANCH_POOL), f"{path}.branch_3.1", 1),
+            ]
+            x = ops.concat(branches, 1).output(0)
+        else:
+            _, _, kernel, stride = INCEPTION_UNITS[name]
+            if name == INCEPTION_ORDER[0]:
+                kernels, strides = (kernel,) * 3, (stride,) * 3
+                x = layers.stem(x, f"{path}.conv3d", f"{path}.batch3d", strides, same_padding(kernels, strides))
+            else:
+                x = layers.unit(x, path, kernel, stride)
+    return x
+
+
+def _resnet(layers: _Layers, x: Node) -> Node:
+    _, _, kernel, stride = RESNET_STEM
+    x = layers.stem(x, "backbone.blocks.0.conv", "backbone.blocks.0.norm", stride, _centred(kernel))
+    near = _centred(RESNET_STEM_POOL.kernel)[0]
+    x = ops.max_pool(
+        x, list(RESNET_STEM_POOL.stride), [1, 1, 1], near, near, list(RESNET_STEM_POOL.kernel), "floor"
+    ).output(0)
+    for stage in RESNET_STAGES:
+        for k, depth in enumerate(stage.depths):
+            path = f"backbone.blocks.{stage.position}.res_blocks.{k}"
+            stride = (1, stage.stride, stage.stride) if k == 0 else _UNIT_STRIDE
+            shortcut = x
+            if k == 0:
+                names = (f"{path}.branch1_conv", f"{path}.branch1_norm")
+                shortcut = layers.convolution(x, *names, stride, _centred((1, 1, 1)))
+            y = x
+            for letter, kernel, step in (
+                ("a", (depth, 1, 1), _UNIT_STRIDE),
+                ("b", (1, 3, 3), stride),
+                ("c", (1, 1, 1), _UNIT_STRIDE),
+            ):
+                names = (f"{path}.branch2.{kind}_{letter}" for kind in ("conv", "norm"))
+                y = layers.convolution(y, *names, step, _centred(kernel))
+                y = y if letter == "c" else ops.relu(y).output(0)
+            x = ops.relu(ops.add(shortcut, y)).output(0)
+        if stage is RESNET_STAGES[0]:
+            x = _pool(x, RESNET_POOL)
+    return x
+
+
+def _centred(kernel: Triple) -> tuple[list[int], list[int]]:
+    """The padding of an odd kernel that keeps its centre on the voxel."""
+    sides = [k // 2 for k in kernel]
+    return sides, sides

@@ -1,0 +1,109 @@
+"""Seeds in PyTorch: on a GPU, for masks, and on the CPU where OpenVINO is not installed."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nodulemc.cpu import available_cores
+from nodulemc.manifest import Member
+from nodulemc.models.checkpoints import fill
+from nodulemc.models.folding import fold_batch_norm, fold_input_channels
+from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
+from nodulemc.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH_SIZE = {"cpu": 4, "cuda": 32}
+
+
+class TorchSeeds:
+    """Seeds on one device.
+
+    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, the seeds move to
+    the CPU, and a warning says so.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        precision: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(self, networks: Sequence[PatchNetwork], device: str, precision: str) -> None:
+        """Move the seeds to their device.
+
+        Args:
+            networks: from ``load_network``.
+            device: "cpu" or "cuda".
+            precision: of weights and activations.
+        """
+        if device == "cpu" and torch.get_num_threads() > available_cores():
+            torch.set_num_threads(available_cores())
+        self._networks = list(networks)
+        self._move(device, precision)
+
+    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
+        return self._run(patches, lambda seed, x: torch.sigmoid(seed.classify(x).double()), ())
+
+    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each seed's probability of each voxel to belong to the nodule: float64 (N, number of seeds, 64, 64, 64)."""
+        return self._run(patches, lambda seed, x: torch.sigmoid(seed(x)[1].double()), patches.shape[1:])
+
+    def _move(self, device: str, precision: str) -> None:
+        self.device = device
+        self.precision = precision
+        self._dtype = _DTYPES[precision]
+        self._networks = [
+            network.to(device, self._dtype, memory_format=torch.channels_last_3d) for network in self._networks
+        ]
+        self._batch_size = _BATCH_SIZE[device]
+
+    def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
+        results = np.empty((len(patches), len(self._networks), *shape))
+        start = 0
+        while start < len(patches):
+            batch = slice(start, start + self._batch_size)
+            try:
+                results[batch] = self._run_batch(patches[batch], task)
+            except torch.OutOfMemoryError:
+                self._retreat()
+                continue
+            start += self._batch_size
+        return results
+
+    @torch.inference_mode()
+    def _run_batch(self, patches: np.ndarray, task: Callable) -> np.ndarray:
+        batch = torch.from_numpy(patches).unsqueeze(1)
+        if self.device == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        batch = batch.to(self._dtype)
+        # One copy back for all seeds: each one waits for the GPU.
+        return torch.stack([task(network, batch) for network in self._networks], dim=1).cpu().numpy()
+
+    def _retreat(self) -> None:
+        torch.cuda.empty_cache()
+        if self._batch_size > 1:
+            self._batch_size //= 2
+            return
+        logger.warning("the GPU's memory is too small for one nodule: running on the CPU")
+        self._move("cpu", "fp32")
+
+
+def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
+    """Build one seed's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
+
+    Raises:
+        EnsembleError: as ``nodulemc.weights.read_weights``.
+    """
+    tensors = read_weights(folder, member, masks=masks)
+    with torch.device("meta"):
+        network = create_model(member.architecture, with_decoder=masks)
+    fill(network, {name: torch.from_numpy(value) for name, value in tensors.items()})
+    network.eval().requires_grad_(False)
+    fold_input_channels(fold_batch_norm(network))
+    absorb_upscaling(network)
+    return PatchNetwork(network)

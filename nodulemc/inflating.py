@@ -1,0 +1,55 @@
+"""Reading zlib and gzip streams with their checksums verified."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from zlib_ng import zlib_ng
+
+from nodulemc.errors import ImageError
+
+_CHUNK = 1 << 20
+_ZLIB_OR_GZIP = 47  # window bits that recognise either header (zlib.h, inflateInit2)
+
+
+def inflate(path: Path, start: int, target: memoryview) -> None:
+    """Fill ``target`` with what the stream from byte ``start`` of a file on holds.
+
+    Raises:
+        ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target`` or more.
+    """
+    filled = 0
+    for part in _parts(path, start):
+        if filled + len(part) > len(target):
+            raise ImageError(f"the file holds more than {len(target)} bytes", path, "its header does not fit its data")
+        target[filled : filled + len(part)] = part
+        filled += len(part)
+    if filled < len(target):
+        raise ImageError(f"the file holds {filled} of {len(target)} bytes", path, "copy the file again")
+
+
+def inflated_length(path: Path, start: int) -> int:
+    """Uncompressed length of the zlib or gzip stream (of one or more gzip members) from byte ``start`` on.
+
+    Raises:
+        ImageError: the stream is corrupt or cut.
+    """
+    return sum(map(len, _parts(path, start)))
+
+
+def _parts(path: Path, start: int) -> Iterator[bytes]:
+    decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(_CHUNK):
+            while chunk:
+                if decoder.eof:
+                    decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
+                try:
+                    yield decoder.decompress(chunk, 16 * _CHUNK)
+                    while decoder.unconsumed_tail:
+                        yield decoder.decompress(decoder.unconsumed_tail, 16 * _CHUNK)
+                except zlib_ng.error as error:
+                    raise ImageError(f"the compressed voxels are corrupt ({error})", path, "copy it again") from error
+                chunk = decoder.unused_data
+    if not decoder.eof:
+        raise ImageError("the compressed voxels end too early", path, "copy the file again")
