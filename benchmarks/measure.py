@@ -1,0 +1,97 @@
+"""What the benchmarks share: floors measured on the same machine in the same run, and the file of last results."""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nodulemc.cpu import available_cores
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.multitask import create_model
+
+RESULTS = Path(__file__).parent / "results.json"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SIDE = {"cpu": 3072, "cuda": 8192}
+
+
+def seconds(work: Callable[[], Any], repeats: int = 5, device: str = "cpu") -> float:
+    """Median wall time of some work."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def matrix_rate(precision: str, device: str = "cpu") -> float:
+    """FLOP/s of a large matrix product: the best of some, as other work on the machine can only slow it down."""
+    side = _SIDE[device]
+    a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+    return 2 * side**3 / min(seconds(lambda: a @ b, 1, device) for _ in range(8))
+
+
+def network_flops(backbone: str = "inception_i3d") -> float:
+    """FLOPs of one seed for one nodule: the convolutions of the network as published, on its upscaled input."""
+    with torch.device("meta"):
+        network = create_model(Architecture(backbone), with_decoder=False).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 1, 64, 128, 128))
+    return counter.get_total_flops()
+
+
+def run_cold(arguments: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak memory in MB of a fresh Python process.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    peak = 0
+    # What wait4 says of the peak counts this process's own memory, from before the new program was started.
+    while process.poll() is None:
+        peak = max(peak, _peak_kb(process.pid))
+        time.sleep(0.005)
+    elapsed = time.perf_counter() - start
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, arguments)
+    return elapsed, peak / 1024
+
+
+def _peak_kb(process: int) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def record(name: str, content: dict[str, Any]) -> None:
+    """Keep a benchmark's figures in results.json, in place of its last ones."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[name] = {"machine": machine(), "torch": torch.__version__} | content
+    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    print(f"kept in {RESULTS}")
+
+
+def machine() -> str:
+    """The machine in words."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        text = info.read_text()
+        cpu = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), cpu)
+        cpu += " with AMX" if " amx_bf16" in text else ""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{available_cores()} cores of {cpu}{gpu}"

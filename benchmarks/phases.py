@@ -1,0 +1,47 @@
+"""One case phase after phase, without their overlap, in a process of its own: a part of benchmarks/cold_start.py.
+
+python benchmarks/phases.py INPUT RESOURCES DEVICE PRECISION
+"""
+
+import json
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+
+def main() -> None:
+    """Print each phase's seconds as JSON."""
+    folder, resources, device, precision = sys.argv[1:]
+    marks = [("start", time.perf_counter())]
+
+    def done(name: str) -> None:
+        marks.append((name, time.perf_counter()))
+
+    from nodulemc.case import platform_json, read_case
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.json_files import write_json_atomically
+    from nodulemc.prediction import extract_patches, score
+    from nodulemc.volume import read_volume
+
+    if device == "cpu":
+        import nodulemc.backends.openvino_backend
+    else:
+        import nodulemc.backends.torch_backend  # noqa: F401
+    done("imports")
+    case = read_case(Path(folder))
+    volume = read_volume(case.ct)
+    done("CT read")
+    patches = extract_patches(volume, case.nodules)
+    done("patches")
+    ensemble = Ensemble.load(resources, device=device, precision=precision)
+    done("weights")
+    predictions = score(case.nodules, patches, ensemble)
+    done("network")
+    write_json_atomically(Path(folder) / "out.json", platform_json(predictions), RuntimeError)
+    done("write")
+    print(json.dumps({name: mark - before for (_, before), (name, mark) in pairwise(marks)}))
+
+
+if __name__ == "__main__":
+    main()

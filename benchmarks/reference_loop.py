@@ -1,0 +1,65 @@
+"""One case as the public reference implementation works: the yardstick of benchmarks/cold_start.py.
+
+Eager fp32 PyTorch, one nodule at a time; for each nodule every seed is built anew, with its decoder, and its checkpoint
+of 196 MB read again, as MClab's processor_ensemble.py does. The decoder is not run. Written for this comparison; it
+gives the same probabilities as this package.
+
+    python benchmarks/reference_loop.py INPUT OUTPUT CHECKPOINT...
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import SimpleITK as sitk
+import torch
+
+from nodulemc.case import OUTPUT_NAME
+from nodulemc.manifest import Member
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.decoder import published_widths
+from nodulemc.models.layouts import TAP_CHANNELS
+from nodulemc.models.multitask import create_model
+from nodulemc.patch import extract_patch
+from nodulemc.volume import Volume
+from nodulemc.weights import read_weights
+
+ARCHITECTURE = Architecture("inception_i3d", (), published_widths(TAP_CHANNELS["inception_i3d"]))
+
+
+def main() -> None:
+    """Score the case."""
+    source, target, *checkpoints = map(Path, sys.argv[1:])
+    path = next((source / "images" / "chest-ct").iterdir())
+    volume = Volume(sitk.ReadImage(str(path)), path)
+    content = json.loads((source / "nodule-locations.json").read_text())
+    for point in content["points"]:
+        patch = torch.from_numpy(extract_patch(volume, point["point"]))[None, None]
+        votes = [probability(patch, checkpoint) for checkpoint in checkpoints]
+        point["probability"] = sum(votes) / len(votes)
+    (target / OUTPUT_NAME).write_text(json.dumps(content))
+
+
+@torch.no_grad()
+def probability(patch: torch.Tensor, checkpoint: Path) -> float:
+    """One seed's probability of one nodule."""
+    network = create_model(ARCHITECTURE, with_decoder=True)
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu"))
+    upscaled = torch.nn.functional.interpolate(patch, size=(64, 128, 128)).repeat(1, 3, 1, 1, 1)
+    return torch.sigmoid(network.eval()(upscaled)).item()
+
+
+def write_checkpoints(folder: Path, resources: Path, members: Iterable[Member]) -> list[Path]:
+    """An ensemble's seeds as the reference's training leaves them: fp32 state dicts with a decoder."""
+    paths = []
+    for member in members:
+        tensors = create_model(ARCHITECTURE, with_decoder=True).state_dict()
+        tensors |= {name: torch.from_numpy(value) for name, value in read_weights(resources, member).items()}
+        paths.append(folder / f"{Path(member.file).stem}.pth")
+        torch.save(tensors, paths[-1])
+    return paths
+
+
+if __name__ == "__main__":
+    main()
