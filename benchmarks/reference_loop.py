@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 
@@ -55,7 +56,8 @@ def write_checkpoints(folder: Path, resources: Path, members: Iterable[Member]) 
     paths = []
     for member in members:
         tensors = create_model(ARCHITECTURE, with_decoder=True).state_dict()
-        tensors |= {name: torch.from_numpy(value) for name, value in read_weights(resources, member).items()}
+        stored = read_weights(resources, member)
+        tensors |= {name: torch.from_numpy(value.astype(np.float32)) for name, value in stored.items()}
         paths.append(folder / f"{Path(member.file).stem}.pth")
         torch.save(tensors, paths[-1])
     return paths

@@ -112,12 +112,8 @@ def _load_seeds(
 ) -> OpenVinoSeeds | TorchSeeds:
     if device == "cpu" and not masks and importlib.util.find_spec("openvino"):
         from nodulemc.backends.openvino_backend import OpenVinoSeeds
-        from nodulemc.weights import read_weights
 
-        seeds = OpenVinoSeeds(precision)
-        for member in manifest.members:
-            seeds.add(member.architecture, read_weights(folder, member))
-        return seeds
+        return OpenVinoSeeds(folder, manifest.members, precision)
     from nodulemc.backends.torch_backend import TorchSeeds, load_network
 
     return TorchSeeds([load_network(folder, member, masks=masks) for member in manifest.members], device, precision)

@@ -13,7 +13,7 @@ _TYPES = {"F16": np.float16, "F32": np.float32}
 
 
 def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> dict[str, np.ndarray]:
-    """A seed's tensors by name, fp32, BatchNorm's counters left out, the decoder's only for masks.
+    """A seed's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
 
     Raises:
         EnsembleError: the file is missing or damaged, does not fill the architecture exactly, holds NaN or
@@ -40,5 +40,4 @@ def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> 
 def _array(name: str, content: dict, path: Path) -> np.ndarray:
     if content["dtype"] not in _TYPES:
         raise EnsembleError(f"tensor {name} is of type {content['dtype']}", path, "store F16 or F32")
-    flat = np.frombuffer(content["data"], _TYPES[content["dtype"]])
-    return flat.reshape(content["shape"]).astype(np.float32)
+    return np.frombuffer(content["data"], _TYPES[content["dtype"]]).reshape(content["shape"])

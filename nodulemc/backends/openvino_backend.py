@@ -1,15 +1,19 @@
 """Seeds on the CPU through OpenVINO, which imports and runs several times faster than PyTorch."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 
 import numpy as np
-import openvino
 
 from nodulemc.backends.openvino_graph import features_graph
+from nodulemc.backends.openvino_runtime import openvino
 from nodulemc.cpu import available_cores
-from nodulemc.models.architecture import Architecture
+from nodulemc.manifest import Member
+from nodulemc.weights import read_weights
 
+Layer = tuple[np.ndarray, np.ndarray]  # weight, bias
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -23,8 +27,12 @@ class OpenVinoSeeds:
 
     device = "cpu"
 
-    def __init__(self, precision: str) -> None:
-        """Start without seeds; ``add`` them one by one."""
+    def __init__(self, folder: str | Path, members: Sequence[Member], precision: str) -> None:
+        """Load and compile the seeds of an ensemble folder.
+
+        Raises:
+            EnsembleError: as ``nodulemc.weights.read_weights``.
+        """
         self.precision = precision
         self._core = openvino.Core()
         self._settings = {
@@ -34,13 +42,14 @@ class OpenVinoSeeds:
             # Pinned threads of two processes would meet on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._seeds: list[tuple[openvino.InferRequest, list[tuple[np.ndarray, np.ndarray]]]] = []
+        with ThreadPoolExecutor(min(available_cores(), len(members))) as pool:
+            self._seeds = list(pool.map(lambda member: self._load(folder, member), members))
 
-    def add(self, architecture: Architecture, tensors: dict[str, np.ndarray]) -> None:
-        """Compile one seed from its tensors (see ``nodulemc.weights.read_weights``)."""
-        model = features_graph(architecture.backbone, tensors)
-        request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-        self._seeds.append((request, _head(tensors)))
+    def _load(self, folder: str | Path, member: Member) -> tuple[openvino.InferRequest, list[Layer]]:
+        """One seed's backbone, compiled, and its head."""
+        tensors = read_weights(folder, member)
+        model = features_graph(member.architecture.backbone, tensors)
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request(), _head(tensors)
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
@@ -53,7 +62,7 @@ class OpenVinoSeeds:
         return results
 
 
-def _head(tensors: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
     """Weight and bias of each linear layer after the pooling."""
     names = (f"classifier_head.{2 * k}" for k in count(1))
     layers = []
@@ -63,7 +72,7 @@ def _head(tensors: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]
         layers.append((tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)))
 
 
-def _probability(features: np.ndarray, head: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+def _probability(features: np.ndarray, head: Sequence[Layer]) -> float:
     *hidden, (weight, bias) = head
     for inner, offset in hidden:
         features = np.maximum(inner @ features + offset, 0)

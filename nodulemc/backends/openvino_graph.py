@@ -8,9 +8,8 @@ voxel, and the graph takes the patch itself.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
+from nodulemc.backends.openvino_runtime import openvino, ops
 from nodulemc.models.layouts import (
     EPSILON,
     INCEPTION_BLOCKS,
@@ -39,7 +38,7 @@ def features_graph(backbone: str, tensors: Mapping[str, np.ndarray]) -> openvino
 
     Args:
         backbone: "inception_i3d" or "i3d_r50".
-        tensors: fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
+        tensors: fp16 or fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
 
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
@@ -80,12 +79,13 @@ class _Layers:
         return ops.relu(_convolution(x, weight, bias, (stride[0], 1, 1), (near.tolist(), far.tolist()))).output(0)
 
     def _folded(self, name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-        get = self._tensors.__getitem__
-        scale = get(f"{norm}.weight") / np.sqrt(get(f"{norm}.running_var") + np.float32(EPSILON))
-        return (
-            get(f"{name}.weight") * scale[:, None, None, None, None],
-            get(f"{norm}.bias") - get(f"{norm}.running_mean") * scale,
+        gain, bias, mean, variance = (
+            self._tensors[f"{norm}.{part}"].astype(np.float32)
+            for part in ("weight", "bias", "running_mean", "running_var")
         )
+        scale = gain / np.sqrt(variance + np.float32(EPSILON))
+        weight = np.multiply(self._tensors[f"{name}.weight"], scale[:, None, None, None, None], dtype=np.float32)
+        return weight, bias - mean * scale
 
 
 def _convolution(x: Node, weight: np.ndarray, bias: np.ndarray, stride: Sequence[int], padding: Padding) -> Node:

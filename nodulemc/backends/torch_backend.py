@@ -102,7 +102,7 @@ def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> 
     tensors = read_weights(folder, member, masks=masks)
     with torch.device("meta"):
         network = create_model(member.architecture, with_decoder=masks)
-    fill(network, {name: torch.from_numpy(value) for name, value in tensors.items()})
+    fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
     network.eval().requires_grad_(False)
     fold_input_channels(fold_batch_norm(network))
     absorb_upscaling(network)
