@@ -14,6 +14,7 @@ from nodulemc.training.blocks import MAX_SHIFT_MM
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECAYS = ("none", "cosine")
+KINETICS_DOWNLOAD = "download"
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class ModelConfig:
         backbone: "inception_i3d" or "i3d_r50".
         head_widths: hidden widths of the classification MLP.
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
-        kinetics: file with the backbone's Kinetics-400 weights; None trains from scratch. With it the backbone's
-            BatchNorm stays frozen, without it BatchNorm learns.
+        kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from scratch. With them the
+            backbone's BatchNorm stays frozen, without them BatchNorm learns.
     """
 
     backbone: str = _setting("inception_i3d", _one_of(BACKBONES))

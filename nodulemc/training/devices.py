@@ -3,8 +3,8 @@
 import torch
 from accelerate import Accelerator, PartialState
 
+from nodulemc.cpu import has_bf16_matrix_units
 from nodulemc.errors import ConfigError
-from nodulemc.precision import cpu_has_bf16_matrix_units
 from nodulemc.training.allocator import keep_freed_memory
 
 
@@ -21,7 +21,7 @@ def create_accelerator(precision: str) -> Accelerator:
     device = PartialState().device
     on_cuda = device.type == "cuda"
     if precision == "auto":
-        matrix_units = torch.cuda.is_bf16_supported(False) if on_cuda else cpu_has_bf16_matrix_units()
+        matrix_units = torch.cuda.is_bf16_supported(False) if on_cuda else has_bf16_matrix_units()
         precision = "bf16" if matrix_units else "fp16" if on_cuda else "fp32"
     if precision == "fp16" and not on_cuda:
         raise ConfigError("run.precision is fp16", f"device {device}", "use bf16, fp32 or auto without a CUDA GPU")

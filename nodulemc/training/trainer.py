@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from nodulemc.errors import ConfigError, TrainingError
-from nodulemc.models.kinetics import load_kinetics
+from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
@@ -26,13 +26,14 @@ from nodulemc.training.checkpoints import (
     restore_random_state,
     save_checkpoint,
 )
-from nodulemc.training.config import ModelConfig, TrainingConfig
+from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
+CACHE = Path.home() / ".cache" / "nodulemc"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ def create_network(config: ModelConfig) -> PatchNetwork:
     """The network to train, from Kinetics-400 weights where the recipe names them.
 
     Raises:
-        EnsembleError: the weight file cannot be used.
+        EnsembleError: the weight file cannot be fetched or used.
     """
     network = create_model(config.architecture, with_decoder=True)
     if config.kinetics is not None:
-        load_kinetics(network, config.backbone, config.kinetics)
+        download = config.kinetics == KINETICS_DOWNLOAD
+        path = fetch_kinetics(config.backbone, CACHE) if download else config.kinetics
+        load_kinetics(network, config.backbone, path)
         freeze_batch_norm(network.backbone)
     absorb_upscaling(network)
     return PatchNetwork(network)

@@ -13,6 +13,7 @@ from training.toys import ToyMultiTask, create_toy, toy_data
 
 from nodulemc.errors import ConfigError, TrainingError
 from nodulemc.models.upscaled_stem import PatchNetwork
+from nodulemc.training import trainer
 from nodulemc.training.checkpoints import load_checkpoint
 from nodulemc.training.config import parse_config
 from nodulemc.training.devices import create_accelerator
@@ -191,14 +192,24 @@ def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():
 def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is(tmp_path):
     model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
     donor = create_network(model).network.backbone.state_dict()
-    donor = {name: torch.full_like(value, 0.01 if value.is_floating_point() else 1) for name, value in donor.items()}
+    donor = {name: torch.full_like(value, 0.01) for name, value in donor.items() if value.is_floating_point()}
     file = tmp_path / "model_rgb.pth"
     classifier = {"conv3d_0c_1x1.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1)}
     torch.save({**donor, **classifier, "conv3d_0c_1x1.conv3d.bias": torch.zeros(400)}, file)
     network = create_network(replace(model, kinetics=str(file))).network
-    assert all(torch.equal(donor[name], value) for name, value in network.backbone.state_dict().items())
+    loaded = network.backbone.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in donor.items())
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in network.named_parameters() if n.startswith("backbone.") and ".batch3d." in n}
+
+
+def test_kinetics_weights_can_be_downloaded(monkeypatch):
+    asked, used = [], []
+    monkeypatch.setattr(trainer, "fetch_kinetics", lambda *where: asked.append(where) or Path("fetched"))
+    monkeypatch.setattr(trainer, "load_kinetics", lambda network, backbone, path: used.append((backbone, path)))
+    create_network(parse_config({"model": {"decoder_widths": [8] * 5, "kinetics": "download"}}, "test").model)
+    assert asked == [("inception_i3d", Path.home() / ".cache" / "nodulemc")]
+    assert used == [("inception_i3d", Path("fetched"))]
 
 
 @pytest.mark.parametrize("processes", [3])

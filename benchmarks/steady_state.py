@@ -1,0 +1,73 @@
+"""Nodules per second of a loaded ensemble, by batch size and precision, beside the machine's matrix-product rate.
+
+    python benchmarks/steady_state.py [--device cuda]
+
+On a CPU it measures OpenVINO and, for comparison, PyTorch. The floor of a nodule is the network's FLOPs as published
+over the rate of a large matrix product, measured just before; folding the upscaling into the first convolution saves
+part of those FLOPs, so a ratio below 1 is possible. Peak memory is the device's on a GPU. Run it on an idle machine.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import matrix_rate, network_flops, record, seconds
+
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble_writer import probe_patches
+from nodulemc.manifest import PACKAGED_MODEL, read_manifest
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], metavar="P")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="PyTorch's batch sizes")
+    args = parser.parse_args()
+    members = read_manifest(args.resources).members
+    flops = sum(network_flops(member.architecture.backbone) for member in members)
+    rows = []
+    print("backend   precision  batch  nodules/s  s/nodule   floor  ratio  peak MB")
+    for precision in args.precisions:
+        floor = flops / matrix_rate(precision, args.device)
+        settings = [("PyTorch", batch) for batch in args.batches]
+        if args.device == "cpu":
+            settings.insert(0, ("OpenVINO", 1))
+        for backend, batch in settings:
+            rows.append(measure(backend, args, precision, batch, floor))
+    record(f"steady_state_{args.device}", {"rows": rows, "seeds": len(members)})
+
+
+def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, floor: float) -> dict:
+    """One line of the table."""
+    members = read_manifest(args.resources).members
+    if backend == "OpenVINO":
+        from nodulemc.backends.openvino_backend import OpenVinoSeeds
+
+        seeds = OpenVinoSeeds(args.resources, members, precision)
+    else:
+        seeds = TorchSeeds([load_network(args.resources, member) for member in members], args.device, precision)
+        seeds._batch_size = batch
+    probes = probe_patches()
+    patches = probes[np.arange(max(batch, 4)) % len(probes)]
+    on_gpu = args.device == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seeds.seed_probabilities(patches)
+    each = seconds(lambda: seeds.seed_probabilities(patches), 5, args.device) / len(patches)
+    row = {"backend": backend, "precision": precision, "batch": batch, "nodules_per_second": 1 / each}
+    row |= {"seconds_per_nodule": each, "floor_seconds": floor, "ratio": each / floor}
+    row["peak_mb"] = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
+    memory = f"{row['peak_mb']:7.0f}" if on_gpu else "      -"
+    print(
+        f"{backend:9} {precision:9} {batch:6} {1 / each:10.2f} {each:9.4f} {floor:7.4f} {each / floor:6.2f}  {memory}",
+        flush=True,
+    )
+    return row
+
+
+if __name__ == "__main__":
+    main()
