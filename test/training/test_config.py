@@ -26,6 +26,7 @@ PUBLISHED = {
     "augmentation": {"rotation_degrees": 20.0, "shift_mm": 2.5, "flip_probability": 0.3},
     "run": {
         "epochs": 15,
+        "central_epochs": 0,
         "batch_size": 32,
         "samples_per_epoch": None,
         "segmentation_weight": 0.5,
@@ -68,7 +69,7 @@ def test_a_recipe_survives_its_dictionary():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("run: {epoch: 3}", r"unknown key 'epoch' in run, value 3: .*: known are epochs, batch_size"),
+        ("run: {epoch: 3}", r"unknown key 'epoch' in run, value 3: .*: known are epochs, central_epochs, batch_size"),
         ("training: {epochs: 3}", r"unknown key 'training' in the recipe"),
         ("run: {epochs: 3.0}", r"run.epochs is 3.0: .*whole number"),
         ("run: {epochs: true}", r"run.epochs is True"),
