@@ -15,8 +15,8 @@ import torch
 from measure import matrix_rate, network_flops, record, seconds
 
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
-from nodulemc.ensemble_writer import probe_patches
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.probes import probe_patches
 
 
 def main() -> None:

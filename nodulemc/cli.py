@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "metrics with confidence intervals and a report",
     "compare": "test whether two sets of predictions differ in AUC",
     "calibrate": "fit a calibration map and store it in an ensemble",
+    "bench": "how fast an ensemble runs on this machine",
 }
 
 

@@ -15,13 +15,7 @@ from nodulemc.errors import EnsembleError
 from nodulemc.json_files import write_atomically
 from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
-from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM, scale_hu
-
-_PROBE_DIAMETERS_MM = (4, 6, 8, 10, 13, 16, 20, 24)
-_LUNG_HU = -850
-_NOISE_HU = 60
-# Ground glass, part-solid and solid in turn.
-_NODULE_HU = (-600, -250, 30)
+from nodulemc.probes import probe_patches
 
 
 @dataclass(frozen=True)
@@ -82,23 +76,6 @@ def write_ensemble(
     manifest = Manifest(members, trained_on, licence, manifest.git_revision, {"bf16": deviation})
     write_manifest(folder, manifest)
     return manifest
-
-
-def probe_patches() -> np.ndarray:
-    """Nodule-like patches, always the same: spheres of 4 to 24 mm in noisy lung, ground glass to solid.
-
-    Returns:
-        float32 (8, 64, 64, 64), axes z, y, x, values 0…1.
-    """
-    random = np.random.default_rng(0)
-    offsets = (np.arange(SIZE) - CENTRE_INDEX) * VOXEL_MM
-    distance = np.sqrt(offsets[:, None, None] ** 2 + offsets[:, None] ** 2 + offsets**2)
-    patches = []
-    for k, diameter in enumerate(_PROBE_DIAMETERS_MM):
-        inside = np.clip((diameter / 2 - distance) / VOXEL_MM + 0.5, 0, 1)
-        hu = _LUNG_HU + inside * (_NODULE_HU[k % len(_NODULE_HU)] - _LUNG_HU)
-        patches.append(scale_hu((hu + random.normal(0, _NOISE_HU, hu.shape)).astype(np.float32)))
-    return np.stack(patches)
 
 
 def git_revision() -> str | None:

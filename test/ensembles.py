@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
-from nodulemc.ensemble_writer import SeedWeights, probe_patches, write_ensemble
+from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.manifest import Manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
+from nodulemc.probes import probe_patches
 
 
 def untrained_weights(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:

@@ -1,7 +1,9 @@
+import re
 import subprocess
 import sys
 
 import pytest
+from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
 from nodulemc.errors import CaseError
@@ -50,3 +52,14 @@ def test_interruption_is_no_traceback(capsys):
 
     assert cli.exit_code_of(interrupt) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_bench_prints_seconds_per_nodule(tmp_path, capsys):
+    make_untrained_ensemble(tmp_path)
+    assert cli.main(["bench", "--nodules", "1", "--device", "cpu", "--resources", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    seconds, rate = re.search(r"nodule +([\d.]+) s \(([\d.]+) per second\)", shown).groups()
+    assert float(seconds) > 0
+    assert float(rate) == pytest.approx(1 / float(seconds), rel=0.1)
+    assert "cpu, bf16, 1 seeds" in shown or "cpu, fp32, 1 seeds" in shown
+    assert cli.main(["bench", "--nodules", "0"]) == 2

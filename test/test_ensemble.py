@@ -12,13 +12,14 @@ from nodulemc.backends import openvino_backend
 from nodulemc.backends.openvino_backend import OpenVinoSeeds
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.ensemble import Ensemble
-from nodulemc.ensemble_writer import SeedWeights, probe_patches, write_ensemble
+from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.probes import probe_patches
 from nodulemc.weights import read_weights
 
 INCEPTION = Architecture("inception_i3d")

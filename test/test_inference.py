@@ -201,3 +201,20 @@ def test_predict_refuses_an_unknown_output_type_before_any_work(tmp_path):
     done = run("predict", "nothing.mha", "--points", "nothing.json", "--output", tmp_path / "p.txt")
     assert done.returncode == 2
     assert done.stderr == f"error: unknown output type: {tmp_path / 'p.txt'}: name a .json or .csv file\n"
+
+
+def test_a_case_on_the_cpu_imports_nothing_that_it_does_not_need(tmp_path, resources):
+    source, target = case_folder(tmp_path, make_ct(), [{"name": "a", "point": centre_of(make_ct())}])
+    code = (
+        "import runpy, sys\n"
+        "try: runpy.run_path('inference.py', run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "heavy = ('torch', 'torchvision', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'urllib.request',\n"
+        "         'openvino.tools', 'openvino_telemetry', 'nodulemc.training', 'nodulemc.evaluation')\n"
+        "assert not [name for name in heavy if name in sys.modules], sys.modules.keys()\n"
+    )
+    options = ["--input", source, "--output", target, "--resources", resources, "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, options)], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

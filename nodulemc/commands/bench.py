@@ -1,0 +1,44 @@
+"""How fast an ensemble runs on this machine: loading it, and seconds per nodule once it is loaded.
+
+More benchmarks, each beside its floor, are in benchmarks/ (docs/speed.md).
+"""
+
+import argparse
+import time
+
+from nodulemc.errors import ConfigError
+from nodulemc.options import add_ensemble_options, load_ensemble
+
+EXAMPLE = "nodulemc bench --device cpu --precision fp32"
+_REPEATS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--nodules", type=int, default=8, metavar="N", help="scored together (default: 8)")
+    add_ensemble_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    import numpy as np
+
+    from nodulemc.probes import probe_patches
+
+    if args.nodules < 1:
+        raise ConfigError(f"--nodules {args.nodules}", "nodulemc bench", "give 1 or more")
+    start = time.perf_counter()
+    ensemble = load_ensemble(args)
+    loaded = time.perf_counter() - start
+    probes = probe_patches()
+    patches = probes[np.arange(args.nodules) % len(probes)]
+    ensemble.seed_probabilities(patches[:1])  # the first pass allocates memory
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        ensemble.seed_probabilities(patches)
+        times.append(time.perf_counter() - start)
+    each = min(times) / args.nodules
+    print(f"device     {ensemble.device}, {ensemble.precision}, {len(ensemble.manifest.members)} seeds")
+    print(f"loading    {loaded:.2f} s")
+    print(f"nodule     {each:.3f} s ({1 / each:.1f} per second), the best of {_REPEATS} rounds of {args.nodules}")

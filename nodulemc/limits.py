@@ -1,0 +1,15 @@
+"""How much of an input is taken before it is refused; docs/reliability.md lists these figures with what else is refused.
+
+Each is far above what a real case holds and far below what would fill the platform's 16 GiB or its five minutes.
+"""
+
+MAX_JSON_BYTES = 16 << 20
+MAX_TABLE_BYTES = 64 << 20
+MAX_NODULES = 1_000  # 1 MiB of patch each; LUNA25's fullest scan has 26
+MAX_NAME_LENGTH = 1_000
+MAX_CT_BYTES = 4 << 30  # decoded: 1024 × 1024 × 2048 voxels of 16 bits
+MAX_DICOM_FILES = 10_000
+SPACING_MM = (0.1, 20.0)  # CT scanners reach 0.15 mm; a scan written in cm has 0.05 to 0.1
+MAX_COORDINATE_MM = 1e5
+# Largest deviation of the direction matrix from orthonormal; DICOM states cosines with few decimals.
+MAX_DIRECTION_ERROR = 0.01
