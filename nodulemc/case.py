@@ -12,7 +12,7 @@ from typing import Any
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.json_files import read_json, write_json_atomically
-from nodulemc.points import Nodule, from_platform
+from nodulemc.points import Nodule, from_platform, shortened
 from nodulemc.prediction import NodulePrediction, extract_patches, score
 from nodulemc.side_by_side import side_by_side
 from nodulemc.volume import read_volume
@@ -62,7 +62,7 @@ def read_case(input_dir: Path) -> Case:
             )
     locations = paths["nodule-locations"]
     nodules = from_platform(read_json(locations, PointsError), locations)
-    return Case(_only_ct(paths["chest-ct"]), tuple(nodules), clinical)
+    return Case(_only_ct(input_dir, paths["chest-ct"]), tuple(nodules), clinical)
 
 
 def clear_output(output_dir: str | Path) -> Path:
@@ -118,29 +118,50 @@ def platform_json(predictions: list[NodulePrediction]) -> dict[str, Any]:
 
 
 def _socket_paths(input_dir: Path) -> dict[str, Path]:
+    """Where the inputs are; each path, links followed, lies inside the folder."""
     paths = {slug: input_dir / relative for slug, relative in _DEFAULT_PATHS.items()}
-    listing = input_dir / "inputs.json"
-    if not listing.is_file():
-        return paths
-    entries = read_json(listing, CaseError)
+    listing = _inside(input_dir, input_dir / "inputs.json")
+    if listing.is_file():
+        paths |= _listed_paths(input_dir, listing)
+    return {slug: _inside(input_dir, path) for slug, path in paths.items()}
+
+
+def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
+    """What ``inputs.json`` says of the sockets this algorithm has."""
+    paths: dict[str, Path] = {}
     try:
-        for entry in entries:
+        for entry in read_json(listing, CaseError):
             socket = entry.get("socket") or entry["interface"]
-            if socket["slug"] in paths:
-                paths[socket["slug"]] = input_dir / socket["relative_path"]
+            slug = socket["slug"]
+            if slug in paths:
+                raise CaseError(f"socket {slug} is listed twice", listing, "list each input once")
+            if slug in _DEFAULT_PATHS:
+                paths[slug] = _inside(input_dir, input_dir / socket["relative_path"], listing)
     except (KeyError, TypeError, AttributeError) as error:
         raise CaseError(
-            f"an entry is malformed ({error!r})",
+            f"an entry is malformed ({shortened(error)})",
             listing,
             "expected a list of objects with socket.slug and relative_path",
         ) from error
-    for path in paths.values():
-        if not path.resolve().is_relative_to(input_dir.resolve()):
-            raise CaseError(f"the path {path} leads out of the input folder", listing, "give paths inside it")
     return paths
 
 
-def _only_ct(folder: Path) -> Path:
+def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
+    """The path itself, if it, links followed, lies in the input folder and can be looked at."""
+    where = named_by or path
+    try:
+        inside = path.resolve().is_relative_to(input_dir.resolve())
+        path.is_file()  # a path too long for the file system
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a null byte
+        raise CaseError(f"the path {shortened(str(path))} is unusable ({error})", where, "repair it") from error
+    if not inside:
+        raise CaseError(
+            f"the path {shortened(str(path))} leads out of the input folder", where, "give a path or link inside it"
+        )
+    return path
+
+
+def _only_ct(input_dir: Path, folder: Path) -> Path:
     """The one CT file in the socket's folder (or the file itself, where the socket names a file)."""
     if folder.is_file():
         return folder
@@ -148,6 +169,7 @@ def _only_ct(folder: Path) -> Path:
         raise ImageError("no CT", folder, "put one .mha file there")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CT_SUFFIXES)
     if len(found) != 1:
-        what = f"{len(found)} CTs ({', '.join(p.name for p in found)})" if found else "no CT"
+        names = ", ".join(path.name for path in found[:3]) + (", …" if len(found) > 3 else "")
+        what = f"{len(found)} CTs ({names})" if found else "no CT"
         raise ImageError(what, folder, "put exactly one .mha file there")
-    return found[0]
+    return _inside(input_dir, found[0])

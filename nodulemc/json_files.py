@@ -1,26 +1,56 @@
 """Strict reading and atomic writing of JSON files."""
 
 import json
+import math
 import os
+import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import NoduleMCError
+from nodulemc.limits import MAX_JSON_BYTES
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path, error: type[NoduleMCError]) -> Any:
-    """Parse a UTF-8 JSON file; NaN, Infinity and repeated keys, which JSON does not have, are refused.
+    """Parse a UTF-8 JSON file; what JSON does not have (NaN, Infinity, half characters) or means (repeated keys,
+    numbers beyond a float's range) is refused.
 
     Raises:
-        error: the file is missing, unreadable or malformed.
+        error: the file is missing, unreadable, too large or malformed.
+    """
+    text = read_limited(path, MAX_JSON_BYTES, error)
+    try:
+        content = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_refuse_repeated_keys
+        )
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as problem:  # Unicode errors and JSONDecodeError are ValueErrors
+        raise error(f"malformed JSON ({problem})", path, "repair the file") from problem
+    return content
+
+
+def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
+    """A regular file's content.
+
+    Raises:
+        error: it is missing, unreadable, no regular file (a pipe would never end), or holds more than ``limit`` bytes.
     """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys)
-    except OSError as problem:
-        raise error(f"cannot read the file ({problem.strerror})", path, "check that it exists") from problem
-    except (ValueError, RecursionError) as problem:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise error(f"malformed JSON ({problem})", path, "repair the file") from problem
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise error("not a regular file", path, "give a file")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
+        reason = getattr(problem, "strerror", problem)
+        raise error(f"cannot read the file ({reason})", path, "check that it exists") from problem
+    if len(content) > limit:
+        raise error(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
+    return content
 
 
 def write_json_atomically(path: Path, content: Any, error: type[NoduleMCError]) -> None:
@@ -65,9 +95,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is beyond a float's range")
+    return number
+
+
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"repeated key {next(k for k in keys if keys.count(k) > 1)!r}")
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"repeated key {key[:40]!r}")
+        content[key] = value
     return content

@@ -1,11 +1,11 @@
-"""How much of an input is taken before it is refused; docs/reliability.md lists these figures with what else is refused.
+"""How much of an input is taken before it is refused; docs/reliability.md says what else is refused.
 
 Each is far above what a real case holds and far below what would fill the platform's 16 GiB or its five minutes.
 """
 
 MAX_JSON_BYTES = 16 << 20
 MAX_TABLE_BYTES = 64 << 20
-MAX_NODULES = 1_000  # 1 MiB of patch each; LUNA25's fullest scan has 26
+MAX_NODULES = 1_000  # 1 MiB of patch each; LUNA25's fullest public scan has 11
 MAX_NAME_LENGTH = 1_000
 MAX_CT_BYTES = 4 << 30  # decoded: 1024 × 1024 × 2048 voxels of 16 bits
 MAX_DICOM_FILES = 10_000

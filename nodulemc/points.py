@@ -1,19 +1,24 @@
 """Nodule coordinates from the platform's JSON, a LUNA25 table or 3D Slicer markups."""
 
 import csv
+import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import PointsError
-from nodulemc.json_files import read_json
+from nodulemc.json_files import read_json, read_limited
+from nodulemc.limits import MAX_NAME_LENGTH, MAX_NODULES, MAX_TABLE_BYTES
 from nodulemc.volume import Volume
 
 logger = logging.getLogger(__name__)
 _CSV_COLUMNS = ("AnnotationID", "CoordX", "CoordY", "CoordZ")
+# float() also takes underscores and other alphabets' digits.
+_NUMBER = re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     (https://github.com/Slicer/Slicer, Markups schema 1.0), with LPS or RAS positions.
 
     Raises:
-        PointsError: the file cannot be used, or a nodule's point is not three finite numbers.
+        PointsError: the file cannot be used, holds too many nodules, or a point is not three finite numbers.
     """
     path = Path(path)
     name = path.name.lower()
@@ -46,8 +51,18 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     raise PointsError("unknown points file type", path, "use .json, .mrk.json or .csv")
 
 
-def make_nodule(name: str | None, point: Any, position: int, source: object) -> Nodule:
-    """Check one nodule; ``position`` counts from 1 and stands in for a missing name in messages."""
+def make_nodule(name: Any, point: Any, position: int, source: object) -> Nodule:
+    """Check one nodule; ``position`` counts from 1 and stands in for a missing name in messages.
+
+    Raises:
+        PointsError: the name is no text or too long, or the point is not three finite numbers.
+    """
+    if not (name is None or (isinstance(name, str) and len(name) <= MAX_NAME_LENGTH)):
+        raise PointsError(
+            f"the name of nodule {position} is {shortened(name)}",
+            source,
+            f"give a text of at most {MAX_NAME_LENGTH} characters",
+        )
     is_point = (
         isinstance(point, Sequence)
         and len(point) == 3
@@ -56,7 +71,7 @@ def make_nodule(name: str | None, point: Any, position: int, source: object) -> 
     # An integer too large for a float is no coordinate either.
     if not is_point or not all(abs(c) < 1e9 and math.isfinite(c) for c in point):
         raise PointsError(
-            f"the point of nodule {name or position!r} is {_shortened(point)}",
+            f"the point of nodule {shortened(name or position)} is {shortened(point)}",
             source,
             "give three finite numbers: x, y, z in mm",
         )
@@ -67,44 +82,57 @@ def from_platform(content: Any, source: object) -> list[Nodule]:
     """Nodules of the platform's "Multiple points" JSON content.
 
     Raises:
-        PointsError: the content is not such a list, or a point is not three finite numbers.
+        PointsError: the content is not such a list, is too long, or a point is not three finite numbers.
     """
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list):
         raise PointsError("no list of points", source, 'expected {"type": "Multiple points", "points": [...]}')
+    _check_count(points, source)
     nodules = []
     for position, entry in enumerate(points, start=1):
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(entry, dict) or not (name is None or isinstance(name, str)):
+        if not isinstance(entry, dict):
             raise PointsError(
-                f"point {position} is {_shortened(entry)}",
+                f"point {position} is {shortened(entry)}",
                 source,
                 'expected {"name": "...", "point": [x, y, z]}',
             )
-        nodules.append(make_nodule(name, entry.get("point"), position, source))
+        nodules.append(make_nodule(entry.get("name"), entry.get("point"), position, source))
     return nodules
 
 
+def shortened(value: Any) -> str:
+    """A value as it may stand in a message, control characters escaped."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_count(nodules: Sequence[Any], source: object) -> None:
+    if len(nodules) > MAX_NODULES:
+        raise PointsError(f"{len(nodules)} nodules", source, f"give at most {MAX_NODULES} per scan")
+
+
 def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
+    content = read_limited(path, MAX_TABLE_BYTES, PointsError)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = list(reader)
+        columns = list(reader.fieldnames or [])
+    except (UnicodeDecodeError, csv.Error) as error:
         raise PointsError(f"cannot read the table ({error})", path, "give a UTF-8 CSV file") from error
-    missing = [column for column in _CSV_COLUMNS if column not in columns]
-    if missing:
-        raise PointsError(f"columns missing: {', '.join(missing)}", path, f"give {', '.join(_CSV_COLUMNS)}")
+    for what, wrong in (
+        ("missing", [column for column in _CSV_COLUMNS if column not in columns]),
+        ("repeated", [column for column in (*_CSV_COLUMNS, "SeriesInstanceUID") if columns.count(column) > 1]),
+    ):
+        if wrong:
+            raise PointsError(f"columns {what}: {', '.join(wrong)}", path, f"give {', '.join(_CSV_COLUMNS)}, each once")
     numbered = list(enumerate(rows, start=2))  # line 1 is the header
     if "SeriesInstanceUID" in columns:
         numbered = _rows_of_scan(numbered, volume, path)
+    _check_count(numbered, path)
     nodules = []
     for line, row in numbered:
-        try:
-            point = [float(row[column]) for column in _CSV_COLUMNS[1:]]
-        except (TypeError, ValueError):
-            point = [row[column] for column in _CSV_COLUMNS[1:]]
+        cells = [row[column] for column in _CSV_COLUMNS[1:]]
+        point = [float(cell) if cell and _NUMBER.fullmatch(cell) else cell for cell in cells]
         nodules.append(make_nodule(row["AnnotationID"], point, line, f"{path}, line {line}"))
     return nodules
 
@@ -124,7 +152,7 @@ def _rows_of_scan(numbered: list[tuple[int, dict]], volume: Volume, path: Path) 
     logger.warning(
         "%s: its one SeriesInstanceUID %s is not the CT's (%s); all its rows are scored",
         path,
-        numbered[0][1]["SeriesInstanceUID"],
+        shortened(numbered[0][1]["SeriesInstanceUID"]),
         named,
     )
     return numbered
@@ -152,7 +180,7 @@ def _from_slicer(content: Any, path: Path) -> list[Nodule]:
         system = {"0": "RAS", "1": "LPS"}.get(str(system), system)
         if kind != "Fiducial" or units not in ("mm", ["mm", "mm", "mm"]) or system not in ("LPS", "RAS"):
             raise PointsError(
-                f"a markup of type {kind!r} in {units!r}, {system!r}",
+                f"a markup of type {shortened(kind)} in {shortened(units)}, {shortened(system)}",
                 path,
                 "give a point list in mm, LPS or RAS",
             )
@@ -162,16 +190,12 @@ def _from_slicer(content: Any, path: Path) -> list[Nodule]:
         for entry in control_points:
             if not isinstance(entry, dict) or entry.get("positionStatus", "defined") != "defined":
                 raise PointsError(
-                    f"control point {_shortened(entry)} has no defined position",
+                    f"control point {shortened(entry)} has no defined position",
                     path,
                     "place it or delete it",
                 )
             nodule = make_nodule(entry.get("label") or None, entry.get("position"), len(nodules) + 1, path)
             x, y, z = nodule.point
             nodules.append(nodule if system == "LPS" else Nodule(nodule.name, (-x, -y, z)))
+    _check_count(nodules, path)
     return nodules
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

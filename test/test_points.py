@@ -44,7 +44,7 @@ def test_csv_of_one_scan_of_another_name_is_taken_with_a_warning(tmp_path, volum
     rows = "AnnotationID,SeriesInstanceUID,CoordX,CoordY,CoordZ\na,1.2,1,2,3\nb,1.2,4,5,6\n"
     nodules = read_points(written(tmp_path / "t.csv", rows), volume)
     assert [nodule.point for nodule in nodules] == [(1, 2, 3), (4, 5, 6)]
-    assert "1.2 is not the CT's" in caplog.text
+    assert "'1.2' is not the CT's" in caplog.text
 
 
 def test_csv_without_series_column_is_taken_whole(tmp_path, volume):
