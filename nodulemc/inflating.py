@@ -27,13 +27,18 @@ def inflate(path: Path, start: int, target: memoryview) -> None:
         raise ImageError(f"the file holds {filled} of {len(target)} bytes", path, "copy the file again")
 
 
-def inflated_length(path: Path, start: int) -> int:
+def inflated_length(path: Path, start: int, limit: int) -> int:
     """Uncompressed length of the zlib or gzip stream (of one or more gzip members) from byte ``start`` on.
 
     Raises:
-        ImageError: the stream is corrupt or cut.
+        ImageError: the stream is corrupt, cut, or longer than ``limit`` bytes.
     """
-    return sum(map(len, _parts(path, start)))
+    length = 0
+    for part in _parts(path, start):
+        length += len(part)
+        if length > limit:
+            raise ImageError(f"the file inflates to more than {limit >> 30} GiB", path, "crop the CT to the lungs")
+    return length
 
 
 def _parts(path: Path, start: int) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from nodulemc.errors import ImageError
 from nodulemc.inflating import inflated_length
+from nodulemc.limits import MAX_CT_BYTES
 from nodulemc.meta_image import SUFFIXES, locate_voxels
 
 _NIFTI_HEADER = 348
@@ -38,10 +39,8 @@ def check_integrity(path: Path, reader: sitk.ImageFileReader) -> None:
         needed = _NIFTI_HEADER + voxels * int(reader.GetMetaData("bitpix")) // 8
     else:
         return
-    if data is None:
-        return
     if not data.is_file():
         raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
-    found = inflated_length(data, start) if compressed else data.stat().st_size - start
+    found = inflated_length(data, start, MAX_CT_BYTES) if compressed else data.stat().st_size - start
     if found < needed:
         raise ImageError(f"the file holds {found} of {needed} bytes", data, "copy the file again")

@@ -15,37 +15,66 @@ from nodulemc.inflating import inflate
 
 SUFFIXES = (".mha", ".mhd")
 _HEADER = 1 << 16
+_LONGEST_LINE = 1_000
+_LINE = re.compile(rb"[ \t]*(\w+)[ \t]*=[ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
+_LAST = "ElementDataFile"
 
 
-def locate_voxels(path: Path) -> tuple[Path | None, int, bool]:
-    """Where a MetaImage's voxels are: file (None where there are several), offset, and whether compressed."""
-    head = _head(path)
-    header = re.match(rb"(?s).*?^ElementDataFile *= *([^\r\n]*?) *\r?(\n|\Z)", head, re.MULTILINE)
-    if header is None:
-        return None, 0, False  # ITK has understood the file, so its header is merely unusual
-    compressed = re.search(rb"(?im)^CompressedData *= *T", header.group()) is not None
-    data = header.group(1).decode("utf-8", "surrogateescape")
+def read_header(path: Path) -> tuple[dict[str, str], int]:
+    """A MetaImage's header fields, and the offset of the first byte behind them.
+
+    Stricter than ITK, so that the two never read one file differently: each line is ``Key = value``, no key twice.
+
+    Raises:
+        ImageError: the file does not begin with such a header.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+    fields: dict[str, str] = {}
+    end = 0
+    while _LAST not in fields:
+        line = _LINE.match(head, end)
+        if line is None or not line.group(2) or len(line.group()) > _LONGEST_LINE:
+            shown = head[end : end + 40].split(b"\n")[0]
+            raise ImageError(f"cannot read the CT (no MetaImage header: {shown!r})", path, "the file is damaged")
+        key = line.group(1).decode()
+        if key in fields:
+            raise ImageError(f"{key} is stated twice", path, "write the CT again")
+        fields[key] = line.group(2).decode("utf-8", "surrogateescape")
+        end = line.end()
+    return fields, end
+
+
+def locate_voxels(path: Path) -> tuple[Path, int, bool]:
+    """Where a MetaImage's voxels are: file, offset, and whether compressed.
+
+    Raises:
+        ImageError: the header is malformed, or the voxels are in several files or another folder.
+    """
+    fields, end = read_header(path)
+    compressed = _is_true(fields, "CompressedData")
+    data = fields[_LAST]
     if data.upper() == "LOCAL":
-        return path, header.end(), compressed
-    if data.upper().startswith("LIST") or "%" in data:
-        return None, 0, False
+        return path, end, compressed
+    if data.upper().startswith("LIST") or "%" in data or Path(data).name != data or "\\" in data or "\0" in data:
+        raise ImageError(f"the voxels are in {data[:60]!r}", path, "keep them in one file beside the header")
     return path.parent / data, 0, compressed
 
 
 def read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | None:
-    """Read a compressed 3-D MetaImage with one number per voxel; None where the file is not one.
+    """Read a compressed little-endian MetaImage; None where the file is not one.
 
     Args:
         path: the file.
-        reader: has read the file's image information.
+        reader: has read the file's image information: three dimensions, one number per voxel.
 
     Raises:
         ImageError: the voxels are cut, corrupt, too few, too many or missing.
     """
     data, start, compressed = locate_voxels(path)
-    big_endian = re.search(rb"(?im)^(BinaryDataByteOrderMSB|ElementByteOrderMSB) *= *T", _head(path))
-    plain = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
-    if data is None or not compressed or big_endian or not plain:
+    fields, _ = read_header(path)
+    big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+    if not compressed or big_endian:
         return None
     if not data.is_file():
         raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
@@ -59,6 +88,5 @@ def read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | No
     return image
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_HEADER)
+def _is_true(fields: dict[str, str], key: str) -> bool:
+    return fields.get(key, "").lower().startswith(("t", "1"))

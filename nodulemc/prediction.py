@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import PointsError
+from nodulemc.headers import check_grid
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.points import Nodule, make_nodule, read_points
 from nodulemc.volume import Volume, read_volume
@@ -101,5 +102,6 @@ def _as_volume(ct: str | Path | sitk.Image | Volume) -> Volume:
     if isinstance(ct, Volume):
         return ct
     if isinstance(ct, sitk.Image):
+        check_grid(ct, Path("image"))
         return Volume(ct, Path("image"))
     return read_volume(ct)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc import limits
 from nodulemc.errors import ImageError
+from nodulemc.headers import check_grid, check_header
 from nodulemc.integrity import check_integrity
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import read_compressed
@@ -84,26 +86,36 @@ def read_volume(path: str | Path) -> Volume:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _reading(path):
+        reader.SetImageIO(check_header(path))
         reader.ReadImageInformation()
+        check_grid(reader, path)
         image = read_compressed(path, reader) if path.name.lower().endswith(META_IMAGE) else None
         if image is None:
             check_integrity(path, reader)
             image = reader.Execute()
-    return Volume(_checked(image, path), path)
+    return Volume(image, path)
 
 
 def _read_dicom(folder: Path) -> Volume:
+    if sum(1 for _ in folder.iterdir()) > limits.MAX_DICOM_FILES:
+        raise ImageError(f"more than {limits.MAX_DICOM_FILES} files", folder, "give a folder that holds one series")
     with _reading(folder):
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         found = f"{len(series)} DICOM series ({', '.join(series)})" if series else "no DICOM series"
         raise ImageError(found, folder, "give a folder that holds exactly one series")
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    first = sitk.ImageFileReader()
+    first.SetImageIO("GDCMImageIO")
+    first.SetFileName(files[0])
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    reader.SetFileNames(files)
     reader.MetaDataDictionaryArrayUpdateOn()
     with _reading(folder):
+        first.ReadImageInformation()
+        check_grid(first, folder, slices=len(files))
         image = reader.Execute()
-    image = _checked(image, folder)
+    check_grid(image, folder)
     _check_slices(reader, image, folder)
     return Volume(image, folder, reader.GetMetaData(0, _SERIES_UID).strip("\0 "))
 
@@ -142,20 +154,3 @@ def _reading(path: Path) -> Iterator[None]:
         raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-def _checked(image: sitk.Image, path: Path) -> sitk.Image:
-    size = image.GetSize()
-    if image.GetDimension() != 3 or min(size) < 2:
-        raise ImageError(
-            f"the image has size {'×'.join(map(str, size))}",
-            path,
-            "a CT has three dimensions with 2 or more voxels",
-        )
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise ImageError(
-            f"the voxels are of type {image.GetPixelIDTypeAsString()}",
-            path,
-            "a CT has one real number per voxel",
-        )
-    return image

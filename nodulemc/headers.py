@@ -1,0 +1,205 @@
+"""What a CT file's header says, checked before ITK acts on it.
+
+ITK's readers take a header's word: they crash on a MetaImage of a million dimensions, follow a data file's name to
+any file of the machine, and put 1 mm where a spacing is 0, NaN or missing.
+"""
+
+import gzip
+import math
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import NoReturn
+
+import SimpleITK as sitk
+
+from nodulemc import limits
+from nodulemc.errors import ImageError
+from nodulemc.meta_image import SUFFIXES as META_IMAGE
+from nodulemc.meta_image import read_header
+
+_NRRD_HEADER = 1 << 16
+_NRRD_SPACES = {
+    "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"
+}  # fmt: skip
+_META_NUMBERS = {  # how many numbers each field holds; the lines of one tuple mean the same to ITK
+    ("DimSize",): 3,
+    ("ElementSpacing",): 3,
+    ("ElementSize",): 3,
+    ("Offset", "Position", "Origin"): 3,
+    ("TransformMatrix", "Rotation", "Orientation"): 9,
+    ("CenterOfRotation",): 3,
+}
+
+
+def check_header(path: Path) -> str:
+    """Check a CT file's header by the file's suffix.
+
+    Returns:
+        The name of the ITK reader for this suffix; ITK's own choice would go by the content.
+
+    Raises:
+        ImageError: the header is malformed, states no geometry, or names another file outside its folder.
+    """
+    name = path.name.lower()
+    if name.endswith(META_IMAGE):
+        _check_meta_image(path)
+        return "MetaImageIO"
+    if name.endswith((".nii", ".nii.gz")):
+        _check_nifti(path)
+        return "NiftiImageIO"
+    if name.endswith(".nrrd"):
+        _check_nrrd(path)
+        return "NrrdImageIO"
+    return "TIFFImageIO"
+
+
+def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: int | None = None) -> None:
+    """Check the size, voxel type and geometry of an image, or of a reader that has read an image's information.
+
+    Args:
+        grid: the image or reader.
+        path: where it comes from.
+        slices: how many files of this size form the scan; None where the grid is the whole scan.
+
+    Raises:
+        ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.
+    """
+    size = grid.GetSize()
+    if grid.GetDimension() != 3 or (min(size) < 2 and slices is None):
+        _refuse(
+            f"the image has size {'×'.join(map(str, size))}", path, "a CT has three dimensions with 2 or more voxels"
+        )
+    kind = sitk.GetPixelIDValueAsString(grid.GetPixelID())
+    components = grid.GetNumberOfComponentsPerPixel() if isinstance(grid, sitk.Image) else grid.GetNumberOfComponents()
+    if components != 1 or not kind[0].isdigit():  # "16-bit signed integer", not "complex of 32-bit float"
+        _refuse(f"the voxels are of type {kind}", path, "a CT has one real number per voxel")
+    promised = math.prod(size) * (slices or 1) * sitk.Image([1, 1, 1], grid.GetPixelID()).GetSizeOfPixelComponent()
+    if promised > limits.MAX_CT_BYTES:
+        _refuse(
+            f"the header promises {promised} bytes of voxels",
+            path,
+            f"a CT has at most {limits.MAX_CT_BYTES >> 30} GiB; crop it to the lungs",
+        )
+    low, high = limits.SPACING_MM
+    if not all(low <= mm <= high for mm in grid.GetSpacing()):
+        _refuse(
+            f"the voxel spacing is {_numbers(grid.GetSpacing())} mm",
+            path,
+            f"write it in mm, each {low:g} to {high:g}",
+        )
+    if not all(abs(mm) <= limits.MAX_COORDINATE_MM for mm in grid.GetOrigin()):
+        _refuse(f"the origin is {_numbers(grid.GetOrigin())} mm", path, "write the scan's position in mm")
+    if _deviation_from_orthonormal(grid.GetDirection()) > limits.MAX_DIRECTION_ERROR:
+        _refuse(
+            f"the direction matrix is {_numbers(grid.GetDirection())}",
+            path,
+            "its columns must be three unit vectors at right angles; resample a sheared scan",
+        )
+
+
+def _check_meta_image(path: Path) -> None:
+    fields, _ = read_header(path)
+    if fields.get("NDims") != "3":
+        _refuse(f"the image has {_quoted(fields.get('NDims'))} dimensions", path, "a CT has three")
+    if fields.get("BinaryData", "").lower() != "true" or fields.get("HeaderSize", "0") not in ("0", "-1"):
+        _refuse("the voxels are not plain binary data", path, "write the CT with BinaryData = True and no HeaderSize")
+    if "ElementSpacing" not in fields and "ElementSize" not in fields:
+        _refuse("no ElementSpacing", path, "write the CT with its geometry")
+    for names, count in _META_NUMBERS.items():
+        stated = [name for name in names if name in fields]
+        if len(stated) > 1:
+            _refuse(f"both {stated[0]} and {stated[1]}", path, "keep one; they mean the same")
+        for name in stated:
+            try:
+                numbers = [float(number) for number in fields[name].split()]
+            except ValueError:
+                numbers = []
+            if len(numbers) != count or not all(map(math.isfinite, numbers)):
+                _refuse(f"{name} is {_quoted(fields[name])}", path, f"give {count} finite numbers")
+
+
+def _check_nifti(path: Path) -> None:
+    head = _nifti_head(path)
+    for order in "<>":
+        (length,) = struct.unpack_from(f"{order}i", head)
+        if length == 348 and head[344:348] == b"n+1\0":
+            pixdim = struct.unpack_from(f"{order}8f", head, 76)
+            codes = struct.unpack_from(f"{order}2h", head, 252)
+            others = struct.unpack_from(f"{order}18f", head, 256)
+            break
+        if length == 540 and head[4:8] == b"n+2\0":
+            pixdim = struct.unpack_from(f"{order}8d", head, 104)
+            codes = struct.unpack_from(f"{order}2i", head, 344)
+            others = struct.unpack_from(f"{order}18d", head, 352)
+            break
+    else:
+        _refuse("cannot read the CT (no NIfTI header)", path, "give a .nii or .nii.gz that holds header and voxels")
+    if not all(math.isfinite(mm) and mm > 0 for mm in pixdim[1:4]):
+        _refuse(f"the voxel spacing is {_numbers(pixdim[1:4])}", path, "write three finite numbers above 0")
+    if not all(map(math.isfinite, others)):
+        _refuse("the orientation holds NaN or infinite numbers", path, "write the CT with its geometry")
+    if not any(code > 0 for code in codes):
+        _refuse("neither qform nor sform is set", path, "nodule coordinates mean nothing without patient coordinates")
+
+
+def _nifti_head(path: Path) -> bytes:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opener(path, "rb") as file:
+            return file.read(540).ljust(540, b"\0")
+    except (OSError, EOFError, zlib.error) as error:
+        raise ImageError(f"cannot read the CT ({error})", path, "the file is damaged or no image") from error
+
+
+def _check_nrrd(path: Path) -> None:
+    with path.open("rb") as file:
+        head = re.match(rb"(?s)(NRRD000\d\r?\n.*?)\r?\n\r?\n", file.read(_NRRD_HEADER))
+    if head is None:
+        _refuse("cannot read the CT (no NRRD header followed by voxels)", path, "the file is damaged or no image")
+    fields: dict[str, str] = {}
+    for line in head.group(1).decode("utf-8", "replace").splitlines()[1:]:
+        key, separator, value = line.partition(":")
+        if line.startswith("#") or value.startswith("="):  # a comment, or a key of somebody's own
+            continue
+        key = key.strip().lower()
+        if not separator or key in fields:
+            _refuse(f"the header's line {_quoted(line)} is malformed or repeated", path, "write the CT again")
+        fields[key] = value.strip().lower()
+    if "data file" in fields or "datafile" in fields:
+        _refuse("the voxels are in another file", path, "write header and voxels into one file")
+    if fields.get("dimension") != "3":
+        _refuse(f"the image has {_quoted(fields.get('dimension'))} dimensions", path, "a CT has three")
+    if fields.get("encoding") not in ("raw", "gzip", "gz") or {"line skip", "lineskip", "byte skip", "byteskip"} & {
+        key for key, value in fields.items() if value != "0"
+    }:
+        _refuse("the voxels are not plain or gzipped binary data", path, "write the CT with encoding raw or gzip")
+    if fields.get("space") not in _NRRD_SPACES or "space origin" not in fields:
+        _refuse("no patient coordinates", path, "write space, space directions and space origin")
+    if set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {"mm"}:
+        _refuse(f"the space units are {fields['space units']}", path, "write the CT in mm")
+    vectors = re.findall(r"\(([^()]*)\)", fields.get("space directions", ""))
+    if len(vectors) != 3 or "none" in fields["space directions"]:
+        _refuse(f"the space directions are {_quoted(fields.get('space directions'))}", path, "give three vectors")
+
+
+def _deviation_from_orthonormal(direction: tuple[float, ...]) -> float:
+    """Largest deviation of D·Dᵀ from the identity; infinite where an entry is not finite."""
+    rows = [direction[k : k + 3] for k in (0, 3, 6)]
+    products = [
+        abs(sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) - (i == j)) for i in range(3) for j in range(3)
+    ]
+    return max(products) if all(map(math.isfinite, products)) else math.inf
+
+
+def _refuse(what: str, path: Path, remedy: str) -> NoReturn:
+    raise ImageError(what, path, remedy)
+
+
+def _quoted(value: str | None) -> str:
+    return "no" if value is None else repr(value[:60])
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
