@@ -21,7 +21,7 @@ def main() -> None:
     from nodulemc.case import platform_json, read_case
     from nodulemc.ensemble import Ensemble
     from nodulemc.json_files import write_json_atomically
-    from nodulemc.prediction import extract_patches, score
+    from nodulemc.prediction import look, score
     from nodulemc.volume import read_volume
 
     if device == "cpu":
@@ -32,11 +32,11 @@ def main() -> None:
     case = read_case(Path(folder))
     volume = read_volume(case.ct)
     done("CT read")
-    patches = extract_patches(volume, case.nodules)
+    seen = look(volume, case.nodules)
     done("patches")
     ensemble = Ensemble.load(resources, device=device, precision=precision)
     done("weights")
-    predictions = score(case.nodules, patches, ensemble)
+    predictions = score(case.nodules, *seen, ensemble)
     done("network")
     write_json_atomically(Path(folder) / "out.json", platform_json(predictions), RuntimeError)
     done("write")

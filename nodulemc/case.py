@@ -13,7 +13,7 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.json_files import read_json, write_json_atomically
 from nodulemc.points import Nodule, from_platform, shortened
-from nodulemc.prediction import NodulePrediction, extract_patches, score
+from nodulemc.prediction import NodulePrediction, look, score
 from nodulemc.side_by_side import side_by_side
 from nodulemc.volume import read_volume
 
@@ -97,8 +97,8 @@ def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], E
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() != ".mha":
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    patches, ensemble = side_by_side(lambda: extract_patches(read_volume(case.ct), case.nodules), load)
-    predictions = score(case.nodules, patches, ensemble)
+    (patches, notes), ensemble = side_by_side(lambda: look(read_volume(case.ct), case.nodules), load)
+    predictions = score(case.nodules, patches, notes, ensemble)
     write_json_atomically(output, platform_json(predictions), CaseError)
     return predictions
 

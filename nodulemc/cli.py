@@ -1,6 +1,7 @@
 """The ``nodulemc`` command: finds the subcommand's module, parses its arguments, maps errors to exit codes."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(work) -> int:
-    """Call ``work()`` and return its exit code, printing a user's error as one line on stderr."""
+    """Call ``work()`` and return its exit code; warnings and a user's error are one line each on stderr."""
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     try:
         return work() or 0
     except NoduleMCError as error:

@@ -15,8 +15,8 @@ from nodulemc.inflating import inflate
 
 SUFFIXES = (".mha", ".mhd")
 _HEADER = 1 << 16
-_LONGEST_LINE = 1_000
-_LINE = re.compile(rb"[ \t]*(\w+)[ \t]*=[ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
+_LONGEST_LINE = 4_000
+_LINE = re.compile(rb"[ \t]*([^\s=:]+)[ \t]*=[ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
 _LAST = "ElementDataFile"
 
 
@@ -37,7 +37,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
         if line is None or not line.group(2) or len(line.group()) > _LONGEST_LINE:
             shown = head[end : end + 40].split(b"\n")[0]
             raise ImageError(f"cannot read the CT (no MetaImage header: {shown!r})", path, "the file is damaged")
-        key = line.group(1).decode()
+        key = line.group(1).decode("utf-8", "surrogateescape")
         if key in fields:
             raise ImageError(f"{key} is stated twice", path, "write the CT again")
         fields[key] = line.group(2).decode("utf-8", "surrogateescape")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:
-    """Load the ensemble that the options name; its warnings go to stderr.
+    """Load the ensemble that the options name.
 
     Raises:
         EnsembleError: the folder cannot be used.
@@ -42,6 +41,5 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: 
     """
     from nodulemc.ensemble import Ensemble  # `--help` does without
 
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     resources = args.resources or find_resources()
     return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated)

@@ -1,5 +1,6 @@
 """One CT and its nodules through an ensemble: what the platform's algorithm, the server and `predict` share."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import PointsError
 from nodulemc.headers import check_grid
 from nodulemc.patch import SIZE, extract_patch
-from nodulemc.points import Nodule, make_nodule, read_points
+from nodulemc.points import Nodule, make_nodule, read_points, shortened
+from nodulemc.quality import Notes, patch_notes, scan_notes, seed_notes
 from nodulemc.volume import Volume, read_volume
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,30 @@ def predict(
         nodules = [
             p if isinstance(p, Nodule) else make_nodule(None, p, k, "points") for k, p in enumerate(points, start=1)
         ]
-    return score(nodules, extract_patches(volume, nodules), ensemble)
+    return score(nodules, *look(volume, nodules), ensemble)
 
 
-def score(nodules: Sequence[Nodule], patches: np.ndarray, ensemble: Ensemble) -> list[NodulePrediction]:
-    """Malignancy probabilities of nodules from their patches (see ``extract_patches``), in their order."""
+def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
+    """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
+    patches = extract_patches(volume, nodules)
+    about = (patch_notes(volume, nodule, patch) for nodule, patch in zip(nodules, patches, strict=True))
+    return patches, Notes(scan_notes(volume), tuple(about))
+
+
+def score(nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble) -> list[NodulePrediction]:
+    """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
     per_seed = ensemble.seed_probabilities(patches)
     probabilities = ensemble.vote(per_seed)
-    warnings = (ensemble.caveat,) if ensemble.caveat else ()
-    return [
-        NodulePrediction(nodule, float(p), tuple(seeds), warnings)
-        for nodule, p, seeds in zip(nodules, probabilities, per_seed.tolist(), strict=True)
-    ]
+    for note in notes.scan:
+        logger.warning("%s", note)
+    predictions = []
+    for k, (nodule, p, seeds) in enumerate(zip(nodules, probabilities, per_seed, strict=True)):
+        own = (*notes.nodules[k], *seed_notes(seeds))
+        for note in own:
+            logger.warning("nodule %s: %s", shortened(nodule.name or k + 1), note)
+        caveats = (ensemble.caveat,) if ensemble.caveat else ()
+        predictions.append(NodulePrediction(nodule, float(p), tuple(seeds.tolist()), (*caveats, *notes.scan, *own)))
+    return predictions
 
 
 def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
@@ -88,7 +104,7 @@ def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
         outside = volume.distance_outside_mm(nodule.point)
         if outside > 0:
             raise PointsError(
-                f"nodule {nodule.name or k!r} lies {outside:.1f} mm outside the CT",
+                f"nodule {shortened(nodule.name or k)} lies {outside:.1f} mm outside the CT",
                 volume.source,
                 "check that point and CT belong together and that the point is x, y, z in mm, LPS",
             )

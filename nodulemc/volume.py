@@ -5,7 +5,7 @@ World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform,
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from nodulemc.meta_image import read_compressed
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
 _IMAGE_POSITION = "0020|0032"
 _SERIES_UID = "0020|000e"
+_ACQUISITION = {"Modality": "0008|0060", "ContrastBolusAgent": "0018|0010", "SliceThickness": "0018|0050"}
 # Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
 _SLICE_TOLERANCE = 0.1
 
@@ -33,11 +34,13 @@ class Volume:
         image: 3-D scalar image in HU, in the pixel type it was stored in.
         source: where it was read from, for messages.
         series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
+        acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
     """
 
     image: sitk.Image
     source: Path
     series_uid: str | None = None
+    acquisition: dict[str, str] = field(default_factory=dict)
 
     def distance_outside_mm(self, point: Sequence[float]) -> float:
         """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
@@ -117,7 +120,12 @@ def _read_dicom(folder: Path) -> Volume:
         image = reader.Execute()
     check_grid(image, folder)
     _check_slices(reader, image, folder)
-    return Volume(image, folder, reader.GetMetaData(0, _SERIES_UID).strip("\0 "))
+    stated = {
+        name: reader.GetMetaData(0, tag).strip("\0 ")
+        for name, tag in _ACQUISITION.items()
+        if reader.HasMetaDataKey(0, tag)
+    }
+    return Volume(image, folder, reader.GetMetaData(0, _SERIES_UID).strip("\0 "), stated)
 
 
 def _check_slices(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nodulemc.points import Nodule
+    from nodulemc.quality import Notes
     from nodulemc.volume import Volume
 
 EXAMPLE = "nodulemc predict ct.nii.gz --points nodules.mrk.json --output nodules.csv"
@@ -54,11 +55,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         check_output(args.output)
-    (volume, nodules, patches), ensemble = side_by_side(
+    (volume, nodules, seen), ensemble = side_by_side(
         lambda: _read(args.ct, args.points),
         lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
     )
-    predictions = score(nodules, patches, ensemble)
+    predictions = score(nodules, *seen, ensemble)
     if args.masks:
         write_masks(args.masks, volume, nodules, ensemble)
     if args.output:
@@ -67,12 +68,12 @@ def run(args: argparse.Namespace) -> None:
         print(table(predictions, ensemble.manifest))
 
 
-def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], np.ndarray]:
-    """The CT, its nodules and their patches."""
+def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
+    """The CT, its nodules, and their patches with what is to be said of them."""
     from nodulemc.points import read_points
-    from nodulemc.prediction import extract_patches
+    from nodulemc.prediction import look
     from nodulemc.volume import read_volume
 
     volume = read_volume(ct)
     nodules = read_points(points, volume)
-    return volume, nodules, extract_patches(volume, nodules)
+    return volume, nodules, look(volume, nodules)

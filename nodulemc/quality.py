@@ -1,0 +1,133 @@
+"""What a reader of a probability should know about the scan and the patch it comes from: warnings, never refusals.
+
+The training data are LUNA25's, low-dose screening CTs without contrast agent from the National Lung Screening Trial,
+with slices of 1 to 3.2 mm. Thresholds that no training data state are marked as chosen; docs/reliability.md lists all.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.patch import EXTENT_MM, SIZE, VOXEL_MM, scale_hu
+from nodulemc.points import Nodule
+from nodulemc.volume import Volume
+
+TRAINING_SLICE_MM = (1.0, 3.2)
+TRAINING_PIXEL_MM = (0.4, 1.0)  # 512 pixels across a field of view of 20 to 50 cm
+SMALLEST_SCAN_MM = 60.0  # chosen: a chest whose geometry is in cm measures 30 to 50
+AIR_HU = (-1100, -600)  # air and lung
+SOFT_TISSUE_HU = (-200, 200)
+LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
+MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
+LUNG_HU = -500
+LEAST_LUNG = 0.05  # chosen: of a patch; nodules at the pleura have far more
+MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
+_SAMPLE = 1 << 20
+_STORED_OFFSET = 1024
+_TOLERANCE_MM = 0.05
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Warnings of one scan.
+
+    Attributes:
+        scan: about the scan, so about each of its nodules.
+        nodules: about each nodule's patch, in the nodules' order.
+    """
+
+    scan: tuple[str, ...]
+    nodules: tuple[tuple[str, ...], ...]
+
+
+def scan_notes(volume: Volume) -> tuple[str, ...]:
+    """Warnings about a scan's geometry, intensities and DICOM header."""
+    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume.acquisition))
+
+
+def patch_notes(volume: Volume, nodule: Nodule, patch: np.ndarray) -> tuple[str, ...]:
+    """Warnings about one patch: float32 (64, 64, 64), axes z, y, x, values 0…1."""
+    notes = []
+    reach = (SIZE - 1) / 2 * VOXEL_MM
+    corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
+    beyond = max(map(volume.distance_outside_mm, corners))
+    if beyond > VOXEL_MM:
+        notes.append(f"its {EXTENT_MM:g} mm cube reaches {beyond:.0f} mm beyond the scan, where air is assumed")
+    lung = float((patch < scale_hu(np.float32(LUNG_HU))).mean())
+    if lung < LEAST_LUNG:
+        notes.append(f"no lung around the point: {lung:.1%} of its {EXTENT_MM:g} mm cube lies below {LUNG_HU} HU")
+    return tuple(notes)
+
+
+def seed_notes(per_seed: np.ndarray) -> tuple[str, ...]:
+    """Warnings about one nodule's probabilities, (number of seeds,)."""
+    low, high = per_seed.min(), per_seed.max()
+    return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
+
+
+def _geometry_notes(image: sitk.Image) -> list[str]:
+    notes = []
+    x, y, z = image.GetSpacing()
+    for what, mm, (low, high) in (
+        ("slice spacing", z, TRAINING_SLICE_MM),
+        ("pixel spacing", x, TRAINING_PIXEL_MM),
+        ("pixel spacing", y, TRAINING_PIXEL_MM),
+    ):
+        note = f"{what} {mm:.2f} mm is outside the training data's {low:g} to {high:g} mm"
+        if not low - _TOLERANCE_MM <= mm <= high + _TOLERANCE_MM and note not in notes:
+            notes.append(note)
+    extent = [n * mm for n, mm in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    if max(extent) < SMALLEST_SCAN_MM:
+        stated = " × ".join(f"{mm:.0f}" for mm in extent)
+        notes.append(f"the scan is only {stated} mm: a small part of a chest, or its spacing is not in mm")
+    return notes
+
+
+def _intensity_notes(image: sitk.Image) -> list[str]:
+    voxels = sitk.GetArrayViewFromImage(image)
+    step = math.ceil(math.sqrt(voxels.size / _SAMPLE))
+    sample = voxels[::step, ::step].astype(np.float32)
+    if not _is_chest_ct(sample):
+        for offset in (_STORED_OFFSET, -_STORED_OFFSET):
+            if _is_chest_ct(sample - offset):
+                return [f"HU offset suspected: the voxels are those of a chest CT shifted by {offset:+d}"]
+        return ["the voxels do not look like a chest CT's in HU: no air and lung, or no soft tissue"]
+    noise = _noise(sample)
+    if noise > MOST_NOISE_HU:
+        return [f"noise of {noise:.0f} HU in soft tissue: a very sharp kernel or a very low dose"]
+    return []
+
+
+def _is_chest_ct(hu: np.ndarray) -> bool:
+    return all(
+        np.count_nonzero((low <= hu) & (hu <= high)) >= LEAST_FRACTION * hu.size
+        for low, high in (AIR_HU, SOFT_TISSUE_HU)
+    )
+
+
+def _noise(hu: np.ndarray) -> float:
+    """Standard deviation in HU, from the median difference of neighbours along x, where both are about soft tissue."""
+    tissue = abs(hu) < 3 * MOST_NOISE_HU
+    differences = abs(np.diff(hu, axis=2))[tissue[..., 1:] & tissue[..., :-1]]
+    # The median of |difference| is 0.6745·√2 standard deviations of normal noise.
+    return float(np.median(differences)) / 0.954 if differences.size else 0.0
+
+
+def _header_notes(acquisition: dict[str, str]) -> list[str]:
+    notes = []
+    modality = acquisition.get("Modality", "CT")
+    if modality != "CT":
+        notes.append(f"the DICOM modality is {modality[:16]!r}, not CT")
+    if acquisition.get("ContrastBolusAgent"):
+        notes.append("a contrast agent was given; the training data are without")
+    try:
+        thickness = float(acquisition.get("SliceThickness", "nan"))
+    except ValueError:
+        thickness = math.nan
+    low, high = TRAINING_SLICE_MM
+    if not (math.isnan(thickness) or low - _TOLERANCE_MM <= thickness <= high + _TOLERANCE_MM):
+        notes.append(f"slice thickness {thickness:g} mm is outside the training data's {low:g} to {high:g} mm")
+    return notes
