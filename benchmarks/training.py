@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from measure import record
 from torch.utils.data import DataLoader
 
 from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
@@ -109,6 +110,7 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
     rows["peak memory"] = f"{resident / 2**30:.2f} GiB, without the {config.run.workers} reading processes"
     for label, value in rows.items():
         print(f"{label:26}{value}")
+    record(f"training_{device.type}", rows)
 
 
 def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Accelerator, steps: int) -> DataLoader:

@@ -20,7 +20,6 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.evaluation.store import StoredNodules
 from nodulemc.manifest import read_manifest
-from nodulemc.phantom.block_store import write_block_store
 from nodulemc.phantom.malignancy import best_auc
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
@@ -39,9 +38,10 @@ def main() -> int:
     parser.add_argument("--dice", type=int, default=200, metavar="N", help="nodules to segment (default: 200)")
     args = parser.parse_args()
     store = args.output / "store"
+    draw = ["phantom", "--blocks", "--output", str(store), "--patients", str(args.patients), "--seed", str(args.seed)]
     evaluate = ["evaluate", "--store", str(store), "--resources", str(args.resources), "--output", str(args.output)]
     return (
-        cli.exit_code_of(lambda: write_block_store(store, args.seed, args.patients, args.workers))
+        cli.main([*draw, "--workers", str(args.workers)])
         or cli.main(evaluate)
         or cli.exit_code_of(lambda: compare(store, args))
     )
