@@ -23,8 +23,9 @@ class NoduleMCError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # File readers put line breaks and paths of their own source into messages; one line is promised.
-        return ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
+        # File readers put line breaks into messages, and file names may hold anything; one line of text is promised.
+        line = ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 class CaseError(NoduleMCError):

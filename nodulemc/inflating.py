@@ -51,7 +51,7 @@ def _parts(path: Path, start: int) -> Iterator[bytes]:
                     decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
                 try:
                     yield decoder.decompress(chunk, 16 * _CHUNK)
-                    while decoder.unconsumed_tail:
+                    while decoder.unconsumed_tail and not decoder.eof:  # at the end it keeps its last value
                         yield decoder.decompress(decoder.unconsumed_tail, 16 * _CHUNK)
                 except zlib_ng.error as error:
                     raise ImageError(f"the compressed voxels are corrupt ({error})", path, "copy it again") from error

@@ -39,7 +39,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
             raise ImageError(f"cannot read the CT (no MetaImage header: {shown!r})", path, "the file is damaged")
         key = line.group(1).decode("utf-8", "surrogateescape")
         if key in fields:
-            raise ImageError(f"{key} is stated twice", path, "write the CT again")
+            raise ImageError(f"{key!r} is stated twice", path, "write the CT again")
         fields[key] = line.group(2).decode("utf-8", "surrogateescape")
         end = line.end()
     return fields, end

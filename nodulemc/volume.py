@@ -20,6 +20,7 @@ from nodulemc.meta_image import read_compressed
 
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
 _IMAGE_POSITION = "0020|0032"
+_PIXEL_SPACING = "0028|0030"
 _SERIES_UID = "0020|000e"
 _ACQUISITION = {"Modality": "0008|0060", "ContrastBolusAgent": "0018|0010", "SliceThickness": "0018|0050"}
 # Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
@@ -133,6 +134,10 @@ def _check_slices(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Pat
     count = len(reader.GetFileNames())
     if count != image.GetSize()[2]:
         return  # one multi-frame file: its geometry comes from the file itself
+    spacing = reader.GetMetaData(0, _PIXEL_SPACING) if reader.HasMetaDataKey(0, _PIXEL_SPACING) else "not stated"
+    # ITK puts 1 mm where it is missing or impossible; y comes first.
+    if not np.allclose(_numbers(spacing), image.GetSpacing()[1::-1]):
+        raise ImageError(f"the pixel spacing is {spacing[:40]!r}", reader.GetFileNames()[0], "export the series again")
     for k in range(count):
         if not reader.HasMetaDataKey(k, _IMAGE_POSITION):
             raise ImageError(
@@ -140,14 +145,22 @@ def _check_slices(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Pat
                 reader.GetFileNames()[k],
                 "export the series with its geometry; nodule coordinates mean nothing without it",
             )
-        stated = np.array([float(c) for c in reader.GetMetaData(k, _IMAGE_POSITION).split("\\")])
+        stated = _numbers(reader.GetMetaData(k, _IMAGE_POSITION))
         off = np.linalg.norm(stated - image.TransformIndexToPhysicalPoint((0, 0, k)))
-        if off > _SLICE_TOLERANCE * image.GetSpacing()[2]:
+        if not off <= _SLICE_TOLERANCE * image.GetSpacing()[2]:
             raise ImageError(
                 f"slice {k + 1} lies {off:.2f} mm from its place in an even stack",
                 reader.GetFileNames()[k],
                 "a slice is missing or doubled, or the gantry was tilted; resample the series first",
             )
+
+
+def _numbers(text: str) -> np.ndarray:
+    """The numbers of a DICOM attribute, NaN for what is none."""
+    try:
+        return np.array([float(number) for number in text.strip("\0 ").split("\\")])
+    except ValueError:
+        return np.array([np.nan])
 
 
 @contextmanager

@@ -1,0 +1,436 @@
+"""Bad, odd and hostile inputs, one row each: what is done to a good case, and what must become of it.
+
+The rows drive `test_bad_inputs.py` and, through `scripts/reliability.py`, the tables of `docs/reliability.md`.
+``python test/bad_inputs.py NAME…`` judges rows in a process of their own and prints each one's outcome as JSON.
+"""
+
+import gzip
+import json
+import os
+import resource
+import struct
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pydicom
+import SimpleITK as sitk
+from conftest import centre_of, make_ct, rotation
+from dicom import write_dicom_series
+from test_case import MeanOfPatch, make_case
+
+from nodulemc import predict
+from nodulemc.case import run_case
+from nodulemc.errors import NoduleMCError
+
+REFUSED, WARNED, READ = "refused", "warned", "read"
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """One row.
+
+    Attributes:
+        name: what is wrong, in words for the table.
+        make: given a folder with a good case, spoils it; returns (CT, points) where these are not the case's own.
+        outcome: "refused" (exit code 2, no output), "warned" (scored, with a warning) or "read" (scored as it is).
+        message: part of the error or of the warning.
+        hostile: its time and memory are measured.
+    """
+
+    name: str
+    make: Callable[[Path], tuple[Path, Path] | None]
+    outcome: str
+    message: str = ""
+    hostile: bool = False
+
+
+def good_points() -> list[dict]:
+    return [{"name": "n1", "point": list(centre_of(make_ct()))}]
+
+
+def judge(row: BadInput, folder: Path) -> tuple[str, str]:
+    """Outcome and messages of a row, made in an empty folder; a refused case must leave no output."""
+    source, target = folder / "input", folder / "output"
+    source.mkdir()
+    target.mkdir()
+    make_case(source, good_points())
+    files = row.make(source)
+    try:
+        predictions = predict(*files, MeanOfPatch()) if files else run_case(source, target, MeanOfPatch)
+    except NoduleMCError as error:
+        left = [path.name for path in target.iterdir()]
+        assert not left, f"a refused case leaves {left}"
+        return REFUSED, str(error)
+    warnings = sorted({warning for prediction in predictions for warning in prediction.warnings})
+    return (WARNED if warnings else READ), "; ".join(warnings)
+
+
+# --- JSON and paths
+
+
+def file(name: str, content: str | bytes):
+    def make(folder: Path) -> None:
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+points_text = partial(file, "nodule-locations.json")
+ct_bytes = partial(file, "images/chest-ct/ct.mha")
+
+
+def coordinate(text: str):
+    return points_text(f'{{"points": [{{"name": "n1", "point": [1, 2, {text}]}}]}}')
+
+
+def many_points(count: int):
+    return points_text(json.dumps({"points": good_points() * count}))
+
+
+def listing(*sockets: tuple[str, str]):
+    entries = [{"socket": {"slug": slug, "relative_path": path}} for slug, path in sockets]
+    return file("inputs.json", json.dumps(entries))
+
+
+def link_out(name: str):
+    """Move an input out of the folder and leave a symbolic link to it."""
+
+    def make(folder: Path) -> None:
+        elsewhere = folder.parent / "elsewhere"
+        (folder / name).rename(elsewhere)
+        (folder / name).symlink_to(elsewhere)
+
+    return make
+
+
+def link_inside(folder: Path) -> None:
+    (folder / "nodule-locations.json").rename(folder / "points.json")
+    (folder / "nodule-locations.json").symlink_to("points.json")
+
+
+def link_circle(folder: Path) -> None:
+    (folder / "nodule-locations.json").unlink()
+    (folder / "nodule-locations.json").symlink_to("nodule-locations.json")
+
+
+def listing_outside(folder: Path) -> None:
+    listing(("nodule-locations", "nodule-locations.json"))(folder)
+    link_out("inputs.json")(folder)
+
+
+def pipe(folder: Path) -> None:
+    (folder / "nodule-locations.json").unlink()
+    os.mkfifo(folder / "nodule-locations.json")
+
+
+def pipe_as_ct(folder: Path) -> None:
+    ct_of(folder).unlink()
+    os.mkfifo(ct_of(folder))
+
+
+# --- MetaImage
+
+
+def ct_of(folder: Path) -> Path:
+    return folder / "images" / "chest-ct" / "ct.mha"
+
+
+def image(change: Callable[[sitk.Image], sitk.Image], **options):
+    """The case's CT as another image."""
+    return lambda folder: sitk.WriteImage(change(make_ct(**options)), str(ct_of(folder)))
+
+
+def header(**changes: str | None):
+    """The case's CT with other header fields; None takes a field away."""
+
+    def make(folder: Path) -> None:
+        fields = dict(changes)
+        content = ct_of(folder).read_bytes()
+        start = content.index(b"LOCAL\n") + len(b"LOCAL\n")
+        lines = dict(line.split(" = ", 1) for line in content[:start].decode().splitlines())
+        last = lines.pop("ElementDataFile")
+        last = {"ElementDataFile": fields.pop("ElementDataFile", last)}
+        lines = {key: value for key, value in (lines | fields | last).items() if value is not None}
+        text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+        ct_of(folder).write_bytes(text.encode() + content[start:])
+
+    return make
+
+
+def mha_bomb(folder: Path) -> None:
+    header(CompressedData="True")(folder)
+    content = ct_of(folder).read_bytes()
+    start = content.index(b"LOCAL\n") + len(b"LOCAL\n")
+    ct_of(folder).write_bytes(content[:start] + zlib.compress(bytes(256 << 20)))
+
+
+def flipped_bit(folder: Path) -> None:
+    sitk.WriteImage(make_ct(), str(ct_of(folder)), useCompression=True)
+    content = bytearray(ct_of(folder).read_bytes())
+    content[len(content) // 2] ^= 1
+    ct_of(folder).write_bytes(content)
+
+
+def truncated(folder: Path) -> None:
+    content = ct_of(folder).read_bytes()
+    ct_of(folder).write_bytes(content[: len(content) // 2])
+
+
+def nan_at(*index: int):
+    def change(ct: sitk.Image) -> sitk.Image:
+        ct = sitk.Cast(ct, sitk.sitkFloat32)
+        ct[index] = float("nan")
+        return ct
+
+    return image(change)
+
+
+def mr(ct: sitk.Image) -> sitk.Image:
+    """Grey values as an MR scanner gives them: 0 in air, some hundred in tissue."""
+    return sitk.Cast(sitk.Clamp((ct + 1000) * 0.4, lowerBound=0), sitk.sitkUInt16)
+
+
+def in_cm(spacing_mm: float):
+    def make(folder: Path) -> tuple[Path, Path]:
+        ct = make_ct(spacing=(spacing_mm / 10,) * 3, origin=(1, 2, 3))
+        sitk.WriteImage(ct, str(ct_of(folder)))
+        points_text(json.dumps({"points": [{"name": "n1", "point": list(centre_of(ct))}]}))(folder)
+
+    return make
+
+
+# --- other CT formats
+
+
+def other_ct(name: str, write: Callable[[Path], None]):
+    """A CT of another format, scored with the case's points."""
+
+    def make(folder: Path) -> tuple[Path, Path]:
+        write(folder / name)
+        return folder / name, folder / "nodule-locations.json"
+
+    return make
+
+
+def nifti(offset: int, layout: str, *values: float):
+    """A NIfTI file with other header bytes."""
+
+    def write(path: Path) -> None:
+        sitk.WriteImage(make_ct(), str(path))
+        content = bytearray(path.read_bytes())
+        struct.pack_into("<" + layout, content, offset, *values)
+        path.write_bytes(content)
+
+    return other_ct("ct.nii", write)
+
+
+def nifti_bomb(path: Path) -> None:
+    sitk.WriteImage(make_ct(), str(path.with_suffix("")))
+    plain = path.with_suffix("").read_bytes()
+    zeros = gzip.compress(bytes(64 << 20))
+    path.write_bytes(gzip.compress(plain) + zeros * 72)
+
+
+def nrrd(old: str, new: str):
+    def write(path: Path) -> None:
+        sitk.WriteImage(make_ct(), str(path))
+        content = path.read_bytes()
+        assert old.encode() in content
+        path.write_bytes(content.replace(old.encode(), new.encode()))
+
+    return other_ct("ct.nrrd", write)
+
+
+def dicom(**attributes: str):
+    def write(path: Path) -> None:
+        write_dicom_series(make_ct(), path)
+        for file in path.iterdir():
+            data = pydicom.dcmread(file)
+            for name, value in attributes.items():
+                setattr(data, name, value)
+            data.save_as(file)
+
+    return other_ct("series", write)
+
+
+# --- other points formats
+
+
+def other_points(name: str, text: str):
+    def make(folder: Path) -> tuple[Path, Path]:
+        (folder / name).write_text(text)
+        return ct_of(folder), folder / name
+
+    return make
+
+
+def slicer(**markup: object):
+    point = {"label": "F-1", "position": list(centre_of(make_ct())), "positionStatus": "defined"}
+    content = {"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": [point]} | markup
+    return other_points("n.mrk.json", json.dumps({"markups": [content]}))
+
+
+CSV = "AnnotationID,CoordX,CoordY,CoordZ\n"
+DEEP = "[" * 1_000_000
+MANY_KEYS = "{" + ",".join(f'"{k}":0' for k in range(1_000_000)) + ',"0":0}'
+
+JSON_ROWS = [
+    BadInput("a coordinate NaN", coordinate("NaN"), REFUSED, "NaN is not JSON"),
+    BadInput("a coordinate Infinity", coordinate("-Infinity"), REFUSED, "Infinity is not JSON"),
+    BadInput("a coordinate 1e308", coordinate("1e308"), REFUSED, "give three finite numbers"),
+    BadInput("a coordinate 1e309, beyond a float", coordinate("1e309"), REFUSED, "beyond a float's range"),
+    BadInput("a coordinate of 400 digits", coordinate("9" * 400), REFUSED, "give three finite numbers"),
+    BadInput("a coordinate of 100,000 digits", coordinate("9" * 100_000), REFUSED, "malformed JSON", hostile=True),
+    BadInput("a point of two numbers", points_text('{"points": [{"point": [1, 2]}]}'), REFUSED, "three finite"),
+    BadInput("a point outside the scan", points_text('{"points": [{"point": [9999, 0, 0]}]}'), REFUSED, "outside the"),
+    BadInput("a key twice", points_text('{"points": [], "points": []}'), REFUSED, "repeated key 'points'"),
+    BadInput("a million keys, one twice", points_text(MANY_KEYS), REFUSED, "repeated key", hostile=True),
+    BadInput("lists nested a million deep", points_text(DEEP), REFUSED, "malformed JSON", hostile=True),
+    BadInput("objects nested a million deep", points_text('{"a":' * 1_000_000), REFUSED, "malformed", hostile=True),
+    BadInput("100,000 nodules", many_points(100_000), REFUSED, "give at most 1000", hostile=True),
+    BadInput("a file above 16 MiB", points_text(" " * (17 << 20)), REFUSED, "more than 16 MiB", hostile=True),
+    BadInput("a name of 10,000 letters", points_text(json.dumps({"points": [{"name": "n" * 10_000}]})), REFUSED,
+             "at most 1000 characters"),
+    BadInput("half a character in a name", points_text(r'{"points": [{"name": "\ud800"}]}'), REFUSED, "surrogates"),
+    BadInput("not UTF-8", points_text(b'{"\xff": 1}'), REFUSED, "malformed JSON"),
+    BadInput("a named pipe", pipe, REFUSED, "not a regular file", hostile=True),
+    BadInput("clinical information that is no object",
+             file("clinical-information-lung-ct.json", "[71]"), REFUSED, "no JSON object"),
+]  # fmt: skip
+
+PATH_ROWS = [
+    BadInput("nodule locations linked out of /input", link_out("nodule-locations.json"), REFUSED, "leads out of"),
+    BadInput("clinical information linked out", link_out("clinical-information-lung-ct.json"), REFUSED, "leads out"),
+    BadInput("inputs.json linked out", listing_outside, REFUSED, "leads out of"),
+    BadInput("the CT's folder linked out", link_out("images/chest-ct"), REFUSED, "leads out of"),
+    BadInput("the CT linked out", link_out("images/chest-ct/ct.mha"), REFUSED, "leads out of"),
+    BadInput("a link in a circle", link_circle, REFUSED, "is unusable"),
+    BadInput("a link within /input", link_inside, READ),
+    BadInput("a listed path with ..", listing(("chest-ct", "../elsewhere")), REFUSED, "leads out of"),
+    BadInput("a listed path /etc/passwd", listing(("nodule-locations", "/etc/passwd")), REFUSED, "leads out of"),
+    BadInput("a listed path with a null byte", listing(("chest-ct", "a\0b")), REFUSED, "is unusable"),
+    BadInput("a listed path of 5,000 letters", listing(("chest-ct", "a" * 5_000)), REFUSED, "is unusable"),
+    BadInput("a socket listed twice", listing(*[("chest-ct", "images/chest-ct")] * 2), REFUSED, "listed twice"),
+    BadInput("a pipe as CT", pipe_as_ct, REFUSED, "no such CT"),
+]
+
+CT_ROWS = [
+    BadInput("a header that promises 2 TB", header(DimSize="10000 10000 10000"), REFUSED, "promises 2000000000000",
+             hostile=True),
+    BadInput("a header that promises 4 GiB", header(DimSize="1024 1024 2048"), REFUSED, "of 4294967296 bytes",
+             hostile=True),
+    BadInput("4 GiB promised, compressed", header(DimSize="1024 1024 2048", CompressedData="True"), REFUSED, "corrupt",
+             hostile=True),
+    BadInput("a compressed bomb (.mha)", mha_bomb, REFUSED, "holds more than", hostile=True),
+    BadInput("a compressed bomb (.nii.gz, 4.5 GiB)", other_ct("ct.nii.gz", nifti_bomb), REFUSED, "more than 4 GiB",
+             hostile=True),
+    BadInput("a million dimensions", header(NDims="1000000"), REFUSED, "'1000000' dimensions"),
+    BadInput("a negative size", header(DimSize="-1 80 50"), REFUSED, "promises"),
+    BadInput("size 0", header(DimSize="0 80 50"), REFUSED, "the image has size 0×80×50"),
+    BadInput("one slice", header(DimSize="90 80 1"), REFUSED, "the image has size 90×80×1"),
+    BadInput("two dimensions", image(lambda ct: ct[:, :, 20]), REFUSED, "'2' dimensions"),
+    BadInput("four dimensions", image(lambda ct: sitk.JoinSeries([ct, ct])), REFUSED, "'4' dimensions"),
+    BadInput("a vector per voxel", image(lambda ct: sitk.Compose([ct, ct])), REFUSED, "vector of 16-bit"),
+    BadInput("complex voxels", other_ct("ct.nii", lambda p: sitk.WriteImage(
+        sitk.RealAndImaginaryToComplex(*[sitk.Cast(make_ct(), sitk.sitkFloat32)] * 2), str(p))), REFUSED, "complex of"),
+    BadInput("spacing 0", header(ElementSpacing="0 0.8 1.5"), REFUSED, "the voxel spacing is 0 0.8 1.5"),
+    BadInput("spacing below 0", header(ElementSpacing="-0.7 0.8 1.5"), REFUSED, "the voxel spacing is -0.7"),
+    BadInput("spacing NaN", header(ElementSpacing="nan 0.8 1.5"), REFUSED, "give 3 finite numbers"),
+    BadInput("spacing infinite", header(ElementSpacing="inf 0.8 1.5"), REFUSED, "give 3 finite numbers"),
+    BadInput("spacing 1e308", header(ElementSpacing="1e308 0.8 1.5"), REFUSED, "the voxel spacing is 1e+308"),
+    BadInput("no spacing", header(ElementSpacing=None), REFUSED, "no ElementSpacing"),
+    BadInput("origin NaN", header(Offset="nan 0 0"), REFUSED, "give 3 finite numbers"),
+    BadInput("origin 1e300", header(Offset="1e300 0 0"), REFUSED, "the origin is 1e+300"),
+    BadInput("origin stated twice", header(Position="0 0 0"), REFUSED, "both Offset and Position"),
+    BadInput("a singular direction matrix", header(TransformMatrix="1 0 0 1 0 0 0 0 1"), REFUSED, "direction matrix"),
+    BadInput("a direction matrix of zeros", header(TransformMatrix=" ".join("0" * 9)), REFUSED, "direction matrix"),
+    BadInput("a sheared direction matrix", header(TransformMatrix="1 0.5 0 0 1 0 0 0 1"), REFUSED, "direction matrix"),
+    BadInput("a scaled direction matrix", header(TransformMatrix="2 0 0 0 2 0 0 0 2"), REFUSED, "direction matrix"),
+    BadInput("a reflected direction matrix",
+             image(lambda ct: sitk.Flip(ct, (True, False, False)), direction=rotation(3, 4, 5)), READ),
+    BadInput("voxels in another file (.mha)", header(ElementDataFile="/etc/passwd"), REFUSED, "beside the header"),
+    BadInput("voxels in another folder", header(ElementDataFile="../../nodule-locations.json"), REFUSED, "beside the"),
+    BadInput("voxels in a list of files", header(ElementDataFile="LIST"), REFUSED, "beside the header"),
+    BadInput("an unusual separator before another file", header(**{"ElementDataFile": None, "Comment": "a\n"
+             " ElementDataFile : /etc/passwd"}), REFUSED, "no MetaImage header"),
+    BadInput("voxels as text", header(BinaryData="False"), REFUSED, "not plain binary data"),
+    BadInput("an unknown voxel type", header(ElementType="MET_SHORTER"), REFUSED, "cannot read the CT"),
+    BadInput("no image at all", ct_bytes(b"hello"), REFUSED, "cannot read the CT"),
+    BadInput("a PNG named .mha", ct_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), REFUSED, "cannot read the CT"),
+    BadInput("an empty file", ct_bytes(b""), REFUSED, "cannot read the CT"),
+    BadInput("a truncated file", truncated, REFUSED, "the file holds"),
+    BadInput("a flipped bit in compressed voxels", flipped_bit, REFUSED, "corrupt"),
+    BadInput("a voxel under the patch NaN", nan_at(45, 40, 25), REFUSED, "NaN or infinite"),
+    BadInput("a voxel elsewhere NaN", nan_at(0, 0, 0), READ),
+    BadInput("a scan in cm (0.07 per voxel)", in_cm(0.7), REFUSED, "write it in mm"),
+    BadInput("a coarse scan in cm (0.15 per voxel)", in_cm(1.5), WARNED, "spacing is not in mm"),
+    BadInput("unsigned 12 bit without rescale", image(lambda ct: sitk.Cast(sitk.Clamp(
+        ct + 1024, lowerBound=0, upperBound=4095), sitk.sitkUInt16)), WARNED, "shifted by +1024"),
+    BadInput("HU 1024 too high", image(lambda ct: ct + 1024), WARNED, "shifted by +1024"),
+    BadInput("HU 1024 too low", image(lambda ct: ct - 1024), WARNED, "shifted by -1024"),
+    BadInput("MR instead of CT", image(mr), WARNED, "do not look like a chest CT's"),
+    BadInput("slices of 5 mm", image(lambda ct: ct, spacing=(0.7, 0.8, 5)), WARNED, "slice spacing 5.00 mm"),
+    BadInput("pixels of 1.5 mm", image(lambda ct: ct, spacing=(1.5, 0.8, 1.5)), WARNED, "pixel spacing 1.50 mm"),
+]  # fmt: skip
+
+FORMAT_ROWS = [
+    BadInput("NIfTI: spacing 0", nifti(76, "4f", 1, 0, 0.8, 1.5), REFUSED, "the voxel spacing is 0"),
+    BadInput("NIfTI: spacing NaN", nifti(76, "4f", 1, float("nan"), 0.8, 1.5), REFUSED, "the voxel spacing is nan"),
+    BadInput("NIfTI: spacing in metres", nifti(123, "B", 1), REFUSED, "write it in mm"),
+    BadInput("NIfTI: no orientation", nifti(252, "2h", 0, 0), REFUSED, "neither qform nor sform"),
+    BadInput("NIfTI: header and voxels apart", nifti(344, "4s", b"ni1\0"), REFUSED, "no NIfTI header"),
+    BadInput("NIfTI: 35 TB promised", nifti(40, "4h", 3, 32767, 32767, 32767), REFUSED, "promises", hostile=True),
+    BadInput("NRRD: voxels in another file", nrrd("encoding: raw", "encoding: raw\ndata file: /etc/passwd"), REFUSED,
+             "the voxels are in another file"),
+    BadInput("NRRD: no patient coordinates", nrrd("space: left-posterior-superior\n", ""), REFUSED, "no patient"),
+    BadInput("NRRD: a direction missing", nrrd("(0,0,1.5)", "none"), REFUSED, "give three vectors"),
+    BadInput("NRRD: in cm", nrrd("endian: little", 'endian: little\nspace units: "cm" "cm" "cm"'), REFUSED, "in mm"),
+    BadInput("NRRD: 2 TB promised", nrrd("sizes: 90 80 50", "sizes: 10000 10000 10000"), REFUSED, "promises",
+             hostile=True),
+    BadInput("DICOM: modality MR", dicom(Modality="MR"), WARNED, "the DICOM modality is 'MR'"),
+    BadInput("DICOM: no rescale", dicom(RescaleIntercept="0"), WARNED, "shifted by +1024"),
+    BadInput("DICOM: contrast agent", dicom(ContrastBolusAgent="Iohexol"), WARNED, "a contrast agent was given"),
+    BadInput("DICOM: slice thickness 5 mm", dicom(SliceThickness="5"), WARNED, "slice thickness 5 mm"),
+    BadInput("DICOM: pixel spacing 0", dicom(PixelSpacing=["0", "0"]), REFUSED, "pixel spacing is"),
+    BadInput("CSV: 100,000 nodules", other_points("t.csv", CSV + "n,0,0,0\n" * 100_000), REFUSED, "at most 1000",
+             hostile=True),
+    BadInput("CSV: a coordinate NaN", other_points("t.csv", CSV + "n,0,nan,0\n"), REFUSED, "line 2"),
+    BadInput("CSV: a coordinate 1_0", other_points("t.csv", CSV + "n,0,1_0,0\n"), REFUSED, "line 2"),
+    BadInput("CSV: a cell of 200,000 letters", other_points("t.csv", CSV + "n" * 200_000 + ",0,0,0\n"), REFUSED,
+             "field larger than"),
+    BadInput("CSV: a column twice", other_points("t.csv", CSV.replace("\n", ",CoordX\n")), REFUSED, "repeated"),
+    BadInput("CSV: a short row", other_points("t.csv", CSV + "n,0\n"), REFUSED, "give three finite numbers"),
+    BadInput("Slicer: a label that is no text", slicer(controlPoints=[{"label": ["F"], "position": [0, 0, 0]}]),
+             REFUSED, "the name of nodule 1"),
+    BadInput("Slicer: coordinates in µm", slicer(coordinateUnits="um"), REFUSED, "give a point list in mm"),
+]  # fmt: skip
+
+GROUPS = {
+    "JSON": JSON_ROWS,
+    "Paths and links": PATH_ROWS,
+    "CT (.mha, as on the platform)": CT_ROWS,
+    "Other formats (`nodulemc predict`)": FORMAT_ROWS,
+}
+ROWS = [row for rows in GROUPS.values() for row in rows]
+
+
+def main(names: list[str]) -> None:
+    """Judge rows one after the other; the memory is the process's largest so far."""
+    by_name = {row.name: row for row in ROWS}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            outcome, message = judge(by_name[name], Path(folder))
+            seconds = time.perf_counter() - start
+        mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"outcome": outcome, "message": message, "seconds": seconds, "mib": mib}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
