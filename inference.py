@@ -1,16 +1,20 @@
 """The container's entry point: score one case from /input to /output, then exit."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
-from nodulemc.case import run_case
 from nodulemc.cli import exit_code_of
-from nodulemc.options import add_ensemble_options, load_ensemble
 
 
 def main() -> None:
     """Parse the arguments, run the case, write nothing but the output file."""
+    # A container's first process ignores SIGTERM unless it handles it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from nodulemc.case import run_case
+    from nodulemc.options import add_ensemble_options, load_ensemble
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--input", type=Path, default=Path("/input"), help="the case's folder")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")

@@ -3,10 +3,10 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from nodulemc.errors import NoduleMCError
+from nodulemc.errors import NoduleMCError, ResourceError, out_of_memory
 
 # name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
 # underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one
@@ -49,17 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code_of(lambda: args.run(args))
 
 
-def exit_code_of(work) -> int:
+def exit_code_of(work: Callable[[], int | None]) -> int:
     """Call ``work()`` and return its exit code; warnings and a user's error are one line each on stderr."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     try:
-        return work() or 0
+        return _explained(work)
     except NoduleMCError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _explained(work: Callable[[], int | None]) -> int:
+    """Call ``work()`` and return its exit code; a lack of memory becomes a user's error."""
+    try:
+        return work() or 0
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ResourceError("out of memory", "this machine", "give the process more memory") from error
 
 
 if __name__ == "__main__":

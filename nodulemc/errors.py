@@ -4,6 +4,14 @@ Commands print them as one line on stderr, ``error: <what>: <where>: <what to do
 error's exit code. Every other exception is a bug and keeps its traceback.
 """
 
+import re
+
+_NO_MEMORY = re.compile(
+    r"can't alloc|bad.?alloc|not enough memory|(failed|unable|cannot) to (re)?alloc|cannot allocate|"
+    r"failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+
 
 class NoduleMCError(Exception):
     """An error with a cause the user can act on.
@@ -54,3 +62,14 @@ class ConfigError(NoduleMCError):
 
 class TrainingError(NoduleMCError):
     """A training run cannot go on."""
+
+
+class ResourceError(NoduleMCError):
+    """The machine has too little of something."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory is short; libraries in C++ say so in words only."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError, ImportError)) and _NO_MEMORY.search(str(error)) is not None
+    )

@@ -7,7 +7,7 @@ import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nodulemc.errors import NoduleMCError
 from nodulemc.limits import MAX_JSON_BYTES
@@ -69,26 +69,54 @@ def write_atomically(path: Path, content: bytes, error: type[NoduleMCError]) -> 
     Raises:
         error: the file cannot be written.
     """
-    temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            # mkstemp makes files private; the reader is usually another user.
-            os.fchmod(file.fileno(), 0o644)
-        Path(temporary).replace(path)
-        temporary = None
-    except OSError as problem:
+        if not _write_unnamed(path, content):
+            _write_and_rename(path, content)
+    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
         raise error(
-            f"cannot write ({problem.strerror})",
+            f"cannot write ({getattr(problem, 'strerror', problem)})",
             path,
             "check that the folder exists, is writable and not full",
         ) from problem
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+
+
+def _write_unnamed(path: Path, content: bytes) -> bool:
+    """Write a file that gets its name only when it is whole, so that not even SIGKILL leaves a part of it.
+
+    Returns:
+        False where the system has no such files, or ``path`` is taken.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+    except (AttributeError, OSError):  # not Linux; or not this file system, or no such folder
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        _fill(file, content)
+        try:
+            # A source folder's descriptor makes Python follow the link to the file (linkat's AT_SYMLINK_FOLLOW).
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        except OSError:
+            return False
+    return True
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _fill(file, content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _fill(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+    # The reader is usually another user, whatever this one's umask.
+    os.fchmod(file.fileno(), 0o644)
 
 
 def _refuse_constant(name: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc import limits
-from nodulemc.errors import ImageError
+from nodulemc.errors import ImageError, out_of_memory
 from nodulemc.headers import check_grid, check_header
 from nodulemc.integrity import check_integrity
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
@@ -171,6 +171,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
     finally:
