@@ -1,0 +1,69 @@
+"""Whatever happens to a run, it leaves the complete result or none."""
+
+import signal
+
+import injection
+import pytest
+from injection import made
+
+needs_mount = pytest.mark.skipif(not injection.can_mount(), reason="may not mount file systems (not root)")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return made(tmp_path / "output")
+
+
+def assert_refused(ending, message):
+    assert ending.code == 2, ending.stderr
+    (error,) = [line for line in ending.stderr.splitlines() if not line.startswith("warning: ")]
+    assert error.startswith("error: ")
+    assert message in error
+    assert ending.state == "none"
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory):
+    """How long an undisturbed run takes, which is complete."""
+    ending = injection.undisturbed(tmp_path_factory.mktemp("output"))
+    assert (ending.code, ending.state) == (0, "complete"), ending.stderr
+    return ending.seconds
+
+
+def test_sigkill_at_random_moments(tmp_path, seconds):
+    for ending in injection.at_random_moments(tmp_path, signal.SIGKILL, 4, 1.05 * seconds, seed=1):
+        assert ending.code in (0, -signal.SIGKILL)
+        assert ending.state != "broken"
+
+
+@pytest.mark.parametrize("step", ["fsync", "link"])
+def test_sigkill_in_the_middle_of_writing_leaves_nothing(output, step):
+    ending = injection.killed_while_writing(output, step)
+    assert (ending.code, ending.state) == (-signal.SIGKILL, "none"), ending.stderr
+
+
+def test_sigterm_at_random_moments_is_143_or_complete(tmp_path, seconds):
+    for ending in injection.at_random_moments(tmp_path, signal.SIGTERM, 3, 1.05 * seconds, seed=2):
+        # Before the handler is there, the signal itself ends a process that is not a container's first.
+        assert ending.code in (0, 143, -signal.SIGTERM), ending.stderr
+        assert ending.state != "broken"
+        assert "Traceback" not in ending.stderr
+
+
+def test_an_output_folder_that_disappears(output):
+    assert_refused(injection.vanishing_output(output), "cannot write (No such file or directory)")
+
+
+@needs_mount
+def test_a_full_disk(output):
+    assert_refused(injection.full_disk(output), "cannot write (No space left on device)")
+
+
+@needs_mount
+def test_a_read_only_output_folder(output):
+    assert_refused(injection.read_only(output), "(Read-only file system)")
+
+
+@pytest.mark.parametrize("mib", [300, 900])
+def test_too_little_memory_is_told(output, mib):
+    assert_refused(injection.with_memory(output, mib), "out of memory")
