@@ -20,7 +20,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
     add_ensemble_options(parser)
     args = parser.parse_args()
-    run_case(args.input, args.output, lambda: load_ensemble(args))
+    try:
+        run_case(args.input, args.output, lambda: load_ensemble(args))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # done, one way or the other; only the exit code is left to give
 
 
 if __name__ == "__main__":
