@@ -80,17 +80,30 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
 def score(nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
     per_seed = ensemble.seed_probabilities(patches)
-    probabilities = ensemble.vote(per_seed)
     for note in notes.scan:
         logger.warning("%s", note)
-    predictions = []
-    for k, (nodule, p, seeds) in enumerate(zip(nodules, probabilities, per_seed, strict=True)):
-        own = (*notes.nodules[k], *seed_notes(seeds))
-        for note in own:
+    for k, (nodule, seeds) in enumerate(zip(nodules, per_seed, strict=True)):
+        for note in (*notes.nodules[k], *seed_notes(seeds)):
             logger.warning("nodule %s: %s", shortened(nodule.name or k + 1), note)
-        caveats = (ensemble.caveat,) if ensemble.caveat else ()
-        predictions.append(NodulePrediction(nodule, float(p), tuple(seeds.tolist()), (*caveats, *notes.scan, *own)))
-    return predictions
+    return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), ensemble.caveat)
+
+
+def with_warnings(
+    nodules: Sequence[Nodule], notes: Notes, per_seed: np.ndarray, probabilities: np.ndarray, caveat: str | None
+) -> list[NodulePrediction]:
+    """What is known of each nodule, put together.
+
+    Args:
+        nodules, notes: as ``look`` takes and gives them.
+        per_seed: the seeds' probabilities (N, number of seeds).
+        probabilities: the ensemble's (N,).
+        caveat: the ensemble's.
+    """
+    general = (*((caveat,) if caveat else ()), *notes.scan)
+    return [
+        NodulePrediction(nodule, float(p), tuple(seeds.tolist()), (*general, *own, *seed_notes(seeds)))
+        for nodule, own, p, seeds in zip(nodules, notes.nodules, probabilities, per_seed, strict=True)
+    ]
 
 
 def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
