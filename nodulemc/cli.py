@@ -21,6 +21,9 @@ COMMANDS = {
     "evaluate": "metrics with confidence intervals and a report",
     "compare": "test whether two sets of predictions differ in AUC",
     "calibrate": "fit a calibration map and store it in an ensemble",
+    "cohort": "score many scans, resumable, on one machine or a cluster",
+    "status": "how far a cohort is",
+    "export": "a cohort's results as CSV, Parquet and platform JSON",
     "bench": "how fast an ensemble runs on this machine",
 }
 

@@ -1,0 +1,1 @@
+"""Cohorts: thousands of scans through one resident ensemble, resumable at any moment (docs/cohort.md)."""

@@ -1,0 +1,88 @@
+"""What a scan's result depends on: a quick look at its files, and the hash of their content."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodulemc.cohort.scan import Scan
+from nodulemc.errors import ImageError
+from nodulemc.meta_image import locate_voxels
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A scan's inputs.
+
+    Attributes:
+        look: names, sizes and times of all files, and points given in the manifest; the same as long as nothing has
+            been touched.
+        ct: SHA-256 of the CT: of the file, or, where there are several, of the list of their SHA-256s and names.
+        points: SHA-256 of the points' file, or of the points as the manifest has them.
+    """
+
+    look: str
+    ct: str | None = None
+    points: str | None = None
+
+    def same_content(self, other: "Fingerprint") -> bool:
+        """Whether CT and points hold the same, whatever their names and times."""
+        return (self.ct, self.points) == (other.ct, other.points)
+
+
+def look_at(scan: Scan) -> str:
+    """The quick look of ``Fingerprint.look``; reads no file's content."""
+    files = [*_ct_files(scan.path), *([scan.points] if isinstance(scan.points, Path) else [])]
+    inline = None if isinstance(scan.points, Path) else _points_hash(scan)
+    return json.dumps([[_look_at(path) for path in files], inline])
+
+
+def take(scan: Scan) -> Fingerprint:
+    """Read and hash all inputs of a scan.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    look = look_at(scan)  # first: a file that changes from here on looks different the next time
+    files = _ct_files(scan.path)
+    hashes = [_file_hash(path) for path in files]
+    if len(files) == 1:
+        ct = hashes[0]
+    else:
+        lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
+        ct = hashlib.sha256(lines.encode()).hexdigest()
+    return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
+
+
+def _ct_files(path: Path) -> list[Path]:
+    try:
+        if path.is_dir():
+            return sorted(entry for entry in path.iterdir() if entry.is_file())
+        if path.suffix.lower() == ".mhd":
+            return [path, locate_voxels(path)[0]]
+    except (ImageError, OSError):
+        pass  # reading it will say what is wrong
+    return [path]
+
+
+def _look_at(path: Path) -> list:
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.name, None, None]
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _points_hash(scan: Scan) -> str:
+    content = json.dumps([[nodule.name, *nodule.point] for nodule in scan.points])
+    return hashlib.sha256(content.encode()).hexdigest()

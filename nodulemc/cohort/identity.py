@@ -1,0 +1,35 @@
+"""What ensemble a result comes from."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from nodulemc.manifest import Manifest
+
+# To be raised when the same CT, points and weights give other probabilities.
+_METHOD = 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An ensemble as results remember it.
+
+    Attributes:
+        weights: hash of the seeds' SHA-256s, weights and architectures, and of the calibration where it is applied.
+        precision: "fp32", "bf16" or "fp16".
+        seeds: the seeds' names, in voting order.
+        trained_on: as in the ensemble's manifest.
+    """
+
+    weights: str
+    precision: str
+    seeds: tuple[str, ...]
+    trained_on: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
+        """The identity of an ensemble folder's content."""
+        members = [[m.sha256, m.weight, asdict(m.architecture)] for m in manifest.members]
+        content = [_METHOD, members, manifest.calibration if calibrated else None]
+        weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return cls(weights, precision, tuple(manifest.seed_names), manifest.trained_on)

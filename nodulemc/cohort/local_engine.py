@@ -1,0 +1,35 @@
+"""One machine: reading processes, and the ensemble in this one."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from nodulemc.cohort.readers import Readers
+from nodulemc.cohort.reading import Job, Read, read_scan
+from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, score_together
+
+
+class LocalEngine:
+    """Scores scans on this machine."""
+
+    def __init__(self, load: Callable[[], Scorer], workers: int) -> None:
+        """Nothing is started yet.
+
+        Args:
+            load: gives the ensemble; called once, while the first scans are being read.
+            workers: number of reading processes.
+        """
+        self._load = load
+        self._workers = workers
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """The outcome of each job, as they come."""
+        if not jobs:
+            return
+        with Readers(read_scan, jobs, min(self._workers, len(jobs))) as readers:
+            scorer = self._load()
+            # A CPU gains nothing from a batch, and a short one loses less when the run is killed.
+            for batch in readers.batches(GPU_BATCH if scorer.device == "cuda" else 1):
+                reads = [(job, reading) for job, reading in batch if isinstance(reading, Read)]
+                yield from ((job, reading) for job, reading in batch if not isinstance(reading, Read))
+                if reads:
+                    scored = score_together([read for _, read in reads], scorer)
+                    yield from zip((job for job, _ in reads), scored, strict=True)

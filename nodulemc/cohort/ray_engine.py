@@ -1,0 +1,211 @@
+"""A Ray cluster: scans are read by tasks anywhere, and scored by one actor per GPU, or per node where there is none.
+
+A scan's patches stay in Ray's object store until an actor has used them; this process sees results only. Ray starts
+lost tasks and actors again. Nodes need the same NoduleMC installed, and scans and ensemble under the same paths.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+import SimpleITK as sitk
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from nodulemc.cohort.readers import died
+from nodulemc.cohort.reading import Failed, Job, Read, Reading, read_scan
+from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, split
+from nodulemc.errors import ConfigError, NoduleMCError, ResourceError
+
+_RETRIES = 3
+# Batches at each actor, so that it never waits for this process.
+_AT_ACTOR = 2
+_NO_PATCHES = np.empty(0, np.float32)
+
+
+class RayEngine:
+    """Scores scans on a Ray cluster.
+
+    Attributes:
+        precision: what the cluster's actors compute in.
+    """
+
+    def __init__(
+        self, load: Callable[..., Scorer], *, device: str = "auto", precision: str = "auto", address: str | None = None
+    ) -> None:
+        """Connect, and load the ensemble on the first actor that the cluster gives.
+
+        Args:
+            load: called in actors with the keywords ``device`` and ``precision``.
+            device: "auto" (GPUs where the cluster has any), "cpu" or "cuda".
+            precision: as for ``Ensemble.load``; "auto" is what the first actor finds best, for all of them.
+            address: of a running cluster; None: $RAY_ADDRESS, or else a cluster of this machine alone.
+
+        Raises:
+            ConfigError: there is no such cluster, or it has no GPU and one is asked for.
+            EnsembleError: the ensemble cannot be loaded.
+        """
+        try:
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"no Ray cluster ({error})", f"--address {address}", "see `ray status`") from error
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if device == "cuda" and not gpus:
+            raise ConfigError("the Ray cluster has no GPU", "--device cuda", "use --device auto or cpu")
+        device = "cuda" if gpus and device != "cpu" else "cpu"
+        self._batch = GPU_BATCH if device == "cuda" else 1
+        self._actors = [_Model.options(**place).remote(load, device) for place in _places(gpus, device)]
+        # Others may be using some of the GPUs.
+        starting = {actor.is_there.remote(): actor for actor in self._actors}
+        first = starting[ray.wait(list(starting))[0][0]]
+        try:
+            self.precision, self._caveat = ray.get(first.about.remote(precision))
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, NoduleMCError) else error from None
+
+    def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """The outcome of each job, as they come."""
+        return _Flow(jobs, self._actors, self.precision, self._caveat, self._batch).outcomes()
+
+    def close(self) -> None:
+        """Leave the cluster, which ends this run's tasks and actors."""
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A scan that was read, its patches still in the object store."""
+
+    job: Job
+    read: Read
+    patches: ray.ObjectRef
+
+
+class _Flow:
+    """From jobs to outcomes, with a bounded number of scans under way."""
+
+    def __init__(
+        self, jobs: Sequence[Job], actors: Sequence[Any], precision: str, caveat: str | None, batch: int
+    ) -> None:
+        self._jobs = deque(jobs)
+        self._precision = precision
+        self._caveat = caveat
+        self._batch = batch
+        self._free = deque(actor for _ in range(_AT_ACTOR) for actor in actors)
+        self._most_ready = 2 * batch * len(self._free)
+        self._reading: dict[ray.ObjectRef, tuple[Job, ray.ObjectRef]] = {}
+        self._ready: deque[_Ready] = deque()
+        self._scoring: dict[ray.ObjectRef, tuple[Any, list[_Ready]]] = {}
+
+    def outcomes(self) -> Iterator[Outcome]:
+        while self._jobs or self._reading or self._ready or self._scoring:
+            self._read_more()
+            self._score_more()
+            for done in ray.wait([*self._reading, *self._scoring])[0]:
+                yield from self._was_read(done) if done in self._reading else self._was_scored(done)
+
+    def _read_more(self) -> None:
+        most_reading = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while self._jobs and len(self._reading) < most_reading and len(self._ready) < self._most_ready:
+            job = self._jobs.popleft()
+            reading, patches = _read.remote(job)
+            self._reading[reading] = job, patches
+
+    def _score_more(self) -> None:
+        while self._ready and self._free:
+            batch: list[_Ready] = []
+            while self._ready and sum(len(item.read.nodules) for item in batch) < self._batch:
+                batch.append(self._ready.popleft())
+            actor = self._free.popleft()
+            call = actor.score.remote(self._precision, *(item.patches for item in batch))
+            self._scoring[call] = actor, batch
+
+    def _was_read(self, done: ray.ObjectRef) -> Iterator[Outcome]:
+        job, patches = self._reading.pop(done)
+        try:
+            reading: Reading = ray.get(done)
+        except RayError as error:
+            reading = died(job, f"its reading task died {_RETRIES + 1} times ({type(error).__name__})")
+        if isinstance(reading, Read):
+            self._ready.append(_Ready(job, reading, patches))
+        else:
+            yield job, reading
+
+    def _was_scored(self, done: ray.ObjectRef) -> Iterator[Outcome]:
+        actor, batch = self._scoring.pop(done)
+        try:
+            per_seed, probabilities = ray.get(done)
+        except RayActorError as error:  # for good: the others take over
+            self._free = deque(other for other in self._free if other is not actor)
+            self._ready.extendleft(reversed(batch))
+            if not self._free and not self._scoring:
+                raise ResourceError(
+                    f"the last of the cluster's model actors has died ({type(error).__name__})",
+                    "--engine ray",
+                    "see `ray status` and run again",
+                ) from error
+            return
+        except RayError as error:
+            self._free.append(actor)
+            for item in batch:
+                what = f"scoring failed ({type(error).__name__}: {error})"
+                yield item.job, Failed(item.read.fingerprint, ResourceError(what, item.job.scan.path, "--retry-failed"))
+            return
+        self._free.append(actor)
+        scored = split([item.read for item in batch], per_seed, probabilities, self._caveat)
+        yield from ((item.job, one) for item, one in zip(batch, scored, strict=True))
+
+
+@ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)
+def _read(job: Job) -> tuple[Reading, np.ndarray]:
+    """One scan, its patches apart, so that they travel straight to an actor."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    reading = read_scan(job)
+    if isinstance(reading, Read):
+        return replace(reading, patches=_NO_PATCHES), reading.patches
+    return reading, _NO_PATCHES
+
+
+@ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES)
+class _Model:
+    """The ensemble on one GPU or node; after a restart it loads itself again."""
+
+    def __init__(self, load: Callable[..., Scorer], device: str) -> None:
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray's: one thread
+        self._load = load
+        self._device = device
+        self._scorer: Scorer | None = None
+
+    def is_there(self) -> None:
+        """Returns when the cluster has given the actor its place."""
+
+    def about(self, precision: str) -> tuple[str, str | None]:
+        scorer = self._loaded(precision)
+        return scorer.precision, scorer.caveat
+
+    def score(self, precision: str, *patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scorer = self._loaded(precision)
+        per_seed = scorer.seed_probabilities(np.concatenate(patches))
+        return per_seed, scorer.vote(per_seed)
+
+    def _loaded(self, precision: str) -> Scorer:
+        if self._scorer is None:
+            self._scorer = self._load(device=self._device, precision=precision)
+        return self._scorer
+
+
+def _places(gpus: int, device: str) -> list[dict[str, Any]]:
+    """Where to put actors: on each GPU, or on each node that has CPUs for work."""
+    if device == "cuda":
+        return [{"num_gpus": 1, "num_cpus": 0}] * gpus
+    # An actor asks for no CPU: on a node with one, no reader would ever run beside it.
+    return [
+        {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)}
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0
+    ]

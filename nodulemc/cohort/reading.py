@@ -1,0 +1,99 @@
+"""What a reading process does: one scan from its files to the network's inputs."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
+from nodulemc.cohort.scan import Scan
+from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
+from nodulemc.points import Nodule, read_points
+from nodulemc.prediction import look
+from nodulemc.quality import Notes
+from nodulemc.volume import read_volume
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan to read; ``known`` are the inputs of a result that stands as long as they are the same."""
+
+    scan: Scan
+    known: Fingerprint | None = None
+
+
+@dataclass(frozen=True)
+class Read:
+    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes."""
+
+    fingerprint: Fingerprint
+    nodules: tuple[Nodule, ...]
+    patches: np.ndarray
+    notes: Notes
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The scan's files were touched, but hold what they held."""
+
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The scan cannot be scored; ``traceback`` is for faults of this program."""
+
+    fingerprint: Fingerprint
+    error: NoduleMCError
+    traceback: str | None = None
+
+
+Reading = Read | Unchanged | Failed
+
+
+def read_scan(job: Job) -> Reading:
+    """Read one scan; never raises, so that no scan stops the others."""
+    fingerprint = Fingerprint(look_at(job.scan))
+    try:
+        fingerprint = take(job.scan)
+        if job.known is not None and job.known.same_content(fingerprint):
+            return Unchanged(fingerprint)
+        with _logged_warnings() as said:
+            volume = read_volume(job.scan.path)
+            points = job.scan.points
+            nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
+            patches, notes = look(volume, nodules)
+        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)))
+    except NoduleMCError as error:
+        return Failed(fingerprint, error)
+    except Exception as error:
+        return Failed(fingerprint, *_explained(error, job.scan))
+
+
+def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]:
+    if out_of_memory(error):
+        return ResourceError("out of memory", scan.path, "use fewer --workers, then --retry-failed"), None
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return ImageError(f"cannot read ({reason})", error.filename or scan.path, "check the path and the file"), None
+    what = f"a fault of this program ({type(error).__name__}: {error})"
+    return NoduleMCError(what, scan.path, "please report it"), traceback.format_exc()
+
+
+@contextmanager
+def _logged_warnings() -> Iterator[list[str]]:
+    """Collect what the package logs meanwhile, instead of showing it."""
+    said: list[str] = []
+    logger = logging.getLogger("nodulemc")
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield said
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)

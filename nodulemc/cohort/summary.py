@@ -1,0 +1,40 @@
+"""A cohort's state in words."""
+
+from nodulemc.cohort.store import now
+from nodulemc.cohort.view import View
+from nodulemc.progress import clock
+
+# Scans per second are those of so many seconds.
+_RECENT_S = 600
+_SHOWN = 10
+
+
+def summary(state: View) -> str:
+    """Lines for people: counts, speed while it runs, failures."""
+    done, failed = state.done, state.failed
+    nodules = sum(len(record.predictions) for _, record in done)
+    ensemble = state.plan.ensemble
+    lines = [
+        f"{len(state.listed)} scans: {len(done)} done ({nodules} nodules), {len(failed)} failed, {state.pending} to do",
+        f"{len(ensemble.seeds)} seed{'s'[: len(ensemble.seeds) > 1]}, {ensemble.precision}, weights trained on: {ensemble.trained_on or 'nothing'}",
+    ]
+    if state.running:
+        lines.append(f"{state.running} run{'s'[: state.running > 1]} at work{_speed(state)}")
+    lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc export` writes it)")
+    alike = state.alike()
+    lines += [f"the same CT under several names: {', '.join(group[:_SHOWN])}" for group in alike[:_SHOWN]]
+    if len(alike) > _SHOWN:
+        lines.append(f"and {len(alike) - _SHOWN} more such groups")
+    return "\n".join(lines)
+
+
+def _speed(state: View) -> str:
+    end = now()
+    since = max(state.plan.started, end - _RECENT_S)
+    recent = sum(record.finished >= since for record in state.records.values())
+    if not recent:
+        return ""
+    rate = recent / max(end - since, 1)
+    return f", {rate:.2f} scans/s, {clock(state.pending / rate)} left"

@@ -1,0 +1,119 @@
+"""Score the nodules of many scans: resumable at any moment, bad scans set aside, on one machine or on a Ray cluster.
+
+MANIFEST is a CSV or Parquet file with a column ct (file or DICOM folder) and either one row per nodule (AnnotationID,
+CoordX, CoordY, CoordZ, optional label) or one row per scan with a column points (a points file, as for `predict`); or a
+folder with table.csv and ct/<SeriesInstanceUID>.mha. DIR gets predictions.csv, predictions.parquet and failures.csv.
+The same command continues where it has stopped. Exit code 3: some scans have failed. More: docs/cohort.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulemc.cohort.extras import import_extra
+from nodulemc.cpu import available_cores
+from nodulemc.errors import ConfigError
+from nodulemc.manifest import find_resources
+from nodulemc.options import add_ensemble_options
+
+if TYPE_CHECKING:
+    from nodulemc.cohort.identity import Identity
+    from nodulemc.cohort.run import Engine, Shard
+
+EXAMPLE = "nodulemc cohort phantoms --output scored"
+EXIT_PARTIAL = 3
+MOST_WORKERS = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .parquet file, or folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for results and progress")
+    parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into DIR/json")
+    parser.add_argument("--retry-failed", action="store_true", help="also do the scans that have failed before")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only every N-th scan from the I-th on (1/N to N/N), for arrays of cluster jobs"
+    )
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local, this machine")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of the Ray cluster (default: $RAY_ADDRESS, else this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="reading processes of the local engine (default: one per CPU)"
+    )
+    parser.add_argument(
+        "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
+    )
+    add_ensemble_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score what is left, export, and say how it went."""
+    from nodulemc.cohort.export import export
+    from nodulemc.cohort.listing import read_listing
+    from nodulemc.cohort.run import Task, run_cohort
+    from nodulemc.cohort.summary import summary
+
+    shard = _shard(args.shard) if args.shard else None
+    _check_engine_options(args)
+    import_extra("pyarrow.parquet", "cohort")  # its absence is better known before the work than behind it
+    scans = read_listing(args.manifest)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder ({error.strerror})", args.output, "name another folder") from error
+    with _engine(args) as (engine, ensemble):
+        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed)
+        run_cohort(task, engine)
+    state = export(args.output, args.output, json=args.json)
+    print(summary(state))
+    own = {scan.name for position, scan in enumerate(scans) if task.has(position)}
+    return EXIT_PARTIAL if any(record.scan in own for record in state.failed) else 0
+
+
+@contextmanager
+def _engine(args: argparse.Namespace) -> Iterator[tuple[Engine, Identity]]:
+    """The engine that the options ask for, and what it scores with."""
+    from nodulemc.cohort.identity import Identity
+    from nodulemc.cohort.local_engine import LocalEngine
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.manifest import read_manifest
+    from nodulemc.precision import choose_device, choose_precision
+
+    resources = (args.resources or find_resources()).resolve()
+    manifest = read_manifest(resources)
+    load = partial(Ensemble.load, resources, calibrated=args.calibrated)
+    if args.engine == "ray":
+        import_extra("ray", "ray")
+        from nodulemc.cohort.ray_engine import RayEngine
+
+        with closing(RayEngine(load, device=args.device, precision=args.precision, address=args.address)) as engine:
+            yield engine, Identity.of(manifest, engine.precision, calibrated=args.calibrated)
+        return
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device, manifest)
+    engine = LocalEngine(partial(load, device=device, precision=precision), args.workers or available_cores())
+    yield engine, Identity.of(manifest, precision, calibrated=args.calibrated)
+
+
+def _shard(text: str) -> Shard:
+    match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"--shard {text}", "nodulemc cohort", "give I/N with I from 1 to N, for example 1/8")
+    return int(match[1]), int(match[2])
+
+
+def _check_engine_options(args: argparse.Namespace) -> None:
+    if args.workers is not None and not 1 <= args.workers <= MOST_WORKERS:
+        raise ConfigError(f"--workers {args.workers}", "nodulemc cohort", f"give a number from 1 to {MOST_WORKERS}")
+    foreign = "--address" if args.engine == "local" and args.address else None
+    if args.engine == "ray" and args.workers:
+        foreign = "--workers"
+    if foreign:
+        raise ConfigError(f"{foreign} with --engine {args.engine}", "nodulemc cohort", "leave it out")

@@ -1,0 +1,28 @@
+"""Write a cohort's results as files, while it runs or afterwards.
+
+Writes predictions.csv (as `evaluate` reads it), predictions.parquet (with scan, point and warnings) and failures.csv.
+Exit code 3: some scans have failed or are yet to be done.
+"""
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "nodulemc export scored --output results --json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --output of `nodulemc cohort`")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to (default: DIR)")
+    parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into FOLDER/json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and say what was there."""
+    from nodulemc.cohort.export import export
+    from nodulemc.cohort.summary import summary
+    from nodulemc.commands.cohort import EXIT_PARTIAL
+
+    state = export(args.folder, args.output or args.folder, json=args.json)
+    print(summary(state))
+    return EXIT_PARTIAL if state.failed or state.pending else 0

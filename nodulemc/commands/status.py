@@ -1,0 +1,19 @@
+"""How far a cohort is, while it runs or afterwards: scans done, failed and to do, speed, and what has failed."""
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "nodulemc status scored"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --output of `nodulemc cohort`")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the state."""
+    from nodulemc.cohort.summary import summary
+    from nodulemc.cohort.view import view
+
+    print(summary(view(args.folder)))
