@@ -18,6 +18,7 @@ from nodulemc import limits
 from nodulemc.errors import ImageError
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import read_header
+from nodulemc.tiff_pages import check_pages
 
 _NRRD_HEADER = 1 << 16
 _NRRD_SPACES = {
@@ -52,6 +53,7 @@ def check_header(path: Path) -> str:
     if name.endswith(".nrrd"):
         _check_nrrd(path)
         return "NrrdImageIO"
+    check_pages(path)
     return "TIFFImageIO"
 
 

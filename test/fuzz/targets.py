@@ -1,0 +1,126 @@
+"""One fuzz target per parser of foreign bytes. A target may refuse with NoduleMCError; any other exception, a crash of
+the process, or a probability that is none, is a fault.
+"""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from nodulemc.case import read_case
+from nodulemc.errors import NoduleMCError, PointsError
+from nodulemc.json_files import read_json
+from nodulemc.manifest import Member, read_manifest
+from nodulemc.models.architecture import Architecture
+from nodulemc.points import from_platform, read_points
+from nodulemc.prediction import look
+from nodulemc.volume import Volume, read_volume
+from nodulemc.weights import read_weights
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
+_VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
+_LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
+
+
+def _written(name: str, data: bytes) -> Path:
+    path = _FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _check_nodules(nodules) -> None:
+    for nodule in nodules:
+        assert nodule.name is None or isinstance(nodule.name, str)
+        assert len(nodule.point) == 3
+        assert all(math.isfinite(c) for c in nodule.point)
+        f"{nodule.name}".encode()
+
+
+def platform_points(data: bytes) -> None:
+    """The platform's nodule-locations.json."""
+    path = _written("p.json", data)
+    _check_nodules(from_platform(read_json(path, PointsError), path))
+
+
+def slicer_points(data: bytes) -> None:
+    """3D Slicer's markups."""
+    _check_nodules(read_points(_written("p.mrk.json", data), _VOLUME))
+
+
+def csv_points(data: bytes) -> None:
+    """A LUNA25 table."""
+    _check_nodules(read_points(_written("p.csv", data), _VOLUME))
+
+
+def inputs_json(data: bytes) -> None:
+    """The platform's inputs.json."""
+    _written("case/nodule-locations.json", b'{"points": []}')
+    _written("case/images/chest-ct/ct.mha", b"")
+    _written("case/inputs.json", data)
+    ct = read_case(_FOLDER / "case").ct.resolve()
+    assert ct.is_relative_to((_FOLDER / "case").resolve())
+
+
+def manifest(data: bytes) -> None:
+    """An ensemble's ensemble.json."""
+    found = read_manifest(_written("ensemble/ensemble.json", data).parent)
+    assert all(math.isfinite(member.weight) for member in found.members)
+
+
+def weights(data: bytes) -> None:
+    """A seed's safetensors file, its checksum right."""
+    path = _written("ensemble/seed.safetensors", data)
+    read_weights(path.parent, Member(path.name, hashlib.sha256(data).hexdigest(), Architecture("inception_i3d")))
+
+
+def _ct(name: str) -> Callable[[bytes], None]:
+    def read(data: bytes) -> None:
+        volume = read_volume(_written(name, data))
+        image = volume.image
+        if math.prod(image.GetSize()) > _LARGEST_CT:
+            return
+        centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+        nodules = from_platform({"points": [{"point": list(centre)}]}, "")
+        patches, _ = look(volume, nodules)
+        assert 0 <= patches.min() <= patches.max() <= 1
+
+    return read
+
+
+def dicom(data: bytes) -> None:
+    """A DICOM folder of two slices, the second one foreign."""
+    _written("series/1.dcm", (Path(__file__).parent / "corpus" / "dicom" / "slice_1.dcm").read_bytes())
+    _written("series/2.dcm", data)
+    read_volume(_FOLDER / "series")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "platform_points": platform_points,
+    "slicer_points": slicer_points,
+    "csv_points": csv_points,
+    "inputs_json": inputs_json,
+    "manifest": manifest,
+    "weights": weights,
+    "meta_image": _ct("ct.mha"),
+    "nifti": _ct("ct.nii"),
+    "nifti_gz": _ct("ct.nii.gz"),
+    "nrrd": _ct("ct.nrrd"),
+    "tiff": _ct("ct.tif"),
+    "dicom": dicom,
+}
+
+
+def run(name: str, data: bytes) -> bool:
+    """Feed one input to a target; returns whether it was accepted."""
+    try:
+        TARGETS[name](data)
+    except NoduleMCError as error:
+        line = str(error)
+        assert "\n" not in line, line
+        line.encode()
+        return False
+    return True
