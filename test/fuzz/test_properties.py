@@ -1,4 +1,4 @@
-"""Properties that hold for every input: geometry against SimpleITK's resampling, points files against what was written."""
+"""Properties that hold for every input: geometry against SimpleITK's resampling, points files against the written."""
 
 import csv
 import io

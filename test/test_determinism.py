@@ -1,0 +1,109 @@
+"""The same input gives the same bytes, however it is batched and whatever the surroundings; nothing else is touched."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import centre_of, make_ct
+from ensembles import make_untrained_ensemble
+from injection import PROGRAM
+
+from nodulemc import Ensemble
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.case import OUTPUT_NAME
+from nodulemc.points import Nodule
+from nodulemc.prediction import extract_patches
+from nodulemc.volume import Volume
+
+# What a user's machine may set that must not matter; the proxies lead nowhere.
+SURROUNDINGS = {
+    "LC_ALL": "tr_TR.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Pacific/Kiritimati", "HOME": "/nonexistent", "TERM": "dumb",
+    "PYTHONHASHSEED": "7", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "COLUMNS": "20",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resources")
+    make_untrained_ensemble(folder, (1,))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def patches():
+    image = make_ct()
+    centre = np.array(centre_of(image))
+    return extract_patches(Volume(image, Path("ct")), [Nodule(None, tuple(centre + 3 * k)) for k in range(3)])
+
+
+def torch_seeds(resources, manifest):
+    return TorchSeeds([load_network(resources, member) for member in manifest.members], "cpu", "fp32")
+
+
+@pytest.mark.parametrize("backend", ["default", "torch"])
+def test_order_and_batch_size_do_not_matter(resources, patches, backend):
+    seeds = Ensemble.load(resources, device="cpu", precision="fp32")
+    if backend == "torch":
+        seeds = torch_seeds(resources, seeds.manifest)
+    together = seeds.seed_probabilities(patches)
+    assert np.ptp(together, axis=0).min() > 1e-4  # the nodules do differ
+    order = [2, 0, 1]
+    np.testing.assert_allclose(seeds.seed_probabilities(patches[order]), together[order], rtol=0, atol=1e-6)
+    alone = np.concatenate([seeds.seed_probabilities(patches[k : k + 1]) for k in range(len(patches))])
+    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-6)
+
+
+def test_a_repetition_in_other_surroundings_gives_the_same_bytes(tmp_path, resources):
+    results = []
+    for k, surroundings in enumerate([{}, {}, SURROUNDINGS]):
+        output = tmp_path / str(k)
+        output.mkdir()
+        command = [*PROGRAM, "--output", str(output), "--resources", str(resources)]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | surroundings)
+        results.append((output / OUTPUT_NAME).read_bytes())
+    assert results[0] == results[1] == results[2]
+    assert len(json.loads(results[0])["points"]) == 2
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_no_connection_is_tried_and_nothing_but_the_output_is_written(tmp_path, resources):
+    output = tmp_path / "output"
+    output.mkdir()
+    calls = "connect,sendto,sendmsg,sendmmsg,open,openat,openat2,creat,mkdir,rename,renameat2,unlink,link,linkat"
+    trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={calls}"]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the image
+    command = [*trace, *PROGRAM, "--output", str(output), "--resources", str(resources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if "Operation not permitted" in done.stderr or "Function not implemented" in done.stderr:
+        pytest.skip("this process may not trace others")
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "trace").read_text().splitlines()
+    reached = [call for call in calls if re.search(r"\bAF_INET6?\b|sendto|sendmsg|sendmmsg", call)]
+    assert reached == []
+    writing = [call for call in calls if re.search(r"O_WRONLY|O_RDWR|O_CREAT|creat\(|mkdir\(|rename|link", call)]
+    allowed = (str(output), "/dev/null", "/dev/shm", "/proc/", "/tmp/")  # noqa: S108, what the platform allows
+    elsewhere = [call for call in writing if "ENOENT" not in call and not any(place in call for place in allowed)]
+    assert elsewhere == []
+    assert any(str(output) in call for call in writing)
+
+
+def test_no_socket_is_opened_by_python(tmp_path, resources):
+    hook = (
+        "import runpy, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event.startswith(('socket.', 'urllib.', 'http.', 'ftplib.', 'subprocess.', 'os.system')):\n"
+        "        raise SystemExit(f'tried {event} {arguments}')\n"
+        "sys.addaudithook(hook)\n"
+        f"sys.argv = {[*PROGRAM[1:], '--output', str(tmp_path), '--resources', str(resources)]!r}\n"
+        f"sys.path.insert(0, {str(Path(PROGRAM[1]).parent)!r})\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", hook], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / OUTPUT_NAME).is_file()
