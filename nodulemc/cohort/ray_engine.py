@@ -6,6 +6,7 @@ lost tasks and actors again. Nodes need the same NoduleMC installed, and scans a
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, split
 from nodulemc.errors import ConfigError, NoduleMCError, ResourceError
 
 _RETRIES = 3
+_PATIENCE_S = 10
 # Batches at each actor, so that it never waits for this process.
 _AT_ACTOR = 2
 _NO_PATCHES = np.empty(0, np.float32)
@@ -50,9 +52,12 @@ class RayEngine:
             ConfigError: there is no such cluster, or it has no GPU and one is asked for.
             EnsembleError: the ensemble cannot be loaded.
         """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
+        address = address or os.environ.get("RAY_ADDRESS")
         try:
+            _check_reachable(address)
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"no Ray cluster ({error})", f"--address {address}", "see `ray status`") from error
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and not gpus:
@@ -197,6 +202,13 @@ class _Model:
         if self._scorer is None:
             self._scorer = self._load(device=self._device, precision=precision)
         return self._scorer
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError where nobody listens; Ray would keep trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _PATIENCE_S).close()
 
 
 def _places(gpus: int, device: str) -> list[dict[str, Any]]:

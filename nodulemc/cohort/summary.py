@@ -14,9 +14,10 @@ def summary(state: View) -> str:
     done, failed = state.done, state.failed
     nodules = sum(len(record.predictions) for _, record in done)
     ensemble = state.plan.ensemble
+    seeds = f"{len(ensemble.seeds)} seed{'s'[: len(ensemble.seeds) > 1]}"
     lines = [
         f"{len(state.listed)} scans: {len(done)} done ({nodules} nodules), {len(failed)} failed, {state.pending} to do",
-        f"{len(ensemble.seeds)} seed{'s'[: len(ensemble.seeds) > 1]}, {ensemble.precision}, weights trained on: {ensemble.trained_on or 'nothing'}",
+        f"{seeds}, {ensemble.precision}, weights trained on: {ensemble.trained_on or 'nothing (untrained)'}",
     ]
     if state.running:
         lines.append(f"{state.running} run{'s'[: state.running > 1]} at work{_speed(state)}")

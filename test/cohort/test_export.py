@@ -1,0 +1,110 @@
+import json
+
+import pyarrow.parquet
+import pytest
+from cohort.made import make_cohort, read_rows, results, run_serially, scan_file, write_rows
+
+from nodulemc.cohort.export import export
+from nodulemc.errors import ConfigError
+from nodulemc.evaluation.platform_results import read_platform_results
+
+
+@pytest.fixture
+def luna(tmp_path):
+    return make_cohort(tmp_path / "luna", 4)
+
+
+def test_csv_is_what_evaluate_reads(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "files")
+    rows = read_rows(tmp_path / "files" / "predictions.csv")
+    assert list(rows[0]) == ["AnnotationID", "label", "probability", "seed_1", "seed_2"]
+    assert [(row["AnnotationID"], row["label"]) for row in rows] == [
+        ("0_0", "0"), ("1_0", "1"), ("1_1", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0")
+    ]  # fmt: skip
+    expected = [p for predictions in results(tmp_path / "out").values() for p in predictions]
+    for row, (_, probability, per_seed, _) in zip(rows, expected, strict=True):
+        assert float(row["probability"]) == probability
+        assert (float(row["seed_1"]), float(row["seed_2"])) == per_seed
+
+
+def test_parquet_holds_the_same_and_more(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out")
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    for row, cells in zip(rows, read_rows(tmp_path / "out" / "predictions.csv"), strict=True):
+        assert {name: str(row[name]) for name in cells} == cells
+    nodule, _, _, warnings = results(tmp_path / "out")[scan_file(3)][1]
+    assert rows[-1]["scan"] == scan_file(3)
+    assert (rows[-1]["CoordX"], rows[-1]["CoordY"], rows[-1]["CoordZ"]) == nodule.point
+    assert rows[-1]["warnings"] == "; ".join(warnings)
+    assert warnings
+
+
+def test_platform_json_of_each_scan(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    names = sorted(path.name for path in (tmp_path / "out" / "json").iterdir())
+    assert names == [f"1.2.{k}.json" for k in range(4)]
+    content = json.loads((tmp_path / "out" / "json" / "1.2.3.json").read_text())
+    (first, p_first, *_), (second, p_second, *_) = results(tmp_path / "out")[scan_file(3)]
+    assert content == {
+        "name": "Points of interest",
+        "type": "Multiple points",
+        "points": [
+            {"name": "3_0", "point": list(first.point), "probability": p_first},
+            {"name": "3_1", "point": list(second.point), "probability": p_second},
+        ],
+        "version": {"major": 1, "minor": 0},
+    }
+    assert len(read_platform_results(tmp_path / "out" / "json")) == 6
+
+
+def test_names_that_are_not_unique(luna, tmp_path):
+    """Points files name their nodules each for itself, or not at all."""
+    place = [-15, 26, -120]
+    for file, names in (("a", ["N1", "N2"]), ("b", ["N1", None, "N3", "N3"])):
+        points = [{"point": place} | ({"name": name} if name else {}) for name in names]
+        (luna / f"{file}.json").write_text(json.dumps({"points": points}))
+    rows = [(scan_file(0), "a.json", 1), (scan_file(1), "b.json", "")]
+    run_serially(write_rows(luna / "m.csv", ("ct", "points", "label"), rows), tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out")
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
+    assert [row["AnnotationID"] for row in rows] == [
+        f"{scan_file(0)}#1", "N2", *(f"{scan_file(1)}#{k}" for k in (1, 2, 3, 4))
+    ]  # fmt: skip
+    assert [row["label"] for row in rows] == ["1", "1", "", "", "", ""]
+
+
+def test_json_files_of_scans_with_the_same_file_name(luna, tmp_path):
+    (luna / "other").mkdir()
+    (luna / scan_file(0)).rename(luna / "other" / "1.2.1.mha")
+    rows = [("other/1.2.1.mha", -15, 26, -120), (scan_file(1), -15, 26, -120)]
+    run_serially(write_rows(luna / "m.csv", ("ct", "x", "y", "z"), rows), tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    names = sorted(path.name for path in (tmp_path / "out" / "json").iterdir())
+    assert names == ["ct_1.2.1.mha.json", "other_1.2.1.mha.json"]
+
+
+def test_failures(luna, tmp_path):
+    (luna / scan_file(2)).unlink()
+    run_serially(luna, tmp_path / "out")
+    state = export(tmp_path / "out", tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out" / "failures.csv")
+    assert row["scan"] == scan_file(2)
+    assert row["error"].startswith("cannot read (No such file or directory)")
+    assert len(state.failed) == 1
+    assert len(read_rows(tmp_path / "out" / "predictions.csv")) == 5
+
+
+def test_a_finished_scan_without_nodules(luna, tmp_path):
+    (luna / "none.json").write_text('{"points": []}')
+    run_serially(write_rows(luna / "m.csv", ("ct", "points"), [(scan_file(0), "none.json")]), tmp_path / "out")
+    state = export(tmp_path / "out", tmp_path / "out")
+    assert (len(state.done), state.pending) == (1, 0)
+    assert read_rows(tmp_path / "out" / "predictions.csv") == []
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(ConfigError, match="no cohort"):
+        export(tmp_path, tmp_path / "out")

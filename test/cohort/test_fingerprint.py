@@ -1,0 +1,93 @@
+import hashlib
+import os
+from dataclasses import replace
+
+import pytest
+import SimpleITK as sitk
+from conftest import make_ct
+
+from nodulemc.cohort.fingerprint import look_at, take
+from nodulemc.cohort.scan import Scan
+from nodulemc.points import Nodule
+
+POINTS = (Nodule("n", (1.0, 2.0, 3.0)),)
+
+
+def scan_of(path, points=POINTS) -> Scan:
+    return Scan(path.name, path, points)
+
+
+def test_ct_hash_is_the_files_own(tmp_path):
+    (tmp_path / "a.mha").write_bytes(b"voxels")
+    assert take(scan_of(tmp_path / "a.mha")).ct == hashlib.sha256(b"voxels").hexdigest()
+
+
+def test_touched_file_looks_different_but_has_the_same_content(tmp_path):
+    path = tmp_path / "a.mha"
+    path.write_bytes(b"voxels")
+    before = take(scan_of(path))
+    assert look_at(scan_of(path)) == before.look
+    os.utime(path, ns=(1, 1))
+    after = take(scan_of(path))
+    assert after.look != before.look
+    assert after.same_content(before)
+
+
+def touch_nothing_but_time(path):
+    """Another content of the same length and time."""
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("file", ["ct", "points"])
+def test_other_content(tmp_path, file):
+    paths = {"ct": tmp_path / "a.mha", "points": tmp_path / "a.json"}
+    for path in paths.values():
+        path.write_bytes(b"abc")
+    scan = scan_of(paths["ct"], paths["points"])
+    before = take(scan)
+    touch_nothing_but_time(paths[file])
+    assert not take(scan).same_content(before)
+    assert (take(scan).ct == before.ct) == (file == "points")
+
+
+@pytest.mark.parametrize("points", [(Nodule("m", (1.0, 2.0, 3.0)),), (Nodule("n", (1.0, 2.0, 3.5)),), ()])
+def test_other_points_in_the_manifest(tmp_path, points):
+    (tmp_path / "a.mha").touch()
+    scan = scan_of(tmp_path / "a.mha")
+    other = replace(scan, points=points)
+    assert look_at(other) != look_at(scan)
+    assert not take(other).same_content(take(scan))
+
+
+def test_the_voxels_beside_a_header_count(tmp_path):
+    sitk.WriteImage(make_ct(), str(tmp_path / "a.mhd"))
+    scan = scan_of(tmp_path / "a.mhd")
+    before = take(scan)
+    touch_nothing_but_time(tmp_path / "a.raw")
+    assert not take(scan).same_content(before)
+    (tmp_path / "a.raw").unlink()
+    assert look_at(scan) != before.look
+
+
+def test_every_file_of_a_dicom_folder_counts(tmp_path):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for name in ("1", "2"):
+        (folder / name).write_text(name)
+    scan = scan_of(folder)
+    before = take(scan)
+    (folder / "1").rename(folder / "3")  # what the files hold is the same, their order is not
+    assert not take(scan).same_content(before)
+    (folder / "3").rename(folder / "1")
+    assert take(scan).same_content(before)
+    (folder / "4").touch()
+    assert look_at(scan) != before.look
+
+
+def test_a_missing_file_has_a_look_too(tmp_path):
+    scan = scan_of(tmp_path / "a.mha")
+    before = look_at(scan)
+    scan.path.touch()
+    assert look_at(scan) != before

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from cohort.made import make_cohort, write_rows
+
+from nodulemc.cohort.listing import read_listing
+from nodulemc.errors import TableError
+from nodulemc.points import Nodule
+
+NODULE_COLUMNS = ("ct", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
+NODULE_ROWS = [
+    ("a.mha", "a_1", 1.5, -2, 3, 1),
+    ("sub/b", "b_1", 4, 5, 6, ""),
+    ("a.mha", "a_2", 1e-3, 0, 0, 0),
+]
+
+
+def check_nodules(scans, base: Path):
+    assert [scan.name for scan in scans] == ["a.mha", "sub/b"]
+    assert [scan.path for scan in scans] == [base / "a.mha", base / "sub/b"]
+    assert scans[0].points == (Nodule("a_1", (1.5, -2, 3)), Nodule("a_2", (0.001, 0, 0)))
+    assert scans[0].labels == (1, 0)
+    assert scans[1].points == (Nodule("b_1", (4, 5, 6)),)
+    assert scans[1].labels == (None,)
+    assert all(scan.fault is None for scan in scans)
+
+
+def test_one_row_per_nodule(tmp_path):
+    check_nodules(read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, NODULE_ROWS)), tmp_path)
+
+
+def test_parquet_is_the_same(tmp_path):
+    columns = list(zip(*NODULE_ROWS, strict=True))
+    columns[-1] = [1.0, float("nan"), 0.0]  # as pandas writes integers with gaps
+    content = {name: list(values) for name, values in zip(NODULE_COLUMNS, columns, strict=True)}
+    pyarrow.parquet.write_table(pyarrow.table(content), tmp_path / "m.parquet")
+    check_nodules(read_listing(tmp_path / "m.parquet"), tmp_path)
+
+
+def test_other_column_names_and_absolute_paths(tmp_path):
+    rows = [("/data/a.mha", 1, 2, 3)]
+    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("path", "x", "y", "z"), rows))
+    assert scan.path == Path("/data/a.mha")
+    assert scan.points == (Nodule(None, (1, 2, 3)),)
+
+
+def test_one_row_per_scan_with_a_points_file(tmp_path):
+    rows = [("a.mha", "a.json", 1), ("/data/b", "/data/b.csv", "")]
+    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points", "label"), rows))
+    assert [scan.points for scan in scans] == [tmp_path / "a.json", Path("/data/b.csv")]
+    assert [scan.labels for scan in scans] == [1, None]
+
+
+def test_luna25_folder(tmp_path):
+    scans = read_listing(make_cohort(tmp_path / "luna", 3))
+    assert [scan.name for scan in scans] == ["ct/1.2.0.mha", "ct/1.2.1.mha", "ct/1.2.2.mha"]
+    assert [scan.path.is_file() for scan in scans] == [True] * 3
+    assert [[nodule.name for nodule in scan.points] for scan in scans] == [["0_0"], ["1_0", "1_1"], ["2_0"]]
+    assert [scan.labels for scan in scans] == [(0,), (1, 0), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "message"),
+    [
+        (("file", "x", "y", "z"), [("a", 1, 2, 3)], "columns are missing; found file, x, y, z"),
+        (("ct", "x", "y"), [("a", 1, 2)], "columns are missing; found ct, x, y"),
+        (("ct", "path", "points"), [("a", "b", "c")], "columns are ambiguous; found ct, path, points"),
+        (("ct", "points", "x", "y", "z"), [("a", "p", 1, 2, 3)], "columns are ambiguous"),
+        (("ct", "points"), [], "the table has no rows"),
+        (("ct", "points"), [("a",)], "1 cells"),
+    ],
+)
+def test_unusable_manifest(tmp_path, columns, rows, message):
+    with pytest.raises(TableError, match=message):
+        read_listing(write_rows(tmp_path / "m.csv", columns, rows))
+
+
+def test_unusable_files(tmp_path):
+    (tmp_path / "m.parquet").write_bytes(b"nothing")
+    with pytest.raises(TableError, match="cannot read the table"):
+        read_listing(tmp_path / "m.parquet")
+    with pytest.raises(TableError, match=r"table\.csv"):
+        read_listing(tmp_path)
+
+
+GOOD = ("good.mha", "g_1", 1, 2, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "message"),
+    [
+        ([("a.mha", "a_1", "left", 2, 3, 0)], "a.mha", "the point of nodule 'a_1' is .'left', 2.0, 3.0."),
+        ([("a.mha", "a_1", "nan", 2, 3, 0)], "a.mha", "the point of nodule 'a_1'"),
+        ([("a.mha", "a_1", 1, 2, 3, "yes")], "a.mha", "label is 'yes'"),
+        ([("", "a_1", 1, 2, 3, 0)], "(line 3)", "no path"),
+        ([("a.mha", "g_1", 1, 2, 3, 0)], "a.mha", "duplicate AnnotationID 'g_1'.*line 3: line 2 has it"),
+        ([("a.mha", "a_1", 1, 2, 3, 0), ("./a.mha", "a_1", 1, 2, 3, 0)], "a.mha", "duplicate AnnotationID 'a_1'"),
+        ([("a.mha", f"a_{k}", 1, 2, 3, 0) for k in range(1001)], "a.mha", "1001 nodules"),
+    ],
+)
+def test_a_bad_row_spoils_its_scan_only(tmp_path, rows, name, message):
+    scans = read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, [GOOD, *rows, ("c", "c", 1, 2, 3, 0)]))
+    assert [scan.name for scan in scans] == ["good.mha", name, "c"]
+    assert [scan.fault is None for scan in scans] == [True, False, True]
+    with pytest.raises(Exception, match=message):
+        raise scans[1].fault
+
+
+def test_a_spoiled_scan_claims_no_names(tmp_path):
+    rows = [("a.mha", "n", 1, 2, 3, "yes"), ("b.mha", "n", 1, 2, 3, 0)]
+    assert [scan.fault is None for scan in read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))] == [
+        False,
+        True,
+    ]
+
+
+def test_scan_listed_twice(tmp_path):
+    (tmp_path / "a.mha").touch()
+    (tmp_path / "link.mha").symlink_to("a.mha")
+    rows = [("a.mha", "p.json"), ("link.mha", "q.json"), ("b.mha", ""), ("c.mha", "p.json")]
+    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
+    assert [scan.name for scan in scans] == ["a.mha", "link.mha (line 3)", "b.mha (line 4)", "c.mha"]
+    assert str(scans[1].fault).startswith("the scan is listed twice: ")
+    assert str(scans[2].fault).startswith("no points file: ")
+    assert scans[0].fault is scans[3].fault is None

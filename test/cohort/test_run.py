@@ -1,0 +1,174 @@
+from dataclasses import replace
+
+import pytest
+import SimpleITK as sitk
+from cohort.made import (
+    ENSEMBLE,
+    MeanOfPatch,
+    make_cohort,
+    read_rows,
+    results,
+    run_serially,
+    scan_file,
+    write_rows,
+)
+from conftest import make_ct
+
+from nodulemc import predict
+from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.local_engine import LocalEngine
+from nodulemc.cohort.run import Task, run_cohort
+from nodulemc.cohort.view import view
+
+
+@pytest.fixture
+def luna(tmp_path):
+    return make_cohort(tmp_path / "luna", 5)
+
+
+def edit(folder, change):
+    """Change the rows of a folder's table."""
+    rows = read_rows(folder / "table.csv")
+    rows = [row for row in map(change, rows) if row]
+    write_rows(folder / "table.csv", rows[0].keys(), [row.values() for row in rows])
+
+
+def test_results_are_those_of_predict(luna, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    scans = read_listing(luna)
+    run_cohort(Task(scans, luna, output, ENSEMBLE), LocalEngine(MeanOfPatch, 2))
+    expected = {scan.name: predict(scan.path, scan.points, MeanOfPatch()) for scan in scans}
+    assert results(output) == {
+        name: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in predictions]
+        for name, predictions in expected.items()
+    }
+
+
+def test_batches_of_a_gpu_change_nothing(luna, tmp_path):
+    class Gpu(MeanOfPatch):
+        device = "cuda"
+
+    output = tmp_path / "out"
+    output.mkdir()
+    run_cohort(Task(read_listing(luna), luna, output, ENSEMBLE), LocalEngine(lambda: Gpu(0.05), 2))
+    run_serially(luna, tmp_path / "serial")
+    assert results(output) == results(tmp_path / "serial")
+
+
+def test_nothing_is_done_twice(luna, tmp_path):
+    assert run_serially(luna, tmp_path / "out") == {scan_file(k): "scored" for k in range(5)}
+    before = results(tmp_path / "out")
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert results(tmp_path / "out") == before
+
+
+def test_changed_inputs_are_noticed(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    before = results(tmp_path / "out")
+    (luna / scan_file(0)).touch()
+    sitk.WriteImage(make_ct(size=(40, 36, 24), seed=99), str(luna / scan_file(1)))
+    edit(luna, lambda row: row | {"CoordX": float(row["CoordX"]) + 2} if row["AnnotationID"] == "2_0" else row)
+    edit(luna, lambda row: row if row["AnnotationID"] != "3_1" else None)
+    assert run_serially(luna, tmp_path / "out") == {
+        scan_file(0): "unchanged",
+        scan_file(1): "scored",
+        scan_file(2): "scored",
+        scan_file(3): "scored",
+    }
+    after = results(tmp_path / "out")
+    assert [before[scan_file(k)] == after[scan_file(k)] for k in range(5)] == [True, False, False, False, True]
+    assert after[scan_file(3)] == before[scan_file(3)][:1]
+    assert run_serially(luna, tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("change", [{"weights": "others"}, {"precision": "bf16"}])
+def test_another_ensemble_scores_again(luna, tmp_path, change):
+    run_serially(luna, tmp_path / "out")
+    assert run_serially(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, **change)) == {
+        scan_file(k): "scored" for k in range(5)
+    }
+
+
+def test_results_of_other_weights_do_not_count(luna, tmp_path):
+    """Here the second run dies before its first scan."""
+    run_serially(luna, tmp_path / "out")
+
+    class Dies:
+        def outcomes(self, jobs):
+            raise KeyboardInterrupt
+            yield
+
+    other = Task(read_listing(luna), luna, tmp_path / "out", replace(ENSEMBLE, weights="others"))
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort(other, Dies())
+    state = view(tmp_path / "out")
+    assert (state.done, state.failed, state.pending) == ([], [], 5)
+
+
+def test_failures_wait_for_a_reason(luna, tmp_path):
+    (luna / scan_file(1)).rename(tmp_path / "away")
+    (luna / scan_file(2)).write_bytes(b"nothing")
+    expected = {scan_file(k): "failed" if k in (1, 2) else "scored" for k in range(5)}
+    assert run_serially(luna, tmp_path / "out") == expected
+    failed = {record.scan: str(record.error) for record in view(tmp_path / "out").failed}
+    assert set(failed) == {scan_file(1), scan_file(2)}
+    assert "No such file" in failed[scan_file(1)]
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert run_serially(luna, tmp_path / "out", retry_failed=True) == {scan_file(1): "failed", scan_file(2): "failed"}
+    (tmp_path / "away").rename(luna / scan_file(1))
+    assert run_serially(luna, tmp_path / "out") == {scan_file(1): "scored"}
+
+
+def test_a_repaired_manifest(luna, tmp_path):
+    edit(luna, lambda row: row | {"label": "?" if row["AnnotationID"] == "4_0" else row["label"]})
+    assert scan_file(4) not in run_serially(luna, tmp_path / "out")
+    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(4)]
+    edit(luna, lambda row: row | {"label": row["label"].replace("?", "1")})
+    assert run_serially(luna, tmp_path / "out") == {scan_file(4): "scored"}
+    assert view(tmp_path / "out").failed == []
+
+
+def test_labels_are_the_manifests_last(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    edit(luna, lambda row: row | {"label": "1"})
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert [scan.labels for scan, _ in view(tmp_path / "out").done] == [[1], [1, 1], [1], [1, 1], [1]]
+
+
+def test_a_scan_that_is_listed_again_is_still_known(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    table = (luna / "table.csv").read_text()
+    edit(luna, lambda row: row if row["AnnotationID"] != "0_0" else None)
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert scan_file(0) not in results(tmp_path / "out")
+    (luna / "table.csv").write_text(table)
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert scan_file(0) in results(tmp_path / "out")
+
+
+def test_shards_are_the_whole(luna, tmp_path):
+    run_serially(luna, tmp_path / "one")
+    first = run_serially(luna, tmp_path / "out", shard=(1, 2))
+    assert first == {scan_file(k): "scored" for k in (0, 2, 4)}
+    state = view(tmp_path / "out")
+    assert (len(state.done), state.pending) == (3, 2)
+    assert run_serially(luna, tmp_path / "out", shard=(2, 2)) == {scan_file(k): "scored" for k in (1, 3)}
+    assert list(results(tmp_path / "out").items()) == list(results(tmp_path / "one").items())
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert run_serially(luna, tmp_path / "out", shard=(2, 3)) == {}
+    assert view(tmp_path / "out").pending == 0
+
+
+def test_a_shards_old_result_does_not_outlive_a_changed_scan(luna, tmp_path):
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    (luna / scan_file(0)).write_bytes(b"nothing")
+    run_serially(luna, tmp_path / "out")
+    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(0)]
+    assert scan_file(0) not in results(tmp_path / "out")
+
+
+def test_the_same_ct_under_several_names_is_told(luna, tmp_path):
+    (luna / scan_file(4)).write_bytes((luna / scan_file(0)).read_bytes())
+    run_serially(luna, tmp_path / "out")
+    assert view(tmp_path / "out").alike() == [[scan_file(0), scan_file(4)]]
