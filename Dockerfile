@@ -6,12 +6,11 @@ FROM ${BASE_IMAGE} AS common
 WORKDIR /opt/app
 # The base image's torch fits its CUDA; it must stay the one it came with. Newer PyTorch images use the
 # distribution's Python, into which pip installs only when told to.
-COPY requirements.txt .
+COPY requirements.lock .
 RUN python -c "import torch; print('torch==' + torch.__version__)" > /tmp/base \
- && grep -vE '^(torch|torchvision)==' requirements.txt > /tmp/rest \
- && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir -c /tmp/base -r /tmp/rest \
+ && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir --require-hashes -r requirements.lock \
  && python -c "import torch; print('torch==' + torch.__version__)" | diff /tmp/base - \
- && rm /tmp/base /tmp/rest
+ && rm /tmp/base
 COPY resources resources
 COPY inference.py .
 COPY nodulemc nodulemc
@@ -20,9 +19,11 @@ RUN python -m compileall -q inference.py nodulemc \
  && find . ! -perm -a=r -exec chmod a+rX {} + \
  && mkdir -p /input /output
 ARG REVISION=unknown
+ARG MODEL_SHA256=unknown
 LABEL org.opencontainers.image.title="NoduleMC" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      nodulemc.model.sha256="${MODEL_SHA256}"
 # The root file system may be read-only and the user any; only /output and /tmp are written.
 ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 1001

@@ -20,5 +20,8 @@ case $method in
   *) echo "error: unknown calling convention: --api-method $method: use exec or invoke" >&2; exit 2 ;;
 esac
 revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
+# The manifest names every seed's SHA-256, so its own stands for the whole model.
+model=$(sha256sum resources/ensemble.json | cut -d' ' -f1)
 docker build --tag "$tag" --build-arg "API_METHOD=$method" --build-arg "REVISION=$revision" \
+  --build-arg "MODEL_SHA256=$model" \
   ${options[@]+"${options[@]}"} .

@@ -1,7 +1,9 @@
 """The image as the platform runs it, with a real Docker engine: no network, read-only, no capabilities."""
 
+import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -95,6 +97,8 @@ def test_image_says_what_it_is(image, invoke_image):
     assert config["Labels"]["org.grand-challenge.api-method"] == "exec"
     assert config["Labels"]["org.opencontainers.image.title"] == "NoduleMC"
     assert len(config["Labels"]["org.opencontainers.image.revision"]) >= 7
+    manifest = (REPOSITORY / "resources" / "ensemble.json").read_bytes()
+    assert config["Labels"]["nodulemc.model.sha256"] == hashlib.sha256(manifest).hexdigest()
     invoke = json.loads(docker("inspect", invoke_image).stdout)[0]["Config"]
     assert invoke["Labels"]["org.grand-challenge.api-method"] == "invoke"
 
@@ -170,6 +174,46 @@ def test_an_output_that_cannot_be_written_is_exit_code_2(image, output):
     done = run_image(image, INPUT, output)
     assert done.returncode == 2, done.stderr
     assert "Permission denied" in done.stderr.splitlines()[-1]
+
+
+def test_a_read_only_output_is_exit_code_2(image, output):
+    volumes = ["-v", f"{INPUT}:/input:ro", "-v", f"{output}:/output:ro"]
+    done = docker("run", "--rm", *RESTRICTIONS, "--user", "1001", *volumes, image, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Read-only file system" in done.stderr.splitlines()[-1]
+
+
+def test_a_full_output_is_exit_code_2(image):
+    options = ["--tmpfs", "/output:size=4k,mode=777", "-v", f"{INPUT}:/input:ro", "--entrypoint", "sh"]
+    script = "head -c 4096 /dev/zero >/output/filler; python inference.py; code=$?; rm /output/filler; ls -A /output; exit $code"
+    done = docker("run", "--rm", *RESTRICTIONS, "--user", "1001", *options, image, "-c", script, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
+def test_too_little_memory_leaves_no_output(image, output):
+    done = run_image(image, INPUT, output, "--memory", "250m", "--memory-swap", "250m")
+    assert done.returncode in (2, 137), (done.returncode, done.stderr)  # told, or killed by the kernel
+    assert not list(output.iterdir())
+
+
+@pytest.mark.parametrize(("signal_name", "codes"), [("KILL", {0, 137}), ("TERM", {0, 143})])
+def test_a_signal_at_a_random_moment_leaves_all_or_nothing(image, output, signal_name, codes):
+    for k in range(3):
+        volumes = ["-v", f"{INPUT}:/input:ro", "-v", f"{output}:/output"]
+        container = docker("run", "--detach", *RESTRICTIONS, "--user", "1001", *volumes, image).stdout.strip()
+        try:
+            time.sleep(random.Random(k).uniform(0.5, 4))  # noqa: S311, no secret
+            docker("kill", "--signal", signal_name, container, check=False)  # it may have ended
+            assert int(docker("wait", container).stdout) in codes, docker("logs", container).stderr
+        finally:
+            docker("rm", "--force", container, check=False)
+        left = [path.name for path in output.iterdir()]
+        assert left in ([], [OUTPUT_NAME])
+        if left:
+            assert_as_expected(output)
+            (output / OUTPUT_NAME).unlink()
 
 
 def ask(container, method, path):
