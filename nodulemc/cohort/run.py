@@ -12,7 +12,7 @@ from nodulemc.cohort.reading import Failed, Job, Unchanged
 from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome
 from nodulemc.cohort.store import Plan, Record, Store, now, store_path, writing
-from nodulemc.cohort.view import known_records, latest
+from nodulemc.cohort.view import StoreContent, latest, read_stores, redone_since
 from nodulemc.progress import progress
 
 # Looking at files is waiting for the file system.
@@ -48,9 +48,12 @@ class Task:
     shard: Shard | None = None
     retry_failed: bool = False
 
-    def has(self, position: int) -> bool:
-        """Whether the scan at this position of the manifest belongs to the shard."""
-        return self.shard is None or position % self.shard[1] == self.shard[0] - 1
+    def own_scans(self) -> list[Scan]:
+        """Those of the shard."""
+        if self.shard is None:
+            return list(self.scans)
+        number, shards = self.shard
+        return list(self.scans[number - 1 :: shards])
 
 
 def run_cohort(task: Task, engine: Engine) -> None:
@@ -63,22 +66,23 @@ def run_cohort(task: Task, engine: Engine) -> None:
     """
     path = store_path(task.output, task.shard)
     with writing(path):
-        known = latest(r for r in known_records(task.output) if r.error is not None or r.is_of(task.ensemble))
-        jobs, faults = _to_do(task, known)
+        contents = read_stores(task.output)
+        records = (record for content in contents for record in content.records)
+        known = latest(r for r in records if r.error is not None or r.is_of(task.ensemble))
+        jobs, settled = _to_do(task, known)
         store = Store(path)
         try:
-            _begin(store, task, jobs, faults)
-            outcomes = progress(engine.outcomes(jobs), len(jobs), "cohort", unit="scans")
-            for job, outcome in outcomes:
+            _begin(store, task, jobs, [*settled, *_to_copy(contents, path, known, task, jobs)])
+            for job, outcome in progress(engine.outcomes(jobs), len(jobs), "cohort", unit="scans"):
                 store.record(_record(job, outcome, task.ensemble, known))
         finally:
             store.close()
 
 
-def _to_do(task: Task, known: dict[str, Record]) -> tuple[list[Job], list[Scan]]:
-    """The scans to read, and those that the manifest spoils."""
-    own = [scan for position, scan in enumerate(task.scans) if task.has(position)]
-    faults = [scan for scan in own if scan.fault is not None]
+def _to_do(task: Task, known: dict[str, Record]) -> tuple[list[Job], list[Record]]:
+    """The scans to read, and the failures of those that the manifest spoils."""
+    own = task.own_scans()
+    faults = [Record(scan.name, Fingerprint(""), None, None, now(), scan.fault) for scan in own if scan.fault]
     sound = [scan for scan in own if scan.fault is None]
     jobs = [Job(scan) for scan in sound if scan.name not in known]
     again = [scan for scan in sound if scan.name in known]
@@ -92,13 +96,26 @@ def _to_do(task: Task, known: dict[str, Record]) -> tuple[list[Job], list[Scan]]
     return jobs, faults
 
 
-def _begin(store: Store, task: Task, jobs: Sequence[Job], faults: Sequence[Scan]) -> None:
+def _to_copy(
+    contents: Sequence[StoreContent], path: Path, known: dict[str, Record], task: Task, jobs: Sequence[Job]
+) -> list[Record]:
+    """What stands, but is in another store, or was to be done again by a run that did not come to it."""
+    ours = {record.scan: record for content in contents if content.path == path for record in content.records}
+    since = redone_since(contents)
+    todo = {job.scan.name for job in jobs}
+    standing = [known[scan.name] for scan in task.own_scans() if scan.fault is None and scan.name not in todo]
+    return [
+        replace(record, finished=now())
+        for record in standing
+        if ours.get(record.scan) != record or record.finished < since.get(record.scan, 0)
+    ]
+
+
+def _begin(store: Store, task: Task, jobs: Sequence[Job], records: Sequence[Record]) -> None:
     todo = {job.scan.name for job in jobs}
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(now(), str(task.manifest), shard, task.ensemble)
-    store.begin(plan, task.scans, lambda position: task.scans[position].name in todo)
-    for scan in faults:
-        store.record(Record(scan.name, Fingerprint(""), None, None, now(), scan.fault))
+    store.begin(plan, task.scans, lambda position: task.scans[position].name in todo, records)
 
 
 def _record(job: Job, outcome: Outcome, ensemble: Identity, known: dict[str, Record]) -> Record:

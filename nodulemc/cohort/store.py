@@ -121,8 +121,13 @@ class Store:
         """Whether no run has begun it."""
         return self._version == 0 or self._connection.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0
 
-    def begin(self, plan: Plan, scans: Sequence[Scan], todo: Callable[[int], bool]) -> None:
-        """Note a run's plan and the manifest's scans; ``todo`` says of each position whether this run will do it."""
+    def begin(
+        self, plan: Plan, scans: Sequence[Scan], todo: Callable[[int], bool], records: Sequence[Record] = ()
+    ) -> None:
+        """Note a run's plan, the manifest's scans, and what is known from the start.
+
+        ``todo`` says of each position whether this run will do it.
+        """
         with self._transaction() as do:
             if not self._version:
                 for statement in _SCHEMA:
@@ -136,32 +141,14 @@ class Store:
                 "INSERT INTO listing VALUES (?, ?, ?, ?)",
                 ((k, scan.name, json.dumps(scan.labels), todo(k)) for k, scan in enumerate(scans)),
             )
+            for record in records:
+                _replace(do, record)
         self._version = _VERSION
 
     def record(self, record: Record) -> None:
         """Replace what is known of a scan."""
-        error = record.error and json.dumps([record.error.what, record.error.where, record.error.remedy])
-        seen = record.fingerprint
         with self._transaction() as do:
-            do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
-            do.execute(
-                "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    record.scan,
-                    seen.look,
-                    seen.ct,
-                    seen.points,
-                    record.weights,
-                    record.precision,
-                    record.finished,
-                    error,
-                ),
-            )
-            do.executemany(
-                "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
-            )
-            do.execute("UPDATE listing SET todo = 0 WHERE scan = ?", (record.scan,))
+            _replace(do, record)
 
     def plan(self) -> Plan:
         """The last run's plan."""
@@ -265,6 +252,21 @@ def now() -> float:
 
 def _lock_file(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def _replace(do: sqlite3.Connection, record: Record) -> None:
+    error = record.error and json.dumps([record.error.what, record.error.where, record.error.remedy])
+    seen = record.fingerprint
+    do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
+    do.execute(
+        "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (record.scan, seen.look, seen.ct, seen.points, record.weights, record.precision, record.finished, error),
+    )
+    do.executemany(
+        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
+    )
+    do.execute("UPDATE listing SET todo = 0 WHERE scan = ?", (record.scan,))
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:

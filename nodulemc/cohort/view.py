@@ -49,29 +49,55 @@ class View:
         return [group for group in groups.values() if len(group) > 1]
 
 
+@dataclass(frozen=True)
+class StoreContent:
+    """What one store holds; see ``Store``."""
+
+    path: Path
+    plan: Plan
+    listed: list[Listed]
+    records: list[Record]
+
+
+def read_stores(folder: Path) -> list[StoreContent]:
+    """All stores of a cohort's folder that a run has begun.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    contents = []
+    for path in sorted(folder.glob(f"{STEM}*{SUFFIX}")):
+        store = Store(path)
+        try:
+            if not store.is_empty:
+                contents.append(StoreContent(path, store.plan(), store.listing(), store.records()))
+        finally:
+            store.close()
+    return contents
+
+
 def view(folder: Path) -> View:
     """Read the state of a cohort, also while it is being written.
 
     Raises:
         ConfigError: the folder holds none.
     """
-    paths = _store_paths(folder)
-    stores = [store for store in map(Store, paths) if not store.is_empty]
-    if not stores:
+    contents = read_stores(folder)
+    if not contents:
         raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
-    newest = max(stores, key=lambda store: store.plan().started)
-    plan, listed = newest.plan(), newest.listing()
-    names = {scan.scan for scan in listed if not scan.todo}
-    records: list[Record] = []
-    for store in stores:
-        counting = names - {scan.scan for scan in store.listing() if scan.todo}
-        records += (
-            record
-            for record in store.records()
-            if record.scan in counting and (record.error or record.weights == plan.ensemble.weights)
-        )
-        store.close()
-    return View(plan, listed, latest(records), sum(map(is_being_written, paths)))
+    newest = max(contents, key=lambda content: content.plan.started)
+    names = {scan.scan for scan in newest.listed}
+    since = redone_since(contents)
+    records = latest(
+        record
+        for content in contents
+        for record in content.records
+        if record.scan in names
+        and record.finished >= since.get(record.scan, 0)
+        and (record.error or record.weights == newest.plan.ensemble.weights)
+    )
+    running = sum(is_being_written(content.path) for content in contents)
+    return View(newest.plan, newest.listed, records, running)
 
 
 def latest(records: Iterable[Record]) -> dict[str, Record]:
@@ -79,15 +105,11 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
     return {record.scan: record for record in sorted(records, key=lambda record: record.finished)}
 
 
-def known_records(folder: Path) -> list[Record]:
-    """What all of a folder's stores hold."""
-    records = []
-    for store in map(Store, _store_paths(folder)):
-        if not store.is_empty:
-            records += store.records()
-        store.close()
-    return records
-
-
-def _store_paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{STEM}*{SUFFIX}"))
+def redone_since(contents: Iterable[StoreContent]) -> dict[str, float]:
+    """When a run set out to do scans (again) that it has not come to; what was known of them before does not count."""
+    since: dict[str, float] = {}
+    for content in contents:
+        for scan in content.listed:
+            if scan.todo:
+                since[scan.scan] = max(content.plan.started, since.get(scan.scan, 0))
+    return since

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
     print(summary(state))
-    own = {scan.name for position, scan in enumerate(scans) if task.has(position)}
+    own = {scan.name for scan in task.own_scans()}
     return EXIT_PARTIAL if any(record.scan in own for record in state.failed) else 0
 
 

@@ -90,20 +90,67 @@ def test_another_ensemble_scores_again(luna, tmp_path, change):
     }
 
 
-def test_results_of_other_weights_do_not_count(luna, tmp_path):
-    """Here the second run dies before its first scan."""
-    run_serially(luna, tmp_path / "out")
+class Dies:
+    """An engine that is interrupted before its first scan."""
 
-    class Dies:
-        def outcomes(self, jobs):
-            raise KeyboardInterrupt
-            yield
+    def outcomes(self, jobs):
+        raise KeyboardInterrupt
+        yield
 
-    other = Task(read_listing(luna), luna, tmp_path / "out", replace(ENSEMBLE, weights="others"))
+
+def die(manifest, output, *, ensemble=ENSEMBLE, **options):
     with pytest.raises(KeyboardInterrupt):
-        run_cohort(other, Dies())
+        run_cohort(Task(read_listing(manifest), manifest, output, ensemble, **options), Dies())
+
+
+def test_results_of_other_weights_do_not_count(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    die(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, weights="others"))
     state = view(tmp_path / "out")
     assert (state.done, state.failed, state.pending) == ([], [], 5)
+
+
+def test_other_weights_of_another_shard_do_not_count(luna, tmp_path):
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    run_serially(luna, tmp_path / "out", shard=(2, 2), ensemble=replace(ENSEMBLE, weights="others"))
+    assert list(results(tmp_path / "out")) == [scan_file(1), scan_file(3)]
+
+
+@pytest.mark.parametrize("interrupted", [(1, 2), None])
+def test_results_of_changed_scans_do_not_count(luna, tmp_path, interrupted):
+    """Whether they are to be done again by the same shard or by a run over all scans."""
+    for shard in (1, 2):
+        run_serially(luna, tmp_path / "out", shard=(shard, 2))
+    (luna / scan_file(2)).touch()
+    die(luna, tmp_path / "out", shard=interrupted)
+    assert scan_file(2) not in results(tmp_path / "out")
+    run_serially(luna, tmp_path / "out", shard=(2, 2))
+    assert list(results(tmp_path / "out")) == [scan_file(k) for k in (0, 1, 3, 4)]
+
+
+def test_results_stand_where_a_run_in_another_precision_was_given_up(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    expected = results(tmp_path / "out")
+    die(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, precision="bf16"))
+    assert results(tmp_path / "out") == {}
+    assert run_serially(luna, tmp_path / "out", shard=(1, 2)) == {}
+    assert list(results(tmp_path / "out")) == [scan_file(k) for k in (0, 2, 4)]
+    assert run_serially(luna, tmp_path / "out") == {}
+    assert results(tmp_path / "out") == expected
+
+
+def test_a_shards_results_stand_where_another_run_was_given_up(luna, tmp_path):
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    die(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, precision="bf16"))
+    assert run_serially(luna, tmp_path / "out", shard=(1, 2)) == {}
+    assert list(results(tmp_path / "out")) == [scan_file(k) for k in (0, 2, 4)]
+
+
+def test_a_shard_takes_over_what_others_have_done(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    run_serially(luna, tmp_path / "out", shard=(1, 1))
+    (tmp_path / "out" / "cohort.sqlite").unlink()
+    assert len(results(tmp_path / "out")) == 5
 
 
 def test_failures_wait_for_a_reason(luna, tmp_path):
