@@ -184,9 +184,13 @@ def test_a_read_only_output_is_exit_code_2(image, output):
 
 
 def test_a_full_output_is_exit_code_2(image):
-    options = ["--tmpfs", "/output:size=4k,mode=777", "-v", f"{INPUT}:/input:ro", "--entrypoint", "sh"]
-    script = "head -c 4096 /dev/zero >/output/filler; python inference.py; code=$?; rm /output/filler; ls -A /output; exit $code"
-    done = docker("run", "--rm", *RESTRICTIONS, "--user", "1001", *options, image, "-c", script, check=False)
+    options = ["--tmpfs", "/output:size=4k", "-v", f"{INPUT}:/input:ro", "--entrypoint", "sh"]
+    script = (
+        "head -c 4096 /dev/zero >/output/filler; python inference.py; code=$?; "
+        "rm /output/filler; ls -A /output; exit $code"
+    )
+    # A tmpfs over the image's folder takes its owner, root.
+    done = docker("run", "--rm", *RESTRICTIONS, "--user", "0", *options, image, "-c", script, check=False)
     assert done.returncode == 2, done.stderr
     assert "No space left on device" in done.stderr.splitlines()[-1]
     assert done.stdout == ""
