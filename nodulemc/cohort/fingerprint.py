@@ -1,10 +1,14 @@
-"""What a scan's result depends on: a quick look at its files, and the hash of their content."""
+"""What a scan's result depends on: a quick look at its files, and the hash of their content.
 
-import hashlib
+The hash is BLAKE3: every CT is hashed as it is read, and SHA-256 would take a seventh of the time of reading it.
+"""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from nodulemc.cohort.extras import import_extra
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError
 from nodulemc.meta_image import locate_voxels
@@ -19,8 +23,8 @@ class Fingerprint:
     Attributes:
         look: names, sizes and times of all files, and points given in the manifest; the same as long as nothing has
             been touched.
-        ct: SHA-256 of the CT: of the file, or, where there are several, of the list of their SHA-256s and names.
-        points: SHA-256 of the points' file, or of the points as the manifest has them.
+        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names.
+        points: hash of the points' file, or of the points as the manifest has them.
     """
 
     look: str
@@ -44,6 +48,7 @@ def take(scan: Scan) -> Fingerprint:
 
     Raises:
         OSError: a file cannot be read.
+        ConfigError: blake3 is not installed.
     """
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
     files = _ct_files(scan.path)
@@ -52,7 +57,7 @@ def take(scan: Scan) -> Fingerprint:
         ct = hashes[0]
     else:
         lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
-        ct = hashlib.sha256(lines.encode()).hexdigest()
+        ct = _hash(lines.encode()).hexdigest()
     return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
 
 
@@ -76,13 +81,17 @@ def _look_at(path: Path) -> list:
 
 
 def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    digest = _hash(b"")
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(buffer):
+            digest.update(buffer[:length])
     return digest.hexdigest()
 
 
 def _points_hash(scan: Scan) -> str:
-    content = json.dumps([[nodule.name, *nodule.point] for nodule in scan.points])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return _hash(json.dumps([[nodule.name, *nodule.point] for nodule in scan.points]).encode()).hexdigest()
+
+
+def _hash(content: bytes) -> Any:
+    return import_extra("blake3", "cohort").blake3(content)

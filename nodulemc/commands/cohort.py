@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
-    import_extra("pyarrow.parquet", "cohort")  # its absence is better known before the work than behind it
+    for module in ("blake3", "pyarrow.parquet"):  # their absence is better known before the work
+        import_extra(module, "cohort")
     scans = read_listing(args.manifest)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
