@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cohort.made import make_cohort, results
 
 from nodulemc.errors import ConfigError
@@ -40,6 +41,7 @@ def known(output: Path) -> dict:
         return {}
 
 
+@pytest.mark.slow
 def test_twenty_kills_change_nothing(tmp_path):
     """Cohorts are killed again and again until they are finished, at whatever they do: starting, scoring, writing."""
     luna = make_cohort(tmp_path / "luna", SCANS)
