@@ -13,6 +13,11 @@ _NO_MEMORY = re.compile(
 )
 
 
+def printable(text: str) -> str:
+    """A text from a file, its control characters escaped: a terminal would obey them."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class NoduleMCError(Exception):
     """An error with a cause the user can act on.
 
@@ -33,7 +38,7 @@ class NoduleMCError(Exception):
     def __str__(self) -> str:
         # File readers put line breaks into messages, and file names may hold anything; one line of text is promised.
         line = ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        return printable(line)
 
 
 class CaseError(NoduleMCError):

@@ -110,10 +110,10 @@ def read_manifest(folder: str | Path) -> Manifest:
             trained_on=content["trained_on"],
             licence=content["licence"],
             git_revision=content["git_revision"],
-            max_deviation=dict(content["precision"]["max_deviation"]),
+            max_deviation={str(k): float(v) for k, v in content["precision"]["max_deviation"].items()},
             calibration=content["calibration"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
     check_calibration(manifest.calibration, path)
     if not manifest.members:
@@ -129,7 +129,7 @@ def _member(entry: dict[str, Any], path: Path) -> Member:
         weight=float(entry["weight"]),
         seed=entry["seed"],
     )
-    if Path(member.file).name != member.file or not member.file.endswith(".safetensors"):
+    if Path(member.file).name != member.file or not member.file.endswith(".safetensors") or "\0" in member.file:
         raise EnsembleError(f"member file {member.file!r}", path, "name a .safetensors file inside the folder")
     if not (math.isfinite(member.weight) and member.weight > 0):
         raise EnsembleError(f"{member.file} has weight {member.weight}", path, "give a finite weight above 0")

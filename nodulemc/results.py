@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.case import platform_json
-from nodulemc.errors import CaseError, ConfigError
+from nodulemc.errors import CaseError, ConfigError, printable
 from nodulemc.json_files import write_atomically, write_json_atomically
 from nodulemc.manifest import Manifest
 from nodulemc.prediction import NodulePrediction
@@ -70,7 +70,7 @@ def csv_row(prediction: NodulePrediction) -> list[Any]:
 
 def table(predictions: Sequence[NodulePrediction], manifest: Manifest) -> str:
     """A short table for people, with the weights' origin beneath it."""
-    names = [prediction.nodule.name or str(k) for k, prediction in enumerate(predictions, start=1)]
+    names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
     lines = [f"{'nodule':<{width}}  probability  " + "  ".join(f"{seed:>9}" for seed in manifest.seed_names)]
     for name, prediction in zip(names, predictions, strict=True):

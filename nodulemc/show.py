@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from nodulemc.cli import exit_code_of
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, printable
 from nodulemc.json_files import read_json
 from nodulemc.manifest import find_resources, read_manifest
 
@@ -12,7 +12,7 @@ from nodulemc.manifest import find_resources, read_manifest
 def main() -> None:
     """Print a nodule and its probability a line, then what the default ensemble was trained on."""
     points = read_json(Path(sys.argv[1]), CaseError)["points"]
-    names = [point.get("name", str(k)) for k, point in enumerate(points, start=1)]
+    names = [printable(point.get("name", str(k))) for k, point in enumerate(points, start=1)]
     width = max(map(len, ["nodule", *names]))
     print(f"{'nodule':<{width}}  probability of malignancy")
     for name, point in zip(names, points, strict=True):

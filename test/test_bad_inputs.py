@@ -2,10 +2,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bad_inputs
 import pytest
 from bad_inputs import ROWS, judge
+
+from nodulemc.errors import PointsError
+from nodulemc.points import Nodule
+from nodulemc.prediction import NodulePrediction
+from nodulemc.results import table
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -25,3 +31,10 @@ def test_hostile_inputs_take_little_time_and_memory():
     # A fifth of the 300 s and a sixteenth of the 16 GiB that the platform gives one case.
     assert max(result["seconds"] for result in results) < 60
     assert max(result["mib"] for result in results) < 1024
+
+
+def test_a_name_cannot_command_the_terminal():
+    manifest = SimpleNamespace(seed_names=["s"], origin="")
+    shown = table([NodulePrediction(Nodule("\x1b[2Jn1\n", (0, 0, 0)), 0.5, (0.5,))], manifest)
+    assert shown.splitlines()[1].split()[0] == r"\x1b[2Jn1\n"
+    assert str(PointsError("a", "\x1b]0;x\x07", "b")) == r"a: \x1b]0;x\x07: b"
