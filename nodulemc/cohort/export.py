@@ -23,7 +23,7 @@ CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
 FAILURES_NAME = "failures.csv"
 JSON_FOLDER = "json"
-_LOCK_NAME = "export.lock"
+_LOCK_NAME = ".export.lock"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
         ConfigError: there is no cohort, or pyarrow is missing.
         CaseError: a file cannot be written.
     """
+    view(folder)  # nothing is made where there is no cohort
     try:
         output.mkdir(parents=True, exist_ok=True)
         # Shards that end at the same time: the last one to write has seen what all the others have done.

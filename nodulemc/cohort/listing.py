@@ -52,7 +52,7 @@ class _Columns:
 
 
 def read_listing(path: str | Path) -> list[Scan]:
-    """Read the scans of a manifest or folder, in its order.
+    """Read the scans of a manifest or folder, in its order, with absolute paths.
 
     Paths in a manifest are absolute or relative to the manifest's folder. A folder holds ``table.csv``, with LUNA25's
     columns, and ``ct/<SeriesInstanceUID>.mha``.
@@ -61,7 +61,7 @@ def read_listing(path: str | Path) -> list[Scan]:
         TableError: the manifest or table is unreadable, has no rows, or its columns are missing or ambiguous.
         ConfigError: a Parquet file is given and pyarrow is not installed.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # a cluster's nodes have other working folders
     if path.is_dir():
         rows = read_rows(path / TABLE_NAME, (_UID, *_COORDINATES[0]))
         columns = _Columns(_UID, _COORDINATES[0], _NAMES[0] if _NAMES[0] in rows[0].cells else None)

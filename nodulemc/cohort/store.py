@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -223,12 +223,17 @@ def writing(path: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
-    with _lock_file(path).open("w") as file:
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(_lock_file(path).open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
                 "another run is at work on this cohort", path, "wait for it, or see `nodulemc status`"
+            ) from error
+        except OSError as error:
+            raise ConfigError(
+                f"cannot lock the store ({error.strerror})", path, "name a folder that can be written and locked"
             ) from error
         yield
 
@@ -238,10 +243,10 @@ def is_being_written(path: Path) -> bool:
     try:
         with _lock_file(path).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
     except BlockingIOError:
         return True
+    except OSError:  # no run has ever locked it, or not where this machine sees it
+        return False
     return False
 
 

@@ -107,4 +107,5 @@ def test_a_finished_scan_without_nodules(luna, tmp_path):
 
 def test_nothing_there(tmp_path):
     with pytest.raises(ConfigError, match="no cohort"):
-        export(tmp_path, tmp_path / "out")
+        export(tmp_path / "typo", tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()

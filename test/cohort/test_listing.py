@@ -46,6 +46,13 @@ def test_other_column_names_and_absolute_paths(tmp_path):
     assert scan.points == (Nodule(None, (1, 2, 3)),)
 
 
+def test_relative_manifest(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    write_rows(tmp_path / "sub" / "m.csv", NODULE_COLUMNS, NODULE_ROWS)
+    monkeypatch.chdir(tmp_path)
+    check_nodules(read_listing("sub/m.csv"), tmp_path / "sub")
+
+
 def test_one_row_per_scan_with_a_points_file(tmp_path):
     rows = [("a.mha", "a.json", 1), ("/data/b", "/data/b.csv", "")]
     scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points", "label"), rows))

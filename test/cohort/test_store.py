@@ -93,6 +93,8 @@ with writing(pathlib.Path({str(path)!r})):
         with pytest.raises(ConfigError, match="another run is at work"), writing(path):
             pass
         other.kill()
+    with pytest.raises(ConfigError, match="cannot lock the store"), writing(tmp_path / "nowhere" / "cohort.sqlite"):
+        pass
     with writing(path):
         assert is_being_written(path)
     assert not is_being_written(path)
