@@ -7,15 +7,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cohort.made import make_cohort, read_rows, results, scan_file
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
+from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.reading import Job
 from nodulemc.cohort.store import Store
 from nodulemc.cohort.view import view
+from nodulemc.prediction import extract_patches
+from nodulemc.volume import read_volume
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 SCANS = 10
 MISSING = 4
 
@@ -27,7 +32,8 @@ def cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
     for _ in range(2):
-        cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        # Ray believes what it is told of GPUs.
+        cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 << 20)
     yield cluster
     cluster.shutdown()
 
@@ -116,3 +122,40 @@ def test_nothing_listens(tmp_path, luna, ensemble, capsys):
     options = ("--engine", "ray", "--address", "127.0.0.1:1")
     assert cli.main(command(luna, tmp_path / "out", ensemble, *options)) == 2
     assert "error: no Ray cluster (" in capsys.readouterr().err
+
+
+def test_one_actor_for_each_gpu_takes_batches(cluster, luna):
+    """The second seed's probability tells the batch's size, the third one's the process."""
+
+    class Gpu:
+        device, caveat = "cuda", None
+
+        def __init__(self, device, precision):
+            assert device == "cuda"
+            self.precision = "bf16" if precision == "auto" else precision
+
+        def seed_probabilities(self, patches):
+            time.sleep(0.5)
+            size, process = np.full(len(patches), len(patches)), np.full(len(patches), os.getpid())
+            return np.stack([patches.mean(axis=(1, 2, 3)), size, process], axis=1)
+
+        def vote(self, per_seed):
+            return per_seed[:, 0]
+
+    from nodulemc.cohort.ray_engine import RayEngine
+
+    scans = [scan for scan in read_listing(luna) if scan.name != scan_file(MISSING)]
+    engine = RayEngine(Gpu, address=cluster.address)
+    try:
+        outcomes = list(engine.outcomes([Job(scan) for scan in scans]))
+    finally:
+        engine.close()
+    assert engine.precision == "bf16"
+    assert sorted(job.scan.name for job, _ in outcomes) == sorted(scan.name for scan in scans)
+    predictions = [p for _, scored in outcomes for p in scored.predictions]
+    for job, scored in outcomes:
+        patches = extract_patches(read_volume(job.scan.path), job.scan.points)
+        means = patches.mean(axis=(1, 2, 3))
+        assert [p.probability for p in scored.predictions] == pytest.approx(means.tolist(), abs=1e-6)
+    assert 2 < max(p.per_seed[1] for p in predictions) <= 33
+    assert len({p.per_seed[2] for p in predictions}) == 2
