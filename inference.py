@@ -1,6 +1,7 @@
 """The container's entry point: score one case from /input to /output, then exit."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from nodulemc.cli import exit_code_of
 
 def main() -> None:
     """Parse the arguments, run the case, write nothing but the output file."""
-    # A container's first process ignores SIGTERM unless it handles it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # A container's first process ignores SIGTERM unless it handles it. There is nothing to clean up, as the output gets
+    # its name when it is whole, and an exception might surface in the midst of a library's import.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     from nodulemc.case import run_case
     from nodulemc.options import add_ensemble_options, load_ensemble
 

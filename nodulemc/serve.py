@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -62,8 +63,9 @@ def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> Fast
 
 def main() -> None:
     """Load the ensemble, then serve until SIGTERM, which ends with code 0."""
-    # A container's first process ignores SIGTERM unless it handles it, and loading takes a moment.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A container's first process ignores SIGTERM unless it handles it, and loading takes a moment. There is nothing to
+    # clean up until the server runs, and an exception might surface in the midst of a library's import.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     import uvicorn
 
     from nodulemc.case import clear_output
