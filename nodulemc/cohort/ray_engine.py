@@ -71,7 +71,7 @@ class RayEngine:
         try:
             self.precision, self._caveat = ray.get(first.about.remote(precision))
         except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, NoduleMCError) else error from None
+            raise _cause(error) from None
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """The outcome of each job, as they come."""
@@ -134,6 +134,8 @@ class _Flow:
         job, patches = self._reading.pop(done)
         try:
             reading: Reading = ray.get(done)
+        except RayTaskError as error:  # reading itself never raises: the node is at fault, not the scan
+            raise _cause(error) from None
         except RayError as error:
             reading = died(job, f"its reading task died {_RETRIES + 1} times ({type(error).__name__})")
         if isinstance(reading, Read):
@@ -155,11 +157,13 @@ class _Flow:
                     "see `ray status` and run again",
                 ) from error
             return
+        except RayTaskError as error:
+            raise _cause(error) from None
         except RayError as error:
             self._free.append(actor)
             for item in batch:
-                what = f"scoring failed ({type(error).__name__}: {error})"
-                yield item.job, Failed(item.read.fingerprint, ResourceError(what, item.job.scan.path, "--retry-failed"))
+                lost = ResourceError(f"its patches were lost ({error})", item.job.scan.path, "use --retry-failed")
+                yield item.job, Failed(item.read.fingerprint, lost)
             return
         self._free.append(actor)
         scored = split([item.read for item in batch], per_seed, probabilities, self._caveat)
@@ -202,6 +206,11 @@ class _Model:
         if self._scorer is None:
             self._scorer = self._load(device=self._device, precision=precision)
         return self._scorer
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """What a user has caused, as it was raised on the node; everything else with Ray's own traceback."""
+    return error.cause if isinstance(error.cause, NoduleMCError) else error
 
 
 def _check_reachable(address: str | None) -> None:

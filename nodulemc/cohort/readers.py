@@ -24,7 +24,7 @@ Result = tuple[Job, Reading]
 
 
 class Readers:
-    """Processes that read scans, each scan in a process of its own for the time.
+    """Processes that read scans, one scan at a time each.
 
     A process that dies takes only its scan with it: that is tried once more, in a new process. Use it as a context
     manager; leaving it kills the processes.
@@ -61,6 +61,7 @@ class Readers:
         """All results, each once, as they come: what has been read by then, up to about ``nodules`` nodules.
 
         Raises:
+            ResourceError: processes cannot be started.
             Exception: whatever taking the next job has raised.
         """
         lanes = len(self._processes)
@@ -128,6 +129,11 @@ class _Process:
         self._process = context.Process(target=_answer, args=(work, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        try:
+            self._pipe.recv()  # its sign that it has started; what goes wrong before is no scan's fault
+        except (EOFError, OSError) as error:
+            what = f"a reading process does not start ({_in_words(self.end())})"
+            raise ResourceError(what, "this machine", "see the messages above; memory may be short") from error
 
     def read(self, job: Job) -> Reading:
         self._pipe.send(job)
@@ -150,6 +156,7 @@ def _answer(work: Callable[[Job], Reading], pipe: Connection) -> None:
     os.nice(_NICE)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
+        pipe.send(None)
         while True:
             pipe.send(work(pipe.recv()))
     except (EOFError, OSError):

@@ -75,6 +75,24 @@ def test_a_fault_in_the_jobs_is_raised():
         collect(readers)
 
 
+def test_processes_that_do_not_start_are_no_scans_fault(tmp_path):
+    """Here they cannot import the script that started them."""
+    code = """
+from nodulemc.cli import exit_code_of
+from nodulemc.cohort.readers import Readers
+from nodulemc.cohort.reading import Job, read_scan
+from nodulemc.cohort.scan import Scan
+from pathlib import Path
+def main():
+    with Readers(read_scan, [Job(Scan("a", Path("a"), ()))] * 9, 2) as readers:
+        print(list(readers.batches(1)))
+raise SystemExit(exit_code_of(main))"""
+    run = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert "error: a reading process does not start (exit status 1): " in run.stderr
+
+
 def test_processes_end_with_a_killed_run():
     """They hold the other end of its standard output, which is closed when the last of them has ended."""
     code = """if __name__ == "__main__":
