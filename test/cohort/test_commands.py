@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,9 @@ def test_no_cohort(tmp_path, capsys):
 def start(folder: Path, output: Path, seconds: float) -> subprocess.Popen:
     program = Path(__file__).with_name("run_made.py")
     command = [sys.executable, program, folder, output, str(seconds)]
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores SIGINT, and what it starts inherits that.
+    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=listen)
 
 
 def wait_for_results(output: Path, scans: int) -> None:
