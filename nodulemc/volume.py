@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc import limits
+from nodulemc.dicom_series import read_series
 from nodulemc.errors import ImageError, out_of_memory
 from nodulemc.headers import check_grid, check_header
 from nodulemc.integrity import check_integrity
@@ -19,12 +19,6 @@ from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import read_compressed
 
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
-_IMAGE_POSITION = "0020|0032"
-_PIXEL_SPACING = "0028|0030"
-_SERIES_UID = "0020|000e"
-_ACQUISITION = {"Modality": "0008|0060", "ContrastBolusAgent": "0018|0010", "SliceThickness": "0018|0050"}
-# Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
-_SLICE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,9 @@ def read_volume(path: str | Path) -> Volume:
     """
     path = Path(path)
     if path.is_dir():
-        return _read_dicom(path)
+        with _reading(path):
+            series = read_series(path)
+        return Volume(series.image, path, series.uid, series.acquisition)
     if not path.is_file():
         raise ImageError("no such CT", path, "check the path")
     if not path.name.lower().endswith(SUFFIXES):
@@ -98,69 +94,6 @@ def read_volume(path: str | Path) -> Volume:
             check_integrity(path, reader)
             image = reader.Execute()
     return Volume(image, path)
-
-
-def _read_dicom(folder: Path) -> Volume:
-    if sum(1 for _ in folder.iterdir()) > limits.MAX_DICOM_FILES:
-        raise ImageError(f"more than {limits.MAX_DICOM_FILES} files", folder, "give a folder that holds one series")
-    with _reading(folder):
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = f"{len(series)} DICOM series ({', '.join(series)})" if series else "no DICOM series"
-        raise ImageError(found, folder, "give a folder that holds exactly one series")
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    first = sitk.ImageFileReader()
-    first.SetImageIO("GDCMImageIO")
-    first.SetFileName(files[0])
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(files)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    with _reading(folder):
-        first.ReadImageInformation()
-        check_grid(first, folder, slices=len(files))
-        image = reader.Execute()
-    check_grid(image, folder)
-    _check_slices(reader, image, folder)
-    stated = {
-        name: reader.GetMetaData(0, tag).strip("\0 ")
-        for name, tag in _ACQUISITION.items()
-        if reader.HasMetaDataKey(0, tag)
-    }
-    return Volume(image, folder, reader.GetMetaData(0, _SERIES_UID).strip("\0 "), stated)
-
-
-def _check_slices(reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
-    """Refuse a series whose slices do not form the regular grid that the image claims to be."""
-    count = len(reader.GetFileNames())
-    if count != image.GetSize()[2]:
-        return  # one multi-frame file: its geometry comes from the file itself
-    spacing = reader.GetMetaData(0, _PIXEL_SPACING) if reader.HasMetaDataKey(0, _PIXEL_SPACING) else "not stated"
-    # ITK puts 1 mm where it is missing or impossible; y comes first.
-    if not np.allclose(_numbers(spacing), image.GetSpacing()[1::-1]):
-        raise ImageError(f"the pixel spacing is {spacing[:40]!r}", reader.GetFileNames()[0], "export the series again")
-    for k in range(count):
-        if not reader.HasMetaDataKey(k, _IMAGE_POSITION):
-            raise ImageError(
-                "no Image Position (Patient)",
-                reader.GetFileNames()[k],
-                "export the series with its geometry; nodule coordinates mean nothing without it",
-            )
-        stated = _numbers(reader.GetMetaData(k, _IMAGE_POSITION))
-        off = np.linalg.norm(stated - image.TransformIndexToPhysicalPoint((0, 0, k)))
-        if not off <= _SLICE_TOLERANCE * image.GetSpacing()[2]:
-            raise ImageError(
-                f"slice {k + 1} lies {off:.2f} mm from its place in an even stack",
-                reader.GetFileNames()[k],
-                "a slice is missing or doubled, or the gantry was tilted; resample the series first",
-            )
-
-
-def _numbers(text: str) -> np.ndarray:
-    """The numbers of a DICOM attribute, NaN for what is none."""
-    try:
-        return np.array([float(number) for number in text.strip("\0 ").split("\\")])
-    except ValueError:
-        return np.array([np.nan])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from conftest import centre_of, make_ct, rotation
 from dicom import write_dicom_series
+from pydicom.uid import RLELossless
 
 from nodulemc.errors import ImageError
 from nodulemc.volume import Volume, read_volume
@@ -55,6 +56,66 @@ def test_written_dicom_series_is_read_back(tmp_path):
     volume = read_volume(tmp_path)
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image), sitk.GetArrayViewFromImage(image))
     assert volume.image.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-6)
+
+
+@pytest.mark.parametrize("source", ["real", "oblique"])
+def test_dicom_series_has_the_geometry_that_itk_gives_it(tmp_path, shared_data, source):
+    folder = shared_data / "ct" / "dicom_series"
+    if source == "oblique":
+        folder = tmp_path
+        write_dicom_series(make_ct(size=(20, 20, 12), direction=rotation(8, 20, -5)), folder)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    expected = reader.Execute()
+    image = read_volume(folder).image
+    assert image.GetPixelID() == expected.GetPixelID()
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(expected))
+    assert image.GetOrigin() == expected.GetOrigin()
+    assert image.GetSpacing() == pytest.approx(expected.GetSpacing(), rel=1e-12)
+    assert image.GetDirection() == expected.GetDirection()
+
+
+def test_compressed_dicom_slices_are_read_in_their_order(tmp_path):
+    image = make_ct()
+    write_dicom_series(image, tmp_path)
+    for file in tmp_path.iterdir():
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        data.save_as(file)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image), sitk.GetArrayViewFromImage(image))
+
+
+def test_dicom_slices_with_rescaling_of_their_own_keep_their_hu(tmp_path):
+    image = make_ct(size=(20, 20, 4))
+    write_dicom_series(image, tmp_path)
+    for k, (slope, intercept) in enumerate([("1", "-1024"), ("0.5", "-1024.25"), ("1", "-2000"), ("40", "0")]):
+        data = pydicom.dcmread(tmp_path / f"{k:03}.dcm")
+        data.RescaleSlope, data.RescaleIntercept = slope, intercept
+        data.save_as(tmp_path / f"{k:03}.dcm")
+    read = sitk.GetArrayFromImage(read_volume(tmp_path).image)
+    for k, file in enumerate(sorted(tmp_path.iterdir())):
+        data = pydicom.dcmread(file)
+        np.testing.assert_array_equal(read[k], data.pixel_array * data.RescaleSlope + data.RescaleIntercept)
+
+
+def test_a_dicom_slice_of_another_size_is_refused(tmp_path):
+    write_dicom_series(make_ct(size=(20, 20, 4)), tmp_path)
+    data = pydicom.dcmread(tmp_path / "002.dcm")
+    data.Rows, data.PixelData = 10, data.PixelData[:400]
+    data.save_as(tmp_path / "002.dcm")
+    with pytest.raises(ImageError, match=r"size 20×10×1, unlike the first: \S*002\.dcm"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("position", [["1", "2"], ["1", "2", "3", "4"]])
+def test_a_dicom_position_that_is_no_point_is_refused(tmp_path, position):
+    write_dicom_series(make_ct(size=(20, 20, 4)), tmp_path)
+    data = pydicom.dcmread(tmp_path / "001.dcm")
+    data.ImagePositionPatient = position
+    data.save_as(tmp_path / "001.dcm")
+    with pytest.raises(ImageError):
+        read_volume(tmp_path)
 
 
 def test_distance_outside_is_measured_from_the_outer_face():
