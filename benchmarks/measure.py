@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodulemc.cpu import available_cores
+from nodulemc.cpu import available_cores, bf16_instructions
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 
@@ -90,8 +90,8 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        text = info.read_text()
-        cpu = next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), cpu)
-        cpu += " with AMX" if " amx_bf16" in text else ""
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+        cpu += f" with {bf16_instructions()}" if bf16_instructions() else ""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{available_cores()} cores of {cpu}{gpu}"

@@ -5,6 +5,7 @@ from math import ceil
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux's cgroup v2
+_FLAGS = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
@@ -17,9 +18,10 @@ def available_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, ceil(int(quota) / int(period))))
 
 
-def has_bf16_matrix_units() -> bool:
-    """Whether this CPU has AMX's bf16 tiles; on other CPUs bf16 is no faster than fp32."""
+def bf16_instructions() -> str | None:
+    """What this CPU multiplies bf16 with, "AMX" or "AVX-512 BF16"; None where bf16 is no faster than fp32."""
     try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text()
+        flags = _FLAGS.read_text()
     except OSError:  # not Linux
-        return False
+        return None
+    return "AMX" if " amx_bf16" in flags else "AVX-512 BF16" if " avx512_bf16" in flags else None

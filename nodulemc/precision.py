@@ -5,7 +5,7 @@ import importlib.util
 import logging
 from pathlib import Path
 
-from nodulemc.cpu import has_bf16_matrix_units
+from nodulemc.cpu import bf16_instructions
 from nodulemc.errors import ConfigError
 from nodulemc.manifest import TOLERANCE, Manifest
 
@@ -33,7 +33,7 @@ def choose_precision(requested: str, device: str, manifest: Manifest) -> str:
     """The precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Auto takes bf16 on GPUs of compute capability 8.0 and later and fp16 on those from 7.0; on a CPU bf16
-    where matrix units make it the faster one and the ensemble's measured deviation from fp32 is within
+    where its instructions make it the faster one and the ensemble's measured deviation from fp32 is within
     tolerance; fp32 otherwise.
     """
     if requested != "auto":
@@ -45,7 +45,7 @@ def choose_precision(requested: str, device: str, manifest: Manifest) -> str:
         return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     deviation = manifest.max_deviation.get("bf16")
     exact_enough = deviation is not None and deviation <= TOLERANCE
-    return "bf16" if exact_enough and has_bf16_matrix_units() else "fp32"
+    return "bf16" if exact_enough and bf16_instructions() else "fp32"
 
 
 def cuda_is_usable() -> bool:

@@ -22,11 +22,11 @@ def test_gpu_precision_follows_the_compute_capability(monkeypatch, capability, e
 
 
 @pytest.mark.parametrize(
-    ("matrix_units", "deviation", "expected"),
-    [(True, 0.005, "bf16"), (True, 0.0051, "fp32"), (True, None, "fp32"), (False, 0.0001, "fp32")],
+    ("instructions", "deviation", "expected"),
+    [("AMX", 0.005, "bf16"), ("AMX", 0.0051, "fp32"), ("AMX", None, "fp32"), (None, 0.0001, "fp32")],
 )
-def test_cpu_takes_bf16_only_where_it_is_fast_and_known_to_be_exact(monkeypatch, matrix_units, deviation, expected):
-    monkeypatch.setattr(precision, "has_bf16_matrix_units", lambda: matrix_units)
+def test_cpu_takes_bf16_only_where_it_is_fast_and_known_to_be_exact(monkeypatch, instructions, deviation, expected):
+    monkeypatch.setattr(precision, "bf16_instructions", lambda: instructions)
     assert choose_precision("auto", CPU, measured(deviation)) == expected
 
 

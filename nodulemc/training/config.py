@@ -146,7 +146,7 @@ class RunConfig:
         samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
         segmentation_weight: λ on the Dice loss.
         ema_decay: of the moving average, per step.
-        precision: "auto" is bf16 where the device has matrix units for it, fp16 on older CUDA GPUs, else fp32.
+        precision: "auto" is bf16 where the device is fast at it, fp16 on older CUDA GPUs, else fp32.
         workers: processes that read samples ahead; 0 reads in the training process.
     """
 

@@ -3,7 +3,7 @@
 import torch
 from accelerate import Accelerator, PartialState
 
-from nodulemc.cpu import has_bf16_matrix_units
+from nodulemc.cpu import bf16_instructions
 from nodulemc.errors import ConfigError
 from nodulemc.training.allocator import keep_freed_memory
 
@@ -12,8 +12,8 @@ def create_accelerator(precision: str) -> Accelerator:
     """The accelerator for the devices that ``accelerate launch`` gave this process, or those it finds.
 
     Args:
-        precision: "fp32", "bf16", "fp16" (with gradient scaling), or "auto": bf16 where there are matrix units for
-            it (GPUs of compute capability 8.0 and later, CPUs with AMX), fp16 on other GPUs, fp32 on other CPUs.
+        precision: "fp32", "bf16", "fp16" (with gradient scaling), or "auto": bf16 where it is fast (GPUs of
+            compute capability 8.0 and later, CPUs with AMX or AVX-512 BF16), fp16 on other GPUs, fp32 on other CPUs.
 
     Raises:
         ConfigError: fp16 is wanted on a CPU.
@@ -21,8 +21,8 @@ def create_accelerator(precision: str) -> Accelerator:
     device = PartialState().device
     on_cuda = device.type == "cuda"
     if precision == "auto":
-        matrix_units = torch.cuda.is_bf16_supported(False) if on_cuda else has_bf16_matrix_units()
-        precision = "bf16" if matrix_units else "fp16" if on_cuda else "fp32"
+        bf16 = torch.cuda.is_bf16_supported(False) if on_cuda else bf16_instructions()
+        precision = "bf16" if bf16 else "fp16" if on_cuda else "fp32"
     if precision == "fp16" and not on_cuda:
         raise ConfigError("run.precision is fp16", f"device {device}", "use bf16, fp32 or auto without a CUDA GPU")
     if on_cuda:
