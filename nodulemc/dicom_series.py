@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from nodulemc import limits
 from nodulemc.cpu import available_cores
 from nodulemc.errors import ImageError
-from nodulemc.headers import check_grid
+from nodulemc.headers import check_grid, voxel_type
 
 _IMAGE_POSITION = "0020|0032"
 _PIXEL_SPACING = "0028|0030"
@@ -79,7 +79,7 @@ def _text(reader: sitk.ImageFileReader, tag: str) -> str:
 def _read_stack(first: sitk.ImageFileReader, files: Sequence[str], folder: Path) -> sitk.Image:
     """The slices as one image, spaced evenly from the first to the last."""
     size = (len(files), *first.GetSize()[1::-1])
-    voxels = np.empty(size, sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], first.GetPixelID())).dtype)
+    voxels = np.empty(size, voxel_type(first))
     spacing = _text(first, _PIXEL_SPACING)
     # ITK puts 1 mm where it is missing or impossible; y comes first.
     if not np.allclose(_numbers(spacing, 2), first.GetSpacing()[1::-1]):

@@ -4,20 +4,20 @@ ITK's readers take a header's word: they crash on a MetaImage of a million dimen
 any file of the machine, and put 1 mm where a spacing is 0, NaN or missing.
 """
 
-import gzip
 import math
 import re
-import struct
-import zlib
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import SimpleITK as sitk
 
 from nodulemc import limits
 from nodulemc.errors import ImageError
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
-from nodulemc.meta_image import read_header
+from nodulemc.meta_image import read_header as read_meta_header
+from nodulemc.nifti import SUFFIXES as NIFTI
+from nodulemc.nifti import read_header as read_nifti_header
 from nodulemc.tiff_pages import check_pages
 
 _NRRD_HEADER = 1 << 16
@@ -47,7 +47,7 @@ def check_header(path: Path) -> str:
     if name.endswith(META_IMAGE):
         _check_meta_image(path)
         return "MetaImageIO"
-    if name.endswith((".nii", ".nii.gz")):
+    if name.endswith(NIFTI):
         _check_nifti(path)
         return "NiftiImageIO"
     if name.endswith(".nrrd"):
@@ -77,7 +77,7 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: i
     components = grid.GetNumberOfComponentsPerPixel() if isinstance(grid, sitk.Image) else grid.GetNumberOfComponents()
     if components != 1 or not kind[0].isdigit():  # "16-bit signed integer", not "complex of 32-bit float"
         _refuse(f"the voxels are of type {kind}", path, "a CT has one real number per voxel")
-    promised = math.prod(size) * (slices or 1) * sitk.Image([1, 1, 1], grid.GetPixelID()).GetSizeOfPixelComponent()
+    promised = math.prod(size) * (slices or 1) * voxel_type(grid).itemsize
     if promised > limits.MAX_CT_BYTES:
         _refuse(
             f"the header promises {promised} bytes of voxels",
@@ -101,8 +101,13 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: i
         )
 
 
+def voxel_type(grid: sitk.Image | sitk.ImageFileReader) -> np.dtype:
+    """The type of a scalar image's voxels."""
+    return sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], grid.GetPixelID())).dtype
+
+
 def _check_meta_image(path: Path) -> None:
-    fields, _ = read_header(path)
+    fields, _ = read_meta_header(path)
     if fields.get("NDims") != "3":
         _refuse(f"the image has {_quoted(fields.get('NDims'))} dimensions", path, "a CT has three")
     if fields.get("BinaryData", "").lower() != "true" or fields.get("HeaderSize", "0") not in ("0", "-1"):
@@ -123,36 +128,13 @@ def _check_meta_image(path: Path) -> None:
 
 
 def _check_nifti(path: Path) -> None:
-    head = _nifti_head(path)
-    for order in "<>":
-        (length,) = struct.unpack_from(f"{order}i", head)
-        if length == 348 and head[344:348] == b"n+1\0":
-            pixdim = struct.unpack_from(f"{order}8f", head, 76)
-            codes = struct.unpack_from(f"{order}2h", head, 252)
-            others = struct.unpack_from(f"{order}18f", head, 256)
-            break
-        if length == 540 and head[4:8] == b"n+2\0":
-            pixdim = struct.unpack_from(f"{order}8d", head, 104)
-            codes = struct.unpack_from(f"{order}2i", head, 344)
-            others = struct.unpack_from(f"{order}18d", head, 352)
-            break
-    else:
-        _refuse("cannot read the CT (no NIfTI header)", path, "give a .nii or .nii.gz that holds header and voxels")
-    if not all(math.isfinite(mm) and mm > 0 for mm in pixdim[1:4]):
-        _refuse(f"the voxel spacing is {_numbers(pixdim[1:4])}", path, "write three finite numbers above 0")
-    if not all(map(math.isfinite, others)):
+    header = read_nifti_header(path)
+    if not all(math.isfinite(mm) and mm > 0 for mm in header.pixdim):
+        _refuse(f"the voxel spacing is {_numbers(header.pixdim)}", path, "write three finite numbers above 0")
+    if not all(map(math.isfinite, header.orientation)):
         _refuse("the orientation holds NaN or infinite numbers", path, "write the CT with its geometry")
-    if not any(code > 0 for code in codes):
+    if not any(code > 0 for code in header.form_codes):
         _refuse("neither qform nor sform is set", path, "nodule coordinates mean nothing without patient coordinates")
-
-
-def _nifti_head(path: Path) -> bytes:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rb") as file:
-            return file.read(540).ljust(540, b"\0")
-    except (OSError, EOFError, zlib.error) as error:
-        raise ImageError(f"cannot read the CT ({error})", path, "the file is damaged or no image") from error
 
 
 def _check_nrrd(path: Path) -> None:

@@ -11,17 +11,19 @@ _CHUNK = 1 << 20
 _ZLIB_OR_GZIP = 47  # window bits that recognise either header (zlib.h, inflateInit2)
 
 
-def inflate(path: Path, start: int, target: memoryview) -> None:
-    """Fill ``target`` with what the stream from byte ``start`` of a file on holds.
+def inflate(path: Path, start: int, target: memoryview, *, padding: int = 0) -> None:
+    """Fill ``target`` with what the stream from byte ``start`` of a file on holds, but for ``padding`` bytes at most.
 
     Raises:
-        ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target`` or more.
+        ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target``, or more than
+            with the padding.
     """
     filled = 0
     for part in _parts(path, start):
-        if filled + len(part) > len(target):
+        if filled + len(part) > len(target) + padding:
             raise ImageError(f"the file holds more than {len(target)} bytes", path, "its header does not fit its data")
-        target[filled : filled + len(part)] = part
+        room = max(len(target) - filled, 0)
+        target[filled : filled + len(part)] = part[:room]
         filled += len(part)
     if filled < len(target):
         raise ImageError(f"the file holds {filled} of {len(target)} bytes", path, "copy the file again")

@@ -4,11 +4,14 @@ ITK reads a corrupt compressed .mha as noise and a cut .nii.gz as zeros without 
 scan must never become a probability. NRRD and DICOM readers check for themselves.
 """
 
+import math
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from nodulemc import nifti
 from nodulemc.errors import ImageError
+from nodulemc.headers import voxel_type
 from nodulemc.inflating import inflated_length
 from nodulemc.limits import MAX_CT_BYTES
 from nodulemc.meta_image import SUFFIXES, locate_voxels
@@ -26,15 +29,12 @@ def check_integrity(path: Path, reader: sitk.ImageFileReader) -> None:
     Raises:
         ImageError: the voxels are cut, corrupt, too few or missing.
     """
-    voxels = 1
-    for length in reader.GetSize():
-        voxels *= length
+    voxels = math.prod(reader.GetSize())
     name = path.name.lower()
     if name.endswith(SUFFIXES):
         data, start, compressed = locate_voxels(path)
-        one = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-        needed = voxels * sitk.GetArrayViewFromImage(one).nbytes
-    elif name.endswith((".nii", ".nii.gz")):
+        needed = voxels * voxel_type(reader).itemsize
+    elif name.endswith(nifti.SUFFIXES):
         data, start, compressed = path, 0, name.endswith(".gz")
         needed = _NIFTI_HEADER + voxels * int(reader.GetMetaData("bitpix")) // 8
     else:

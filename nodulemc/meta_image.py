@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from nodulemc.errors import ImageError
 from nodulemc.inflating import inflate
@@ -61,12 +60,13 @@ def locate_voxels(path: Path) -> tuple[Path, int, bool]:
     return path.parent / data, 0, compressed
 
 
-def read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | None:
+def read_compressed(path: Path, shape: tuple[int, ...], voxel: np.dtype) -> np.ndarray | None:
     """Read a compressed little-endian MetaImage; None where the file is not one.
 
     Args:
         path: the file.
-        reader: has read the file's image information: three dimensions, one number per voxel.
+        shape: (z, y, x).
+        voxel: type of each voxel.
 
     Raises:
         ImageError: the voxels are cut, corrupt, too few, too many or missing.
@@ -78,14 +78,9 @@ def read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | No
         return None
     if not data.is_file():
         raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
-    voxel = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype
-    voxels = np.empty(reader.GetSize()[::-1], voxel)
+    voxels = np.empty(shape, voxel)
     inflate(data, start, memoryview(voxels).cast("B"))
-    image = sitk.GetImageFromArray(voxels)
-    image.SetOrigin(reader.GetOrigin())
-    image.SetSpacing(reader.GetSpacing())
-    image.SetDirection(reader.GetDirection())
-    return image
+    return voxels
 
 
 def _is_true(fields: dict[str, str], key: str) -> bool:

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc import meta_image, nifti
 from nodulemc.dicom_series import read_series
 from nodulemc.errors import ImageError, out_of_memory
-from nodulemc.headers import check_grid, check_header
+from nodulemc.headers import check_grid, check_header, voxel_type
 from nodulemc.integrity import check_integrity
-from nodulemc.meta_image import SUFFIXES as META_IMAGE
-from nodulemc.meta_image import read_compressed
 
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
 
@@ -89,11 +88,25 @@ def read_volume(path: str | Path) -> Volume:
         reader.SetImageIO(check_header(path))
         reader.ReadImageInformation()
         check_grid(reader, path)
-        image = read_compressed(path, reader) if path.name.lower().endswith(META_IMAGE) else None
+        image = _read_compressed(path, reader)
         if image is None:
             check_integrity(path, reader)
             image = reader.Execute()
     return Volume(image, path)
+
+
+def _read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | None:
+    """Inflate voxels and verify their checksum in one go where that is possible, else None."""
+    for format_ in (meta_image, nifti):
+        if path.name.lower().endswith(format_.SUFFIXES):
+            voxels = format_.read_compressed(path, reader.GetSize()[::-1], voxel_type(reader))
+            if voxels is not None:
+                image = sitk.GetImageFromArray(voxels)
+                image.SetOrigin(reader.GetOrigin())
+                image.SetSpacing(reader.GetSpacing())
+                image.SetDirection(reader.GetDirection())
+                return image
+    return None
 
 
 @contextmanager

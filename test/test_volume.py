@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import struct
 from pathlib import Path
 
 import nibabel
@@ -236,6 +237,51 @@ def test_gzip_of_several_members_is_read(tmp_path):
     (tmp_path / "ct.nii.gz").write_bytes(b"".join(map(gzip.compress, parts)))
     voxels = sitk.GetArrayFromImage(read_volume(tmp_path / "ct.nii.gz").image)
     np.testing.assert_array_equal(voxels, sitk.GetArrayViewFromImage(image))
+
+
+NIFTI_KINDS = {
+    "int16": {},
+    "uint8": {"voxel": np.uint8},
+    "float32": {"voxel": np.float32},
+    "float64": {"voxel": np.float64},
+    "big-endian": {"byte_order": ">"},
+    "rescaled": {"slope": 2.0, "intercept": -1024.0},
+    "slope not set": {"slope": 0.0, "intercept": 0.0},
+    "with an extension": {"extension": b"x" * 40},
+    "padded": {"padding": 512},
+}
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("kind", NIFTI_KINDS)
+def test_every_kind_of_nifti_has_the_values_that_nibabel_reads(tmp_path, kind, compressed):
+    options = {"voxel": np.int16, "byte_order": "<", "extension": None, "padding": 0}
+    options |= {"slope": 1.0, "intercept": 0.0} | NIFTI_KINDS[kind]
+    stored = np.random.default_rng(1).integers(0, 200, (9, 8, 7)).astype(options["voxel"])
+    image = nibabel.Nifti1Image(stored, np.diag([-0.7, -0.8, 1.5, 1.0]))
+    image.header.set_xyzt_units("mm")
+    if options["extension"]:
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", options["extension"]))
+    image = nibabel.Nifti1Image(stored, image.affine, image.header.as_byteswapped(options["byte_order"]))
+    image.to_filename(tmp_path / "ct.nii")
+    content = bytearray((tmp_path / "ct.nii").read_bytes())
+    # nibabel leaves the slope out where it is 1.
+    struct.pack_into(options["byte_order"] + "2f", content, 112, options["slope"], options["intercept"])
+    content += bytes(options["padding"])
+    path = tmp_path / ("ct.nii.gz" if compressed else "ct.nii")
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    volume = read_volume(path)
+    expected = nibabel.load(path)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(volume.image).T, expected.get_fdata())
+    assert volume.image.GetSpacing() == pytest.approx((0.7, 0.8, 1.5))
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + bytes(2 << 20)], ids=["short", "long"])
+def test_a_compressed_nifti_of_another_length_is_refused(tmp_path, change):
+    sitk.WriteImage(make_ct(), str(tmp_path / "whole.nii"))
+    (tmp_path / "ct.nii.gz").write_bytes(gzip.compress(change((tmp_path / "whole.nii").read_bytes())))
+    with pytest.raises(ImageError, match="the file holds"):
+        read_volume(tmp_path / "ct.nii.gz")
 
 
 def test_bad_images_are_refused(tmp_path):
