@@ -78,9 +78,9 @@ def _peak_kb(process: int) -> int:
 
 
 def record(name: str, content: dict[str, Any]) -> None:
-    """Keep a benchmark's figures in results.json, in place of its last ones."""
+    """Keep a benchmark's figures in results.json, in place of its last ones on this kind of machine."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[name] = {"machine": machine(), "torch": torch.__version__} | content
+    results.setdefault(name, {})[machine()] = {"torch": torch.__version__} | content
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     print(f"kept in {RESULTS}")
 
