@@ -30,6 +30,7 @@ from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
 from nodulemc.training.trainer import create_network
 
+SEED = 2000
 SPACING_MM = np.array([0.7, 0.7, 1.25])
 
 
@@ -68,8 +69,8 @@ def write_random_blocks(folder: Path, count: int) -> None:
 def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -> None:
     """Time training and the network alone, and print."""
     accelerator = create_accelerator(config.run.precision)
-    torch.manual_seed(0)
-    step = TrainingStep(create_network(config.model), config, accelerator)
+    torch.manual_seed(SEED)
+    step = TrainingStep(create_network(config.model, SEED), config, accelerator)
     step.prepare_to_train()
     rate, size = config.optimizer.learning_rate, config.run.batch_size
     batches = endless(make_batches(config, store, accelerator, warmup + steps))
@@ -116,9 +117,9 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
 def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Accelerator, steps: int) -> DataLoader:
     """The loader that training has, over all blocks."""
     labels = [row["label"] for row in store.table]
-    dataset = NoduleDataset(store, labels, config.augmentation, seed=0)
+    dataset = NoduleDataset(store, labels, config.augmentation, seed=SEED)
     size = config.run.batch_size
-    draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=0)
+    draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=SEED)
     return make_loader(dataset, draws, workers=config.run.workers, pin_memory=accelerator.device.type == "cuda")
 
 

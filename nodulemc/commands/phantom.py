@@ -3,7 +3,7 @@
 Writes DIR/ct/<SeriesInstanceUID>.mha (int16 HU), DIR/masks/<AnnotationID>.mha (uint8, the CT's voxels around the
 nodule) and DIR/table.csv (LUNA25's columns, then the phantom's own truth). The same seed gives the same files; patient
 i of a seed is the same in cohorts of any size. With --blocks DIR becomes a block store for `nodulemc train` instead,
-without whole CTs on the way.
+without whole CTs on the way; --controls K then keeps every malignant nodule and about K benign ones for each.
 """
 
 import argparse
@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--into", type=Path, metavar="CT", help="put the nodules into the lungs of this CT instead of procedural chests"
     )
     parser.add_argument(
+        "--controls",
+        type=float,
+        metavar="K",
+        help="with --blocks: about K benign nodules for each malignant one (default: all, about ten)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
     )
 
@@ -34,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the cohort and say what it holds."""
     from nodulemc.phantom.block_store import write_block_store
     from nodulemc.phantom.cohort import write_cohort
+    from nodulemc.phantom.controls import MOST_CONTROLS
     from nodulemc.phantom.insertion import Host
     from nodulemc.phantom.malignancy import best_auc
     from nodulemc.phantom.patient import MOST_PATIENTS
@@ -46,10 +53,14 @@ def run(args: argparse.Namespace) -> None:
     ):
         if not least <= value <= most:
             raise ConfigError(f"{option} {value}", "nodulemc phantom", f"give a number from {least} to {most}")
+    if args.controls is not None and not (args.blocks and 0 <= args.controls <= MOST_CONTROLS):
+        raise ConfigError(
+            f"--controls {args.controls:g}", "nodulemc phantom", f"give 0 to {MOST_CONTROLS:g}, with --blocks"
+        )
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:
         if args.blocks:
-            rows = write_block_store(*cohort)
+            rows = write_block_store(*cohort, args.controls)
         else:
             rows = write_cohort(*cohort, host=Host.measure(read_volume(args.into)) if args.into else None)
     except OSError as error:

@@ -6,18 +6,28 @@ from typing import Any
 import numpy as np
 
 from nodulemc.errors import TableError
-from nodulemc.phantom.cohort import iter_patients_blocks
-from nodulemc.phantom.patient import identifier_of
+from nodulemc.phantom.cohort import annotation_id, iter_patients_blocks
+from nodulemc.phantom.controls import keeps
+from nodulemc.phantom.patient import Patient, identifier_of
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockWriter, NoduleBlock
 from nodulemc.training.tables import COORDINATES
 
 
-def write_block_store(folder: Path, seed: int, patients: int, workers: int) -> list[dict[str, Any]]:
+def write_block_store(
+    folder: Path, seed: int, patients: int, workers: int, controls: float | None = None
+) -> list[dict[str, Any]]:
     """Write the nodules of a cohort's first patients to a block store; returns the table's rows.
 
     The blocks hold the voxels that `nodulemc prepare` would cut from the cohort's whole CTs. A run that was stopped
     goes on where it was.
+
+    Args:
+        folder: to write to.
+        seed: the cohort's.
+        patients: how many.
+        workers: processes that draw.
+        controls: see ``nodulemc.phantom.controls.keeps``.
 
     Raises:
         TableError: the folder cannot be written, or holds other blocks.
@@ -29,9 +39,22 @@ def write_block_store(folder: Path, seed: int, patients: int, workers: int) -> l
             raise TableError("the store holds other patients", folder, "write to a new folder")
         # The last patient may lack nodules.
         rest = range(max(drawn, default=0), patients)
-        for blocks in progress(iter_patients_blocks(seed, rest, workers), len(rest), "patients"):
+        if not _annotations(seed, rest.start, controls) <= writer.rows.keys() <= _annotations(seed, patients, controls):
+            raise TableError("the store holds other nodules", folder, "give the same --controls, or a new folder")
+        for blocks in progress(iter_patients_blocks(seed, rest, workers, controls), len(rest), "patients"):
             for block in blocks:
                 point = np.array([block.row[column] for column in COORDINATES])
                 origin, matrix = np.array(block.grid.origin), block.grid.matrix
                 writer.add(NoduleBlock(block.ct_array, block.mask_array, origin, matrix, point, whole, block.row))
         return list(writer.rows.values())
+
+
+def _annotations(seed: int, patients: int, controls: float | None) -> set[str]:
+    """AnnotationIDs of a cohort's first patients."""
+    return {
+        annotation_id(patient, scan, lesion)
+        for patient in (Patient(seed, index) for index in range(patients))
+        for scan in patient.scans
+        for lesion in patient.shown(scan)
+        if keeps(patient, scan, lesion, controls)
+    }

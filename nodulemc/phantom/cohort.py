@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.phantom import malignancy
+from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.insertion import Host, insert
 from nodulemc.phantom.nodule import Rendered
@@ -71,22 +73,30 @@ def scan_rows(patient: Patient, scan: int, scene: Scene) -> list[dict[str, Any]]
     return rows
 
 
+def annotation_id(patient: Patient, scan: int, lesion: Lesion) -> str:
+    """A row's AnnotationID, as LUNA25 forms it."""
+    return f"{patient.identifier}_{lesion.number}_{_study_date(patient, scan)}"
+
+
+def _study_date(patient: Patient, scan: int) -> int:
+    return (patient.first_year + scan) * 10_000 + 102
+
+
 def _table_row(
     patient: Patient, scan: int, lesion: Lesion, centroid: Iterable[float], imaging: dict[str, Any]
 ) -> dict[str, Any]:
     """One nodule in one scan: LUNA25's columns, then the phantom's truth."""
-    date = (patient.first_year + scan) * 10_000 + 102
     x, y, z = (round(float(c), 2) for c in centroid)
     diameter = lesion.diameter(scan)
     return {
         "PatientID": patient.identifier,
         "SeriesInstanceUID": patient.series_uid(scan),
-        "StudyDate": date,
+        "StudyDate": _study_date(patient, scan),
         "CoordX": x,
         "CoordY": y,
         "CoordZ": z,
         "LesionID": lesion.number,
-        "AnnotationID": f"{patient.identifier}_{lesion.number}_{date}",
+        "AnnotationID": annotation_id(patient, scan, lesion),
         "NoduleID": f"{patient.identifier}_{lesion.number}",
         "label": lesion.label,
         "Age_at_StudyDate": patient.age + patient.first_year + scan - FIRST_YEAR,
@@ -103,14 +113,22 @@ def _table_row(
     }
 
 
-def nodule_blocks(patient: Patient) -> list[NoduleBlock]:
-    """Every nodule of every scan with BLOCK_MM around it, the same voxels as in the whole scans."""
+def nodule_blocks(patient: Patient, controls: float | None = None) -> list[NoduleBlock]:
+    """Every nodule of every scan with BLOCK_MM around it, the same voxels as in the whole scans.
+
+    Args:
+        patient: whose.
+        controls: see ``nodulemc.phantom.controls.keeps``.
+    """
     blocks = []
     for scan in patient.scans:
+        kept = [keeps(patient, scan, lesion, controls) for lesion in patient.shown(scan)]
+        if not any(kept):
+            continue
         scene = patient.scene(scan)
         rows = scan_rows(patient, scan, scene)
         drawn = draw_nodules(scene)
-        for row, placed, rendered in zip(rows, scene.nodules, drawn, strict=True):
+        for row, placed, rendered in compress(zip(rows, scene.nodules, drawn, strict=True), kept):
             lower, upper = scene.grid.box(placed.centroid, BLOCK_MM)
             grid = scene.grid.crop(lower, upper)
             ct = render_box(scene, lower, upper, drawn)
@@ -127,13 +145,15 @@ def iter_nodule_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> 
         yield from blocks
 
 
-def iter_patients_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> Iterator[list[NoduleBlock]]:
-    """As ``iter_nodule_blocks``, one list for each patient."""
-    return in_order(partial(_blocks_of, seed), patients, workers)
+def iter_patients_blocks(
+    seed: int, patients: Iterable[int], workers: int = 1, controls: float | None = None
+) -> Iterator[list[NoduleBlock]]:
+    """As ``iter_nodule_blocks``, one list for each patient, with the rows that ``controls`` keeps."""
+    return in_order(partial(_blocks_of, seed, controls), patients, workers)
 
 
-def _blocks_of(seed: int, index: int) -> list[NoduleBlock]:
-    return nodule_blocks(Patient(seed, index))
+def _blocks_of(seed: int, controls: float | None, index: int) -> list[NoduleBlock]:
+    return nodule_blocks(Patient(seed, index), controls)
 
 
 def mask_on_box(rendered: Rendered, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ class _Stream(IntEnum):
     SCAN = 5
     NOISE = 6
     TEXTURE = 7
+    CONTROL = 8
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,10 @@ class Patient:
     def site_rng(self, lesion: Lesion) -> np.random.Generator:
         """The stream that draws a lesion's site, in procedural and in real lungs."""
         return self._rng(_Stream.SITE, lesion.number)
+
+    def control_rng(self, scan: int, lesion: Lesion) -> np.random.Generator:
+        """The stream that draws whether a benign nodule of a scan is a control."""
+        return self._rng(_Stream.CONTROL, scan, lesion.number)
 
     def form(self, lesion: Lesion, normal: np.ndarray) -> Nodule:
         """A lesion's form; ``normal`` (3,) is its site's."""

@@ -80,12 +80,15 @@ class ModelConfig:
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
         kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from scratch. With them the
             backbone's BatchNorm stays frozen, without them BatchNorm learns.
+        start_from: ensemble folder with decoders, whose weights of the same seed training starts from, all of them,
+            BatchNorm learning on; instead of Kinetics-400 weights.
     """
 
     backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
     head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
     kinetics: str | None = _setting(None, _optional(_TEXT))
+    start_from: str | None = _setting(None, _optional(_TEXT))
 
     @property
     def architecture(self) -> Architecture:
@@ -221,7 +224,10 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
                 raise ConfigError(f"{section}.{key} is {value!r}", where, f"give {rule.text}")
             values[key] = rule.convert(value)
         sections[section] = keys(**values)
-    return TrainingConfig(**sections)
+    config = TrainingConfig(**sections)
+    if config.model.kinetics is not None and config.model.start_from is not None:
+        raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
+    return config
 
 
 def _entries(kind: type, content: Any, name: str, where: object) -> list[tuple[str, Any]]:

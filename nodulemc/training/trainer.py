@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from nodulemc.errors import ConfigError, TrainingError
+from nodulemc.models.checkpoints import fill
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
@@ -29,6 +30,7 @@ from nodulemc.training.checkpoints import (
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.metrics_log import MetricsLog
+from nodulemc.training.start import seed_tensors
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
@@ -73,11 +75,12 @@ class TrainedSeed:
     history: list[dict[str, float]]
 
 
-def create_network(config: ModelConfig) -> PatchNetwork:
-    """The network to train, from Kinetics-400 weights where the recipe names them.
+def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
+    """The network to train, from Kinetics-400 or an ensemble's weights where the recipe names them.
 
     Raises:
-        EnsembleError: the weight file cannot be fetched or used.
+        EnsembleError: the weight file cannot be fetched or used, or the ensemble lacks the seed, its decoder or the
+            recipe's architecture.
     """
     network = create_model(config.architecture, with_decoder=True)
     if config.kinetics is not None:
@@ -85,6 +88,8 @@ def create_network(config: ModelConfig) -> PatchNetwork:
         path = fetch_kinetics(config.backbone, CACHE) if download else config.kinetics
         load_kinetics(network, config.backbone, path)
         freeze_batch_norm(network.backbone)
+    elif config.start_from is not None:
+        fill(network, seed_tensors(config.start_from, seed, config.architecture))
     absorb_upscaling(network)
     return PatchNetwork(network)
 
@@ -97,7 +102,7 @@ def train_seed(
     accelerator: Accelerator,
     *,
     resume: bool,
-    create: Callable[[ModelConfig], PatchNetwork] = create_network,
+    create: Callable[[ModelConfig, int], PatchNetwork] = create_network,
 ) -> TrainedSeed:
     """Train one seed, or finish its training, with a checkpoint after each epoch.
 
@@ -108,7 +113,7 @@ def train_seed(
         seed: of everything random.
         accelerator: device, processes and precision.
         resume: go on from the folder's checkpoint where there is one.
-        create: builds the network that maps patches to both tasks' logits.
+        create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
         ConfigError: the folder holds a run already and ``resume`` is false, its checkpoint is unreadable or of
@@ -136,7 +141,7 @@ class _Run:
         folder: Path,
         seed: int,
         accelerator: Accelerator,
-        create: Callable[[ModelConfig], PatchNetwork],
+        create: Callable[[ModelConfig, int], PatchNetwork],
     ) -> None:
         self._config = config
         self._data = data
@@ -145,7 +150,7 @@ class _Run:
         self._accelerator = accelerator
         self.history: list[dict[str, float]] = []
         set_seed(seed)
-        self._step = TrainingStep(create(config.model), config, accelerator)
+        self._step = TrainingStep(create(config.model, seed), config, accelerator)
         self._make_loaders()
         self._steps = len(self._draws) * config.run.epochs
 

@@ -15,6 +15,7 @@ PUBLISHED = {
         "head_widths": [],
         "decoder_widths": [832, 480, 192, 64, 64],
         "kinetics": None,
+        "start_from": None,
     },
     "optimizer": {
         "learning_rate": 1e-4,
@@ -86,6 +87,7 @@ def test_a_recipe_survives_its_dictionary():
         ("run: {precision: half}", r"precision is 'half'"),
         ("model: {backbone: vgg}", r"backbone is 'vgg': .*inception_i3d"),
         ("model: {decoder_widths: [1, 2, 3]}", r"decoder_widths is \[1, 2, 3\]: .*5 values"),
+        ("model: {kinetics: k.pth, start_from: e}", r"model.kinetics and model.start_from are both given"),
         ("model: {kinetics: ''}", r"kinetics is '': .*null or a text"),
         ("card: {licence: 5}", r"licence is 5"),
         ("run: 5", r"run is 5: .*mapping"),

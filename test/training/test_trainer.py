@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ensembles import make_untrained_ensemble, untrained_weights
 from training.toys import ToyMultiTask, create_toy, toy_data
 
-from nodulemc.errors import ConfigError, TrainingError
+from nodulemc.errors import ConfigError, EnsembleError, TrainingError
+from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training import trainer
 from nodulemc.training.checkpoints import load_checkpoint
@@ -111,7 +113,7 @@ class Watched(ToyMultiTask):
 
 def test_central_epochs_come_first_and_see_half_the_patch_along_each_axis(tmp_path):
     watched = Watched()
-    trained = train(tmp_path, config(epochs=3, central_epochs=2), create=lambda _: PatchNetwork(watched))
+    trained = train(tmp_path, config(epochs=3, central_epochs=2), create=lambda *_: PatchNetwork(watched))
     # Two steps per epoch; validation is on whole patches in every one.
     assert watched.shapes == [((32, 64, 64), 32)] * 4 + [((64, 128, 128), 64)] * 2
     assert all(row["validation_dice"] > 0 for row in trained.history)
@@ -133,7 +135,7 @@ class Poisoned(ToyMultiTask):
 def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path):
     # Two steps per epoch; the fourth step is in the second.
     with pytest.raises(TrainingError, match=r"the loss became nan in step 4, epoch 2: .*last good epoch"):
-        train(tmp_path, config(epochs=3), create=lambda _: PatchNetwork(Poisoned(4)))
+        train(tmp_path, config(epochs=3), create=lambda *_: PatchNetwork(Poisoned(4)))
     checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
     assert checkpoint.epochs_done == 1
     assert all(torch.isfinite(v).all() for v in (*checkpoint.network.values(), *checkpoint.ema.values()))
@@ -150,7 +152,7 @@ class SpoiltInValidation(ToyMultiTask):
 
 def test_weights_that_are_spoilt_by_an_epochs_last_step_are_not_kept(tmp_path):
     with pytest.raises(TrainingError, match="validation cross-entropy became nan in step 2, epoch 1"):
-        train(tmp_path, config(epochs=1), create=lambda _: PatchNetwork(SpoiltInValidation()))
+        train(tmp_path, config(epochs=1), create=lambda *_: PatchNetwork(SpoiltInValidation()))
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -185,18 +187,18 @@ def test_the_checkpoint_holds_the_whole_state(tmp_path):
 
 def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():
     model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
-    network = create_network(model)
+    network = create_network(model, 5)
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is(tmp_path):
     model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
-    donor = create_network(model).network.backbone.state_dict()
+    donor = create_network(model, 5).network.backbone.state_dict()
     donor = {name: torch.full_like(value, 0.01) for name, value in donor.items() if value.is_floating_point()}
     file = tmp_path / "model_rgb.pth"
     classifier = {"conv3d_0c_1x1.conv3d.weight": torch.zeros(400, 1024, 1, 1, 1)}
     torch.save({**donor, **classifier, "conv3d_0c_1x1.conv3d.bias": torch.zeros(400)}, file)
-    network = create_network(replace(model, kinetics=str(file))).network
+    network = create_network(replace(model, kinetics=str(file)), 5).network
     loaded = network.backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in donor.items())
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
@@ -207,9 +209,26 @@ def test_kinetics_weights_can_be_downloaded(monkeypatch):
     asked, used = [], []
     monkeypatch.setattr(trainer, "fetch_kinetics", lambda *where: asked.append(where) or Path("fetched"))
     monkeypatch.setattr(trainer, "load_kinetics", lambda network, backbone, path: used.append((backbone, path)))
-    create_network(parse_config({"model": {"decoder_widths": [8] * 5, "kinetics": "download"}}, "test").model)
+    create_network(parse_config({"model": {"decoder_widths": [8] * 5, "kinetics": "download"}}, "test").model, 5)
     assert asked == [("inception_i3d", Path.home() / ".cache" / "nodulemc")]
     assert used == [("inception_i3d", Path("fetched"))]
+
+
+def test_training_starts_from_the_ensembles_seed_of_the_same_number_decoder_included(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8))
+    make_untrained_ensemble(tmp_path, (2000, 2001), architecture=architecture, dtype=torch.float32)
+    model = parse_config({"model": {"decoder_widths": [8] * 5, "start_from": str(tmp_path)}}, "test").model
+    network = create_network(model, 2001).network
+    expected = untrained_weights(architecture, 2001)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float32
+            assert torch.equal(value, expected[name]), name
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with pytest.raises(EnsembleError, match=r"no seed 2002 to start from.*--seeds from 2000, 2001"):
+        create_network(model, 2002)
+    with pytest.raises(EnsembleError, match=r"seed 2000 is .*decoder_widths=.8, 8, 8, 8, 8.., the recipe .*16"):
+        create_network(replace(model, decoder_widths=(16,) * 5), 2000)
 
 
 @pytest.mark.parametrize("processes", [3])

@@ -58,9 +58,9 @@ class ToyMultiTask(nn.Module):
         return self.head(features.mean((2, 3, 4))).squeeze(1), masks.squeeze(1)
 
 
-def create_toy(config: ModelConfig) -> PatchNetwork:
+def create_toy(config: ModelConfig, seed: int) -> PatchNetwork:
     return PatchNetwork(ToyMultiTask())
 
 
-def create_toy_without_batch_norm(config: ModelConfig) -> PatchNetwork:
+def create_toy_without_batch_norm(config: ModelConfig, seed: int) -> PatchNetwork:
     return PatchNetwork(ToyMultiTask(batch_norm=False))
