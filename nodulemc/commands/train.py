@@ -4,8 +4,12 @@ For several GPUs or machines start it with Accelerate, for example `accelerate l
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from nodulemc.errors import ConfigError
+
+_LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator's, which Accelerate sets as well
 EXAMPLE = "nodulemc train configs/nodulemc.yaml --store blocks --split split.json --output run"
 
 
@@ -29,18 +33,31 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.data import load_training_data
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
-    from nodulemc.training.trainer import train_seed
+    from nodulemc.training.trainer import require_no_run, train_seed
 
+    check_seeds(args.seeds)
     config = read_config(args.config)
     data = load_training_data(args.store, args.split, args.fold)
+    folders = {seed: args.output / f"seed_{seed}" for seed in args.seeds}
+    if not args.resume:
+        for folder in folders.values():
+            require_no_run(folder)
     trained = []
-    for seed in args.seeds:
+    for seed, folder in folders.items():
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
         accelerator = create_accelerator(config.run.precision)
-        folder = args.output / f"seed_{seed}"
         trained.append(train_seed(config, data, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()
     if accelerator.is_main_process:
         export_ensemble(args.output / "ensemble", trained, config, DataSummary.of(data), decoder=args.decoder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ConfigError where a seed is given twice or is none that random generators take."""
+    for seed in seeds:
+        if not 0 <= seed <= _LARGEST_SEED:
+            raise ConfigError(f"seed {seed}", "--seeds", f"give 0 to {_LARGEST_SEED}")
+        if seeds.count(seed) > 1:
+            raise ConfigError(f"seed {seed} is given twice", "--seeds", "give each once")

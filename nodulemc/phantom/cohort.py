@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.errors import TableError
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.grid import Grid
@@ -172,9 +173,16 @@ def write_cohort(
 
     Args:
         host: the real scan that gets the nodules; None draws whole procedural scans.
+
+    Raises:
+        TableError: the folder holds another cohort's scans.
     """
     for folder in ("ct", "masks"):
         (output / folder).mkdir(parents=True, exist_ok=True)
+    members = (Patient(seed, index) for index in range(patients))
+    own = {patient.series_uid(scan) for patient in members for scan in patient.scans}
+    if not {path.stem for path in (output / "ct").glob("*.mha")} <= own:
+        raise TableError("the folder holds scans of another cohort", output, "write to a new folder")
     work = partial(_write_patient, output, seed, host)
     done = progress(in_order(work, range(patients), workers), patients, "patients")
     rows = [row for patient in done for row in patient]

@@ -12,7 +12,7 @@ from nodulemc.errors import ImageError
 from nodulemc.training.blocks import BLOCK_MM, NoduleBlock
 from nodulemc.training.grids import Grid, read_grid
 from nodulemc.training.luna25_blocks import block_grid, image_path, map_array
-from nodulemc.training.nodule_masks import MaskFile
+from nodulemc.training.nodule_masks import REACH_MM, MaskFile
 from nodulemc.training.tables import Row, point_of
 from nodulemc.volume import Volume, read_volume
 
@@ -135,7 +135,8 @@ def _block(
     voxels: np.ndarray, mask: np.ndarray, grid: Grid, faces: tuple[np.ndarray, np.ndarray], sample: Sample
 ) -> NoduleBlock | Excluded:
     if not mask.any():
-        return Excluded(sample.row["AnnotationID"], f"{sample.mask.path.name} has no voxel of it")
+        what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
+        return Excluded(sample.row["AnnotationID"], what)
     return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
 
 

@@ -2,6 +2,7 @@
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import parse_flag_from_env
 
 from nodulemc.cpu import bf16_instructions
 from nodulemc.errors import ConfigError
@@ -18,7 +19,8 @@ def create_accelerator(precision: str) -> Accelerator:
     Raises:
         ConfigError: fp16 is wanted on a CPU.
     """
-    device = PartialState().device
+    # Only told so here does Accelerate join processes on CPUs; its launcher's variable alone leaves each by itself.
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
     on_cuda = device.type == "cuda"
     if precision == "auto":
         bf16 = torch.cuda.is_bf16_supported(False) if on_cuda else bf16_instructions()

@@ -25,8 +25,8 @@ from nodulemc.training.tables import Row
 from nodulemc.volume import read_volume
 
 _SUFFIXES = (".mha", ".nii.gz", ".nii", ".npy")
-# In a scan's mask a nodule is the number nearest to its point; beyond this it is another nodule's.
-_REACH_MM = 5.0
+# In a scan's mask a nodule is the number nearest to its point. What is no nearer than this is another nodule's.
+REACH_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,16 @@ class MaskFile:
             point: the nodule's world point x, y, z in mm (LPS).
 
         Returns:
-            uint8 of the part's shape, axes z, y, x, 1 on the nodule; 0 everywhere where the mask does not have it.
+            uint8 of the part's shape, axes z, y, x, 1 on the nodule; 0 everywhere where the mask has nothing within
+            ``REACH_MM`` of the point.
         """
         numbers = _on_part(numbers, np.array(lower) - self.offset, part.size)
-        if not self.of_scan:
-            return (numbers != 0).astype(np.uint8)
         filled = np.argwhere(numbers)
-        if not len(filled):
-            return np.zeros(numbers.shape, np.uint8)
         away = np.linalg.norm((filled[:, ::-1] - part.index_of(point)) @ part.matrix.T, axis=1)
-        nearest = away.argmin()
-        return ((numbers == numbers[tuple(filled[nearest])]) & (away[nearest] <= _REACH_MM)).astype(np.uint8)
+        if not (away <= REACH_MM).any():
+            return np.zeros(numbers.shape, np.uint8)
+        own = numbers == numbers[tuple(filled[away.argmin()])] if self.of_scan else numbers != 0
+        return own.astype(np.uint8)
 
 
 class MaskFolder:

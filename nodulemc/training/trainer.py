@@ -120,15 +120,22 @@ def train_seed(
             another recipe, seed or data, or the batch cannot be shared evenly by the processes.
         TrainingError: the loss became NaN or infinite.
     """
+    if not resume:
+        require_no_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(config, data, folder, seed, accelerator, create)
     path = folder / CHECKPOINT_NAME
     if path.exists():
-        if not resume:
-            raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
         run.restore(load_checkpoint(path))
     run.train()
     return TrainedSeed(seed, run.averaged_weights(), run.history)
+
+
+def require_no_run(folder: Path) -> None:
+    """Raise ConfigError where a folder holds a seed's training run."""
+    path = folder / CHECKPOINT_NAME
+    if path.exists():
+        raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
 
 
 class _Run:
@@ -228,7 +235,7 @@ class _Run:
             self.history.append({"epoch": epoch + 1, **row})
             self._accelerator.wait_for_everyone()
             if log is not None:
-                log.epoch((epoch + 1) * len(self._draws), self.history)
+                log.epoch((epoch + 1) * len(self._draws) - 1, self.history)
                 save_checkpoint(self._folder / CHECKPOINT_NAME, self._checkpoint())
         if log is not None:
             log.close()
@@ -283,10 +290,11 @@ class _Run:
 
     def _require_finite(self, name: str, value: float, steps: int) -> None:
         if not math.isfinite(value):
+            kept = "the checkpoint has the last good epoch" if self.history else "no epoch was finished"
             raise TrainingError(
                 f"the {name} became {value} in step {steps}, epoch {(steps - 1) // len(self._draws) + 1}",
                 self._folder,
-                "the checkpoint has the last good epoch; lower optimizer.learning_rate, or leave run.precision fp16",
+                f"{kept}; lower optimizer.learning_rate, or use bf16 or fp32 instead of run.precision fp16",
             )
 
     def _checkpoint(self) -> Checkpoint:

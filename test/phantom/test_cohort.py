@@ -45,6 +45,14 @@ def test_a_block_store_holds_the_same_blocks_and_is_continued(blocks, tmp_path):
         assert np.allclose(index, block.ct.TransformPhysicalPointToContinuousIndex(stored.point.tolist()))
 
 
+def test_scans_of_another_cohort_are_not_mixed_in(tmp_path, capsys):
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "1.2.3.mha").touch()
+    assert main(["phantom", "--output", str(tmp_path), "--patients", "1", "--seed", "4"]) == 2
+    assert "the folder holds scans of another cohort" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "ct").iterdir()] == ["1.2.3.mha"]
+
+
 def test_a_block_store_of_other_patients_is_not_mixed_in(tmp_path, capsys):
     command = ["phantom", "--output", str(tmp_path), "--patients", "1", "--workers", "1", "--blocks", "--seed"]
     assert main([*command, "3"]) == 0

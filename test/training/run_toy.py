@@ -3,6 +3,7 @@
 Usage: run_toy.py FOLDER WITH_BATCH_NORM EPOCHS. Weights go to FOLDER/weights.pt.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def main() -> None:
     run = {"epochs": epochs, "batch_size": 4, "workers": 0, "precision": "fp32"}
     config = parse_config({"run": run, "optimizer": {"learning_rate": 0.01}}, "test")
     accelerator = create_accelerator("fp32")
+    # Processes that do not know of each other would give a single one's weights, too.
+    assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))
     create = create_toy if batch_norm else create_toy_without_batch_norm
     trained = train_seed(config, toy_data(), folder, 5, accelerator, resume=True, create=create)
     if accelerator.is_main_process:

@@ -176,4 +176,4 @@ def test_nodule_that_its_mask_does_not_have_is_excluded(cohort: Cohort, tmp_path
     path = tmp_path / f"{row['AnnotationID']}.nii.gz"
     sitk.WriteImage(sitk.Cast(ct * 0, sitk.sitkUInt8), str(path))
     [result] = Scans(cohort.folder / "ct").cut([Sample(row, MaskFile(path, (0, 0, 0), False))])
-    assert result == Excluded("11_1_19990102", "11_1_19990102.nii.gz has no voxel of it")
+    assert result == Excluded("11_1_19990102", "11_1_19990102.nii.gz has no voxel of it within 5 mm of its point")

@@ -34,10 +34,10 @@ def nodule(ct: sitk.Image) -> sitk.Image:
     return image_like(ball(ct, point_in(ct)), ct)
 
 
-def cut_whole(folder: Path, ct: sitk.Image, *, whole_scan: bool = True) -> np.ndarray:
-    """The mask that the folder has for the nodule, on the CT's grid."""
-    masks, grid = MaskFolder(folder), Grid.of(ct)
-    fitted = masks.fit(masks.find(ROW), ROW, grid, whole_scan=whole_scan)
+def cut_whole(folder: Path, ct: sitk.Image, *, part: sitk.Image | None = None) -> np.ndarray:
+    """The mask that the folder has for the CT's nodule, on the CT's grid or on that of a part of it."""
+    masks, grid = MaskFolder(folder), Grid.of(part or ct)
+    fitted = masks.fit(masks.find(ROW), ROW, grid, whole_scan=part is None)
     return fitted.cut(fitted.read(), grid, (0, 0, 0), point_in(ct))
 
 
@@ -186,7 +186,7 @@ def test_array_of_another_shape(place: str, ct: sitk.Image, folder: Path):
 def test_mask_may_reach_beyond_a_block(ct: sitk.Image, folder: Path):
     WRITERS["mha"](folder, nodule(ct))
     part = ct[10:30, 10:30, 5:20]
-    mask = cut_whole(folder, part, whole_scan=False)
+    mask = cut_whole(folder, ct, part=part)
     np.testing.assert_array_equal(mask, sitk.GetArrayFromImage(nodule(ct))[5:20, 10:30, 10:30])
 
 
@@ -202,3 +202,16 @@ def test_unusable_folders_and_files(ct: sitk.Image, folder: Path):
     (folder / f"{ROW['AnnotationID']}.mha").write_bytes(b"ObjectType = Image")
     with pytest.raises(ImageError, match="cannot read the image"):
         cut_whole(folder, ct)
+
+
+def test_a_mask_away_from_its_point_is_not_taken(ct: sitk.Image, folder: Path):
+    sitk.WriteImage(nodule(ct), str(folder / f"{ROW['AnnotationID']}.mha"))
+    masks, grid = MaskFolder(folder), Grid.of(ct)
+    fitted = masks.fit(masks.find(ROW), ROW, grid, whole_scan=True)
+    numbers = fitted.read()
+    filled = np.argwhere(numbers)[:, ::-1]
+    # Along x from the mask's last voxel; the nearest voxel is that one.
+    edge = filled[filled[:, 0].argmax()]
+    for away, there in ((4.9, True), (5.1, False)):
+        point = ct.TransformContinuousIndexToPhysicalPoint((edge + [away / ct.GetSpacing()[0], 0, 0]).tolist())
+        assert fitted.cut(numbers, grid, (0, 0, 0), point).any() == there

@@ -150,7 +150,10 @@ def test_empty_mask_excludes_its_nodule(cohort: Cohort, tmp_path: Path):
     assert [row["AnnotationID"] for row in prepared.rows] == [STORED[0], *STORED[2:]]
     with (tmp_path / "store" / "excluded.csv").open() as file:
         assert [*csv.DictReader(file)] == [
-            {"AnnotationID": "11_2_19990102", "reason": "11_2_19990102.mha has no voxel of it"},
+            {
+                "AnnotationID": "11_2_19990102",
+                "reason": "11_2_19990102.mha has no voxel of it within 5 mm of its point",
+            },
             {"AnnotationID": WITHOUT_MASK, "reason": "no mask"},
         ]
 

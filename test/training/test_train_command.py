@@ -39,6 +39,23 @@ def arguments(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (["-1"], "error: seed -1: --seeds: give 0 to 4294967295"),
+        (["4294967296"], "error: seed 4294967296"),
+        (["7", "8", "7"], "error: seed 7 is given twice"),
+        (["8", "9"], "error: a training run is there already"),
+    ],
+)
+def test_seeds_are_checked_before_any_is_trained(arguments, seeds, message, tmp_path, capsys):
+    (tmp_path / "run" / "seed_9").mkdir(parents=True)
+    (tmp_path / "run" / "seed_9" / "checkpoint.pt").touch()
+    assert main([*arguments[:-1], *seeds]) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["seed_9"]
+
+
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     run = tmp_path / "run"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ensembles import make_untrained_ensemble, untrained_weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training.toys import ToyMultiTask, create_toy, toy_data
 
 from nodulemc.errors import ConfigError, EnsembleError, TrainingError
@@ -70,6 +71,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     # All but the seconds.
     assert [line.split(",")[2:] for line in rows[0]] == [line.split(",")[2:] for line in rows[1]]
     assert len(rows[1]) == 1 + epochs
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [e.value for e in events.Scalars("epoch/epoch")] == [1, 2, 3]
 
 
 def test_two_processes_train_like_one(tmp_path):
@@ -140,6 +143,11 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path
     assert checkpoint.epochs_done == 1
     assert all(torch.isfinite(v).all() for v in (*checkpoint.network.values(), *checkpoint.ema.values()))
     assert train(tmp_path, config(epochs=3), resume=True).history[-1]["epoch"] == 3
+
+
+def test_a_loss_that_is_nan_in_the_first_epoch_promises_no_checkpoint(tmp_path):
+    with pytest.raises(TrainingError, match=r"the loss became nan in step 1, epoch 1: .*no epoch was finished"):
+        train(tmp_path, config(), create=lambda *_: PatchNetwork(Poisoned(1)))
 
 
 class SpoiltInValidation(ToyMultiTask):
