@@ -21,9 +21,11 @@ def roc_chart(evaluation: Evaluation) -> Markup:
     chart = Chart(f"ROC curve, area {metrics['auc']:.3f}")
     chart.axes("1 − specificity", "Sensitivity", _TENTHS, _TENTHS)
     chart.area(_outline(GRID, evaluation.roc_band), "band")
-    nodule_band = get_bootstrapped_roc_ci_curves(predictions.probabilities, predictions.labels)
-    for edge in (nodule_band.low_tpr_vals, nodule_band.high_tpr_vals):
-        chart.line(list(zip(nodule_band.fpr_vals, edge, strict=True)), "other-band")
+    # The library never draws the last nodule, and where the others are of one class draws for ever.
+    if len(np.unique(predictions.labels[:-1])) == 2:
+        nodule_band = get_bootstrapped_roc_ci_curves(predictions.probabilities, predictions.labels)
+        for edge in (nodule_band.low_tpr_vals, nodule_band.high_tpr_vals):
+            chart.line(list(zip(nodule_band.fpr_vals, edge, strict=True)), "other-band")
     chart.line([(0, 0), (1, 1)], "reference")
     false_rate, true_rate, _ = roc_curve(predictions.labels, predictions.probabilities)
     chart.line(list(zip(false_rate, true_rate, strict=True)), "curve")

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -39,6 +42,16 @@ def test_evaluate_writes_metrics_and_report(sample, files, tmp_path, capsys):
     printed = capsys.readouterr()
     assert f"auc                             {metrics['auc']:.4f}" in printed.out
     assert printed.err == ""
+
+
+@pytest.mark.parametrize("labels", ["01", "0001"])
+def test_evaluate_where_only_the_last_nodule_is_malignant(labels, tmp_path):
+    rows = "".join(f"{k},{label},0.{k + 1}\n" for k, label in enumerate(labels))
+    (tmp_path / "p.csv").write_text("AnnotationID,label,probability\n" + rows)
+    command = [sys.executable, "-m", "nodulemc.cli", "evaluate", "p.csv", "--bootstrap", "20", "--output", "out"]
+    subprocess.run(command, cwd=tmp_path, timeout=60, check=True)
+    assert json.loads((tmp_path / "out/metrics.json").read_text())["auc"] == 1
+    assert "other-band" not in re.findall(r'class="([^"]*)"', (tmp_path / "out/report.html").read_text())
 
 
 def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
