@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from measure import matrix_rate, network_flops, record, run_cold, seconds
+from measure import matrix_rate, network_flops, precisions, record, run_cold, seconds
 from reference_loop import write_checkpoints
 
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
@@ -36,11 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], metavar="P")
+    parser.add_argument("--precisions", nargs="+", metavar="P", help="default: fp32, and bf16 where it is faster")
     parser.add_argument("--nodules", type=int, nargs="+", default=[1, 3, 10, 50], metavar="N")
     parser.add_argument("--slices", type=int, default=SLICES, metavar="N", help="of the CT (default: 162)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N")
     args = parser.parse_args()
+    args.precisions = args.precisions or precisions(args.device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_ct(folder / "images" / "chest-ct" / "ct.mha", args.slices)

@@ -4,7 +4,8 @@
 
 The yardstick runs each seed as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
 each path it prints the largest difference in a seed's and in the voted probability, the pairs of nodules that change
-places, and both AUCs. Without --store it draws the nodules of seed 25 first.
+places, and both AUCs. "Rounded to bf16" is what bf16 does, by rounding in fp32, so on CPUs without it, too. Without
+--store it draws the nodules of seed 25 first.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import record
+from measure import precisions, record
 from sklearn.metrics import roc_auc_score
 
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
@@ -23,6 +24,7 @@ from nodulemc.evaluation.store import StoredNodules
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.multitask import MultiTaskI3d, create_model
+from nodulemc.models.rounding import round_to_bf16
 from nodulemc.phantom.block_store import write_block_store
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
@@ -73,10 +75,11 @@ def main() -> None:
 def paths(resources: Path):
     """The faster paths of this machine, by name."""
     members = read_manifest(resources).members
-    for precision in ("fp32", "bf16"):
+    for precision in precisions("cpu"):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
     networks = [load_network(resources, member) for member in members]
     yield "PyTorch fp32", TorchSeeds(networks, "cpu", "fp32")
+    yield "rounded to bf16", TorchSeeds([round_to_bf16(network) for network in networks], "cpu", "fp32")
     if torch.cuda.is_available():
         for precision in ("fp16", "bf16"):
             networks = [load_network(resources, member) for member in members]

@@ -22,6 +22,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = {"cpu": 3072, "cuda": 8192}
 
 
+def precisions(device: str) -> list[str]:
+    """What is worth measuring: on a CPU without bf16 instructions OpenVINO computes in fp32 whatever is asked."""
+    return ["fp32", "bf16"] if device == "cuda" or bf16_instructions() else ["fp32"]
+
+
 def seconds(work: Callable[[], Any], repeats: int = 5, device: str = "cpu") -> float:
     """Median wall time of some work."""
     times = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import matrix_rate, network_flops, record, seconds
+from measure import matrix_rate, network_flops, precisions, record, seconds
 
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
@@ -24,9 +24,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], metavar="P")
+    parser.add_argument("--precisions", nargs="+", metavar="P", help="default: fp32, and bf16 where it is faster")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], metavar="N", help="PyTorch's batch sizes")
     args = parser.parse_args()
+    args.precisions = args.precisions or precisions(args.device)
     members = read_manifest(args.resources).members
     flops = sum(network_flops(member.architecture.backbone) for member in members)
     rows = []

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nodulemc.errors import EnsembleError
+from nodulemc.json_values import number
 
 METHODS = ("temperature", "platt", "isotonic")
 _PREVALENCES = ("training_prevalence", "fitted_prevalence", "prevalence")
@@ -38,8 +39,8 @@ def check_calibration(calibration: Any, source: object) -> None:
     if calibration is None:
         return
     try:
-        found = all(0 < calibration[name] < 1 for name in _PREVALENCES) and _keeps_order(calibration)
-    except (KeyError, TypeError, ValueError) as error:
+        found = all(0 < number(calibration[name]) < 1 for name in _PREVALENCES) and _keeps_order(calibration)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EnsembleError(f"malformed calibration ({error!r})", source, _REMEDY) from error
     if not found:
         raise EnsembleError("a calibration parameter is out of range", source, _REMEDY)
@@ -73,12 +74,12 @@ def apply_calibration(probabilities: np.ndarray, calibration: Mapping[str, Any] 
 def _keeps_order(calibration: Mapping[str, Any]) -> bool:
     method = calibration["method"]
     if method == "temperature":
-        return 0 < calibration["temperature"] < math.inf
+        return number(calibration["temperature"]) > 0
     if method == "platt":
-        return 0 < calibration["slope"] < math.inf and math.isfinite(calibration["intercept"])
+        return number(calibration["slope"]) > 0 and math.isfinite(number(calibration["intercept"]))
     if method == "isotonic":
-        knots, values = (np.asarray(calibration[name], np.float64) for name in ("knots", "values"))
-        if knots.shape != values.shape or knots.ndim != 1 or not knots.size:
+        knots, values = (np.array([number(v) for v in calibration[name]]) for name in ("knots", "values"))
+        if knots.shape != values.shape or not knots.size:
             return False
         return bool((np.diff(knots) > 0).all() and (np.diff(values) >= 0).all() and 0 <= values[0] <= values[-1] <= 1)
     raise ValueError(f"method {method!r}")

@@ -34,6 +34,7 @@ class Ensemble:
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
         self._seeds = seeds
         weights = np.array([member.weight for member in manifest.members])
+        weights = weights / weights.max()  # the sum of huge ones would overflow
         self._weights = weights / weights.sum()
         self._calibration = manifest.calibration if calibrated else None
 
@@ -88,8 +89,11 @@ class Ensemble:
 
         Returns:
             float64 (N, number of seeds).
+
+        Raises:
+            EnsembleError: a seed's numbers overflow.
         """
-        return self._seeds.seed_probabilities(patches)
+        return self._finite(self._seeds.seed_probabilities(patches))
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Probability of each voxel to belong to the nodule, the soft vote of all seeds.
@@ -99,12 +103,23 @@ class Ensemble:
 
         Returns:
             float64 (N, 64, 64, 64), on the patches' grid.
+
+        Raises:
+            EnsembleError: a seed's numbers overflow.
         """
-        return np.average(self._seeds.mask_probabilities(patches), axis=1, weights=self._weights)
+        return np.average(self._finite(self._seeds.mask_probabilities(patches)), axis=1, weights=self._weights)
 
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
         """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
         return apply_calibration(per_seed @ self._weights, self._calibration)
+
+    def _finite(self, per_seed: np.ndarray) -> np.ndarray:
+        """Probabilities (N, seeds, …), as they are where all are numbers."""
+        if not np.isfinite(per_seed).all():
+            seeds = [name for k, name in enumerate(self.manifest.seed_names) if not np.isfinite(per_seed[:, k]).all()]
+            remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
+            raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(seeds), remedy)
+        return per_seed
 
 
 def _load_seeds(

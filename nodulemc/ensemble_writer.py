@@ -1,6 +1,7 @@
 """Writing an ensemble folder: safetensors files and their manifest, with the precision measured."""
 
 import hashlib
+import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from nodulemc.errors import EnsembleError
 from nodulemc.json_files import write_atomically
 from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
+from nodulemc.models.rounding import round_to_bf16, rounded
 from nodulemc.probes import probe_patches
+from nodulemc.weights import parse_weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class SeedWeights:
         state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
+        source: where the tensors come from, for messages; None for the file that they are to become.
     """
 
     name: str
@@ -35,6 +39,12 @@ class SeedWeights:
     state_dict: Mapping[str, torch.Tensor]
     weight: float = 1.0
     seed: int | None = None
+    source: str | Path | None = None
+
+    @property
+    def file(self) -> str:
+        """File name in the ensemble's folder."""
+        return f"{self.name}.safetensors"
 
 
 def write_ensemble(
@@ -49,7 +59,7 @@ def write_ensemble(
     """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
 
     Args:
-        folder: made where it does not exist; an ensemble already there is replaced.
+        folder: made where it does not exist; an ensemble already there is replaced once the tensors are checked.
         seeds: the members, in voting order.
         trained_on: what the weights were trained on, None for untrained weights.
         licence: the weights' licence.
@@ -58,21 +68,25 @@ def write_ensemble(
 
     Raises:
         EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
-            finite in ``dtype``, or the folder cannot be written.
+            finite in ``dtype``, a network overflows on the probes, or the folder cannot be written.
     """
     folder = Path(folder)
     names = [seed.name for seed in seeds]
     if not names or len(set(names)) != len(names):
         raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
+    contents = [_content(folder, seed, dtype) for seed in seeds]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Without this, an interrupted replacement would leave the old manifest beside new files.
         (folder / FILE_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise EnsembleError(f"cannot write ({error.strerror})", folder, "check that it is a writable folder") from error
-    members = tuple(_write_member(folder, seed, dtype) for seed in seeds)
+    members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
     manifest = Manifest(members, trained_on, licence, git_revision())
     deviation = _deviation(folder, manifest, probe_patches() if probes is None else probes)
+    if not math.isfinite(deviation):
+        sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
+        raise EnsembleError("a network overflows on the probes", sources, "use other weights")
     manifest = Manifest(members, trained_on, licence, manifest.git_revision, {"bf16": deviation})
     write_manifest(folder, manifest)
     return manifest
@@ -90,25 +104,32 @@ def git_revision() -> str | None:
         return None
 
 
-def _write_member(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> Member:
+def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
+    """A seed's file, checked as it will be on reading."""
     tensors = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        # A copy: tensors that share memory cannot be stored.
+        name: value.detach()
+        .to("cpu", dtype if value.is_floating_point() else value.dtype)
+        .clone(memory_format=torch.contiguous_format)
         for name, value in seed.state_dict.items()
     }
     content = safetensors.torch.save(tensors)
-    file = f"{seed.name}.safetensors"
-    write_atomically(folder / file, content, EnsembleError)
-    return Member(file, hashlib.sha256(content).hexdigest(), seed.architecture, seed.weight, seed.seed)
+    parse_weights(content, seed.architecture, seed.source or folder / seed.file)
+    return content
+
+
+def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
+    write_atomically(folder / seed.file, content, EnsembleError)
+    return Member(seed.file, hashlib.sha256(content).hexdigest(), seed.architecture, seed.weight, seed.seed)
 
 
 def _deviation(folder: Path, manifest: Manifest, probes: np.ndarray) -> float:
-    """Largest difference that bf16 makes to any seed's probability on the CPU; checks the written files, too."""
-
-    def probabilities(precision: str) -> np.ndarray:
-        networks = [
-            load_network(folder, member, masks=member.architecture.decoder_widths is not None)
-            for member in manifest.members
-        ]
-        return TorchSeeds(networks, "cpu", precision).seed_probabilities(probes)
-
-    return float(np.abs(probabilities("bf16") - probabilities("fp32")).max())
+    """Largest difference that rounding to bf16 makes to any seed's probability; checks the written files, too."""
+    networks = [
+        load_network(folder, member, masks=member.architecture.decoder_widths is not None)
+        for member in manifest.members
+    ]
+    exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
+    patches = rounded(torch.from_numpy(probes)).numpy()
+    coarse = TorchSeeds([round_to_bf16(network) for network in networks], "cpu", "fp32").seed_probabilities(patches)
+    return float(np.abs(coarse - exact).max())

@@ -8,7 +8,7 @@ import re
 
 _NO_MEMORY = re.compile(
     r"can't alloc|bad.?alloc|not enough memory|(failed|unable|cannot) to (re)?alloc|cannot allocate|"
-    r"failed to map segment|can't start new thread|resource temporarily unavailable",
+    r"failed to map segment|can't start new thread|resource temporarily unavailable|out of memory|_ALLOC_FAILED",
     re.IGNORECASE,
 )
 

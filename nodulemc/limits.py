@@ -5,11 +5,15 @@ Each is far above what a real case holds and far below what would fill the platf
 
 MAX_JSON_BYTES = 16 << 20
 MAX_TABLE_BYTES = 64 << 20
+MAX_TABLE_ROWS = 1_000_000  # a cohort's manifest; its shortest useful rows fill the 64 MiB by then
+MAX_SEED_BYTES = 1 << 30  # the largest published network, with its decoder, has 200 MiB in fp32
 MAX_NODULES = 1_000  # 1 MiB of patch each; LUNA25's fullest public scan has 11
 MAX_NAME_LENGTH = 1_000
 MAX_CT_BYTES = 4 << 30  # decoded: 1024 × 1024 × 2048 voxels of 16 bits
 MAX_DICOM_FILES = 10_000
 SPACING_MM = (0.1, 20.0)  # CT scanners reach 0.15 mm; a scan written in cm has 0.05 to 0.1
 MAX_COORDINATE_MM = 1e5
+# A point on the scan's outer face is written with finitely many digits, and may so come to lie beyond it.
+FACE_TOLERANCE_MM = 1e-3
 # Largest deviation of the direction matrix from orthonormal; DICOM states cosines with few decimals.
 MAX_DIRECTION_ERROR = 0.01

@@ -1,7 +1,8 @@
 """The ensemble folder on disk: ``ensemble.json`` and one safetensors file per seed. Needs no torch."""
 
 import hashlib
-import math
+import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 from nodulemc import patch
 from nodulemc.calibration_map import check_calibration
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.json_files import read_json, read_limited, write_json_atomically
+from nodulemc.json_values import number, text_or_none
+from nodulemc.limits import MAX_SEED_BYTES
 from nodulemc.models.architecture import Architecture
 
 FILE_NAME = "ensemble.json"
 FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 # Largest difference in probability from fp32 that a faster precision may make (DESIGN.md).
 TOLERANCE = 0.005
 PLATFORM_MODEL = Path("/opt/ml/model")
@@ -79,18 +83,26 @@ class Manifest:
 
 def find_resources() -> Path:
     """The ensemble to use by default: the one mounted on the platform's model path, else the packaged one."""
-    return PLATFORM_MODEL if (PLATFORM_MODEL / FILE_NAME).is_file() else PACKAGED_MODEL
+    try:
+        mounted = (PLATFORM_MODEL / FILE_NAME).is_file()
+    except PermissionError:  # no reason to answer with other weights: reading it says what is wrong
+        mounted = True
+    return PLATFORM_MODEL if mounted else PACKAGED_MODEL
 
 
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check ``ensemble.json``; the members' files are not touched.
 
     Raises:
-        EnsembleError: the manifest is missing, malformed, of another format version, or states an input
+        EnsembleError: the manifest is missing, unreadable, malformed, of another format version, or states an input
             contract that this version does not produce.
     """
     path = Path(folder) / FILE_NAME
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise EnsembleError(f"cannot read the folder ({error.strerror})", folder, "check its permissions") from error
+    if not found:
         raise EnsembleError(
             f"no {FILE_NAME}",
             folder,
@@ -107,17 +119,23 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         manifest = Manifest(
             members=tuple(_member(entry, path) for entry in content["members"]),
-            trained_on=content["trained_on"],
-            licence=content["licence"],
-            git_revision=content["git_revision"],
-            max_deviation={str(k): float(v) for k, v in content["precision"]["max_deviation"].items()},
+            trained_on=text_or_none(content["trained_on"]),
+            licence=text_or_none(content["licence"]),
+            git_revision=text_or_none(content["git_revision"]),
+            max_deviation={k: number(v) for k, v in content["precision"]["max_deviation"].items()},
             calibration=content["calibration"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
     check_calibration(manifest.calibration, path)
     if not manifest.members:
         raise EnsembleError("no members", path, "an ensemble has at least one seed")
+    repeated = [file for file, times in Counter(member.file for member in manifest.members).items() if times > 1]
+    if repeated:
+        raise EnsembleError(f"member {repeated[0]} is listed twice", path, "list it once, with the sum of the weights")
+    negative = [f"{name} {value}" for name, value in manifest.max_deviation.items() if value < 0]
+    if negative:
+        raise EnsembleError(f"the largest deviation of {negative[0]} is negative", path, "make the folder again")
     return manifest
 
 
@@ -126,13 +144,17 @@ def _member(entry: dict[str, Any], path: Path) -> Member:
         file=entry["file"],
         sha256=entry["sha256"],
         architecture=Architecture.from_json(entry["architecture"]),
-        weight=float(entry["weight"]),
+        weight=number(entry["weight"]),
         seed=entry["seed"],
     )
     if Path(member.file).name != member.file or not member.file.endswith(".safetensors") or "\0" in member.file:
         raise EnsembleError(f"member file {member.file!r}", path, "name a .safetensors file inside the folder")
-    if not (math.isfinite(member.weight) and member.weight > 0):
+    if not _SHA256.fullmatch(member.sha256):
+        raise EnsembleError(f"{member.file} has SHA-256 {member.sha256!r:.80}", path, "give 64 hexadecimal digits")
+    if member.weight <= 0:
         raise EnsembleError(f"{member.file} has weight {member.weight}", path, "give a finite weight above 0")
+    if member.seed is not None and type(member.seed) is not int:
+        raise EnsembleError(f"{member.file} has seed {member.seed!r:.40}", path, "give an integer or null")
     return member
 
 
@@ -159,13 +181,15 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
     """A member's file content, read once and checked against its SHA-256.
 
     Raises:
-        EnsembleError: the file is missing or its checksum differs.
+        EnsembleError: the file is missing, unreadable, no regular file or too large, or its checksum differs.
     """
     path = Path(folder) / member.file
     try:
-        content = path.read_bytes()
+        # Reading sets aside as much memory as the limit says.
+        limit = min(path.stat().st_size, MAX_SEED_BYTES)
     except OSError as error:
         raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
+    content = read_limited(path, limit, EnsembleError)
     found = hashlib.sha256(content).hexdigest()
     if found != member.sha256:
         raise EnsembleError(

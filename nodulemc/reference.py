@@ -36,8 +36,8 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
         keep_decoder: keep MClab's segmentation decoder, for masks.
 
     Raises:
-        EnsembleError: a file is no such checkpoint, does not fill the network exactly, has no decoder to
-            keep, or the folder cannot be written.
+        EnsembleError: a file is no such checkpoint, does not fill the network exactly, or not with finite numbers,
+            has no decoder to keep, or the folder cannot be written.
     """
     seeds = []
     for position, path in enumerate(checkpoints, start=1):
@@ -45,7 +45,9 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
         widths = published_widths(TAP_CHANNELS["inception_i3d"]) if keep_decoder else None
         architecture = Architecture("inception_i3d", decoder_widths=widths)
         expected = tensor_shapes(architecture, with_decoder=keep_decoder)
-        seeds.append(SeedWeights(f"seed_{position}", architecture, check_names(tensors, expected, path)))
+        # Before anything is made of them: a tensor of another shape may be one number that is said to fill terabytes.
+        tensors = check_names(tensors, expected, path)
+        seeds.append(SeedWeights(f"seed_{position}", architecture, tensors, source=path))
     names = ", ".join(Path(path).name for path in checkpoints)
     return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
 

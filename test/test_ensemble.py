@@ -1,6 +1,8 @@
 import hashlib
 import json
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from ensembles import make_untrained_ensemble, untrained_weights
 from nodulemc.backends import openvino_backend
 from nodulemc.backends.openvino_backend import OpenVinoSeeds
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.cpu import bf16_instructions
 from nodulemc.ensemble import Ensemble
 from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import read_manifest, write_manifest
+from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
@@ -28,7 +31,7 @@ INCEPTION = Architecture("inception_i3d")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble")
-    make_untrained_ensemble(path, (1, 2), weights=(1.0, 3.0), dtype=torch.float32, probes=8)
+    make_untrained_ensemble(path, (1, 2), weights=(1.0, 3.0), dtype=torch.float32, probes=2)
     return path
 
 
@@ -83,38 +86,109 @@ def test_pytorch_takes_over_where_openvino_is_missing(folder, ensemble, torch_se
     )
 
 
+class Mean(torch.nn.Module):
+    """A network whose logit is the patch's mean, and which stays on the CPU.
+
+    Args:
+        error: what moving it to the GPU raises; nothing where None.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.error = error
+
+    def to(self, device, *arguments, **options):
+        if device == "cuda":
+            if self.error:
+                raise self.error
+            device = "cpu"
+        return super().to(device, *arguments, **options)
+
+    def classify(self, x):
+        return x.mean(dim=(1, 2, 3, 4))
+
+
+PATCHES = np.arange(9, dtype=np.float32)[:, None, None, None] * np.ones((1, 4, 4, 4), np.float32)
+MEANS = 1 / (1 + np.exp(-np.arange(9.0)))
+
+
 @pytest.mark.parametrize(("fits", "batches"), [(4, [4, 4, 1]), (1, [1] * 9)])
-def test_a_batch_too_large_for_the_memory_is_halved(torch_seeds, monkeypatch, fits, batches):
+def test_a_batch_too_large_for_the_memory_is_halved(monkeypatch, fits, batches):
     done = []
     run_batch = TorchSeeds._run_batch
 
-    def with_little_memory(self, patches, task):
+    def with_little_memory(self, patches, *arguments):
         if len(patches) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
         done.append(len(patches))
-        return run_batch(self, patches, lambda seed, x: x.mean(dim=(1, 2, 3, 4)))
+        run_batch(self, patches, *arguments)
 
     monkeypatch.setattr(TorchSeeds, "_run_batch", with_little_memory)
-    monkeypatch.setattr(torch_seeds, "_batch_size", 32)
-    patches = np.arange(9, dtype=np.float32)[:, None, None, None] * np.ones((1, 64, 64, 64), np.float32)
-    np.testing.assert_allclose(torch_seeds.seed_probabilities(patches)[:, 0], np.arange(9), rtol=1e-6)
+    seeds = TorchSeeds([Mean(), Mean()], "cpu", "fp32")
+    monkeypatch.setattr(seeds, "_batch_size", 32)
+    np.testing.assert_allclose(seeds.seed_probabilities(PATCHES), np.stack([MEANS, MEANS], axis=1), rtol=1e-6)
     assert done == batches
 
 
-def test_a_gpu_too_small_for_one_nodule_gives_way_to_the_cpu(torch_seeds, monkeypatch, caplog):
-    moves = []
+def test_a_gpu_too_small_for_one_nodule_gives_way_to_the_cpu(monkeypatch, caplog):
+    run_batch = TorchSeeds._run_batch
+    tried, kept = [], []
 
-    def never_fits(self, patches, task):
-        if not moves:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return np.zeros((len(patches), 2))
+    def fits_in_fp32_only(self, patches, *arguments):
+        if self.precision == "fp32":
+            return run_batch(self, patches, *arguments)
+        batch = torch.zeros(1)
+        tried.append(weakref.ref(batch))
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(TorchSeeds, "_run_batch", never_fits)
-    monkeypatch.setattr(TorchSeeds, "_move", lambda self, *where: moves.append(where))
-    monkeypatch.setattr(torch_seeds, "_batch_size", 2)
-    torch_seeds.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
-    assert moves == [("cpu", "fp32")]
+    monkeypatch.setattr(TorchSeeds, "_run_batch", fits_in_fp32_only)
+    # What a failed batch still holds cannot be given back.
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.extend(batch() for batch in tried))
+    seeds = TorchSeeds([Mean()], "cpu", "bf16")
+    np.testing.assert_allclose(seeds.seed_probabilities(PATCHES)[:, 0], MEANS, rtol=1e-6)
+    assert (seeds.device, seeds.precision) == ("cpu", "fp32")
     assert "too small for one nodule: running on the CPU" in caplog.text
+    assert kept
+    assert set(kept) == {None}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_gpu_too_small_for_the_seeds_gives_way_to_the_cpu(error, caplog):
+    seeds = TorchSeeds([Mean(), Mean(error)], "cuda", "fp16")
+    assert (seeds.device, seeds.precision) == ("cpu", "fp32")
+    assert "running on the CPU" in caplog.text
+    np.testing.assert_allclose(seeds.seed_probabilities(PATCHES)[:, 1], MEANS, rtol=1e-6)
+
+
+def test_another_fault_of_the_gpu_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        TorchSeeds([Mean(RuntimeError("CUDA error: an illegal memory access"))], "cuda", "fp16")
+
+
+def voting(weights, seeds=None) -> Ensemble:
+    members = (Member(f"seed_{k}.safetensors", "0" * 64, INCEPTION, weight) for k, weight in enumerate(weights))
+    return Ensemble(Manifest(tuple(members), trained_on="phantoms"), seeds)
+
+
+@pytest.mark.parametrize("weight", [1.7e308, 5e-324])
+def test_equal_weights_of_any_size_vote_equally(weight):
+    assert voting([weight, weight]).vote(np.array([[0.60, 0.73]])) == pytest.approx([0.665])
+
+
+@pytest.mark.parametrize("task", ["seed_probabilities", "mask_probabilities"])
+@pytest.mark.parametrize(("precision", "remedy"), [("fp16", "use --precision fp32"), ("fp32", "use other weights")])
+def test_a_network_that_overflows_gives_no_number(task, precision, remedy):
+    seeds = SimpleNamespace(precision=precision, **{task: lambda patches: np.array([[0.5, 0.5], [0.5, np.nan]])})
+    with pytest.raises(EnsembleError, match=f"the network overflows in {precision}: seed_1: {remedy}"):
+        getattr(voting([1, 1], seeds), task)(PATCHES)
 
 
 def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
@@ -140,12 +214,13 @@ def test_no_nodules_need_no_network(ensemble):
     assert ensemble.seed_probabilities(np.empty((0, 64, 64, 64), np.float32)).shape == (0, 2)
 
 
+@pytest.mark.skipif(bf16_instructions() is None, reason="this CPU has no bf16 instructions: OpenVINO takes fp32")
 def test_bf16_is_as_exact_as_the_manifest_says(folder, ensemble):
     fast = Ensemble.load(folder, device="cpu", precision="bf16")
-    patches = probe_patches()
+    patches = probe_patches()[-2:]  # those of the recorded figure
     difference = np.abs(fast.seed_probabilities(patches) - ensemble.seed_probabilities(patches)).max()
-    # Measured with PyTorch, which rounds its sums elsewhere than OpenVINO, and on every CPU in its own way.
-    assert difference == pytest.approx(read_manifest(folder).max_deviation["bf16"], rel=0.2)
+    # Recorded by rounding what each layer passes on; hardware rounds its sums here and there as well.
+    assert difference == pytest.approx(read_manifest(folder).max_deviation["bf16"], rel=0.5)
     assert difference < 0.005
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,20 @@ def test_the_input_contract_is_written_out(tmp_path):
         (lambda c: c["precision"].update(max_deviation=[1]), "missing or malformed"),
         (lambda c: c["members"][0].update(weight=0), "weight 0"),
         (lambda c: c["members"][0].update(weight=1e400), "malformed JSON|weight"),
+        (lambda c: c["members"][0].update(weight=10**400), "missing or malformed"),
+        (lambda c: c["members"][0].update(weight="1_0"), "'1_0' is no number"),
+        (lambda c: c["members"][0].update(weight=True), "True is no number"),
+        (lambda c: c["members"][0].update(sha256=None), "missing or malformed"),
+        (lambda c: c["members"][0].update(sha256=5), "missing or malformed"),
+        (lambda c: c["members"][0].update(sha256="abc"), "SHA-256 'abc'"),
+        (lambda c: c["members"][0].update(seed={"a": 1}), "seed {'a': 1}"),
+        (lambda c: c["members"].append(c["members"][0]), r"seed_2000\.safetensors is listed twice"),
+        (lambda c: c["precision"].update(max_deviation={"bf16": 10**400}), "missing or malformed"),
+        (lambda c: c["precision"].update(max_deviation={"bf16": -0.001}), "deviation of bf16 -0.001 is negative"),
+        (lambda c: c["precision"].update(max_deviation={"bf16": "0.001"}), "'0.001' is no number"),
+        (lambda c: c.update(trained_on=5), "5 is no text"),
+        (lambda c: c.update(trained_on=""), "empty text"),
+        (lambda c: c.update(licence=["MIT"]), "no text"),
         (lambda c: c["members"][1]["architecture"].update(backbone="vgg"), "vgg"),
     ],
 )
@@ -90,6 +106,18 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
         read_manifest(tmp_path)
 
 
+def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    monkeypatch.setattr(Path, "is_file", closed)
+    # Other weights than those that are mounted would be a silent answer.
+    assert manifests.find_resources() == tmp_path
+    with pytest.raises(EnsembleError, match=r"cannot read the folder .Permission denied.: .*: check its permissions"):
+        read_manifest(tmp_path)
+
+
 def test_a_members_bytes_are_checked(tmp_path):
     member = example().members[0]
     with pytest.raises(EnsembleError, match="cannot read the seed"):
@@ -98,6 +126,21 @@ def test_a_members_bytes_are_checked(tmp_path):
     assert member_bytes(tmp_path, member) == b"abc"
     (tmp_path / member.file).write_bytes(b"abd")
     with pytest.raises(EnsembleError, match=r"SHA-256 is .* says ba7816bf8f01.*seed_2000\.safetensors.*copy it again"):
+        member_bytes(tmp_path, member)
+
+
+def test_a_pipe_is_no_seed(tmp_path):
+    member = example().members[0]
+    os.mkfifo(tmp_path / member.file)
+    with pytest.raises(EnsembleError, match=r"not a regular file: .*seed_2000\.safetensors"):
+        member_bytes(tmp_path, member)
+
+
+def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
+    member = example().members[0]
+    (tmp_path / member.file).write_bytes(b"abc")
+    monkeypatch.setattr(manifests, "MAX_SEED_BYTES", 2)
+    with pytest.raises(EnsembleError, match="the file holds more than"):
         member_bytes(tmp_path, member)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -118,6 +119,45 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, writer):
     with pytest.raises(EnsembleError, match=r"more than tensors|not a PyTorch checkpoint"):
         import_reference([tmp_path / "evil.pth"], tmp_path / "ensemble")
     assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "ensemble").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch, on sparse and quantised tensors
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.ones(1, 4).to_sparse(), "sparse, nested or quantised"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2)]), "sparse, nested or quantised"),
+        (lambda: torch.quantize_per_tensor(torch.ones(1, 4), 0.1, 0, torch.qint8), "sparse, nested or quantised"),
+        (lambda: torch.empty(1, 4, device="meta"), "without content"),
+        (lambda: torch.ones(1, 4, dtype=torch.int64), "of type torch.int64"),
+        (lambda: torch.ones(1, 4, dtype=torch.complex64), "of type torch.complex64"),
+    ],
+)
+def test_a_tensor_that_fills_no_network_is_refused(tmp_path, make, message):
+    torch.save({"num_batches_tracked": torch.tensor(3), "fc.weight": make()}, tmp_path / "x.pth")
+    with pytest.raises(EnsembleError, match=rf"tensor fc\.weight is {message}: .*x\.pth"):
+        reference_tensors(tmp_path / "x.pth")
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path):
+    torch.save({"fc.bias": torch.zeros(1), "module.fc.bias": torch.ones(1)}, tmp_path / "x.pth")
+    with pytest.raises(EnsembleError, match="two tensors have one name"):
+        reference_tensors(tmp_path / "x.pth")
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(EnsembleError, match="not a regular file"):
+        reference_tensors(tmp_path / "x.pth")
+
+
+def test_a_number_beyond_fp32_is_refused_before_anything_is_written(tmp_path):
+    state = reference_state(1)
+    state["classifier_head.2.weight"] = state["classifier_head.2.weight"].double() * 1e300
+    file = save_reference(tmp_path / "x.pth", state)
+    with pytest.raises(EnsembleError, match=r"NaN or infinite weights: .*x\.pth"):
+        import_reference([file], tmp_path / "ensemble")
     assert not (tmp_path / "ensemble").exists()
 
 

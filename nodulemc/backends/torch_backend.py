@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nodulemc.cpu import available_cores
+from nodulemc.errors import out_of_memory
 from nodulemc.manifest import Member
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.folding import fold_batch_norm, fold_input_channels
@@ -24,8 +25,8 @@ _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 class TorchSeeds:
     """Seeds on one device.
 
-    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, the seeds move to
-    the CPU, and a warning says so.
+    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the seeds
+    themselves do not, the seeds move to the CPU, and a warning says so.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -40,10 +41,9 @@ class TorchSeeds:
             device: "cpu" or "cuda".
             precision: of weights and activations.
         """
-        if device == "cpu" and torch.get_num_threads() > available_cores():
-            torch.set_num_threads(available_cores())
         self._networks = list(networks)
-        self._move(device, precision)
+        if not self._fits(self._move, device, precision):
+            self._leave_gpu()
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
@@ -54,6 +54,8 @@ class TorchSeeds:
         return self._run(patches, lambda seed, x: torch.sigmoid(seed(x)[1].double()), patches.shape[1:])
 
     def _move(self, device: str, precision: str) -> None:
+        if device == "cpu" and torch.get_num_threads() > available_cores():
+            torch.set_num_threads(available_cores())
         self.device = device
         self.precision = precision
         self._dtype = _DTYPES[precision]
@@ -67,30 +69,49 @@ class TorchSeeds:
         start = 0
         while start < len(patches):
             batch = slice(start, start + self._batch_size)
-            try:
-                results[batch] = self._run_batch(patches[batch], task)
-            except torch.OutOfMemoryError:
+            if self._fits(self._run_batch, patches[batch], task, results[batch]):
+                start += self._batch_size
+            else:
                 self._retreat()
-                continue
-            start += self._batch_size
         return results
 
+    def _fits(self, work: Callable, *arguments: object) -> bool:
+        """Do some work; whether the GPU's memory was enough.
+
+        The exception that says it was not holds the work's tensors: they are free only once this has returned.
+        """
+        try:
+            work(*arguments)
+        except RuntimeError as error:
+            # The CUDA libraries report a lack of memory in words only.
+            if not isinstance(error, torch.OutOfMemoryError) and (self.device == "cpu" or not out_of_memory(error)):
+                raise
+            return False
+        return True
+
     @torch.inference_mode()
-    def _run_batch(self, patches: np.ndarray, task: Callable) -> np.ndarray:
+    def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         batch = batch.to(self._dtype)
         # One copy back for all seeds: each one waits for the GPU.
-        return torch.stack([task(network, batch) for network in self._networks], dim=1).cpu().numpy()
+        results[:] = torch.stack([task(network, batch) for network in self._networks], dim=1).cpu().numpy()
 
     def _retreat(self) -> None:
         torch.cuda.empty_cache()
         if self._batch_size > 1:
             self._batch_size //= 2
-            return
+        else:
+            self._leave_gpu()
+
+    def _leave_gpu(self) -> None:
         logger.warning("the GPU's memory is too small for one nodule: running on the CPU")
+        # First as they are: a change of type on the way would be made in the GPU's memory.
+        for network in self._networks:
+            network.to("cpu")
         self._move("cpu", "fp32")
+        torch.cuda.empty_cache()
 
 
 def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:

@@ -1,6 +1,7 @@
 """Reading PyTorch checkpoints as tensors only: nothing in a file is ever executed."""
 
 import pickle
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +25,12 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
         nests: keys under which the tensors may lie, instead of at the top.
 
     Raises:
-        EnsembleError: the file is missing, no checkpoint, or holds anything but tensors and plain containers.
+        EnsembleError: the file is missing, no checkpoint, or holds anything but tensors and plain containers; a
+            tensor is sparse, nested, quantised, without content, or of integers where it is no counter.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would never end
+            raise EnsembleError("not a regular file", path, "give a file")
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise EnsembleError(f"cannot read the checkpoint ({error.strerror})", path, "check the path") from error
@@ -41,7 +45,23 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
             content = content[nest]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise EnsembleError("not a state dict", path, "give a file that holds named tensors")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    tensors = {str(name).removeprefix("module."): value for name, value in content.items()}
+    if len(tensors) < len(content):
+        raise EnsembleError("two tensors have one name, but for module.", path, "save one network alone")
+    for name, value in tensors.items():
+        flaw = _flaw(value, number=name.endswith(COUNTER))
+        if flaw:
+            raise EnsembleError(f"tensor {name} is {flaw}", path, "save dense floating-point tensors")
+    return tensors
+
+
+def _flaw(tensor: Tensor, *, number: bool) -> str | None:
+    """Why a tensor is none that fills a network; None where it may. ``number``: it may hold integers."""
+    if tensor.is_meta:
+        return "without content"
+    if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
+        return "sparse, nested or quantised"
+    return None if number or tensor.is_floating_point() else f"of type {tensor.dtype}"
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -61,7 +61,8 @@ def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
     tensors = read_tensors(path, nests=("model_state",))
     classifier = KINETICS_FILES[backbone].classifier
     tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
-    fill(model.backbone, check_names(tensors, backbone_shapes(backbone), path))
+    tensors = check_names(tensors, backbone_shapes(backbone), path)
+    fill(model.backbone, {name: value.float() for name, value in tensors.items()})
 
 
 def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = None) -> Path:
@@ -83,7 +84,9 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     path = Path(folder) / source.name
     expected = sha256 or source.sha256
     if expected is None:
-        raise EnsembleError("no published SHA-256", source.url, "download the file yourself, or give its SHA-256")
+        raise EnsembleError(
+            "no published SHA-256", source.url, "download the file yourself and name it in model.kinetics"
+        )
     if path.is_file():
         try:
             content = path.read_bytes()

@@ -20,6 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 # BatchNorm counts its steps; inference and Adam do without.
 COUNTER = "num_batches_tracked"
 DECODER_PREFIX = "aux_model."
+VARIANCE = "running_var"
 
 
 def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
@@ -117,7 +118,7 @@ def _unit(name: str, before: int, after: int, kernel: int) -> Named:
 
 def _convolution_and_norm(convolution: str, norm: str, before: int, after: int, kernel: Triple) -> Named:
     yield f"{convolution}.weight", (after, before, *kernel)
-    for part in ("weight", "bias", "running_mean", "running_var"):
+    for part in ("weight", "bias", "running_mean", VARIANCE):
         yield f"{norm}.{part}", (after,)
 
 

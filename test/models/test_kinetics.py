@@ -32,6 +32,14 @@ def test_every_backbone_tensor_comes_from_the_file(inception_file):
         assert torch.equal(value, stored[name]), name
 
 
+def test_double_precision_becomes_single(inception_file, tmp_path):
+    doubled = {name: value.double() for name, value in torch.load(inception_file).items()}
+    torch.save(doubled, tmp_path / "doubled.pth")
+    model = create_model(Architecture("inception_i3d"), with_decoder=False)
+    load_kinetics(model, "inception_i3d", tmp_path / "doubled.pth")
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
 def test_i3d_r50_weights_load_fully(tmp_path):
     pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
     from pytorchvideo.models.hub import i3d_r50
