@@ -12,10 +12,12 @@ from typing import Any
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.meta_image import SUFFIXES as META_IMAGE
+from nodulemc.meta_image import locate_voxels
 from nodulemc.points import Nodule, from_platform, shortened
 from nodulemc.prediction import NodulePrediction, look, score
 from nodulemc.side_by_side import side_by_side
-from nodulemc.volume import read_volume
+from nodulemc.volume import read_volume, reading
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,9 @@ _DEFAULT_PATHS = {
     "nodule-locations": "nodule-locations.json",
     "clinical-information-lung-ct": "clinical-information-lung-ct.json",
 }
-_CT_SUFFIXES = (".mha", ".tif", ".tiff")
+_LISTING = "expected a list of objects with socket.slug and relative_path"
+_TIFF = (".tif", ".tiff")
+_CT_SUFFIXES = (".mha", *_TIFF)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def read_case(input_dir: Path) -> Case:
     """
     paths = _socket_paths(input_dir)
     clinical = None
-    if paths["clinical-information-lung-ct"].is_file():
+    if _is_there(paths["clinical-information-lung-ct"]):
         clinical = read_json(paths["clinical-information-lung-ct"], CaseError)
         if not isinstance(clinical, dict):
             raise CaseError(
@@ -95,7 +99,7 @@ def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], E
     """
     output = clear_output(output_dir)
     case = read_case(Path(input_dir))
-    if case.ct.suffix.lower() != ".mha":
+    if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
     (patches, notes), ensemble = side_by_side(lambda: look(read_volume(case.ct), case.nodules), load)
     predictions = score(case.nodules, patches, notes, ensemble)
@@ -121,7 +125,7 @@ def _socket_paths(input_dir: Path) -> dict[str, Path]:
     """Where the inputs are; each path, links followed, lies inside the folder."""
     paths = {slug: input_dir / relative for slug, relative in _DEFAULT_PATHS.items()}
     listing = _inside(input_dir, input_dir / "inputs.json")
-    if listing.is_file():
+    if _is_there(listing):
         paths |= _listed_paths(input_dir, listing)
     return {slug: _inside(input_dir, path) for slug, path in paths.items()}
 
@@ -129,8 +133,11 @@ def _socket_paths(input_dir: Path) -> dict[str, Path]:
 def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
     """What ``inputs.json`` says of the sockets this algorithm has."""
     paths: dict[str, Path] = {}
+    entries = read_json(listing, CaseError)
+    if not isinstance(entries, list):
+        raise CaseError(f"it holds {shortened(entries)}", listing, _LISTING)
     try:
-        for entry in read_json(listing, CaseError):
+        for entry in entries:
             socket = entry.get("socket") or entry["interface"]
             slug = socket["slug"]
             if slug in paths:
@@ -138,11 +145,7 @@ def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
             if slug in _DEFAULT_PATHS:
                 paths[slug] = _inside(input_dir, input_dir / socket["relative_path"], listing)
     except (KeyError, TypeError, AttributeError) as error:
-        raise CaseError(
-            f"an entry is malformed ({shortened(error)})",
-            listing,
-            "expected a list of objects with socket.slug and relative_path",
-        ) from error
+        raise CaseError(f"an entry is malformed ({shortened(error)})", listing, _LISTING) from error
     return paths
 
 
@@ -153,7 +156,9 @@ def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
         inside = path.resolve().is_relative_to(input_dir.resolve())
         path.is_file()  # a path too long for the file system
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a null byte
-        raise CaseError(f"the path {shortened(str(path))} is unusable ({error})", where, "repair it") from error
+        raise CaseError(
+            f"the path {shortened(str(path))} is unusable ({error})", where, "repair it, or let it be read"
+        ) from error
     if not inside:
         raise CaseError(
             f"the path {shortened(str(path))} leads out of the input folder", where, "give a path or link inside it"
@@ -161,15 +166,28 @@ def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
     return path
 
 
-def _only_ct(input_dir: Path, folder: Path) -> Path:
+def _is_there(path: Path) -> bool:
+    """Whether an optional input was given, be it in a form that can be read or not."""
+    return path.is_symlink() or path.exists()
+
+
+def _only_ct(input_dir: Path, socket: Path) -> Path:
     """The one CT file in the socket's folder (or the file itself, where the socket names a file)."""
-    if folder.is_file():
-        return folder
-    if not folder.is_dir():
-        raise ImageError("no CT", folder, "put one .mha file there")
+    with reading(socket):
+        ct = _in_folder(socket) if socket.is_dir() else socket
+        if not ct.exists():
+            raise ImageError("no CT", ct, "put one .mha file there")
+        if not _inside(input_dir, ct).is_file():  # a folder would be read as a DICOM series
+            raise ImageError("the CT is not a regular file", ct, "put one .mha file there")
+        if ct.name.lower().endswith(META_IMAGE):
+            _inside(input_dir, locate_voxels(ct).file, ct)
+    return ct
+
+
+def _in_folder(folder: Path) -> Path:
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CT_SUFFIXES)
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) + (", …" if len(found) > 3 else "")
         what = f"{len(found)} CTs ({names})" if found else "no CT"
         raise ImageError(what, folder, "put exactly one .mha file there")
-    return _inside(input_dir, found[0])
+    return found[0]

@@ -12,12 +12,10 @@ from typing import NoReturn
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc import limits
+from nodulemc import limits, meta_image, nifti
 from nodulemc.errors import ImageError
-from nodulemc.meta_image import SUFFIXES as META_IMAGE
-from nodulemc.meta_image import read_header as read_meta_header
-from nodulemc.nifti import SUFFIXES as NIFTI
-from nodulemc.nifti import read_header as read_nifti_header
+from nodulemc.plain_numbers import plain_number
+from nodulemc.stored_voxels import StoredVoxels
 from nodulemc.tiff_pages import check_pages
 
 _NRRD_HEADER = 1 << 16
@@ -32,29 +30,44 @@ _META_NUMBERS = {  # how many numbers each field holds; the lines of one tuple m
     ("TransformMatrix", "Rotation", "Orientation"): 9,
     ("CenterOfRotation",): 3,
 }
+# Of NIfTI's two spacings, relative: 0.3 mm across a chest; files round theirs to four decimals or more.
+_SPACING_TOLERANCE = 1e-3
 
 
-def check_header(path: Path) -> str:
+def check_path(path: Path) -> None:
+    """Check that ITK can be given a path: in C++, one that is not UTF-8 ends the process.
+
+    Raises:
+        ImageError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ImageError("the path is not UTF-8", path, "rename it") from error
+
+
+def check_header(path: Path) -> tuple[str, StoredVoxels | None]:
     """Check a CT file's header by the file's suffix.
 
     Returns:
-        The name of the ITK reader for this suffix; ITK's own choice would go by the content.
+        The name of the ITK reader for this suffix (ITK's own choice would go by the content), and where the voxels
+        are; None where that reader finds damaged ones itself.
 
     Raises:
         ImageError: the header is malformed, states no geometry, or names another file outside its folder.
     """
     name = path.name.lower()
-    if name.endswith(META_IMAGE):
+    if name.endswith(meta_image.SUFFIXES):
         _check_meta_image(path)
-        return "MetaImageIO"
-    if name.endswith(NIFTI):
+        return "MetaImageIO", meta_image.locate_voxels(path)
+    if name.endswith(nifti.SUFFIXES):
         _check_nifti(path)
-        return "NiftiImageIO"
+        return "NiftiImageIO", nifti.locate_voxels(path)
     if name.endswith(".nrrd"):
         _check_nrrd(path)
-        return "NrrdImageIO"
+        return "NrrdImageIO", None
     check_pages(path)
-    return "TIFFImageIO"
+    return "TIFFImageIO", None
 
 
 def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: int | None = None) -> None:
@@ -107,7 +120,7 @@ def voxel_type(grid: sitk.Image | sitk.ImageFileReader) -> np.dtype:
 
 
 def _check_meta_image(path: Path) -> None:
-    fields, _ = read_meta_header(path)
+    fields, _ = meta_image.read_header(path)
     if fields.get("NDims") != "3":
         _refuse(f"the image has {_quoted(fields.get('NDims'))} dimensions", path, "a CT has three")
     if fields.get("BinaryData", "").lower() != "true" or fields.get("HeaderSize", "0") not in ("0", "-1"):
@@ -119,22 +132,32 @@ def _check_meta_image(path: Path) -> None:
         if len(stated) > 1:
             _refuse(f"both {stated[0]} and {stated[1]}", path, "keep one; they mean the same")
         for name in stated:
-            try:
-                numbers = [float(number) for number in fields[name].split()]
-            except ValueError:
-                numbers = []
-            if len(numbers) != count or not all(map(math.isfinite, numbers)):
+            # Not split(): ITK knows no other alphabets' blanks.
+            numbers = [plain_number(text) for text in re.split(r"[ \t]+", fields[name])]
+            if len(numbers) != count or None in numbers:
                 _refuse(f"{name} is {_quoted(fields[name])}", path, f"give {count} finite numbers")
 
 
 def _check_nifti(path: Path) -> None:
-    header = read_nifti_header(path)
+    header = nifti.read_header(path)
     if not all(math.isfinite(mm) and mm > 0 for mm in header.pixdim):
         _refuse(f"the voxel spacing is {_numbers(header.pixdim)}", path, "write three finite numbers above 0")
-    if not all(map(math.isfinite, header.orientation)):
+    if not all(map(math.isfinite, header.quaternion + header.affine)):
         _refuse("the orientation holds NaN or infinite numbers", path, "write the CT with its geometry")
     if not any(code > 0 for code in header.form_codes):
         _refuse("neither qform nor sform is set", path, "nodule coordinates mean nothing without patient coordinates")
+    steps = tuple(math.hypot(*header.affine[axis::4]) for axis in range(3))
+    if header.form_codes[1] > 0 and not all(
+        math.isclose(step, mm, rel_tol=_SPACING_TOLERANCE) for step, mm in zip(steps, header.pixdim, strict=True)
+    ):  # ITK goes by pixdim, others by the affine
+        _refuse(
+            f"the spacing is {_numbers(header.pixdim)} by pixdim, {_numbers(steps)} by the sform",
+            path,
+            "make the two agree",
+        )
+    slope, intercept = header.rescaling
+    if slope == 0 and abs(intercept) > 0:  # ITK adds it, others do not
+        _refuse(f"scl_slope is 0 and scl_inter {intercept:g}", path, "write scl_slope 1, or scl_inter 0")
 
 
 def _check_nrrd(path: Path) -> None:
@@ -163,9 +186,20 @@ def _check_nrrd(path: Path) -> None:
         _refuse("no patient coordinates", path, "write space, space directions and space origin")
     if set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {"mm"}:
         _refuse(f"the space units are {fields['space units']}", path, "write the CT in mm")
-    vectors = re.findall(r"\(([^()]*)\)", fields.get("space directions", ""))
-    if len(vectors) != 3 or "none" in fields["space directions"]:
+    if not re.fullmatch(r"\d+(?: +\d+){2}", fields.get("sizes", ""), re.ASCII):
+        _refuse(f"the sizes are {_quoted(fields.get('sizes'))}", path, "give three whole numbers")
+    if not _are_vectors(fields.get("space directions", ""), 3):
         _refuse(f"the space directions are {_quoted(fields.get('space directions'))}", path, "give three vectors")
+    if not _are_vectors(fields["space origin"], 1):
+        _refuse(f"the space origin is {_quoted(fields['space origin'])}", path, "give one vector")
+
+
+def _are_vectors(text: str, count: int) -> bool:
+    """Whether ``text`` is so many vectors (x,y,z)."""
+    if not re.fullmatch(rf"(?:\([^()]*\) *){{{count}}}", text):
+        return False
+    vectors = [vector.split(",") for vector in re.findall(r"\(([^()]*)\)", text)]
+    return all(len(vector) == 3 and None not in map(plain_number, vector) for vector in vectors)
 
 
 def _deviation_from_orthonormal(direction: tuple[float, ...]) -> float:

@@ -1,62 +1,89 @@
 """Reading zlib and gzip streams with their checksums verified."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zlib_ng import zlib_ng
 
 from nodulemc.errors import ImageError
+from nodulemc.limits import MAX_CT_BYTES
+from nodulemc.stored_voxels import StoredVoxels
 
 _CHUNK = 1 << 20
 _ZLIB_OR_GZIP = 47  # window bits that recognise either header (zlib.h, inflateInit2)
+_LARGEST_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html)
 
 
-def inflate(path: Path, start: int, target: memoryview, *, padding: int = 0) -> None:
-    """Fill ``target`` with what the stream from byte ``start`` of a file on holds, but for ``padding`` bytes at most.
+def check_promise(voxels: StoredVoxels, length: int) -> None:
+    """Refuse a stream that cannot hold ``length`` bytes of voxels, before memory is taken for them.
+
+    Raises:
+        ImageError: it cannot.
+    """
+    most = (voxels.file.stat().st_size - voxels.start) * _LARGEST_RATIO
+    if most < length:
+        raise ImageError(f"the file holds at most {most} of {length} bytes", voxels.file, "copy the file again")
+
+
+def inflate(voxels: StoredVoxels, target: memoryview) -> None:
+    """Fill ``target`` with the voxels of a compressed stream, in the byte order in which they are stored.
 
     Raises:
         ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target``, or more than
             with the padding.
     """
-    filled = 0
-    for part in _parts(path, start):
-        if filled + len(part) > len(target) + padding:
-            raise ImageError(f"the file holds more than {len(target)} bytes", path, "its header does not fit its data")
-        room = max(len(target) - filled, 0)
-        target[filled : filled + len(part)] = part[:room]
-        filled += len(part)
-    if filled < len(target):
-        raise ImageError(f"the file holds {filled} of {len(target)} bytes", path, "copy the file again")
+    end = voxels.skip + len(target)
+    done = 0
+    for part in _decoded(_chunks(voxels.file, voxels.start), voxels.file):
+        if done + len(part) > end + voxels.padding:
+            raise ImageError(f"the file holds more than {end} bytes", voxels.file, "its header does not fit its data")
+        wanted = part[max(voxels.skip - done, 0) : max(end - done, 0)]
+        at = max(done - voxels.skip, 0)
+        target[at : at + len(wanted)] = wanted
+        done += len(part)
+    if done < end:
+        raise ImageError(f"the file holds {done} of {end} bytes", voxels.file, "copy the file again")
 
 
-def inflated_length(path: Path, start: int, limit: int) -> int:
+def inflated_length(path: Path, start: int) -> int:
     """Uncompressed length of the zlib or gzip stream (of one or more gzip members) from byte ``start`` on.
 
     Raises:
-        ImageError: the stream is corrupt, cut, or longer than ``limit`` bytes.
+        ImageError: the stream is corrupt, cut, or longer than any CT.
     """
-    length = 0
-    for part in _parts(path, start):
+    return decoded_length(_chunks(path, start), path)
+
+
+def decoded_length(chunks: Iterable[bytes], path: Path, before: int = 0) -> int:
+    """The same of a stream in pieces from the file ``path``; ``before`` bytes were counted before it."""
+    length = before
+    for part in _decoded(chunks, path):
         length += len(part)
-        if length > limit:
-            raise ImageError(f"the file inflates to more than {limit >> 30} GiB", path, "crop the CT to the lungs")
+        if length > MAX_CT_BYTES:
+            limit = f"{MAX_CT_BYTES >> 30} GiB"
+            raise ImageError(f"the file inflates to more than {limit}", path, "crop the CT to the lungs")
     return length
 
 
-def _parts(path: Path, start: int) -> Iterator[bytes]:
-    decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
+def _chunks(path: Path, start: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
         while chunk := file.read(_CHUNK):
-            while chunk:
-                if decoder.eof:
-                    decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
-                try:
-                    yield decoder.decompress(chunk, 16 * _CHUNK)
-                    while decoder.unconsumed_tail and not decoder.eof:  # at the end it keeps its last value
-                        yield decoder.decompress(decoder.unconsumed_tail, 16 * _CHUNK)
-                except zlib_ng.error as error:
-                    raise ImageError(f"the compressed voxels are corrupt ({error})", path, "copy it again") from error
-                chunk = decoder.unused_data
+            yield chunk
+
+
+def _decoded(chunks: Iterable[bytes], path: Path) -> Iterator[bytes]:
+    decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
+    for chunk in chunks:
+        while chunk:
+            if decoder.eof:
+                decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
+            try:
+                yield decoder.decompress(chunk, 16 * _CHUNK)
+                while decoder.unconsumed_tail and not decoder.eof:  # at the end it keeps its last value
+                    yield decoder.decompress(decoder.unconsumed_tail, 16 * _CHUNK)
+            except zlib_ng.error as error:
+                raise ImageError(f"the compressed voxels are corrupt ({error})", path, "copy it again") from error
+            chunk = decoder.unused_data
     if not decoder.eof:
         raise ImageError("the compressed voxels end too early", path, "copy the file again")

@@ -1,46 +1,35 @@
-"""Finding damaged CT files before they are read.
+"""Finding damaged CT files before ITK reads them.
 
-ITK reads a corrupt compressed .mha as noise and a cut .nii.gz as zeros without raising an error; a damaged
-scan must never become a probability. NRRD and DICOM readers check for themselves.
+ITK reads cut voxels of some formats as zeros without raising an error; a damaged scan must never become a
+probability. NRRD and DICOM readers check for themselves.
 """
 
 import math
-from pathlib import Path
 
 import SimpleITK as sitk
 
-from nodulemc import nifti
 from nodulemc.errors import ImageError
 from nodulemc.headers import voxel_type
 from nodulemc.inflating import inflated_length
-from nodulemc.limits import MAX_CT_BYTES
-from nodulemc.meta_image import SUFFIXES, locate_voxels
-
-_NIFTI_HEADER = 348
+from nodulemc.stored_voxels import StoredVoxels
 
 
-def check_integrity(path: Path, reader: sitk.ImageFileReader) -> None:
-    """Check that a MetaImage or NIfTI file holds all voxels its header promises, and its checksum where it has one.
+def check_integrity(voxels: StoredVoxels, reader: sitk.ImageFileReader) -> None:
+    """Check that a file holds all voxels its header promises, and its checksum where it has one.
 
     Args:
-        path: the file.
+        voxels: where the file keeps them.
         reader: has read the file's image information.
 
     Raises:
-        ImageError: the voxels are cut, corrupt, too few or missing.
+        ImageError: the voxels are cut, corrupt or too few.
     """
-    voxels = math.prod(reader.GetSize())
-    name = path.name.lower()
-    if name.endswith(SUFFIXES):
-        data, start, compressed = locate_voxels(path)
-        needed = voxels * voxel_type(reader).itemsize
-    elif name.endswith(nifti.SUFFIXES):
-        data, start, compressed = path, 0, name.endswith(".gz")
-        needed = _NIFTI_HEADER + voxels * int(reader.GetMetaData("bitpix")) // 8
+    # Rescaled NIfTI voxels are stored in fewer bits than ITK makes of them.
+    bits = int(reader.GetMetaData("bitpix")) if voxels.rescaled else 8 * voxel_type(reader).itemsize
+    needed = voxels.skip + math.prod(reader.GetSize()) * bits // 8
+    if voxels.compressed:
+        found = inflated_length(voxels.file, voxels.start)
     else:
-        return
-    if not data.is_file():
-        raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
-    found = inflated_length(data, start, MAX_CT_BYTES) if compressed else data.stat().st_size - start
+        found = voxels.file.stat().st_size - voxels.start
     if found < needed:
-        raise ImageError(f"the file holds {found} of {needed} bytes", data, "copy the file again")
+        raise ImageError(f"the file holds {max(found, 0)} of {needed} bytes", voxels.file, "copy the file again")

@@ -1,22 +1,21 @@
-"""MetaImage files: where their voxels are, and inflating compressed ones.
+"""MetaImage files: their header, and where their voxels are.
 
-ITK reads a corrupt compressed .mha as noise without raising an error, so the checksum has to be verified here; doing
-that while inflating costs nothing, inflating twice would cost as much as all else in reading.
+ITK reads a corrupt compressed .mha as noise without raising an error, and one whose CompressedDataSize is missing or
+wrong as whatever was in memory: compressed voxels are never left to it.
 """
 
 import re
 from pathlib import Path
 
-import numpy as np
-
 from nodulemc.errors import ImageError
-from nodulemc.inflating import inflate
+from nodulemc.stored_voxels import StoredVoxels
 
 SUFFIXES = (".mha", ".mhd")
 _HEADER = 1 << 16
 _LONGEST_LINE = 4_000
 _LINE = re.compile(rb"[ \t]*([^\s=:]+)[ \t]*=[ \t]*([^\r\n]*?)[ \t]*(?:\r?\n|\Z)")
 _LAST = "ElementDataFile"
+_BYTE_ORDER = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 
 
 def read_header(path: Path) -> tuple[dict[str, str], int]:
@@ -44,44 +43,31 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     return fields, end
 
 
-def locate_voxels(path: Path) -> tuple[Path, int, bool]:
-    """Where a MetaImage's voxels are: file, offset, and whether compressed.
+def locate_voxels(path: Path) -> StoredVoxels:
+    """Where a MetaImage's voxels are.
 
     Raises:
-        ImageError: the header is malformed, or the voxels are in several files or another folder.
+        ImageError: the header is malformed, or the voxels are missing, in several files or in another folder.
     """
     fields, end = read_header(path)
-    compressed = _is_true(fields, "CompressedData")
     data = fields[_LAST]
     if data.upper() == "LOCAL":
-        return path, end, compressed
-    if data.upper().startswith("LIST") or "%" in data or Path(data).name != data or "\\" in data or "\0" in data:
+        file, start = path, end
+    elif data.upper().startswith("LIST") or "%" in data or Path(data).name != data or "\\" in data or "\0" in data:
         raise ImageError(f"the voxels are in {data[:60]!r}", path, "keep them in one file beside the header")
-    return path.parent / data, 0, compressed
+    else:
+        file, start = path.parent / data, 0
+    if not file.is_file():
+        raise ImageError("the file with the voxels is missing", file, f"copy it beside {path.name}")
+    big_endian = {_flag(fields, key, path) for key in _BYTE_ORDER if key in fields}
+    if len(big_endian) > 1:
+        raise ImageError(f"{' and '.join(_BYTE_ORDER)} differ", path, "keep one; they mean the same")
+    byte_order = ">" if True in big_endian else "<"
+    return StoredVoxels(file, start, _flag(fields, "CompressedData", path), byte_order=byte_order)
 
 
-def read_compressed(path: Path, shape: tuple[int, ...], voxel: np.dtype) -> np.ndarray | None:
-    """Read a compressed little-endian MetaImage; None where the file is not one.
-
-    Args:
-        path: the file.
-        shape: (z, y, x).
-        voxel: type of each voxel.
-
-    Raises:
-        ImageError: the voxels are cut, corrupt, too few, too many or missing.
-    """
-    data, start, compressed = locate_voxels(path)
-    fields, _ = read_header(path)
-    big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
-    if not compressed or big_endian:
-        return None
-    if not data.is_file():
-        raise ImageError("the file with the voxels is missing", data, f"copy it beside {path.name}")
-    voxels = np.empty(shape, voxel)
-    inflate(data, start, memoryview(voxels).cast("B"))
-    return voxels
-
-
-def _is_true(fields: dict[str, str], key: str) -> bool:
-    return fields.get(key, "").lower().startswith(("t", "1"))
+def _flag(fields: dict[str, str], key: str, path: Path) -> bool:
+    value = fields.get(key, "False").lower()
+    if value not in ("true", "false"):
+        raise ImageError(f"{key} is {value[:60]!r}", path, "write True or False")
+    return value == "true"

@@ -3,6 +3,8 @@
 World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform, whatever the file format.
 """
 
+import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc import meta_image, nifti
 from nodulemc.dicom_series import read_series
 from nodulemc.errors import ImageError, out_of_memory
-from nodulemc.headers import check_grid, check_header, voxel_type
+from nodulemc.headers import check_grid, check_header, check_path, voxel_type
+from nodulemc.inflating import check_promise, inflate
 from nodulemc.integrity import check_integrity
+from nodulemc.stored_voxels import StoredVoxels
 
 SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
 
@@ -74,48 +77,67 @@ def read_volume(path: str | Path) -> Volume:
             DICOM folder holds no series, several, or one with missing or sheared slices.
     """
     path = Path(path)
-    if path.is_dir():
-        with _reading(path):
+    check_path(path)
+    with reading(path):
+        if path.is_dir():
             series = read_series(path)
-        return Volume(series.image, path, series.uid, series.acquisition)
-    if not path.is_file():
-        raise ImageError("no such CT", path, "check the path")
-    if not path.name.lower().endswith(SUFFIXES):
-        raise ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
+            return Volume(series.image, path, series.uid, series.acquisition)
+        if not path.is_file():
+            raise ImageError("no such CT", path, "check the path")
+        if not path.name.lower().endswith(SUFFIXES):
+            raise ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
+        return Volume(_read_file(path), path)
+
+
+def _read_file(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _reading(path):
-        reader.SetImageIO(check_header(path))
-        reader.ReadImageInformation()
-        check_grid(reader, path)
-        image = _read_compressed(path, reader)
-        if image is None:
-            check_integrity(path, reader)
-            image = reader.Execute()
-    return Volume(image, path)
+    image_io, voxels = check_header(path)
+    reader.SetImageIO(image_io)
+    reader.ReadImageInformation()
+    check_grid(reader, path)
+    # ITK verifies no checksum; inflating twice, to verify and to read, would cost as much as all else in reading.
+    if voxels is not None and voxels.compressed and not voxels.rescaled:
+        return _inflate(voxels, reader)
+    if voxels is not None:
+        check_integrity(voxels, reader)
+    return reader.Execute()
 
 
-def _read_compressed(path: Path, reader: sitk.ImageFileReader) -> sitk.Image | None:
-    """Inflate voxels and verify their checksum in one go where that is possible, else None."""
-    for format_ in (meta_image, nifti):
-        if path.name.lower().endswith(format_.SUFFIXES):
-            voxels = format_.read_compressed(path, reader.GetSize()[::-1], voxel_type(reader))
-            if voxels is not None:
-                image = sitk.GetImageFromArray(voxels)
-                image.SetOrigin(reader.GetOrigin())
-                image.SetSpacing(reader.GetSpacing())
-                image.SetDirection(reader.GetDirection())
-                return image
-    return None
+def _inflate(voxels: StoredVoxels, reader: sitk.ImageFileReader) -> sitk.Image:
+    """The image of which ``reader`` has read the information, its voxels inflated straight into its memory."""
+    type_ = voxel_type(reader)
+    length = math.prod(reader.GetSize()) * type_.itemsize
+    check_promise(voxels, length)
+    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
+    image.SetOrigin(reader.GetOrigin())
+    image.SetSpacing(reader.GetSpacing())
+    image.SetDirection(reader.GetDirection())
+    # SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
+    address, _ = sitk.GetArrayViewFromImage(image).__array_interface__["data"]
+    memory = np.frombuffer((ctypes.c_ubyte * length).from_address(address), type_.newbyteorder(voxels.byte_order))
+    inflate(voxels, memoryview(memory).cast("B"))
+    if not memory.dtype.isnative:
+        memory.byteswap(inplace=True)
+    return image
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn a reader's exception into an ImageError; ITK's own warnings would clutter stderr meanwhile."""
+def reading(path: Path) -> Iterator[None]:
+    """Turn a reader's exception into an ImageError; ITK's own warnings would clutter stderr meanwhile.
+
+    Raises:
+        ImageError: within, a file could not be read.
+    """
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
+    except OSError as error:
+        if out_of_memory(error):
+            raise
+        what = f"cannot read the CT ({error.strerror or error})"
+        raise ImageError(what, error.filename or path, "check that it may be read") from error
     except RuntimeError as error:
         if out_of_memory(error):
             raise

@@ -23,6 +23,7 @@ import pydicom
 import SimpleITK as sitk
 from conftest import centre_of, make_ct, rotation
 from dicom import write_dicom_series
+from pydicom.uid import MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
 from test_case import MeanOfPatch, make_case
 
 from nodulemc import predict
@@ -90,8 +91,20 @@ def coordinate(text: str):
     return points_text(f'{{"points": [{{"name": "n1", "point": [1, 2, {text}]}}]}}')
 
 
+def named(name: bytes):
+    content = json.dumps({"points": [good_points()[0] | {"name": "@"}]}).encode()
+    return points_text(content.replace(b"@", name))
+
+
 def many_points(count: int):
     return points_text(json.dumps({"points": good_points() * count}))
+
+
+def on_the_face(beyond_mm: float):
+    """A nodule on the scan's first corner, or so far beyond it."""
+    ct = make_ct()
+    x, y, z = ct.TransformContinuousIndexToPhysicalPoint([-0.5] * 3)
+    return points_text(json.dumps({"points": [{"name": "n1", "point": [x - beyond_mm, y, z]}]}))
 
 
 def listing(*sockets: tuple[str, str]):
@@ -135,6 +148,24 @@ def pipe_as_ct(folder: Path) -> None:
     os.mkfifo(ct_of(folder))
 
 
+def folder_as_ct(folder: Path) -> None:
+    """Links to a DICOM series elsewhere."""
+    ct_of(folder).unlink()
+    ct_of(folder).mkdir()
+    elsewhere = folder.parent / "elsewhere"
+    write_dicom_series(make_ct(), elsewhere)
+    for file in elsewhere.iterdir():
+        (ct_of(folder) / file.name).symlink_to(file)
+
+
+def voxels_linked_out(folder: Path) -> None:
+    content = ct_of(folder).read_bytes()
+    header(ElementDataFile="ct.raw")(folder)
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.write_bytes(content[content.index(b"LOCAL\n") + len(b"LOCAL\n") :])
+    ct_of(folder).with_suffix(".raw").symlink_to(elsewhere)
+
+
 # --- MetaImage
 
 
@@ -171,11 +202,16 @@ def mha_bomb(folder: Path) -> None:
     ct_of(folder).write_bytes(content[:start] + zlib.compress(bytes(256 << 20)))
 
 
-def flipped_bit(folder: Path) -> None:
-    sitk.WriteImage(make_ct(), str(ct_of(folder)), useCompression=True)
-    content = bytearray(ct_of(folder).read_bytes())
-    content[len(content) // 2] ^= 1
-    ct_of(folder).write_bytes(content)
+def flipped_bit(path: Path) -> None:
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(path))
+    writer.UseCompressionOn()
+    if path.suffix == ".tif":
+        writer.SetCompressor("Deflate")
+    writer.Execute(make_ct())
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1  # behind an .mha's header, in a TIFF's first slice
+    path.write_bytes(content)
 
 
 def truncated(folder: Path) -> None:
@@ -252,16 +288,51 @@ def nrrd(old: str, new: str):
     return other_ct("ct.nrrd", write)
 
 
-def dicom(**attributes: str):
-    def write(path: Path) -> None:
-        write_dicom_series(make_ct(), path)
-        for file in path.iterdir():
+def dicom(first: int = 0, end: int | None = None, **attributes: object):
+    """A DICOM series with other attributes in some slices."""
+
+    def change(path: Path) -> None:
+        for file in sorted(path.iterdir())[first:end]:
             data = pydicom.dcmread(file)
             for name, value in attributes.items():
                 setattr(data, name, value)
             data.save_as(file)
 
+    return dicom_folder(change)
+
+
+def dicom_folder(change: Callable[[Path], None]):
+    def write(path: Path) -> None:
+        write_dicom_series(make_ct(), path)
+        change(path)
+
     return other_ct("series", write)
+
+
+def truncated_slice(name: str, length: int):
+    return dicom_folder(lambda path: (path / name).write_bytes((path / name).read_bytes()[:length]))
+
+
+def frames_without_geometry(path: Path) -> None:
+    """The series as one file that states where its first frame lies, and no more."""
+    files = sorted(path.iterdir())
+    data = pydicom.dcmread(files[0])
+    data.NumberOfFrames = len(files)
+    data.PixelData = b"".join(pydicom.dcmread(file).PixelData for file in files)
+    for file in files:
+        file.unlink()
+    data.save_as(path / "frames.dcm")
+
+
+def files_beside_slices(path: Path) -> None:
+    """What lies beside slices on a CD: an index, a dose report, notes, and macOS's copies of file attributes."""
+    for name, kind in (("DICOMDIR", MediaStorageDirectoryStorage), ("report.dcm", XRayRadiationDoseSRStorage)):
+        data = pydicom.dcmread(path / "000.dcm")
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = kind
+        del data.PixelData
+        data.save_as(path / name)
+    (path / "notes.txt").write_text("a note")
+    (path / "._000.dcm").write_bytes(bytes(4096))
 
 
 # --- other points formats
@@ -294,6 +365,8 @@ JSON_ROWS = [
     BadInput("a coordinate of 100,000 digits", coordinate("9" * 100_000), REFUSED, "malformed JSON", hostile=True),
     BadInput("a point of two numbers", points_text('{"points": [{"point": [1, 2]}]}'), REFUSED, "three finite"),
     BadInput("a point outside the scan", points_text('{"points": [{"point": [9999, 0, 0]}]}'), REFUSED, "outside the"),
+    BadInput("a point on the scan's outer face, in rounded digits", on_the_face(0.0005), WARNED, "beyond the scan"),
+    BadInput("a point 0.01 mm outside the scan", on_the_face(0.01), REFUSED, "lies 0.01 mm outside"),
     BadInput("a key twice", points_text('{"points": [], "points": []}'), REFUSED, "repeated key 'points'"),
     BadInput("a million keys, one twice", points_text(MANY_KEYS), REFUSED, "repeated key", hostile=True),
     BadInput("lists nested a million deep", points_text(DEEP), REFUSED, "malformed JSON", hostile=True),
@@ -303,6 +376,10 @@ JSON_ROWS = [
     BadInput("a name of 10,000 letters", points_text(json.dumps({"points": [{"name": "n" * 10_000}]})), REFUSED,
              "at most 1000 characters"),
     BadInput("half a character in a name", points_text(r'{"points": [{"name": "\ud800"}]}'), REFUSED, "surrogates"),
+    BadInput("half a character in a name, as bytes", named(b"\xed\xa0\x80"), REFUSED, "malformed JSON"),
+    BadInput("UTF-16 with half a character in a name", points_text(
+        json.dumps({"points": [good_points()[0] | {"name": "\ud800"}]}, ensure_ascii=False).encode(
+            "utf-16", "surrogatepass")), REFUSED, "malformed JSON"),
     BadInput("not UTF-8", points_text(b'{"\xff": 1}'), REFUSED, "malformed JSON"),
     BadInput("a named pipe", pipe, REFUSED, "not a regular file", hostile=True),
     BadInput("clinical information that is no object",
@@ -322,7 +399,24 @@ PATH_ROWS = [
     BadInput("a listed path with a null byte", listing(("chest-ct", "a\0b")), REFUSED, "is unusable"),
     BadInput("a listed path of 5,000 letters", listing(("chest-ct", "a" * 5_000)), REFUSED, "is unusable"),
     BadInput("a socket listed twice", listing(*[("chest-ct", "images/chest-ct")] * 2), REFUSED, "listed twice"),
-    BadInput("a pipe as CT", pipe_as_ct, REFUSED, "no such CT"),
+    BadInput("inputs.json that holds no list", file("inputs.json", "{}"), REFUSED, "expected a list"),
+    BadInput("a folder named inputs.json", lambda folder: (folder / "inputs.json").mkdir(), REFUSED, "not a regular"),
+    BadInput("a pipe named inputs.json", lambda folder: os.mkfifo(folder / "inputs.json"), REFUSED, "not a regular"),
+    BadInput(
+        "inputs.json linked to nowhere",
+        lambda folder: (folder / "inputs.json").symlink_to("nowhere"),
+        REFUSED,
+        "cannot read",
+    ),
+    BadInput("a pipe as CT", pipe_as_ct, REFUSED, "not a regular file"),
+    BadInput("a folder of DICOM links named .mha", folder_as_ct, REFUSED, "not a regular file"),
+    BadInput("the .mha's voxels linked out", voxels_linked_out, REFUSED, "leads out of"),
+    BadInput(
+        "a CT's name that is not UTF-8",
+        lambda folder: ct_of(folder).rename(ct_of(folder).with_name("\udcff.mha")) and None,
+        REFUSED,
+        "not UTF-8",
+    ),
 ]
 
 CT_ROWS = [
@@ -330,8 +424,8 @@ CT_ROWS = [
              hostile=True),
     BadInput("a header that promises 4 GiB", header(DimSize="1024 1024 2048"), REFUSED, "of 4294967296 bytes",
              hostile=True),
-    BadInput("4 GiB promised, compressed", header(DimSize="1024 1024 2048", CompressedData="True"), REFUSED, "corrupt",
-             hostile=True),
+    BadInput("4 GiB promised, compressed", header(DimSize="1024 1024 2048", CompressedData="True"), REFUSED,
+             "at most 743040000 of 4294967296 bytes", hostile=True),
     BadInput("a compressed bomb (.mha)", mha_bomb, REFUSED, "holds more than", hostile=True),
     BadInput("a compressed bomb (.nii.gz, 4.5 GiB)", other_ct("ct.nii.gz", nifti_bomb), REFUSED, "holds more than",
              hostile=True),
@@ -348,6 +442,7 @@ CT_ROWS = [
     BadInput("spacing below 0", header(ElementSpacing="-0.7 0.8 1.5"), REFUSED, "the voxel spacing is -0.7"),
     BadInput("spacing NaN", header(ElementSpacing="nan 0.8 1.5"), REFUSED, "give 3 finite numbers"),
     BadInput("spacing infinite", header(ElementSpacing="inf 0.8 1.5"), REFUSED, "give 3 finite numbers"),
+    BadInput("spacing 1_0.5, in Python 10.5", header(ElementSpacing="0.7 0.8 1_0.5"), REFUSED, "give 3 finite numbers"),
     BadInput("spacing 1e308", header(ElementSpacing="1e308 0.8 1.5"), REFUSED, "the voxel spacing is 1e+308"),
     BadInput("no spacing", header(ElementSpacing=None), REFUSED, "no ElementSpacing"),
     BadInput("origin NaN", header(Offset="nan 0 0"), REFUSED, "give 3 finite numbers"),
@@ -364,13 +459,16 @@ CT_ROWS = [
     BadInput("voxels in a list of files", header(ElementDataFile="LIST"), REFUSED, "beside the header"),
     BadInput("an unusual separator before another file", header(**{"ElementDataFile": None, "Comment": "a\n"
              " ElementDataFile : /etc/passwd"}), REFUSED, "no MetaImage header"),
+    BadInput("byte orders that differ", header(ElementByteOrderMSB="True"), REFUSED, "they mean the same"),
+    BadInput("compressed: Yes", header(CompressedData="Yes"), REFUSED, "write True or False"),
     BadInput("voxels as text", header(BinaryData="False"), REFUSED, "not plain binary data"),
     BadInput("an unknown voxel type", header(ElementType="MET_SHORTER"), REFUSED, "cannot read the CT"),
     BadInput("no image at all", ct_bytes(b"hello"), REFUSED, "cannot read the CT"),
     BadInput("a PNG named .mha", ct_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), REFUSED, "cannot read the CT"),
     BadInput("an empty file", ct_bytes(b""), REFUSED, "cannot read the CT"),
     BadInput("a truncated file", truncated, REFUSED, "the file holds"),
-    BadInput("a flipped bit in compressed voxels", flipped_bit, REFUSED, "corrupt"),
+    BadInput("a flipped bit in compressed voxels", lambda folder: flipped_bit(ct_of(folder)), REFUSED,
+             "corrupt"),
     BadInput("a voxel under the patch NaN", nan_at(45, 40, 25), REFUSED, "NaN or infinite"),
     BadInput("a voxel elsewhere NaN", nan_at(0, 0, 0), READ),
     BadInput("a scan in cm (0.07 per voxel)", in_cm(0.7), REFUSED, "write it in mm"),
@@ -389,6 +487,11 @@ FORMAT_ROWS = [
     BadInput("NIfTI: spacing NaN", nifti(76, "4f", 1, float("nan"), 0.8, 1.5), REFUSED, "the voxel spacing is nan"),
     BadInput("NIfTI: spacing in metres", nifti(123, "B", 1), REFUSED, "write it in mm"),
     BadInput("NIfTI: no orientation", nifti(252, "2h", 0, 0), REFUSED, "neither qform nor sform"),
+    BadInput("NIfTI: pixdim unlike the affine", nifti(80, "3f", 0.9, 0.8, 1.5), REFUSED, "by the sform"),
+    BadInput("NIfTI: an intercept without a slope", nifti(112, "2f", 0, 24), REFUSED, "scl_slope is 0"),
+    BadInput("NIfTI: voxels from byte 0 on", nifti(108, "f", 0), REFUSED, "vox_offset is 0"),
+    BadInput("NIfTI: voxels from byte NaN on", nifti(108, "f", float("nan")), REFUSED, "vox_offset is nan"),
+    BadInput("NIfTI: voxels that begin too late", nifti(108, "f", 400_000), REFUSED, "320352 of 720000 bytes"),
     BadInput("NIfTI: header and voxels apart", nifti(344, "4s", b"ni1\0"), REFUSED, "no NIfTI-1 header"),
     BadInput("NIfTI-2", other_ct("ct.nii", nifti_2), REFUSED, "no NIfTI-1 header"),
     BadInput("NIfTI: 35 TB promised", nifti(40, "4h", 3, 32767, 32767, 32767), REFUSED, "promises", hostile=True),
@@ -396,14 +499,39 @@ FORMAT_ROWS = [
              "the voxels are in another file"),
     BadInput("NRRD: no patient coordinates", nrrd("space: left-posterior-superior\n", ""), REFUSED, "no patient"),
     BadInput("NRRD: a direction missing", nrrd("(0,0,1.5)", "none"), REFUSED, "give three vectors"),
+    BadInput("NRRD: a direction (0,0,1_5)", nrrd("(0,0,1.5)", "(0,0,1_5)"), REFUSED, "give three vectors"),
+    BadInput("NRRD: no origin", nrrd("(-31.25,12.5,-140.75)", "none"), REFUSED, "space origin is 'none'"),
+    BadInput("NRRD: sizes 9_0", nrrd("sizes: 90", "sizes: 9_0"), REFUSED, "three whole numbers"),
     BadInput("NRRD: in cm", nrrd("endian: little", 'endian: little\nspace units: "cm" "cm" "cm"'), REFUSED, "in mm"),
     BadInput("NRRD: 2 TB promised", nrrd("sizes: 90 80 50", "sizes: 10000 10000 10000"), REFUSED, "promises",
              hostile=True),
+    BadInput("TIFF: a flipped bit in deflated voxels", other_ct("ct.tif", flipped_bit), REFUSED, "corrupt"),
     BadInput("DICOM: modality MR", dicom(Modality="MR"), WARNED, "the DICOM modality is 'MR'"),
     BadInput("DICOM: no rescale", dicom(RescaleIntercept="0"), WARNED, "shifted by +1024"),
     BadInput("DICOM: contrast agent", dicom(ContrastBolusAgent="Iohexol"), WARNED, "a contrast agent was given"),
     BadInput("DICOM: slice thickness 5 mm", dicom(SliceThickness="5"), WARNED, "slice thickness 5 mm"),
     BadInput("DICOM: pixel spacing 0", dicom(PixelSpacing=["0", "0"]), REFUSED, "pixel spacing is"),
+    BadInput("DICOM: another pixel spacing from the 11th slice on", dicom(10, PixelSpacing=["0.5"] * 2),
+             REFUSED, "spacing is '0.5 0.5', unlike the first"),
+    BadInput("DICOM: one slice of another orientation", dicom(25, 26, ImageOrientationPatient=[1, 0, 0, 0, 0, 1]),
+             REFUSED, "unlike the first slice's"),
+    BadInput("DICOM: no orientation", dicom(ImageOrientationPatient=None), REFUSED, "the image orientation is ''"),
+    BadInput("DICOM: an orientation of zeros", dicom(ImageOrientationPatient=[0] * 6), REFUSED, "image orientation is"),
+    BadInput("DICOM: an orientation not at right angles", dicom(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), REFUSED,
+             "image orientation is"),
+    BadInput("DICOM: pixel data of one slice cut", dicom(25, 26, PixelData=bytes(1000)), REFUSED,
+             "no pixel data of 14400 bytes"),
+    BadInput("DICOM: the first slice's file truncated", truncated_slice("000.dcm", 5000), REFUSED, "file is damaged"),
+    BadInput("DICOM: the last slice's file truncated", truncated_slice("049.dcm", 140), REFUSED, "file is damaged"),
+    BadInput("DICOM: the last slice's file empty", truncated_slice("049.dcm", 0), REFUSED, "file is damaged"),
+    BadInput("DICOM: frames without a position each", dicom_folder(frames_without_geometry), REFUSED,
+             "1 positions for 50 frames"),
+    BadInput("DICOM: a file's name is not UTF-8", dicom_folder(lambda p: (p / "049.dcm").rename(p / "\udcff.dcm")),
+             REFUSED, "not UTF-8"),
+    BadInput("DICOM: a link to nowhere", dicom_folder(lambda p: (p / "050.dcm").symlink_to("nowhere")), REFUSED,
+             "No such file"),
+    BadInput("DICOM: a named pipe", dicom_folder(lambda p: os.mkfifo(p / "pipe")), REFUSED, "named pipe"),
+    BadInput("DICOM: index, dose report and notes beside", dicom_folder(files_beside_slices), READ),
     BadInput("CSV: 100,000 nodules", other_points("t.csv", CSV + "n,0,0,0\n" * 100_000), REFUSED, "at most 1000",
              hostile=True),
     BadInput("CSV: a coordinate NaN", other_points("t.csv", CSV + "n,0,nan,0\n"), REFUSED, "line 2"),
@@ -411,7 +539,14 @@ FORMAT_ROWS = [
     BadInput("CSV: a cell of 200,000 letters", other_points("t.csv", CSV + "n" * 200_000 + ",0,0,0\n"), REFUSED,
              "field larger than"),
     BadInput("CSV: a column twice", other_points("t.csv", CSV.replace("\n", ",CoordX\n")), REFUSED, "repeated"),
-    BadInput("CSV: a short row", other_points("t.csv", CSV + "n,0\n"), REFUSED, "give three finite numbers"),
+    BadInput("CSV: a short row", other_points("t.csv", CSV + "n,0\n"), REFUSED, "2 cells"),
+    BadInput("CSV: decimal commas", other_points("t.csv", CSV + "n,-110,62,-44,65,-217,78\n"), REFUSED, "7 cells"),
+    BadInput("CSV: a quote without its end", other_points("t.csv", CSV + '"n,0,0,0\n'), REFUSED,
+             "cannot read the table"),
+    BadInput("CSV: six million short rows", other_points("t.csv", CSV + "n\n" * 6_000_000), REFUSED, "1 cells",
+             hostile=True),
+    BadInput("CSV: two million rows of another scan", other_points("t.csv", "SeriesInstanceUID," + CSV
+             + "u,n,0,0,0\n" * 2_000_000), REFUSED, "more than 1000000 rows", hostile=True),
     BadInput("Slicer: a label that is no text", slicer(controlPoints=[{"label": ["F"], "position": [0, 0, 0]}]),
              REFUSED, "the name of nodule 1"),
     BadInput("Slicer: coordinates in µm", slicer(coordinateUnits="um"), REFUSED, "give a point list in mm"),

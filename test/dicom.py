@@ -1,11 +1,15 @@
-"""A writer of DICOM CT series for tests."""
+"""Writers of DICOM CT series for tests."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
 def write_dicom_series(image: sitk.Image, folder: Path, *, shear_mm: float = 0.0) -> str:
@@ -38,3 +42,40 @@ def write_dicom_series(image: sitk.Image, folder: Path, *, shear_mm: float = 0.0
         data.PixelData = (voxels[k] + 1024).astype("<i2").tobytes()
         data.save_as(folder / f"{k:03}.dcm", enforce_file_format=True)
     return series
+
+
+def write_frames(image: sitk.Image, file: Path, frames: Sequence[int], *, intercepts: Sequence[int] = ()) -> None:
+    """Write slices of an int16 CT as one Enhanced CT, each with its position; each with an intercept, or all -1024."""
+    with TemporaryDirectory() as folder:
+        write_dicom_series(image, Path(folder))
+        slices = [pydicom.dcmread(Path(folder) / f"{k:03}.dcm") for k in frames]
+    data = deepcopy(slices[0])
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    data.NumberOfFrames = len(slices)
+    data.PixelData = b"".join(one.PixelData for one in slices)
+    shared = Dataset()
+    shared.PlaneOrientationSequence = [_moved(data, "ImageOrientationPatient")]
+    shared.PixelMeasuresSequence = [_moved(data, "PixelSpacing", "SliceThickness")]
+    rescaling = _moved(data, "RescaleSlope", "RescaleIntercept")
+    if not intercepts:
+        shared.PixelValueTransformationSequence = [rescaling]
+    data.SharedFunctionalGroupsSequence = [shared]
+    del data.ImagePositionPatient
+    data.PerFrameFunctionalGroupsSequence = []
+    for k, one in enumerate(slices):
+        groups = Dataset()
+        groups.PlanePositionSequence = [_moved(one, "ImagePositionPatient")]
+        if intercepts:
+            rescaling.RescaleIntercept = str(intercepts[k])
+            groups.PixelValueTransformationSequence = [deepcopy(rescaling)]
+        data.PerFrameFunctionalGroupsSequence.append(groups)
+    data.save_as(file)
+
+
+def _moved(source: Dataset, *names: str) -> Dataset:
+    """Attributes taken out of a data set into one of their own."""
+    taken = Dataset()
+    for name in names:
+        setattr(taken, name, source[name].value)
+        del source[name]
+    return taken

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import centre_of, make_ct
+from conftest import centre_of, make_ct, without_privileges
 
 from nodulemc.case import OUTPUT_NAME, read_case, run_case
 from nodulemc.errors import CaseError, ImageError, NoduleMCError, PointsError
@@ -127,6 +127,25 @@ def test_tiff_is_read_with_a_warning(folders, caplog):
     assert len(output_of(target)["points"]) == 1
 
 
+@pytest.mark.parametrize("name", ["ct.mha", "ct.nii.gz"])
+def test_only_a_tiff_is_said_to_be_one(folders, caplog, name):
+    source, target = folders
+    make_case(source, points_near(make_ct()), ct_name=name)
+    entry = {"socket": {"slug": "chest-ct", "relative_path": f"images/chest-ct/{name}"}}
+    (source / "inputs.json").write_text(json.dumps([entry]))
+    run_case(source, target, MeanOfPatch)
+    assert "TIFF" not in caplog.text
+
+
+@pytest.mark.parametrize("locked", ["images/chest-ct", "images/chest-ct/ct.mha"])
+def test_a_ct_that_may_not_be_read_is_refused(public_folder, locked):
+    make_case(public_folder, points_near(make_ct()))
+    read_case(public_folder)
+    (public_folder / locked).chmod(0)
+    with without_privileges(), pytest.raises(NoduleMCError, match=r"Permission denied.*chest-ct"):
+        read_case(public_folder)
+
+
 def remove_ct(source):
     (source / "images" / "chest-ct" / "ct.mha").unlink()
 
@@ -180,7 +199,7 @@ def escape_input(source):
         (remove_points, PointsError, r"cannot read the file .*nodule-locations\.json"),
         (break_points, PointsError, r"malformed JSON .*nodule-locations\.json"),
         (break_clinical, CaseError, r"no JSON object: .*clinical-information-lung-ct\.json"),
-        (point_outside, PointsError, r"nodule 'n7' lies 12\.3 mm outside the CT"),
+        (point_outside, PointsError, r"nodule 'n7' lies 12\.34 mm outside the CT"),
         (break_listing, CaseError, r"an entry is malformed .*inputs\.json"),
         (escape_input, CaseError, r"leads out of the input folder.*inputs\.json"),
     ],

@@ -1,6 +1,9 @@
 import gzip
 import shutil
 import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -8,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from conftest import centre_of, make_ct, rotation
+from conftest import centre_of, make_ct, rotation, without_privileges
 from dicom import write_dicom_series
 from pydicom.uid import RLELossless
 
@@ -208,6 +211,91 @@ def test_a_compressed_meta_image_is_what_itk_reads(tmp_path, suffix, pixel):
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected))
     for geometry in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
         assert getattr(found, geometry)() == getattr(expected, geometry)()
+
+
+@pytest.mark.parametrize("field", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+@pytest.mark.parametrize("length", [None, "10"])
+def test_a_compressed_big_endian_meta_image_needs_no_stated_length(tmp_path, field, length):
+    image = make_ct()
+    fields = {
+        "NDims": 3, "BinaryData": True, field: True, "CompressedData": True, "CompressedDataSize": length,
+        "ElementSpacing": "0.7 0.8 1.5", "DimSize": "90 80 50", "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
+    }  # fmt: skip
+    header = "".join(f"{key} = {value}\n" for key, value in fields.items() if value is not None)
+    voxels = sitk.GetArrayFromImage(image)
+    (tmp_path / "ct.mha").write_bytes(header.encode() + zlib.compress(voxels.astype(">i2").tobytes()))
+    read = read_volume(tmp_path / "ct.mha").image
+    assert read.GetPixelID() == sitk.sitkInt16
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(read), voxels)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nii.gz"])
+def test_compressed_voxels_are_held_once(tmp_path, suffix):
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (100, 512, 512)).astype(np.int16)  # 50 MiB
+    image = sitk.GetImageFromArray(voxels)
+    sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"), useCompression=True, compressionLevel=1)
+    code = (  # not getrusage, which counts the parent's memory, from before the program was started
+        "import re, sys; from nodulemc.volume import read_volume\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) >> 10\n"
+        "before = peak(); image = read_volume(sys.argv[1]).image; print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / f"ct{suffix}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert int(done.stdout) < 80
+
+
+def test_a_nifti_of_two_orientations_is_read_where_its_spacings_agree(tmp_path):
+    sitk.WriteImage(make_ct(), str(tmp_path / "ct.nii"))
+    content = bytearray((tmp_path / "ct.nii").read_bytes())
+    struct.pack_into("<3f", content, 80, 0.7003, 0.8, 1.4995)  # rounded otherwise than the affine
+    (tmp_path / "ct.nii").write_bytes(content)
+    assert read_volume(tmp_path / "ct.nii").image.GetSpacing() == pytest.approx((0.7003, 0.8, 1.4995))
+
+
+@pytest.mark.parametrize("compressor", ["NoCompression", "Deflate", "LZW", "PackBits"])
+def test_every_kind_of_tiff_is_read(tmp_path, compressor):
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "ct.tif"))
+    writer.SetUseCompression(compressor != "NoCompression")
+    writer.SetCompressor(compressor)
+    writer.Execute(make_ct())
+    read = sitk.GetArrayFromImage(read_volume(tmp_path / "ct.tif").image)
+    np.testing.assert_array_equal(read, sitk.GetArrayFromImage(make_ct()))
+
+
+def test_a_cut_strip_of_a_deflated_tiff_is_refused(tmp_path):
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(tmp_path / "ct.tif"))
+    writer.UseCompressionOn()
+    writer.SetCompressor("Deflate")
+    writer.Execute(make_ct())
+    content = bytearray((tmp_path / "ct.tif").read_bytes())
+    at = content.index(struct.pack("<HH", 279, 4))  # StripByteCounts, LONG
+    (count, where) = struct.unpack_from("<II", content, at + 4)
+    (length,) = struct.unpack_from("<I", content, where if count > 1 else at + 8)
+    struct.pack_into("<I", content, where if count > 1 else at + 8, length - 1)
+    (tmp_path / "ct.tif").write_bytes(content)
+    with pytest.raises(ImageError, match="end too early"):
+        read_volume(tmp_path / "ct.tif")
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ""])
+def test_a_ct_that_may_not_be_read_is_refused(public_folder, suffix):
+    path = public_folder / f"ct{suffix}"
+    if suffix:
+        sitk.WriteImage(make_ct(size=(8, 8, 8)), str(path))
+    else:
+        write_dicom_series(make_ct(size=(8, 8, 8)), path)
+    read_volume(path)
+    path.chmod(0)
+    with without_privileges(), pytest.raises(ImageError, match=r"cannot read the CT \(Permission denied\): .*/ct"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["\udcff.mha", "\udcff.nii.gz", "\udcff"])
+def test_a_path_that_is_not_utf_8_is_refused(tmp_path, name):
+    with pytest.raises(ImageError, match=r"the path is not UTF-8: .*\\udcff"):
+        read_volume(tmp_path / name)
 
 
 def test_voxels_beyond_what_the_header_promises_are_refused(tmp_path):

@@ -59,7 +59,7 @@ def csv_points(data: bytes) -> None:
 def inputs_json(data: bytes) -> None:
     """The platform's inputs.json."""
     _written("case/nodule-locations.json", b'{"points": []}')
-    _written("case/images/chest-ct/ct.mha", b"")
+    _written("case/images/chest-ct/ct.mha", b"ElementDataFile = LOCAL\n")
     _written("case/inputs.json", data)
     ct = read_case(_FOLDER / "case").ct.resolve()
     assert ct.is_relative_to((_FOLDER / "case").resolve())
