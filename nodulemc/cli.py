@@ -1,12 +1,19 @@
 """The ``nodulemc`` command: finds the subcommand's module, parses its arguments, maps errors to exit codes."""
 
 import argparse
+import io
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
+from types import FrameType
+from typing import Any, TextIO
 
-from nodulemc.errors import NoduleMCError, ResourceError, out_of_memory
+from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
 
 # name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
 # underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one
@@ -30,7 +37,10 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (0 done, 2 bad input or usage, 130 interrupted)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    return exit_code_of(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(argv: Sequence[str]) -> int | None:
     parser = argparse.ArgumentParser(prog="nodulemc", description="Lung nodule malignancy from chest CT.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in argv if not word.startswith("-")), None)
@@ -49,20 +59,99 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    return exit_code_of(lambda: args.run(args))
+    return args.run(args)
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
-    """Call ``work()`` and return its exit code; warnings and a user's error are one line each on stderr."""
+    """Call ``work()`` and return its exit code; warnings and a user's error are one line each on stderr.
+
+    Raises:
+        SystemExit: of ``work()``, or because standard output cannot be written.
+    """
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    if sys.stdout is None:  # closed by whoever started the program
+        return _told(work)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale has every name's letters
+    stdout = _Stdout(sys.stdout)
+    with redirect_stdout(stdout):
+        try:
+            return _told(work)
+        finally:
+            stdout.flush()
+
+
+class _Stdout:
+    """Standard output that ends the program where it cannot be written: any other error of the system is a bug."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._or_end(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._or_end(self._stream.flush)
+
+    def _or_end(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError as error:
+            # Python flushes once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `| head -1`
+                sys.exit(128 + signal.SIGPIPE)
+            problem = CaseError(
+                f"cannot write ({error.strerror})", "standard output", "give it a file that is not full"
+            )
+            _say(f"error: {problem}")
+            sys.exit(problem.exit_code)
+
+
+def _told(work: Callable[[], int | None]) -> int:
+    """Call ``work()`` and return its exit code; a user's error or interrupt is one line on stderr."""
+    with _noted_interrupts() as interrupts:
+        try:
+            return _explained(work)
+        except (Exception, KeyboardInterrupt) as error:
+            # A library that was being imported may have made some other error of it.
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                _say("interrupted")
+                return 130
+            if not isinstance(error, NoduleMCError):
+                raise
+            _say(f"error: {error}")
+            return error.exit_code
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Collect the interrupts of the meantime; each raises KeyboardInterrupt as ever."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    # A job in the background ignores them, and no other thread may handle them.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = ours and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, note)
     try:
-        return _explained(work)
-    except NoduleMCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        yield seen
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _say(line: str) -> None:
+    """A line on stderr; the exit code is right even where nobody can read it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def _explained(work: Callable[[], int | None]) -> int:

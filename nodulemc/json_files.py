@@ -6,13 +6,15 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from nodulemc.errors import NoduleMCError
 from nodulemc.limits import MAX_JSON_BYTES
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path, error: type[NoduleMCError]) -> Any:
@@ -22,8 +24,10 @@ def read_json(path: Path, error: type[NoduleMCError]) -> Any:
     Raises:
         error: the file is missing, unreadable, too large or malformed.
     """
-    text = read_limited(path, MAX_JSON_BYTES, error)
+    content = read_limited(path, MAX_JSON_BYTES, error)
     try:
+        # Given bytes, json.loads would take UTF-16 and UTF-32 as well, and half characters in any of them.
+        text = content.decode("utf-8-sig")
         content = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_refuse_repeated_keys
         )
@@ -51,6 +55,34 @@ def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
     if len(content) > limit:
         raise error(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
     return content
+
+
+def remove_old(path: Path, error: type[NoduleMCError]) -> None:
+    """Remove an earlier run's output, which must never pass for this one's.
+
+    Raises:
+        error: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
+        raise error(
+            f"cannot remove the old output ({getattr(problem, 'strerror', problem)})",
+            path,
+            "make the folder writable or name another file",
+        ) from problem
+
+
+@contextmanager
+def none_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """Remove these files if the block does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with suppress(OSError, ValueError):
+                path.unlink(missing_ok=True)
+        raise
 
 
 def write_json_atomically(path: Path, content: Any, error: type[NoduleMCError]) -> None:

@@ -1,24 +1,24 @@
 """Nodule coordinates from the platform's JSON, a LUNA25 table or 3D Slicer markups."""
 
-import csv
-import io
 import logging
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nodulemc.csv_files import read_csv
 from nodulemc.errors import PointsError
-from nodulemc.json_files import read_json, read_limited
-from nodulemc.limits import MAX_NAME_LENGTH, MAX_NODULES, MAX_TABLE_BYTES
+from nodulemc.json_files import read_json
+from nodulemc.limits import MAX_NAME_LENGTH, MAX_NODULES
+from nodulemc.plain_numbers import plain_number
 from nodulemc.volume import Volume
 
 logger = logging.getLogger(__name__)
 _CSV_COLUMNS = ("AnnotationID", "CoordX", "CoordY", "CoordZ")
-# float() also takes underscores and other alphabets' digits.
-_NUMBER = re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *", re.ASCII)
+# A row's line and its cells by column.
+_Row = tuple[int, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -108,42 +108,52 @@ def shortened(value: Any) -> str:
 
 def _check_count(nodules: Sequence[Any], source: object) -> None:
     if len(nodules) > MAX_NODULES:
-        raise PointsError(f"{len(nodules)} nodules", source, f"give at most {MAX_NODULES} per scan")
+        raise PointsError(f"more than {MAX_NODULES} nodules", source, f"give at most {MAX_NODULES} per scan")
 
 
 def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
-    content = read_limited(path, MAX_TABLE_BYTES, PointsError)
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = list(reader)
-        columns = list(reader.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PointsError(f"cannot read the table ({error})", path, "give a UTF-8 CSV file") from error
+    columns, cells = read_csv(path, PointsError)
     for what, wrong in (
         ("missing", [column for column in _CSV_COLUMNS if column not in columns]),
         ("repeated", [column for column in (*_CSV_COLUMNS, "SeriesInstanceUID") if columns.count(column) > 1]),
     ):
         if wrong:
             raise PointsError(f"columns {what}: {', '.join(wrong)}", path, f"give {', '.join(_CSV_COLUMNS)}, each once")
-    numbered = list(enumerate(rows, start=2))  # line 1 is the header
+    rows = ((line, dict(zip(columns, row, strict=True))) for line, row in cells)
     if "SeriesInstanceUID" in columns:
-        numbered = _rows_of_scan(numbered, volume, path)
+        rows = _rows_of_scan(rows, volume, path)
+    numbered = list(islice(rows, MAX_NODULES + 1))
     _check_count(numbered, path)
     nodules = []
     for line, row in numbered:
-        cells = [row[column] for column in _CSV_COLUMNS[1:]]
-        point = [float(cell) if cell and _NUMBER.fullmatch(cell) else cell for cell in cells]
+        texts = [row[column] for column in _CSV_COLUMNS[1:]]
+        point = [text if (number := plain_number(text)) is None else number for text in texts]
         nodules.append(make_nodule(row["AnnotationID"], point, line, f"{path}, line {line}"))
     return nodules
 
 
-def _rows_of_scan(numbered: list[tuple[int, dict]], volume: Volume, path: Path) -> list[tuple[int, dict]]:
+def _rows_of_scan(rows: Iterable[_Row], volume: Volume, path: Path) -> list[_Row]:
+    """The rows of this scan; where they are more than a scan may have, only so many that it shows."""
     known = {volume.series_uid, volume.source.name, scan_name(volume.source)}
-    matching = [(line, row) for line, row in numbered if row["SeriesInstanceUID"] in known]
-    if matching or not numbered:
+    matching: list[_Row] = []
+    others: list[_Row] = []
+    other_uids: set[str] = set()
+    for line, row in rows:
+        uid = row["SeriesInstanceUID"]
+        if uid in known:
+            matching.append((line, row))
+            if len(matching) > MAX_NODULES:
+                break
+        else:
+            # However long the table, what is kept of other scans is short.
+            if len(others) <= MAX_NODULES:
+                others.append((line, row))
+            if len(other_uids) < 2:
+                other_uids.add(uid)
+    if matching or not others:
         return matching
     named = volume.series_uid or scan_name(volume.source)
-    if len({row["SeriesInstanceUID"] for _, row in numbered}) > 1:
+    if len(other_uids) > 1:
         raise PointsError(
             f"no row has the SeriesInstanceUID {named}",
             path,
@@ -152,10 +162,10 @@ def _rows_of_scan(numbered: list[tuple[int, dict]], volume: Volume, path: Path) 
     logger.warning(
         "%s: its one SeriesInstanceUID %s is not the CT's (%s); all its rows are scored",
         path,
-        shortened(numbered[0][1]["SeriesInstanceUID"]),
+        shortened(others[0][1]["SeriesInstanceUID"]),
         named,
     )
-    return numbered
+    return others
 
 
 def scan_name(path: Path) -> str:

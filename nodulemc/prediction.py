@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import PointsError
 from nodulemc.headers import check_grid
+from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.points import Nodule, make_nodule, read_points, shortened
 from nodulemc.quality import Notes, patch_notes, scan_notes, seed_notes
@@ -115,9 +116,9 @@ def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
     """
     for k, nodule in enumerate(nodules, start=1):
         outside = volume.distance_outside_mm(nodule.point)
-        if outside > 0:
+        if outside > FACE_TOLERANCE_MM:
             raise PointsError(
-                f"nodule {shortened(nodule.name or k)} lies {outside:.1f} mm outside the CT",
+                f"nodule {shortened(nodule.name or k)} lies {round(outside, 3):g} mm outside the CT",
                 volume.source,
                 "check that point and CT belong together and that the point is x, y, z in mm, LPS",
             )

@@ -1,28 +1,32 @@
 """Detailed results of one CT: the platform's points plus each seed's probability, their spread and warnings."""
 
-import csv
-import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nodulemc.case import platform_json
+from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
-from nodulemc.json_files import write_atomically, write_json_atomically
+from nodulemc.json_files import remove_old, write_json_atomically
 from nodulemc.manifest import Manifest
 from nodulemc.prediction import NodulePrediction
 
 OUTPUT_SUFFIXES = (".json", ".csv")
 
 
-def check_output(path: Path) -> None:
-    """Refuse an output path of an unknown type before any work is done.
+def clear_output(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse an unusable output path before any work is done, and remove an earlier run's output.
 
     Raises:
-        ConfigError: the suffix is neither .json nor .csv.
+        ConfigError: the suffix is neither .json nor .csv, or the file is one of the inputs.
+        CaseError: the earlier output cannot be removed.
     """
     if path.suffix.lower() not in OUTPUT_SUFFIXES:
         raise ConfigError("unknown output type", path, "name a .json or .csv file")
+    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
+        raise ConfigError("the output is an input, too", path, "name another file")
+    remove_old(path, CaseError)
 
 
 def write_results(path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest) -> None:
@@ -34,9 +38,7 @@ def write_results(path: Path, predictions: Sequence[NodulePrediction], manifest:
     if path.suffix.lower() == ".json":
         write_json_atomically(path, detailed_json(predictions, manifest), CaseError)
     else:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([csv_header(manifest), *map(csv_row, predictions)])
-        write_atomically(path, text.getvalue().encode(), CaseError)
+        write_csv_atomically(path, [csv_header(manifest), *map(csv_row, predictions)], CaseError)
 
 
 def detailed_json(predictions: Sequence[NodulePrediction], manifest: Manifest) -> dict[str, Any]:

@@ -1,6 +1,9 @@
+import os
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ensembles import make_untrained_ensemble
@@ -52,6 +55,70 @@ def test_interruption_is_no_traceback(capsys):
 
     assert cli.exit_code_of(interrupt) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_its_own(capsys):
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    assert cli.exit_code_of(work) == 130
+    assert signal.signal(signal.SIGINT, handler) is signal.default_int_handler
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_while_a_command_is_imported(capsys, monkeypatch):
+    def interrupt(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupt)
+    assert cli.main(["status", "nowhere"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def printing(what: str, stdout, **environment) -> subprocess.CompletedProcess:
+    """A program that prints the value of an expression, through ``exit_code_of``."""
+    code = f"import sys; from nodulemc.cli import exit_code_of; sys.exit(exit_code_of(lambda: print({what})))"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("length", [1, 100_000])  # fails when it is flushed, and at once
+def test_a_reader_that_has_gone_ends_the_program_quietly(length):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = printing(f"'x' * {length}", writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_a_full_disk_behind_stdout_is_told_in_one_line(length):
+    with Path("/dev/full").open("w") as full:
+        done = printing(f"'x' * {length}", full)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write (No space left on device): standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_letters_that_the_locale_lacks_are_escaped():
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    done = printing(r"'\u0416'", subprocess.PIPE, **plain)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\u0416\n", "")
+
+
+def test_help_into_a_closed_pipe_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "nodulemc.cli", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_bench_prints_seconds_per_nodule(tmp_path, capsys):

@@ -221,3 +221,14 @@ def test_a_case_on_the_cpu_imports_nothing_that_it_does_not_need(tmp_path, resou
         [sys.executable, "-c", code, *map(str, options)], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_predict_never_overwrites_its_points(tmp_path):
+    points = tmp_path / "p.json"
+    points.write_text("{}")
+    (tmp_path / "link.json").symlink_to(points)
+    for output in (points, tmp_path / "link.json"):
+        done = run("predict", "nothing.mha", "--points", points, "--output", output)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: the output is an input, too: ")
+        assert points.read_text() == "{}"

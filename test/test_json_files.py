@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from nodulemc.errors import CaseError
-from nodulemc.json_files import write_json_atomically
+from nodulemc.json_files import none_on_failure, read_json, remove_old, write_json_atomically
 
 
 def test_written_json_is_readable_by_others_and_leaves_no_temporary_file(tmp_path):
@@ -32,4 +32,41 @@ def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
 def test_nan_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json_atomically(tmp_path / "out.json", {"p": float("nan")}, CaseError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b'["\xed\xa0\x80"]', "[1]".encode("utf-16"), "[1]".encode("utf-32-le"), b"\xff"])
+def test_what_is_not_utf_8_is_refused(tmp_path, content):
+    path = tmp_path / "in.json"
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match="malformed JSON"):
+        read_json(path, CaseError)
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path):
+    path = tmp_path / "in.json"
+    path.write_text("\ufeff[1]", encoding="utf-8")
+    assert read_json(path, CaseError) == [1]
+
+
+def test_an_old_output_is_removed_or_the_reason_told(tmp_path):
+    path = tmp_path / "out.json"
+    remove_old(path, CaseError)
+    path.touch()
+    remove_old(path, CaseError)
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(CaseError, match="cannot remove the old output"):
+        remove_old(path, CaseError)
+
+
+def test_files_stay_only_where_all_goes_well(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "none", tmp_path / "b"]
+    for path in (paths[0], paths[2]):
+        path.touch()
+    with none_on_failure(paths):
+        pass
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(KeyboardInterrupt), none_on_failure(paths):
+        raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())

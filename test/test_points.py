@@ -92,6 +92,25 @@ def test_a_csv_coordinate_that_is_no_finite_number_names_its_line(tmp_path, volu
         read_points(table, volume)
 
 
+def test_a_csv_line_is_counted_after_blank_ones(tmp_path, volume):
+    table = written(tmp_path / "t.csv", "AnnotationID,CoordX,CoordY,CoordZ\n\n\na,1,2,x\n")
+    with pytest.raises(PointsError, match=r"t\.csv, line 4"):
+        read_points(table, volume)
+
+
+def test_a_csv_of_more_nodules_than_allowed_is_read_no_further(tmp_path, volume):
+    rows = "a,1.2,1,2,3\n" * 1001
+    with pytest.raises(PointsError, match="more than 1000 nodules"):
+        read_points(written(tmp_path / "t.csv", f"AnnotationID,CoordX,CoordY,CoordZ,x\n{rows}broken\n"), volume)
+    own = rows.replace("1.2", UID)
+    table = "AnnotationID,SeriesInstanceUID,CoordX,CoordY,CoordZ\n"
+    with pytest.raises(PointsError, match="more than 1000 nodules"):
+        read_points(written(tmp_path / "t.csv", f"{table}{own}broken\n"), volume)
+    with pytest.raises(PointsError, match="more than 1000 nodules"):
+        read_points(written(tmp_path / "t.csv", table + rows), volume)
+    assert len(read_points(written(tmp_path / "t.csv", f"{table}{rows}b,{UID},1,2,3\n"), volume)) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "{}", '{"points": {}}', '{"points": [7]}', '{"points": [{"name": 7, "point": [1, 2, 3]}]}',

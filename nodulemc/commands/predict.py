@@ -48,24 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict and write or print the results."""
+    from nodulemc.json_files import none_on_failure
     from nodulemc.masks import write_masks
     from nodulemc.prediction import score
-    from nodulemc.results import check_output, table, write_results
+    from nodulemc.results import clear_output, table, write_results
     from nodulemc.side_by_side import side_by_side
 
     if args.output:
-        check_output(args.output)
+        clear_output(args.output, (args.ct, args.points))
     (volume, nodules, seen), ensemble = side_by_side(
         lambda: _read(args.ct, args.points),
         lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
     )
     predictions = score(nodules, *seen, ensemble)
-    if args.masks:
-        write_masks(args.masks, volume, nodules, ensemble)
-    if args.output:
-        write_results(args.output, predictions, ensemble.manifest)
-    else:
-        print(table(predictions, ensemble.manifest))
+    # The output comes last: where it is, the masks are complete.
+    masks = write_masks(args.masks, volume, nodules, ensemble) if args.masks else []
+    with none_on_failure(masks):
+        if args.output:
+            write_results(args.output, predictions, ensemble.manifest)
+        else:
+            print(table(predictions, ensemble.manifest), flush=True)
 
 
 def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:

@@ -1,18 +1,18 @@
 """Rows of a CSV file with the line each stands on, and words for naming lines in messages."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodulemc.csv_files import read_csv
 from nodulemc.errors import TableError
 
 _NAMED_LINES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a cohort may have a million
 class CsvRow:
-    """One row: the file and line it stands on (the header is line 1), and its cells by column."""
+    """One row: the file, the line it ends on (the header is line 1), and its cells by column."""
 
     path: Path
     line: int
@@ -32,19 +32,12 @@ def read_rows(path: str | Path, required: Sequence[str]) -> list[CsvRow]:
         required: columns that must be there; others are kept as they are.
 
     Raises:
-        TableError: the file is unreadable or has no rows, a column is missing or repeated, or a row has too many or
-            too few cells.
+        TableError: the file is unreadable, too large or has no rows, a column is missing or repeated, or a row has too
+            many or too few cells.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            numbered = [(reader.line_num, cells) for cells in reader if cells]
-    except OSError as error:
-        raise TableError(f"cannot read the table ({error.strerror})", path, "check that it exists") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"cannot read the table ({error})", path, "give a UTF-8 CSV file") from error
+    header, numbered = read_csv(path, TableError)
+    header = [name.strip() for name in header]
     missing = [column for column in required if column not in header]
     if missing:
         raise TableError(
@@ -55,15 +48,13 @@ def read_rows(path: str | Path, required: Sequence[str]) -> list[CsvRow]:
     repeated = next((name for name in header if header.count(name) > 1), None)
     if repeated is not None:
         raise TableError(f"repeated column {repeated!r}", f"{path}, line 1", "give each column its own name")
-    if not numbered:
-        raise TableError("the table has no rows", path, "give one row per nodule")
-    for line, cells in numbered:
-        if len(cells) != len(header):
-            raise TableError(f"{len(cells)} cells", f"{path}, line {line}", f"the header names {len(header)} columns")
-    return [
+    rows = [
         CsvRow(path, line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
         for line, cells in numbered
     ]
+    if not rows:
+        raise TableError("the table has no rows", path, "give one row per nodule")
+    return rows
 
 
 def name_rows(rows: Sequence[CsvRow]) -> str:

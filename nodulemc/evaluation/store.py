@@ -1,17 +1,15 @@
 """Nodules of a block store: their table, their patches, and an ensemble's predictions for them."""
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
 from nodulemc.evaluation.csv_rows import CsvRow
 from nodulemc.evaluation.predictions import SEED_PREFIX
-from nodulemc.json_files import write_atomically
 from nodulemc.patch import extract_patch
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore, NoduleBlock
@@ -62,12 +60,11 @@ class StoredNodules:
         ]
         per_seed = np.concatenate(parts)
         seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["AnnotationID", "label", "probability", *seeds])
-        for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True):
-            writer.writerow([name, self.table[name].cells["label"], vote, *values])
-        write_atomically(output, text.getvalue().encode(), TableError)
+        rows = [
+            [name, self.table[name].cells["label"], vote, *values]
+            for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True)
+        ]
+        write_csv_atomically(output, [["AnnotationID", "label", "probability", *seeds], *rows], TableError)
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:

@@ -1,13 +1,11 @@
 """From LUNA25's files, or phantoms, to a block store."""
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import ImageError, TableError
-from nodulemc.json_files import write_atomically
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockWriter, NoduleBlock
 from nodulemc.training.cutting import Excluded, Sample, Source
@@ -125,8 +123,5 @@ def _require_same_nodules(writer: BlockWriter, samples: Iterable[Sample], output
 
 
 def _write_excluded(path: Path, excluded: Iterable[Excluded]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["AnnotationID", "reason"])
-    writer.writerows((nodule.annotation_id, nodule.reason) for nodule in excluded)
-    write_atomically(path, text.getvalue().encode(), TableError)
+    rows = [(nodule.annotation_id, nodule.reason) for nodule in excluded]
+    write_csv_atomically(path, [("AnnotationID", "reason"), *rows], TableError)

@@ -1,13 +1,13 @@
 """The table of nodules: LUNA25's CSV, checked row by row before any work starts."""
 
-import csv
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nodulemc.csv_files import read_csv
 from nodulemc.errors import TableError
+from nodulemc.plain_numbers import plain_number
 
 # Columns of luna25_public_training_development_data.csv (LUNA25, https://luna25.grand-challenge.org).
 COLUMNS = (
@@ -55,16 +55,8 @@ def read_table(path: str | Path) -> Table:
             0 or 1, a coordinate is no finite number; or the file is unreadable or has no rows.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            _check_header(header, path)
-            numbered = [(reader.line_num, cells) for cells in reader if cells]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"cannot read the table ({error})", path, "give a UTF-8 CSV file") from error
-    if not numbered:
-        raise TableError("the table has no rows", path, "give one row per nodule")
+    header, numbered = read_csv(path, TableError)
+    _check_header(header, path)
     table = Table(path, [], [])
     first: dict[str, int] = {}
     for line, cells in numbered:
@@ -79,6 +71,8 @@ def read_table(path: str | Path) -> Table:
         first[name] = line
         table.rows.append(row)
         table.lines.append(line)
+    if not table.rows:
+        raise TableError("the table has no rows", path, "give one row per nodule")
     return table
 
 
@@ -101,8 +95,6 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _checked_row(header: list[str], cells: list[str], where: str) -> Row:
-    if len(cells) != len(header):
-        raise TableError(f"{len(cells)} cells", where, f"the header names {len(header)} columns")
     row: Row = dict(zip(header, cells, strict=True))
     for column in _IDENTIFIERS:
         # Scans, masks and blocks are found by these names.
@@ -117,10 +109,7 @@ def _checked_row(header: list[str], cells: list[str], where: str) -> Row:
 
 
 def _finite(text: str, column: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = plain_number(text)
+    if value is None:
         raise TableError(f"{column} is {text!r}", where, "give a finite number in mm")
     return value

@@ -295,7 +295,7 @@ def test_split_of_a_store_names_what_it_holds(cohort: Cohort, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--ct", ".", "--workers", "0"], "error: --workers 0"), (["--ct", "."], "error: cannot read the table")],
+    [(["--ct", ".", "--workers", "0"], "error: --workers 0"), (["--ct", "."], "error: cannot read the file")],
 )
 def test_errors_end_the_command_with_code_2(arguments: list[str], message: str, tmp_path: Path, capsys):
     required = ["--table", str(tmp_path / "absent.csv"), "--masks", str(tmp_path), "--output", str(tmp_path / "store")]

@@ -1,0 +1,104 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import centre_of, make_ct
+from test_case import MeanOfPatch
+
+from nodulemc import cli
+from nodulemc.commands import predict
+from nodulemc.errors import CaseError
+from nodulemc.masks import write_masks
+from nodulemc.patch import patch_origin
+from nodulemc.points import Nodule
+from nodulemc.volume import Volume
+
+
+class Dense(MeanOfPatch):
+    """An ensemble whose masks are what is dense."""
+
+    def mask_probabilities(self, patches):
+        return patches.astype(np.float64)
+
+
+CT = make_ct()
+POINT = centre_of(CT)
+
+
+def written(folder, *names, source="ct.mha"):
+    return write_masks(folder, Volume(CT, Path(source)), [Nodule(name, POINT) for name in names], Dense())
+
+
+def test_a_mask_lies_on_its_patchs_grid(tmp_path):
+    paths = written(tmp_path / "new" / "masks", "n1", None)
+    assert [path.name for path in paths] == ["n1.mha", "2.mha"]
+    for path in paths:
+        mask = sitk.ReadImage(str(path))
+        assert mask.GetPixelID() == sitk.sitkUInt8
+        assert mask.GetSpacing() == (50 / 64,) * 3
+        assert mask.GetOrigin() == pytest.approx(patch_origin(POINT), abs=1e-12)
+        assert mask.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+        assert 0 < sitk.GetArrayViewFromImage(mask).sum() < 64**3
+        expected = sitk.Resample(CT, mask, sitk.Transform(), sitk.sitkLinear, -1000, sitk.sitkFloat32) > -300
+        assert (sitk.GetArrayViewFromImage(mask) == sitk.GetArrayViewFromImage(expected)).mean() > 0.999
+
+
+def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
+    left = [2]
+
+    def full_disk(descriptor):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(CaseError, match="No space left on device"):
+        written(tmp_path, "n1", "n2", "n3")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_bad_path_leaves_no_mask_not_even_an_old_one(tmp_path):
+    (tmp_path / "n3.mha").write_text("an earlier run's")
+    with pytest.raises(CaseError, match="cannot write"):
+        written(tmp_path, "n1", "x" * 300, "n3")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("1", "2", "../x"), (".",), ("2", None)])
+def test_a_name_that_gives_no_file_of_its_own_is_refused(tmp_path, names):
+    with pytest.raises(CaseError, match="gives no file of its own"):
+        written(tmp_path, *names)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_null_byte_in_a_name_is_refused(tmp_path):
+    with pytest.raises(CaseError, match="cannot write"):
+        written(tmp_path, "n1", "a\0b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_ct_is_never_overwritten(tmp_path):
+    with pytest.raises(CaseError, match="'ct' gives no file of its own"):
+        written(tmp_path, "ct", source=tmp_path / "ct.mha")
+
+
+def test_predict_leaves_all_files_or_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Dense())
+    ct, points, output, masks = (tmp_path / name for name in ("ct.mha", "p.json", "out.json", "masks"))
+    sitk.WriteImage(CT, str(ct))
+    points.write_text(json.dumps({"points": [{"name": "n1", "point": list(POINT)}]}))
+
+    def code(ct, output):
+        options = {"--points": points, "--masks": masks, "--output": output}
+        return cli.main(["predict", str(ct), *(str(word) for option in options.items() for word in option)])
+
+    assert code(ct, output) == 0
+    assert output.exists()
+    assert [path.name for path in masks.iterdir()] == ["n1.mha"]
+    assert code(tmp_path / "none.mha", output) == 2
+    assert not output.exists()
+    assert code(ct, tmp_path / "none" / "out.json") == 2
+    assert not list(masks.iterdir())
