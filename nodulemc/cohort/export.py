@@ -1,45 +1,47 @@
 """A cohort's results as files: CSV, Parquet, and one platform JSON per scan."""
 
-import csv
 import fcntl
 import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nodulemc.case import platform_json
 from nodulemc.cohort.extras import import_extra
+from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, view
+from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.predictions import SEED_PREFIX
-from nodulemc.json_files import write_atomically, write_json_atomically
-from nodulemc.points import scan_name
+from nodulemc.json_files import read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
 
 CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
 FAILURES_NAME = "failures.csv"
 JSON_FOLDER = "json"
+_JSON_LIST_NAME = ".written"  # not *.json, which `evaluate` takes for results
 _LOCK_NAME = ".export.lock"
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan's results as they are exported; its nodules have their names in the cohort."""
+    """A scan's results as they are exported: ``names`` are its nodules' own, ``predictions`` have the cohort's."""
 
     record: Record
     labels: list[int | None]
+    names: list[str | None]
     predictions: list[NodulePrediction]
 
 
 def export(folder: Path, output: Path, *, json: bool = False) -> View:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
-    ``predictions.csv`` (AnnotationID, label, probability, seeds), ``predictions.parquet`` (these, then scan, point and
-    warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all in the manifest's order.
+    ``predictions.csv`` (AnnotationID, label, probability, seeds), ``predictions.parquet`` (these, then scan, the
+    nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
+    in the manifest's order.
 
     Returns:
         The state that was written.
@@ -59,30 +61,30 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in state.plan.ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
             rows = list(_rows(scans, columns))
-            _write_csv(output / CSV_NAME, columns, ([row[column] for column in columns] for row in rows))
+            cells = [[row[column] for column in columns] for row in rows]
+            write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
             _write_parquet(output / PARQUET_NAME, seeds, rows)
-            _write_csv(
-                output / FAILURES_NAME, ["scan", "error"], ([record.scan, str(record.error)] for record in state.failed)
-            )
+            failures = [(record.scan, str(record.error)) for record in state.failed]
+            write_csv_atomically(output / FAILURES_NAME, [("scan", "error"), *failures], CaseError)
             if json:
-                _write_json(output / JSON_FOLDER, scans)
+                names = json_names(listed.scan for listed in state.listed)
+                _write_json(output / JSON_FOLDER, {names[scan.record.scan]: scan for scan in scans})
     except OSError as error:
         raise ConfigError(f"cannot write ({error.strerror})", output, "name a folder that can be written") from error
     return state
 
 
 def _named(state: View) -> list[_Scan]:
-    """The scans with results; a nodule without a name, or with one that is not its alone, gets <scan>#<number>."""
-    done = state.done
-    names = Counter(p.nodule.name for _, record in done for p in record.predictions)
+    """The scans with results; only names that the manifest gives are known, and unique, before all scans are done."""
     scans = []
-    for listed, record in done:
-        predictions = []
-        for number, p in enumerate(record.predictions, start=1):
-            own = p.nodule.name and names[p.nodule.name] == 1
-            name = p.nodule.name if own else f"{record.scan}#{number}"
-            predictions.append(replace(p, nodule=replace(p.nodule, name=name)))
-        scans.append(_Scan(record, _labels(listed, len(predictions)), predictions))
+    for listed, record in state.done:
+        names = [p.nodule.name for p in record.predictions]
+        by_manifest = isinstance(listed.labels, list)
+        predictions = [
+            replace(p, nodule=replace(p.nodule, name=annotation_id(record.scan, k, name if by_manifest else None)))
+            for k, (p, name) in enumerate(zip(record.predictions, names, strict=True), start=1)
+        ]
+        scans.append(_Scan(record, _labels(listed, len(names)), names, predictions))
     return scans
 
 
@@ -92,32 +94,40 @@ def _labels(listed: Listed, nodules: int) -> list[int | None]:
 
 def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     for scan in scans:
-        for label, p in zip(scan.labels, scan.predictions, strict=True):
+        for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
             point = dict(zip(("CoordX", "CoordY", "CoordZ"), p.nodule.point, strict=True))
-            yield row | {"scan": scan.record.scan} | point | {"warnings": "; ".join(p.warnings)}
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue().encode(), CaseError)
+            yield row | {"scan": scan.record.scan, "name": name} | point | {"warnings": "; ".join(p.warnings)}
 
 
 def _write_parquet(path: Path, seeds: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     pyarrow, parquet = import_extra("pyarrow", "cohort"), import_extra("pyarrow.parquet", "cohort")
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"AnnotationID": text, "label": pyarrow.int8(), "probability": number, **dict.fromkeys(seeds, number)}
-    kinds |= {"scan": text, "CoordX": number, "CoordY": number, "CoordZ": number, "warnings": text}
+    kinds |= {"scan": text, "name": text, "CoordX": number, "CoordY": number, "CoordZ": number, "warnings": text}
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
     write_atomically(path, content.getvalue(), CaseError)
 
 
-def _write_json(folder: Path, scans: Sequence[_Scan]) -> None:
+def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
+    """Write one file for each scan, by the files' names, and remove what an earlier export wrote and this one did not.
+
+    A list in the folder says which files are ours, at any moment.
+    """
     folder.mkdir(exist_ok=True)
-    stems = [scan_name(Path(scan.record.scan)) for scan in scans]
-    repeated = Counter(stems)
-    for scan, stem in zip(scans, stems, strict=True):
-        name = stem if repeated[stem] == 1 else scan.record.scan.replace("/", "_")
-        write_json_atomically(folder / f"{name}.json", platform_json(scan.predictions), CaseError)
+    listing = folder / _JSON_LIST_NAME
+    earlier = _read_names(listing) if listing.exists() else set()
+    write_json_atomically(listing, sorted(earlier | set(scans)), CaseError)
+    for name, scan in scans.items():
+        write_json_atomically(folder / name, platform_json(scan.predictions), CaseError)
+    for name in earlier - set(scans):
+        remove_old(folder / name, CaseError)
+    write_json_atomically(listing, sorted(scans), CaseError)
+
+
+def _read_names(listing: Path) -> set[str]:
+    names = read_json(listing, CaseError)
+    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CaseError("the list of exported files is damaged", listing, "remove it")
+    return set(names)

@@ -4,6 +4,8 @@ The hash is BLAKE3: every CT is hashed as it is read, and SHA-256 would take a s
 """
 
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from nodulemc.cohort.extras import import_extra
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError
-from nodulemc.meta_image import locate_voxels
+from nodulemc.meta_image import SUFFIXES, locate_voxels
 
 _CHUNK = 1 << 20
 
@@ -21,9 +23,10 @@ class Fingerprint:
     """A scan's inputs.
 
     Attributes:
-        look: names, sizes and times of all files, and points given in the manifest; the same as long as nothing has
+        look: paths, sizes and times of all files, and points given in the manifest; the same as long as nothing has
             been touched.
-        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names.
+        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names. A DICOM
+            folder's hidden files, which no reader takes for slices, do not count.
         points: hash of the points' file, or of the points as the manifest has them.
     """
 
@@ -37,7 +40,7 @@ class Fingerprint:
 
 
 def look_at(scan: Scan) -> str:
-    """The quick look of ``Fingerprint.look``; reads no file's content."""
+    """The quick look of ``Fingerprint.look``; reads headers at most."""
     files = [*_ct_files(scan.path), *([scan.points] if isinstance(scan.points, Path) else [])]
     inline = None if isinstance(scan.points, Path) else _points_hash(scan)
     return json.dumps([[_look_at(path) for path in files], inline])
@@ -48,16 +51,19 @@ def take(scan: Scan) -> Fingerprint:
 
     Raises:
         OSError: a file cannot be read.
+        ImageError: it is no regular file.
         ConfigError: blake3 is not installed.
     """
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
     files = _ct_files(scan.path)
+    if scan.path.is_dir():
+        files = [path for path in files if not path.name.startswith(".")]
     hashes = [_file_hash(path) for path in files]
     if len(files) == 1:
         ct = hashes[0]
     else:
         lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
-        ct = _hash(lines.encode()).hexdigest()
+        ct = _hash(os.fsencode(lines)).hexdigest()
     return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
 
 
@@ -65,8 +71,8 @@ def _ct_files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
             return sorted(entry for entry in path.iterdir() if entry.is_file())
-        if path.suffix.lower() == ".mhd":
-            return [path, locate_voxels(path)[0]]
+        if path.is_file() and path.name.lower().endswith(SUFFIXES):
+            return list(dict.fromkeys([path, locate_voxels(path).file]))
     except (ImageError, OSError):
         pass  # reading it will say what is wrong
     return [path]
@@ -76,11 +82,13 @@ def _look_at(path: Path) -> list:
     try:
         status = path.stat()
     except OSError:
-        return [path.name, None, None]
-    return [path.name, status.st_size, status.st_mtime_ns]
+        return [str(path), None, None]
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _file_hash(path: Path) -> str:
+    if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # a pipe's end may never come
+        raise ImageError("not a regular file", path, "give a file or a DICOM folder")
     digest = _hash(b"")
     buffer = memoryview(bytearray(_CHUNK))
     with path.open("rb", buffering=0) as file:

@@ -4,17 +4,22 @@ What makes the whole manifest unusable is an error. What spoils one scan becomes
 on.
 """
 
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from nodulemc.cohort.extras import import_extra
+from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.scan import Scan
-from nodulemc.errors import NoduleMCError, PointsError, TableError
+from nodulemc.errors import NoduleMCError, PointsError, TableError, printable
 from nodulemc.evaluation.csv_rows import CsvRow, read_rows
-from nodulemc.limits import MAX_NODULES
+from nodulemc.json_files import read_limited
+from nodulemc.labels import LABELS
+from nodulemc.limits import MAX_NODULES, MAX_TABLE_BYTES
+from nodulemc.plain_numbers import plain_number
 from nodulemc.points import Nodule, make_nodule, shortened
 
 TABLE_NAME = "table.csv"
@@ -25,7 +30,6 @@ _COORDINATES = (("CoordX", "CoordY", "CoordZ"), ("x", "y", "z"))
 _NAMES = ("AnnotationID", "name")
 _POINTS = "points"
 _LABEL = "label"
-_LABELS = {"": None, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _REMEDY = (
     f"give the scans' paths in a column {', '.join(_PATHS[:-1])} or {_PATHS[-1]}, and either one row per nodule with "
     f"CoordX, CoordY, CoordZ or x, y, z in mm, or one row per scan with a column {_POINTS} that names a points file"
@@ -76,8 +80,9 @@ def read_listing(path: str | Path) -> list[Scan]:
 def _parquet_rows(path: Path) -> list[CsvRow]:
     """A Parquet file's rows with their values as text, numbered from 1; missing values are empty."""
     parquet = import_extra("pyarrow.parquet", "cohort")
+    content = io.BytesIO(read_limited(path, MAX_TABLE_BYTES, TableError))
     try:
-        rows = parquet.read_table(path).to_pylist()
+        rows = parquet.read_table(content).to_pylist()
     except (OSError, ValueError, NotImplementedError) as error:  # Arrow's own are of these kinds
         raise TableError(f"cannot read the table ({error})", path, "give a Parquet or UTF-8 CSV file") from error
     if not rows:
@@ -95,64 +100,75 @@ def _by_scan(rows: Sequence[CsvRow], columns: _Columns, base: Path) -> list[Scan
     scans = []
     for row in rows:
         cell, points = row.cells[columns.path], row.cells[_POINTS]
-        name, labels, fault = cell, None, None
+        name, labels, fault = _name(cell), None, None
         try:
-            _require(cell, "path", row)
-            _require(points, "points file", row)
+            _check_path(cell, "path", row)
+            _check_path(points, "points file", row)
             labels = _label(row)
             earlier = first.setdefault(os.path.realpath(base / cell), row)
             if earlier is not row:
                 raise TableError("the scan is listed twice", row.where, f"line {earlier.line} has it, too; remove one")
         except NoduleMCError as error:
             # A faulty row must not take the name of a good one.
-            name, fault = f"{cell} (line {row.line})", error
+            name, fault = _name_of_row(cell, row), error
         scans.append(Scan(name, base / cell, base / points, labels, fault))
     return scans
 
 
 def _by_nodule(rows: Sequence[CsvRow], columns: _Columns, path_of: Callable[[str], str], base: Path) -> list[Scan]:
     groups: dict[str, list[CsvRow]] = {}
-    scans = []
     for row in rows:
         cell = row.cells[columns.path]
         # Rows without a path belong to nothing.
-        key = os.path.realpath(base / path_of(cell)) if cell else f"\0{row.line}"
+        key = os.path.realpath(base / path_of(cell)) if _is_path(cell) else f"\0{row.line}"
         groups.setdefault(key, []).append(row)
     first: dict[str, CsvRow] = {}
+    scans = []
     for group in groups.values():
         cell = group[0].cells[columns.path]
-        name = path_of(cell) if cell else f"(line {group[0].line})"
+        name = _name(path_of(cell)) if _is_path(cell) else _name_of_row(cell, group[0])
         nodules: list[Nodule] = []
         labels: list[int | None] = []
         fault = None
         try:
-            _require(cell, "path", group[0])
+            _check_path(cell, "path", group[0])
             if len(group) > MAX_NODULES:
                 raise PointsError(f"{len(group)} nodules", group[0].where, f"give at most {MAX_NODULES} per scan")
             for row in group:
                 nodules.append(_nodule(row, columns, len(nodules) + 1))
                 labels.append(_label(row))
-            _claim(group, columns, first)
+            _check_apart(nodules, group)
+            _claim(name, nodules, group, first)
         except NoduleMCError as error:
             nodules, labels, fault = [], [], error
         scans.append(Scan(name, base / path_of(cell), tuple(nodules), tuple(labels), fault))
     return scans
 
 
-def _claim(group: Sequence[CsvRow], columns: _Columns, first: dict[str, CsvRow]) -> None:
-    """Give a scan its nodules' names, if none of them is taken.
+def _check_apart(nodules: Sequence[Nodule], rows: Sequence[CsvRow]) -> None:
+    """Refuse a point that two rows have, unless both name their nodules: one of the two is a mistake."""
+    first: dict[tuple[float, float, float], int] = {}
+    for k, nodule in enumerate(nodules):
+        earlier = first.setdefault(nodule.point, k)
+        if earlier != k and not (nodule.name and nodules[earlier].name):
+            raise PointsError(
+                "the nodule is listed twice", rows[k].where, f"line {rows[earlier].line} has its point, too; remove one"
+            )
+
+
+def _claim(scan: str, nodules: Sequence[Nodule], rows: Sequence[CsvRow], first: dict[str, CsvRow]) -> None:
+    """Give a scan its nodules' AnnotationIDs, if none of them is taken.
 
     Raises:
-        TableError: a name is taken.
+        TableError: one is taken.
     """
-    named = [row for row in group if columns.name and row.cells[columns.name]]
     own: dict[str, CsvRow] = {}
-    for row in named:
-        name = row.cells[columns.name]
+    for number, (nodule, row) in enumerate(zip(nodules, rows, strict=True), start=1):
+        name = annotation_id(scan, number, nodule.name)
         earlier = first.get(name) or own.setdefault(name, row)
         if earlier is not row:
             raise TableError(
-                f"duplicate {columns.name} {shortened(name)}",
+                f"duplicate AnnotationID {shortened(name)}",
                 row.where,
                 f"line {earlier.line} has it, too; list each nodule once",
             )
@@ -160,26 +176,37 @@ def _claim(group: Sequence[CsvRow], columns: _Columns, first: dict[str, CsvRow])
 
 
 def _nodule(row: CsvRow, columns: _Columns, position: int) -> Nodule:
-    point = [_number(row.cells[column]) for column in columns.coordinates]
+    cells = [row.cells[column] for column in columns.coordinates]
+    point = [cell if (number := plain_number(cell)) is None else number for cell in cells]
     name = row.cells[columns.name] if columns.name else ""
     return make_nodule(name or None, point, position, row.where)
 
 
-def _number(cell: str) -> float | str:
-    """The cell's number; what is none is left to stand in the message."""
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
 def _label(row: CsvRow) -> int | None:
     cell = row.cells.get(_LABEL, "")
-    if cell not in _LABELS:
+    if cell and cell not in LABELS:
         raise TableError(f"label is {shortened(cell)}", row.where, "write 0 (benign), 1 (malignant) or nothing")
-    return _LABELS[cell]
+    return LABELS.get(cell)
 
 
-def _require(cell: str, what: str, row: CsvRow) -> None:
+def _name(path: str) -> str:
+    """A scan's name, the same for ``ct/a.mha`` and ``./ct//a.mha``."""
+    return str(PurePath(path))
+
+
+def _name_of_row(cell: str, row: CsvRow) -> str:
+    return f"{printable(cell)} (line {row.line})".lstrip()
+
+
+def _is_path(cell: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(cell) and cell != ""
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_path(cell: str, what: str, row: CsvRow) -> None:
     if not cell:
         raise TableError(f"no {what}", row.where, "fill the cell or remove the row")
+    if not _is_path(cell):
+        raise TableError(f"the {what} is {shortened(cell)}", row.where, "give a path that the system can have")

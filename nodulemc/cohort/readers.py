@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
 import SimpleITK as sitk
@@ -45,6 +46,7 @@ class Readers:
         self._results: queue.SimpleQueue[Result | Exception | None] = queue.SimpleQueue()
         self._closed = False
         self._processes: list[_Process | None] = [None] * workers
+        resource_tracker.ensure_running()  # started by the first process otherwise, it would unblock SIGINT there
         for lane in range(workers):
             threading.Thread(target=self._serve, args=(lane,), daemon=True).start()
 
@@ -86,6 +88,8 @@ class Readers:
 
     def _serve(self, lane: int) -> None:
         """One lane: a thread that keeps one process busy."""
+        # Processes inherit it: a terminal's Ctrl-C reaches them, too, and is the main process's to handle.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             while not self._closed:
                 self._slots.acquire()
@@ -152,7 +156,6 @@ class _Process:
 
 def _answer(work: Callable[[Job], Reading], pipe: Connection) -> None:
     """The process's work: one core, as long as the other end of the pipe is open."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process's to handle
     os.nice(_NICE)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:

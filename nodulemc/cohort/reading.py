@@ -80,7 +80,8 @@ def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]
         reason = error.strerror or str(error)
         return ImageError(f"cannot read ({reason})", error.filename or scan.path, "check the path and the file"), None
     what = f"a fault of this program ({type(error).__name__}: {error})"
-    return NoduleMCError(what, scan.path, "please report it"), traceback.format_exc()
+    remedy = "please report it with what `nodulemc status` shows"
+    return NoduleMCError(what, scan.path, remedy), traceback.format_exc()
 
 
 @contextmanager

@@ -1,18 +1,20 @@
 """A run over a cohort: what is to be done, doing it, and keeping the results."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from nodulemc.cohort.fingerprint import Fingerprint, look_at
+from nodulemc.cohort.fingerprint import look_at
 from nodulemc.cohort.identity import Identity
+from nodulemc.cohort.lock import writing
 from nodulemc.cohort.reading import Failed, Job, Unchanged
 from nodulemc.cohort.scan import Scan
-from nodulemc.cohort.scoring import Outcome
-from nodulemc.cohort.store import Plan, Record, Store, now, store_path, writing
-from nodulemc.cohort.view import StoreContent, latest, read_stores, redone_since
+from nodulemc.cohort.scoring import Outcome, Scored
+from nodulemc.cohort.store import Listed, Plan, Record, Store, now, store_path
+from nodulemc.cohort.view import StoreContent, by_scan, read_stores
 from nodulemc.progress import progress
 
 # Looking at files is waiting for the file system.
@@ -67,63 +69,89 @@ def run_cohort(task: Task, engine: Engine) -> None:
     path = store_path(task.output, task.shard)
     with writing(path):
         contents = read_stores(task.output)
-        records = (record for content in contents for record in content.records)
-        known = latest(r for r in records if r.error is not None or r.is_of(task.ensemble))
-        jobs, settled = _to_do(task, known)
+        clock = _Clock(contents)
+        found = _survey(task, by_scan(contents))
         store = Store(path)
         try:
-            _begin(store, task, jobs, [*settled, *_to_copy(contents, path, known, task, jobs)])
-            for job, outcome in progress(engine.outcomes(jobs), len(jobs), "cohort", unit="scans"):
-                store.record(_record(job, outcome, task.ensemble, known))
+            _begin(store, task, found, clock(), _elsewhere(found.standing, contents, path))
+            for job, outcome in progress(engine.outcomes(found.jobs), len(found.jobs), "cohort", unit="scans"):
+                store.record(_record(job, outcome, task.ensemble, found.former.get(job.scan.name), clock()))
         finally:
             store.close()
 
 
-def _to_do(task: Task, known: dict[str, Record]) -> tuple[list[Job], list[Record]]:
-    """The scans to read, and the failures of those that the manifest spoils."""
-    own = task.own_scans()
-    faults = [Record(scan.name, Fingerprint(""), None, None, now(), scan.fault) for scan in own if scan.fault]
-    sound = [scan for scan in own if scan.fault is None]
-    jobs = [Job(scan) for scan in sound if scan.name not in known]
+class _Clock:
+    """Seconds since 1970, but later than all that is known of the cohort: clocks of other machines may be ahead."""
+
+    def __init__(self, contents: Iterable[StoreContent]) -> None:
+        times = [content.plan.started for content in contents]
+        times += [record.finished for content in contents for record in content.records]
+        self._last = max(times, default=0)
+
+    def __call__(self) -> float:
+        self._last = max(now(), math.nextafter(self._last, math.inf))
+        return self._last
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a run finds when it begins.
+
+    Attributes:
+        jobs: the scans to read.
+        looks: at the scans of which something is known, by name.
+        standing: results to keep as they are.
+        former: the last result of this ensemble by scan, which stands if a scan's files turn out to hold the same.
+    """
+
+    jobs: list[Job]
+    looks: dict[str, str]
+    standing: list[Record]
+    former: dict[str, Record]
+
+
+def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
+    sound = [scan for scan in task.own_scans() if scan.fault is None]
     again = [scan for scan in sound if scan.name in known]
     with ThreadPoolExecutor(_LOOKING_THREADS) as pool:
-        for scan, look in zip(again, pool.map(look_at, again), strict=True):
-            record = known[scan.name]
-            if record.error is not None and (task.retry_failed or record.fingerprint.look != look):
-                jobs.append(Job(scan))
-            elif record.error is None and record.fingerprint.look != look:
-                jobs.append(Job(scan, record.fingerprint))
-    return jobs, faults
+        looks = dict(zip((scan.name for scan in again), pool.map(look_at, again), strict=True))
+    found = _Survey([], looks, [], {})
+    for scan in sound:
+        records = known.get(scan.name, ())
+        results = [record for record in records if record.is_of(task.ensemble)]  # also behind a failure
+        if results:
+            found.former[scan.name] = max(results, key=lambda record: (record.error is None, record.finished))
+        same = [record for record in records if record.fingerprint.look == looks.get(scan.name)]
+        done = [record for record in same if record.error is None and record.is_of(task.ensemble)]
+        failed = [record for record in same if record.error is not None]
+        if done:
+            found.standing.append(done[0])
+        elif not failed or task.retry_failed:
+            former = found.former.get(scan.name)
+            found.jobs.append(Job(scan, former and former.fingerprint))
+    return found
 
 
-def _to_copy(
-    contents: Sequence[StoreContent], path: Path, known: dict[str, Record], task: Task, jobs: Sequence[Job]
-) -> list[Record]:
-    """What stands, but is in another store, or was to be done again by a run that did not come to it."""
+def _elsewhere(standing: Sequence[Record], contents: Iterable[StoreContent], path: Path) -> list[Record]:
+    """The results that stand, but not in the store at ``path``."""
     ours = {record.scan: record for content in contents if content.path == path for record in content.records}
-    since = redone_since(contents)
-    todo = {job.scan.name for job in jobs}
-    standing = [known[scan.name] for scan in task.own_scans() if scan.fault is None and scan.name not in todo]
-    return [
-        replace(record, finished=now())
-        for record in standing
-        if ours.get(record.scan) != record or record.finished < since.get(record.scan, 0)
-    ]
+    return [record for record in standing if ours.get(record.scan) != record]
 
 
-def _begin(store: Store, task: Task, jobs: Sequence[Job], records: Sequence[Record]) -> None:
-    todo = {job.scan.name for job in jobs}
+def _begin(store: Store, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
-    plan = Plan(now(), str(task.manifest), shard, task.ensemble)
-    store.begin(plan, task.scans, lambda position: task.scans[position].name in todo, records)
+    plan = Plan(started, str(task.manifest), shard, task.ensemble)
+    listed = [Listed(scan.name, scan.labels, scan.given, found.looks.get(scan.name), scan.fault) for scan in task.scans]
+    store.begin(plan, listed, records)
 
 
-def _record(job: Job, outcome: Outcome, ensemble: Identity, known: dict[str, Record]) -> Record:
-    name = job.scan.name
+def _record(
+    job: Job, outcome: Scored | Unchanged | Failed, ensemble: Identity, former: Record | None, time: float
+) -> Record:
+    name, given = job.scan.name, job.scan.given
     if isinstance(outcome, Failed):
-        return Record(name, outcome.fingerprint, None, None, now(), outcome.error)
+        return Record(name, given, outcome.fingerprint, None, None, time, outcome.error, traceback=outcome.traceback)
     if isinstance(outcome, Unchanged):
-        return replace(known[name], fingerprint=outcome.fingerprint, finished=now())
-    return Record(
-        name, outcome.read.fingerprint, ensemble.weights, ensemble.precision, now(), None, outcome.predictions
-    )
+        return replace(former, given=given, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None)
+    seen, predictions = outcome.read.fingerprint, outcome.predictions
+    return Record(name, given, seen, ensemble.weights, ensemble.precision, time, None, predictions)

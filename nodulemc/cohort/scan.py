@@ -1,5 +1,8 @@
 """One scan of a cohort, as the manifest lists it."""
 
+import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,3 +27,12 @@ class Scan:
     points: tuple[Nodule, ...] | Path
     labels: tuple[int | None, ...] | int | None = None
     fault: NoduleMCError | None = None
+
+    @property
+    def given(self) -> str:
+        """Hash of what the manifest says of the points: they themselves, or where from the CT their file is."""
+        if isinstance(self.points, Path):
+            content = os.path.relpath(self.points, self.path)  # the same wherever the data are mounted
+        else:
+            content = [[nodule.name, *nodule.point] for nodule in self.points]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()

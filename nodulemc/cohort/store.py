@@ -4,37 +4,36 @@ The journal is a rollback journal, not a write-ahead log: that one needs memory 
 on a cluster's network file system `nodulemc status` could not look at what another node writes.
 """
 
-import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ConfigError, NoduleMCError
 from nodulemc.points import Nodule
 from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
 SUFFIX = ".sqlite"
-_VERSION = 1
+_VERSION = 2
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
 _SCHEMA = (
     # One row: the last run's Plan, as JSON.
     "CREATE TABLE plan (about TEXT NOT NULL)",
-    # The manifest's scans; todo: the last run has not come to it yet.
+    # The manifest's scans, as Listed has them.
     "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
-    "todo INTEGER NOT NULL)",
-    # Results and failures; error: null, or a JSON list of what, where and remedy.
-    "CREATE TABLE scans (scan TEXT PRIMARY KEY, look TEXT NOT NULL, ct TEXT, points TEXT, weights TEXT, "
-    "precision TEXT, finished REAL NOT NULL, error TEXT)",
+    "given TEXT NOT NULL, look TEXT, fault TEXT)",
+    # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
+    # weights, precision and the nodules as they were: the files may come back.
+    "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
+    "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
     "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
     "PRIMARY KEY (scan, number))",
@@ -60,37 +59,49 @@ class Plan:
 
 @dataclass(frozen=True)
 class Listed:
-    """A scan of the listing; ``labels`` as in ``Scan``."""
+    """A scan of the listing.
 
-    position: int
+    Attributes:
+        scan, labels, given: as in ``Scan``.
+        look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
+            was known of the scan.
+        fault: of the manifest's rows, None where they can be used.
+    """
+
     scan: str
     labels: list[int | None] | int | None
-    todo: bool
+    given: str
+    look: str | None
+    fault: NoduleMCError | None
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one scan: an error or predictions.
+    """What became of one scan: predictions, or an error and what was known before it.
 
     Attributes:
         scan: its name.
-        fingerprint: its inputs.
-        weights, precision: of the ensemble, None where the scan has failed.
+        given: what the manifest said of its points, as in ``Scan``.
+        fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
+        weights, precision: of the ensemble that the predictions are of, None where there are none.
         finished: seconds since 1970.
         error: why it failed, None where it did not.
-        predictions: of its nodules in their order.
+        predictions: of its nodules in their order; of a failure, the former ones.
+        traceback: of a fault of this program.
     """
 
     scan: str
+    given: str
     fingerprint: Fingerprint
     weights: str | None
     precision: str | None
     finished: float
     error: NoduleMCError | None
     predictions: tuple[NodulePrediction, ...] = ()
+    traceback: str | None = None
 
     def is_of(self, ensemble: Identity) -> bool:
-        """Whether it is a result of these weights in this precision."""
+        """Whether its predictions are of these weights in this precision."""
         return (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
 
 
@@ -106,8 +117,14 @@ class Store:
         self._path = path
         with self._explained():
             self._connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
-            self._version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if self._version not in (0, _VERSION):
+        with self._reading() as do:
+            application = do.execute("PRAGMA application_id").fetchone()[0]
+            self._version = do.execute("PRAGMA user_version").fetchone()[0]
+            tables = do.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        is_new = (application, self._version, tables) == (0, 0, 0)
+        if not is_new and application != _APPLICATION:
+            raise ConfigError("another program's file", path, "move it away, or name a new folder")
+        if not is_new and self._version != _VERSION:
             raise ConfigError(
                 f"store version {self._version}", path, f"this program's is {_VERSION}; name a new folder"
             )
@@ -119,15 +136,13 @@ class Store:
     @property
     def is_empty(self) -> bool:
         """Whether no run has begun it."""
-        return self._version == 0 or self._connection.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0
+        if self._version == 0:
+            return True
+        with self._reading() as do:
+            return do.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0
 
-    def begin(
-        self, plan: Plan, scans: Sequence[Scan], todo: Callable[[int], bool], records: Sequence[Record] = ()
-    ) -> None:
-        """Note a run's plan, the manifest's scans, and what is known from the start.
-
-        ``todo`` says of each position whether this run will do it.
-        """
+    def begin(self, plan: Plan, scans: Sequence[Listed], records: Sequence[Record] = ()) -> None:
+        """Note a run's plan, the manifest's scans, and what is known from the start."""
         with self._transaction() as do:
             if not self._version:
                 for statement in _SCHEMA:
@@ -138,54 +153,74 @@ class Store:
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             do.executemany(
-                "INSERT INTO listing VALUES (?, ?, ?, ?)",
-                ((k, scan.name, json.dumps(scan.labels), todo(k)) for k, scan in enumerate(scans)),
+                "INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    (k, scan.scan, json.dumps(scan.labels), scan.given, scan.look, _error_json(scan.fault))
+                    for k, scan in enumerate(scans)
+                ),
             )
             for record in records:
-                _replace(do, record)
+                _note(do, record)
         self._version = _VERSION
 
     def record(self, record: Record) -> None:
-        """Replace what is known of a scan."""
+        """Note what became of a scan: a result replaces what is known of it, a failure joins a former result."""
         with self._transaction() as do:
-            _replace(do, record)
+            _note(do, record)
 
     def plan(self) -> Plan:
         """The last run's plan."""
-        about = json.loads(self._connection.execute("SELECT about FROM plan").fetchone()[0])
-        about["ensemble"]["seeds"] = tuple(about["ensemble"]["seeds"])
-        return Plan(**about | {"ensemble": Identity(**about["ensemble"])})
+        with self._reading() as do:
+            about = json.loads(do.execute("SELECT about FROM plan").fetchone()[0])
+            about["ensemble"]["seeds"] = tuple(about["ensemble"]["seeds"])
+            return Plan(**about | {"ensemble": Identity(**about["ensemble"])})
 
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""
-        rows = self._connection.execute("SELECT position, scan, labels, todo FROM listing ORDER BY position")
-        return [Listed(position, scan, json.loads(labels), bool(todo)) for position, scan, labels, todo in rows]
+        with self._reading() as do:
+            rows = do.execute("SELECT scan, labels, given, look, fault FROM listing ORDER BY position")
+            return [
+                Listed(scan, json.loads(labels), given, look, _error(fault))
+                for scan, labels, given, look, fault in rows
+            ]
 
     def records(self) -> list[Record]:
         """All results and failures, also of scans that are not listed any more."""
-        with self._explained():
-            self._connection.execute("BEGIN")  # both tables as of one moment
+        with self._reading() as do:
             nodules: dict[str, list[NodulePrediction]] = {}
-            for scan, *row in self._connection.execute(
+            for scan, *row in do.execute(
                 "SELECT scan, name, x, y, z, probability, per_seed, warnings FROM nodules ORDER BY scan, number"
             ):
                 nodules.setdefault(scan, []).append(_prediction(row))
-            scans = self._connection.execute(
-                "SELECT scan, look, ct, points, weights, precision, finished, error FROM scans"
-            ).fetchall()
-            self._connection.execute("COMMIT")
-        return [
-            Record(
-                scan,
-                Fingerprint(look, ct, points),
-                weights,
-                precision,
-                finished,
-                error and NoduleMCError(*json.loads(error)),
-                tuple(nodules.get(scan, ())),
+            scans = do.execute(
+                "SELECT scan, given, look, ct, points, weights, precision, finished, error, traceback FROM scans"
             )
-            for scan, look, ct, points, weights, precision, finished, error in scans
-        ]
+            return [
+                Record(
+                    scan,
+                    given,
+                    Fingerprint(look, ct, points),
+                    weights,
+                    precision,
+                    finished,
+                    _error(error),
+                    tuple(nodules.get(scan, ())),
+                    traceback,
+                )
+                for scan, given, look, ct, points, weights, precision, finished, error, traceback in scans
+            ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Everything as of one moment."""
+        with self._explained():
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._damaged(error) from error
+            finally:
+                self._connection.rollback()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -204,11 +239,17 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # the file's content; its subclasses are of all other kinds
+                raise self._damaged(error) from error
             raise ConfigError(
                 f"cannot use the store ({error})",
                 self._path,
-                "check that it is a cohort's store, in a writable folder that is not full",
+                "check that it is in a folder that can be written and is not full",
             ) from error
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        remedy = "move it away: the next run scores its scans again"
+        return ConfigError(f"a damaged store ({error})", self._path, remedy)
 
 
 def store_path(folder: Path, shard: tuple[int, int] | None) -> Path:
@@ -216,62 +257,38 @@ def store_path(folder: Path, shard: tuple[int, int] | None) -> Path:
     return folder / (f"{STEM}{SUFFIX}" if shard is None else f"{STEM}-{shard[0]}-of-{shard[1]}{SUFFIX}")
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Hold a store as its only writer; ends with this process, however that ends.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(_lock_file(path).open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                "another run is at work on this cohort", path, "wait for it, or see `nodulemc status`"
-            ) from error
-        except OSError as error:
-            raise ConfigError(
-                f"cannot lock the store ({error.strerror})", path, "name a folder that can be written and locked"
-            ) from error
-        yield
-
-
-def is_being_written(path: Path) -> bool:
-    """Whether a run is at work on a store."""
-    try:
-        with _lock_file(path).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no run has ever locked it, or not where this machine sees it
-        return False
-    return False
-
-
 def now() -> float:
     """Seconds since 1970."""
     return time.time()
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_suffix(".lock")
-
-
-def _replace(do: sqlite3.Connection, record: Record) -> None:
-    error = record.error and json.dumps([record.error.what, record.error.where, record.error.remedy])
-    seen = record.fingerprint
-    do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
+def _note(do: sqlite3.Connection, record: Record) -> None:
+    seen, error = record.fingerprint, _error_json(record.error)
+    if error:
+        do.execute(
+            "INSERT INTO scans (scan, given, look, finished, error, traceback) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (scan) DO UPDATE SET given = excluded.given, look = excluded.look, "
+            "finished = excluded.finished, error = excluded.error, traceback = excluded.traceback",
+            (record.scan, record.given, seen.look, record.finished, error, record.traceback),
+        )
+        return
+    result = (seen.look, seen.ct, seen.points, record.weights, record.precision, record.finished, None, None)
     do.execute(
-        "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (record.scan, seen.look, seen.ct, seen.points, record.weights, record.precision, record.finished, error),
+        "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (record.scan, record.given, *result)
     )
+    do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
     do.executemany(
         "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
     )
-    do.execute("UPDATE listing SET todo = 0 WHERE scan = ?", (record.scan,))
+
+
+def _error_json(error: NoduleMCError | None) -> str | None:
+    return error and json.dumps([error.what, error.where, error.remedy])
+
+
+def _error(text: str | None) -> NoduleMCError | None:
+    return text and NoduleMCError(*json.loads(text))
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from nodulemc.cohort.store import now
 from nodulemc.cohort.view import View
+from nodulemc.errors import printable
 from nodulemc.progress import clock
 
 # Scans per second are those of so many seconds.
@@ -24,6 +25,9 @@ def summary(state: View) -> str:
     lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
         lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc export` writes it)")
+    tracebacks = [record.traceback for record in failed if record.traceback]
+    if tracebacks:
+        lines += ["to report the fault of this program:", *map(printable, tracebacks[0].splitlines())]
     alike = state.alike()
     lines += [f"the same CT under several names: {', '.join(group[:_SHOWN])}" for group in alike[:_SHOWN]]
     if len(alike) > _SHOWN:
@@ -34,8 +38,9 @@ def summary(state: View) -> str:
 def _speed(state: View) -> str:
     end = now()
     since = max(state.plan.started, end - _RECENT_S)
-    recent = sum(record.finished >= since for record in state.records.values())
-    if not recent:
+    # The plan's own time is that of the manifest's faults, which were no work.
+    recent = sum(record.finished > since for record in state.records.values())
+    if not recent or since > end:  # by the clock of another machine
         return ""
     rate = recent / max(end - since, 1)
     return f", {rate:.2f} scans/s, {clock(state.pending / rate)} left"

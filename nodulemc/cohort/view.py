@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodulemc.cohort.store import STEM, SUFFIX, Listed, Plan, Record, Store, is_being_written
+from nodulemc.cohort.fingerprint import Fingerprint
+from nodulemc.cohort.lock import is_being_written
+from nodulemc.cohort.store import STEM, SUFFIX, Listed, Plan, Record, Store
 from nodulemc.errors import ConfigError
 
 
@@ -14,7 +16,7 @@ class View:
 
     Attributes:
         plan: the last begun run's.
-        listed: the manifest's scans, in its order.
+        listed: its manifest's scans, in their order.
         records: what is known of them by name; a scan that is missing here is yet to be done, or to be done again.
         running: how many runs are at work.
     """
@@ -40,6 +42,11 @@ class View:
     def pending(self) -> int:
         """How many scans are yet to be done."""
         return len(self.listed) - len(self.records)
+
+    @property
+    def without_result(self) -> set[str]:
+        """The names of the scans that have failed or are yet to be done."""
+        return {scan.scan for scan in self.listed} - {scan.scan for scan, _ in self.done}
 
     def alike(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""
@@ -86,30 +93,52 @@ def view(folder: Path) -> View:
     if not contents:
         raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
     newest = max(contents, key=lambda content: content.plan.started)
-    names = {scan.scan for scan in newest.listed}
-    since = redone_since(contents)
-    records = latest(
-        record
-        for content in contents
-        for record in content.records
-        if record.scan in names
-        and record.finished >= since.get(record.scan, 0)
-        and (record.error or record.weights == newest.plan.ensemble.weights)
-    )
+    known = by_scan(contents)
+    looks = _last_looks(contents)
+    records = {}
+    for listed in newest.listed:
+        if record := _standing(listed, known.get(listed.scan, ()), newest.plan, looks.get(listed.scan)):
+            records[listed.scan] = record
     running = sum(is_being_written(content.path) for content in contents)
     return View(newest.plan, newest.listed, records, running)
 
 
-def latest(records: Iterable[Record]) -> dict[str, Record]:
-    """What became last of each scan."""
-    return {record.scan: record for record in sorted(records, key=lambda record: record.finished)}
-
-
-def redone_since(contents: Iterable[StoreContent]) -> dict[str, float]:
-    """When a run set out to do scans (again) that it has not come to; what was known of them before does not count."""
-    since: dict[str, float] = {}
+def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
+    """All records of each scan."""
+    records: dict[str, list[Record]] = {}
     for content in contents:
-        for scan in content.listed:
-            if scan.todo:
-                since[scan.scan] = max(content.plan.started, since.get(scan.scan, 0))
-    return since
+        for record in content.records:
+            records.setdefault(record.scan, []).append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A run's look at a scan when it began, see ``Listed``."""
+
+    started: float
+    look: str
+
+
+def _last_looks(contents: Iterable[StoreContent]) -> dict[str, _Look]:
+    looks: dict[str, _Look] = {}
+    for content in sorted(contents, key=lambda content: content.plan.started):
+        for listed in content.listed:
+            if listed.look is not None:
+                looks[listed.scan] = _Look(content.plan.started, listed.look)
+    return looks
+
+
+def _standing(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
+    """What counts of a scan's records under the last begun run's plan."""
+    if listed.fault is not None:
+        return Record(listed.scan, listed.given, Fingerprint(""), None, None, plan.started, listed.fault)
+    standing = [
+        record
+        for record in records
+        if record.given == listed.given
+        and (record.error is not None or record.is_of(plan.ensemble))
+        # The scan has not changed since the last run that has looked at it; clocks matter where it has.
+        and (last is None or record.fingerprint.look == last.look or record.finished >= last.started)
+    ]
+    return max(standing, key=lambda record: (record.error is None, record.finished), default=None)

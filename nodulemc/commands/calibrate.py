@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodulemc.calibration_map import METHODS
+from nodulemc.cohort.extras import check_extra
 
 EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Fit, show what it changes on patients left out of the fit, and store."""
+    check_extra("report")
     from nodulemc.evaluation.calibration import calibration_figures, fit_calibration, held_out
     from nodulemc.evaluation.predictions import read_predictions, read_table
     from nodulemc.manifest import FILE_NAME, read_manifest, write_manifest

@@ -3,7 +3,8 @@
 MANIFEST is a CSV or Parquet file with a column ct (file or DICOM folder) and either one row per nodule (AnnotationID,
 CoordX, CoordY, CoordZ, optional label) or one row per scan with a column points (a points file, as for `predict`); or a
 folder with table.csv and ct/<SeriesInstanceUID>.mha. DIR gets predictions.csv, predictions.parquet and failures.csv.
-The same command continues where it has stopped. Exit code 3: some scans have failed. More: docs/cohort.md.
+The same command continues where it has stopped. Exit code 3: some scans have failed or are yet to be done.
+More: docs/cohort.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.cohort.extras import import_extra
+from nodulemc.cohort.extras import check_extra
 from nodulemc.cpu import available_cores
 from nodulemc.errors import ConfigError
 from nodulemc.manifest import find_resources
@@ -62,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
-    for module in ("blake3", "pyarrow.parquet"):  # their absence is better known before the work
-        import_extra(module, "cohort")
+    check_extra("cohort")
     scans = read_listing(args.manifest)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     state = export(args.output, args.output, json=args.json)
     print(summary(state))
     own = {scan.name for scan in task.own_scans()}
-    return EXIT_PARTIAL if any(record.scan in own for record in state.failed) else 0
+    return EXIT_PARTIAL if own & state.without_result else 0
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def _engine(args: argparse.Namespace) -> Iterator[tuple[Engine, Identity]]:
     manifest = read_manifest(resources)
     load = partial(Ensemble.load, resources, calibrated=args.calibrated)
     if args.engine == "ray":
-        import_extra("ray", "ray")
+        check_extra("ray")
         from nodulemc.cohort.ray_engine import RayEngine
 
         with closing(RayEngine(load, device=args.device, precision=args.precision, address=args.address)) as engine:

@@ -6,6 +6,7 @@ Paired DeLong test and patient-level bootstrap of the difference, first minus se
 import argparse
 from pathlib import Path
 
+from nodulemc.cohort.extras import check_extra
 from nodulemc.errors import ConfigError
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare and print."""
+    check_extra("report")
     from nodulemc.evaluation.compare import compare
     from nodulemc.evaluation.predictions import read_predictions, read_table
 

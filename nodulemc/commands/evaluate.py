@@ -12,6 +12,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nodulemc.cohort.extras import check_extra
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.options import add_ensemble_options, load_ensemble
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, write the results and print the main figures."""
+    check_extra("report")
     from nodulemc.evaluation.metrics import evaluate
     from nodulemc.evaluation.predictions import read_table
     from nodulemc.evaluation.report import render_report

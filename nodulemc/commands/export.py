@@ -25,4 +25,4 @@ def run(args: argparse.Namespace) -> int:
 
     state = export(args.folder, args.output or args.folder, json=args.json)
     print(summary(state))
-    return EXIT_PARTIAL if state.failed or state.pending else 0
+    return EXIT_PARTIAL if state.without_result else 0

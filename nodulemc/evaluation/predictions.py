@@ -1,6 +1,6 @@
 """Predictions with their labels, patients and further columns, checked before anything is computed from them."""
 
-import math
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,14 @@ import numpy as np
 
 from nodulemc.errors import TableError
 from nodulemc.evaluation.csv_rows import CsvRow, name_rows, read_rows
+from nodulemc.labels import LABELS
+from nodulemc.plain_numbers import plain_number
 
+logger = logging.getLogger(__name__)
 SEED_PREFIX = "seed_"
 # LUNA25's AnnotationID: patient, nodule, date of the study.
 _LUNA25_ID = re.compile(r"(?P<patient>\d+)_\d+_\d{8}")
+_LABEL_REMEDY = "write 0 (benign), 1 (malignant) or nothing"
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,11 @@ def read_table(path: str | Path) -> dict[str, CsvRow]:
     """Read a table of nodules with at least AnnotationID and label, by AnnotationID.
 
     Raises:
-        TableError: naming lines: the file cannot be used, an AnnotationID is empty or repeats, a label is not 0 or 1.
+        TableError: naming lines: the file cannot be used, an AnnotationID is empty or repeats, a label is neither 0
+            nor 1 nor empty.
     """
     rows = read_rows(path, ("AnnotationID", "label"))
-    _require(rows, lambda row: row.cells["label"] in ("0", "1"), "label", "write 0 (benign) or 1 (malignant)")
+    _require(rows, _has_label_or_none, "label", _LABEL_REMEDY)
     return _by_id(rows)
 
 
@@ -74,7 +79,8 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | 
     """Read prediction CSVs, one after the other (for example one per fold).
 
     Columns: ``AnnotationID``, ``probability``, ``label`` (not needed where the table is given), optional ``fold`` and
-    ``seed_…``. The table adds its columns; nodules of the table without a prediction are left out.
+    ``seed_…``. The table adds its columns; nodules of the table without a prediction are left out, as are, with a
+    warning, nodules without a label.
 
     Args:
         paths: the CSV files.
@@ -82,8 +88,8 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | 
 
     Raises:
         TableError: naming lines: a file cannot be used, an AnnotationID is empty, repeats or is not in the table, a
-            probability is not a number in 0…1, a label is not 0 or 1 or differs from the table's, or all labels are
-            the same.
+            probability is not a number in 0…1, a label is neither 0 nor 1 nor empty or differs from the table's, or
+            there are no labels or all are the same.
     """
     required = ("AnnotationID", "probability") if table is not None else ("AnnotationID", "label", "probability")
     rows = [row for path in paths for row in read_rows(path, required)]
@@ -99,18 +105,21 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | 
     seeds = [name for name in names if name != "fold"]
     for column in ("probability", *seeds):
         _require(rows, lambda row, column=column: _is_probability(row.cells[column]), column, "give numbers in 0…1")
-    if table is None:
-        _require(rows, lambda row: row.cells["label"] in ("0", "1"), "label", "write 0 (benign) or 1 (malignant)")
-    else:
+    _require(rows, _has_label_or_none, "label", _LABEL_REMEDY)
+    if table is not None:
         _require(rows, lambda row: row.cells["AnnotationID"] in table, "AnnotationID", "the table has no such nodule")
         _require(
             rows,
-            lambda row: row.cells.get("label", "") in ("", table[row.cells["AnnotationID"]].cells["label"]),
+            lambda row: len({LABELS[label] for label in _labels(row, table) if label}) < 2,
             "label",
             "the table says otherwise; give predictions and table of one study",
         )
-    own = [{k: v for k, v in row.cells.items() if k not in ("probability", *seeds) and v != ""} for row in rows]
-    columns = own if table is None else [cells | dict(table[cells["AnnotationID"]].cells) for cells in own]
+    columns = [{k: v for k, v in row.cells.items() if k not in ("probability", *seeds) and v != ""} for row in rows]
+    if table is not None:
+        columns = [
+            cells | table[cells["AnnotationID"]].cells | {"label": next(filter(None, _labels(row, table)), "")}
+            for row, cells in zip(rows, columns, strict=True)
+        ]
     return assemble(
         ids=[row.cells["AnnotationID"] for row in rows],
         probabilities=[float(row.cells["probability"]) for row in rows],
@@ -130,25 +139,31 @@ def assemble(
     folds: Sequence[str] | None,
     source: str,
 ) -> Predictions:
-    """Put checked values together; ``columns`` hold each nodule's ``label``, and its ``PatientID`` where known.
+    """Put checked values together; ``columns`` hold each nodule's ``label`` and ``PatientID`` where known.
+
+    Nodules without a label are left out, with a warning.
 
     Raises:
-        TableError: all labels are the same, or some nodules have a PatientID and others do not.
+        TableError: there are no labels or all are the same, or some nodules have a PatientID and others do not.
     """
-    labels = np.array([int(cells["label"]) for cells in columns])
+    kept = [k for k, cells in enumerate(columns) if cells.get("label")]
+    if 0 < len(kept) < len(columns):
+        logger.warning("%s: %d of %d nodules have no label; left out", source, len(columns) - len(kept), len(columns))
+    ids, columns = [ids[k] for k in kept], [columns[k] for k in kept]
+    labels = np.array([LABELS[cells["label"]] for cells in columns], int)
     if len(set(labels.tolist())) < 2:
-        what = "no nodules" if not len(labels) else f"all {len(labels)} nodules have label {labels[0]}"
+        what = f"all {len(labels)} nodules have label {labels[0]}" if kept else "no nodule has a label"
         raise TableError(what, source, "ranking needs malignant and benign nodules")
     patients, known = _patients(ids, columns, source)
     return Predictions(
-        ids=list(ids),
+        ids=ids,
         labels=labels,
-        probabilities=np.asarray(probabilities, np.float64),
-        seeds=dict(seeds),
-        folds=None if folds is None else list(folds),
+        probabilities=np.asarray(probabilities, np.float64)[kept],
+        seeds={name: values[kept] for name, values in seeds.items()},
+        folds=None if folds is None else [folds[k] for k in kept],
         patients=patients,
         patients_known=known,
-        columns=list(columns),
+        columns=columns,
         source=source,
     )
 
@@ -188,9 +203,15 @@ def _require(rows: Sequence[CsvRow], holds: Callable[[CsvRow], bool], column: st
         raise TableError(f"{column} is {bad[0].cells.get(column, '')!r}", name_rows(bad), remedy)
 
 
+def _has_label_or_none(row: CsvRow) -> bool:
+    return row.cells.get("label", "") in ("", *LABELS)
+
+
+def _labels(row: CsvRow, table: Mapping[str, CsvRow]) -> tuple[str, str]:
+    """A nodule's label in the table, and as its prediction has it."""
+    return table[row.cells["AnnotationID"]].cells["label"], row.cells.get("label", "")
+
+
 def _is_probability(text: str) -> bool:
-    try:
-        value = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(value) and 0 <= value <= 1
+    value = plain_number(text)
+    return value is not None and 0 <= value <= 1

@@ -21,7 +21,7 @@ class Submission:
         predictions: each nodule once: of a nodule predicted twice, the first.
         listed: positions in ``predictions`` of all predictions as listed, repeats included, int (m,), m >= n.
         listed_probabilities: their probabilities (m,). The challenge counts repeats.
-        omitted: AnnotationIDs in the table without a prediction.
+        omitted: AnnotationIDs in the table with a label and without a prediction.
         duplicate: AnnotationIDs predicted more than once.
         unknown: AnnotationIDs predicted that are not in the table.
     """
@@ -65,7 +65,7 @@ def matched(predictions: Predictions, table: Mapping[str, CsvRow] | None) -> Sub
         predictions=predictions,
         listed=np.arange(len(predictions)),
         listed_probabilities=predictions.probabilities,
-        omitted=[] if table is None else [name for name in table if name not in known],
+        omitted=[] if table is None else [name for name in table if name not in known and table[name].cells["label"]],
         duplicate=[],
         unknown=[],
     )
@@ -84,7 +84,6 @@ def from_platform(folder: Path, table: Mapping[str, CsvRow]) -> Submission:
         raise TableError(f"none of the {len(points)} nodules is in the table", folder, "give the study's table")
     first = {point.name: point for point in reversed(known)}
     ids = [name for name in counts if name in first]
-    position = {name: k for k, name in enumerate(ids)}
     predictions = assemble(
         ids=ids,
         probabilities=[first[name].probability for name in ids],
@@ -93,11 +92,13 @@ def from_platform(folder: Path, table: Mapping[str, CsvRow]) -> Submission:
         folds=None,
         source=str(folder),
     )
+    position = {name: k for k, name in enumerate(predictions.ids)}
+    listed = [point for point in known if point.name in position]
     return Submission(
         predictions=predictions,
-        listed=np.array([position[point.name] for point in known]),
-        listed_probabilities=np.array([point.probability for point in known]),
-        omitted=[name for name in table if name not in counts],
+        listed=np.array([position[point.name] for point in listed]),
+        listed_probabilities=np.array([point.probability for point in listed]),
+        omitted=[name for name in table if name not in counts and table[name].cells["label"]],
         duplicate=[name for name in ids if counts[name] > 1],
         unknown=[name for name in counts if name not in table],
     )

@@ -89,13 +89,18 @@ def make_cohort(folder: Path, scans: int, size: tuple[int, int, int] = (40, 36, 
 
 def write_rows(path: Path, columns, rows) -> Path:
     with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        csv.writer(file).writerows([columns, *rows])  # its own line ends have it quote a lone \r
     return path
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def blocked_signals(_job):
+    """Instead of ``read_scan``: what a process has been deaf to since it was started."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def read_or_die(job):

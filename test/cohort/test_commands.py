@@ -15,6 +15,7 @@ from dicom import write_dicom_series
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
+from nodulemc.cohort.run import run_cohort
 from nodulemc.cohort.store import Store
 
 
@@ -89,7 +90,7 @@ def test_a_bad_scan_does_not_stop_the_others(mixed, ensemble, tmp_path, capsys):
     assert cli.main(["export", str(output), "--output", str(tmp_path / "again"), "--json"]) == 3
     for name in ("predictions.csv", "failures.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes()
-    assert sorted(path.name for path in (tmp_path / "again" / "json").iterdir()) == ["good.json", "series.json"]
+    assert sorted(path.name for path in (tmp_path / "again" / "json").glob("*.json")) == ["good.json", "series.json"]
 
 
 def test_output_feeds_evaluate(ensemble, tmp_path, capsys):
@@ -124,6 +125,33 @@ def test_each_shard_has_its_own_failures(ensemble, tmp_path):
     (luna / scan_file(1)).unlink()
     assert cohort(luna, output, ensemble, "--shard", "2/2") == 3
     assert cohort(luna, output, ensemble, "--shard", "1/2") == 0
+
+
+def test_exit_code_where_scans_are_left(ensemble, tmp_path, monkeypatch, capsys):
+    """As where another run with other weights has begun meanwhile."""
+    luna, output = make_cohort(tmp_path / "luna", 2), tmp_path / "out"
+
+    class Lazy:
+        def outcomes(self, jobs):
+            return iter(())
+
+    monkeypatch.setattr("nodulemc.cohort.run.run_cohort", lambda task, _, run=run_cohort: run(task, Lazy()))
+    assert cohort(luna, output, ensemble) == 3
+    assert "2 scans: 0 done (0 nodules), 0 failed, 2 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "p.csv", "--output", "out"),
+        ("compare", "p.csv", "p.csv"),
+        ("calibrate", "p.csv", "--method", "platt", "--ensemble", "e"),
+    ],
+)
+def test_evaluation_without_its_extra(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.endswith(": report: pip install 'nodulemc[report]'\n")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from cohort.made import make_cohort, read_rows, results, run_serially, scan_file, write_rows
 
 from nodulemc.cohort.export import export
-from nodulemc.errors import ConfigError
+from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.platform_results import read_platform_results
 
 
@@ -35,7 +35,7 @@ def test_parquet_holds_the_same_and_more(luna, tmp_path):
     for row, cells in zip(rows, read_rows(tmp_path / "out" / "predictions.csv"), strict=True):
         assert {name: str(row[name]) for name in cells} == cells
     nodule, _, _, warnings = results(tmp_path / "out")[scan_file(3)][1]
-    assert rows[-1]["scan"] == scan_file(3)
+    assert (rows[-1]["scan"], rows[-1]["name"]) == (scan_file(3), "3_1")
     assert (rows[-1]["CoordX"], rows[-1]["CoordY"], rows[-1]["CoordZ"]) == nodule.point
     assert rows[-1]["warnings"] == "; ".join(warnings)
     assert warnings
@@ -44,8 +44,7 @@ def test_parquet_holds_the_same_and_more(luna, tmp_path):
 def test_platform_json_of_each_scan(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     export(tmp_path / "out", tmp_path / "out", json=True)
-    names = sorted(path.name for path in (tmp_path / "out" / "json").iterdir())
-    assert names == [f"1.2.{k}.json" for k in range(4)]
+    assert json_files(tmp_path / "out") == [f"1.2.{k}.json" for k in range(4)]
     content = json.loads((tmp_path / "out" / "json" / "1.2.3.json").read_text())
     (first, p_first, *_), (second, p_second, *_) = results(tmp_path / "out")[scan_file(3)]
     assert content == {
@@ -60,8 +59,8 @@ def test_platform_json_of_each_scan(luna, tmp_path):
     assert len(read_platform_results(tmp_path / "out" / "json")) == 6
 
 
-def test_names_that_are_not_unique(luna, tmp_path):
-    """Points files name their nodules each for itself, or not at all."""
+def test_names_in_points_files(luna, tmp_path):
+    """They are each file's own, and unknown until it is read; an AnnotationID must stay what it is."""
     place = [-15, 26, -120]
     for file, names in (("a", ["N1", "N2"]), ("b", ["N1", None, "N3", "N3"])):
         points = [{"point": place} | ({"name": name} if name else {}) for name in names]
@@ -71,9 +70,19 @@ def test_names_that_are_not_unique(luna, tmp_path):
     export(tmp_path / "out", tmp_path / "out")
     rows = read_rows(tmp_path / "out" / "predictions.csv")
     assert [row["AnnotationID"] for row in rows] == [
-        f"{scan_file(0)}#1", "N2", *(f"{scan_file(1)}#{k}" for k in (1, 2, 3, 4))
+        *(f"{scan_file(0)}#{k}" for k in (1, 2)), *(f"{scan_file(1)}#{k}" for k in (1, 2, 3, 4))
     ]  # fmt: skip
     assert [row["label"] for row in rows] == ["1", "1", "", "", "", ""]
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert [row["name"] for row in rows] == ["N1", "N2", "N1", None, "N3", "N3"]
+
+
+def test_line_breaks_in_names_stay_in_their_rows(luna, tmp_path):
+    row = f'{scan_file(0)},"a\rb",-15,26,-120'
+    (luna / "m.csv").write_text(f"ct,AnnotationID,CoordX,CoordY,CoordZ\n{row}\n", newline="")
+    run_serially(luna / "m.csv", tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out")
+    assert [row["AnnotationID"] for row in read_rows(tmp_path / "out" / "predictions.csv")] == ["a\rb"]
 
 
 def test_json_files_of_scans_with_the_same_file_name(luna, tmp_path):
@@ -82,8 +91,47 @@ def test_json_files_of_scans_with_the_same_file_name(luna, tmp_path):
     rows = [("other/1.2.1.mha", -15, 26, -120), (scan_file(1), -15, 26, -120)]
     run_serially(write_rows(luna / "m.csv", ("ct", "x", "y", "z"), rows), tmp_path / "out")
     export(tmp_path / "out", tmp_path / "out", json=True)
-    names = sorted(path.name for path in (tmp_path / "out" / "json").iterdir())
-    assert names == ["ct_1.2.1.mha.json", "other_1.2.1.mha.json"]
+    assert len(list((tmp_path / "out" / "json").glob("1.2.1-*.json"))) == 2
+
+
+def json_files(folder):
+    return sorted(path.name for path in (folder / "json").glob("*.json"))
+
+
+def test_json_files_are_those_of_the_scans_that_are_done(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    stranger = tmp_path / "out" / "json" / "mine.json"
+    stranger.touch()
+    rows = read_rows(luna / "table.csv")[1:]
+    write_rows(luna / "table.csv", rows[0], [row.values() for row in rows])
+    (luna / scan_file(1)).write_bytes(b"nothing")
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    assert json_files(tmp_path / "out") == ["1.2.2.json", "1.2.3.json", "mine.json"]
+
+
+def test_a_damaged_list_of_json_files_removes_nothing(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    (tmp_path / "out" / "json" / ".written").write_text('["../predictions.csv"]')
+    with pytest.raises(CaseError, match="the list of exported files is damaged"):
+        export(tmp_path / "out", tmp_path / "out", json=True)
+    assert (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_json_files_have_the_same_names_while_the_cohort_is_scored(luna, tmp_path):
+    (luna / "other").mkdir()
+    (luna / "other" / "1.2.1.mha").write_bytes((luna / scan_file(0)).read_bytes())
+    rows = [("other/1.2.1.mha", -15, 26, -120), (scan_file(1), -15, 26, -120)]
+    manifest = write_rows(luna / "m.csv", ("ct", "x", "y", "z"), rows)
+    run_serially(manifest, tmp_path / "out", shard=(1, 2))
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    (early,) = json_files(tmp_path / "out")
+    run_serially(manifest, tmp_path / "out", shard=(2, 2))
+    export(tmp_path / "out", tmp_path / "out", json=True)
+    assert early in json_files(tmp_path / "out")
+    assert len(json_files(tmp_path / "out")) == 2
 
 
 def test_failures(luna, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from conftest import make_ct
 
 from nodulemc.cohort.fingerprint import look_at, take
 from nodulemc.cohort.scan import Scan
+from nodulemc.errors import ImageError
 from nodulemc.points import Nodule
 
 POINTS = (Nodule("n", (1.0, 2.0, 3.0)),)
@@ -62,12 +64,17 @@ def test_other_points_in_the_manifest(tmp_path, points):
     assert not take(other).same_content(take(scan))
 
 
-def test_the_voxels_beside_a_header_count(tmp_path):
+@pytest.mark.parametrize("header", ["a.mhd", "a.MHA", ".a.mhd"])
+def test_the_voxels_beside_a_header_count(tmp_path, header):
     sitk.WriteImage(make_ct(), str(tmp_path / "a.mhd"))
-    scan = scan_of(tmp_path / "a.mhd")
+    scan = scan_of((tmp_path / "a.mhd").rename(tmp_path / header))
     before = take(scan)
-    touch_nothing_but_time(tmp_path / "a.raw")
-    assert not take(scan).same_content(before)
+    for part in (scan.path, tmp_path / "a.raw"):
+        content = part.read_bytes()
+        part.write_bytes(content.replace(b"1", b"2"))
+        assert not take(scan).same_content(before)
+        part.write_bytes(content)
+        assert take(scan).same_content(before)
     (tmp_path / "a.raw").unlink()
     assert look_at(scan) != before.look
 
@@ -85,6 +92,42 @@ def test_every_file_of_a_dicom_folder_counts(tmp_path):
     assert take(scan).same_content(before)
     (folder / "4").touch()
     assert look_at(scan) != before.look
+
+
+def test_a_hidden_file_of_a_dicom_folder_changes_its_look_only(tmp_path):
+    (tmp_path / "1").write_text("1")
+    before = take(scan_of(tmp_path))
+    (tmp_path / ".DS_Store").touch()
+    after = take(scan_of(tmp_path))
+    assert after.look != before.look  # it may be what reading complains of
+    assert after.same_content(before)
+
+
+@pytest.mark.skipif(os.sep != "/", reason="names that are not UTF-8")
+def test_names_that_are_not_utf_8(tmp_path):
+    for name in (b"\xe9", b"\xe8"):
+        (tmp_path / os.fsdecode(name)).touch()
+    assert take(scan_of(tmp_path)).ct
+
+
+def test_a_copy_elsewhere_looks_different_but_has_the_same_content(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.mha").write_bytes(b"voxels")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = (take(scan_of(tmp_path / folder / "a.mha")) for folder in ("one", "two"))
+    assert one.look != two.look
+    assert one.same_content(two)
+
+
+@pytest.mark.parametrize("pipe", ["ct.mha", "points.json"])
+def test_a_pipe_is_refused(tmp_path, pipe):
+    for name in {"ct.mha", "points.json"} - {pipe}:
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / pipe)
+    scan = scan_of(tmp_path / "ct.mha", tmp_path / "points.json")
+    assert look_at(scan)
+    with pytest.raises(ImageError, match=f"not a regular file: .*{pipe}"):
+        take(scan)
 
 
 def test_a_missing_file_has_a_look_too(tmp_path):

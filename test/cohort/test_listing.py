@@ -60,6 +60,14 @@ def test_one_row_per_scan_with_a_points_file(tmp_path):
     assert [scan.labels for scan in scans] == [1, None]
 
 
+def test_a_path_spelt_otherwise_names_the_same_scan(tmp_path):
+    rows = [("./sub//a.mha", 1, 2, 3), ("sub/a.mha", 4, 5, 6)]
+    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("ct", "x", "y", "z"), rows))
+    assert (scan.name, len(scan.points)) == ("sub/a.mha", 2)
+    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), [("./sub/a.mha", "p.json")]))
+    assert scan.name == "sub/a.mha"
+
+
 def test_luna25_folder(tmp_path):
     scans = read_listing(make_cohort(tmp_path / "luna", 3))
     assert [scan.name for scan in scans] == ["ct/1.2.0.mha", "ct/1.2.1.mha", "ct/1.2.2.mha"]
@@ -90,6 +98,8 @@ def test_unusable_files(tmp_path):
         read_listing(tmp_path / "m.parquet")
     with pytest.raises(TableError, match=r"table\.csv"):
         read_listing(tmp_path)
+    with pytest.raises(TableError, match=r"\(No such file or directory\): .*none\.parquet"):
+        read_listing(tmp_path / "none.parquet")
 
 
 GOOD = ("good.mha", "g_1", 1, 2, 3, 0)
@@ -100,10 +110,15 @@ GOOD = ("good.mha", "g_1", 1, 2, 3, 0)
     [
         ([("a.mha", "a_1", "left", 2, 3, 0)], "a.mha", "the point of nodule 'a_1' is .'left', 2.0, 3.0."),
         ([("a.mha", "a_1", "nan", 2, 3, 0)], "a.mha", "the point of nodule 'a_1'"),
+        ([("a.mha", "a_1", "-1_0", 2, 3, 0)], "a.mha", "the point of nodule 'a_1' is .'-1_0', 2.0, 3.0."),
         ([("a.mha", "a_1", 1, 2, 3, "yes")], "a.mha", "label is 'yes'"),
         ([("", "a_1", 1, 2, 3, 0)], "(line 3)", "no path"),
         ([("a.mha", "g_1", 1, 2, 3, 0)], "a.mha", "duplicate AnnotationID 'g_1'.*line 3: line 2 has it"),
         ([("a.mha", "a_1", 1, 2, 3, 0), ("./a.mha", "a_1", 1, 2, 3, 0)], "a.mha", "duplicate AnnotationID 'a_1'"),
+        ([("a.mha", "", 1, 2, 3, 0), ("a.mha", "", "1.0", 2, 3, 1)], "a.mha", "listed twice.*line 4: line 3 has its"),
+        ([("a.mha", "a_1", 1, 2, 3, 0), ("a.mha", "", 1, 2, 3, 0)], "a.mha", "the nodule is listed twice"),
+        ([("a.mha", "", 1, 2, 3, 0), ("a.mha", "a.mha#1", 1, 2, 4, 0)], "a.mha", "duplicate AnnotationID 'a.mha#1'"),
+        ([("a\0.mha", "a_1", 1, 2, 3, 0)], r"a\x00.mha (line 3)", r"the path is 'a\\x00\.mha'"),
         ([("a.mha", f"a_{k}", 1, 2, 3, 0) for k in range(1001)], "a.mha", "1001 nodules"),
     ],
 )
@@ -113,6 +128,22 @@ def test_a_bad_row_spoils_its_scan_only(tmp_path, rows, name, message):
     assert [scan.fault is None for scan in scans] == [True, False, True]
     with pytest.raises(Exception, match=message):
         raise scans[1].fault
+
+
+def test_two_names_may_share_a_point(tmp_path):
+    rows = [("a.mha", name, 1, 2, 3, 0) for name in ("reader_1", "reader_2")]
+    (scan,) = read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))
+    assert scan.fault is None
+
+
+@pytest.mark.parametrize("bad", ["b\0", "é"])
+def test_a_path_that_the_system_cannot_have_spoils_its_scan_only(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii"))
+    rows = [("a.mha", "p.json"), (f"{bad}.mha", "p.json"), ("b.mha", f"{bad}.json"), ("c.mha", "p.json")]
+    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
+    assert [scan.fault and scan.fault.what for scan in scans] == [
+        None, f"the path is {bad + '.mha'!r}", f"the points file is {bad + '.json'!r}", None
+    ]  # fmt: skip
 
 
 def test_a_spoiled_scan_claims_no_names(tmp_path):

@@ -1,14 +1,16 @@
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from cohort.made import make_cohort, read_or_die, scan_file
+from cohort.made import blocked_signals, make_cohort, read_or_die, scan_file
 
 from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.readers import Readers
 from nodulemc.cohort.reading import Failed, Job, Read, Unchanged, read_scan
+from nodulemc.cohort.scan import Scan
 from nodulemc.errors import TableError
 from nodulemc.prediction import extract_patches
 from nodulemc.volume import read_volume
@@ -91,6 +93,15 @@ raise SystemExit(exit_code_of(main))"""
     assert run.returncode == 2
     assert run.stdout == ""
     assert "error: a reading process does not start (exit status 1): " in run.stderr
+
+
+def test_processes_are_deaf_to_a_terminal_from_their_start():
+    """A terminal's Ctrl-C reaches them, too, and it would show as a traceback of each."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with Readers(blocked_signals, [Job(Scan("a", Path("a"), ()))] * 2, 1) as readers:
+        (first,), (second,) = readers.batches(1)
+    assert signal.SIGINT in first[1] & second[1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_processes_end_with_a_killed_run():

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import pytest
@@ -5,6 +6,7 @@ import SimpleITK as sitk
 from cohort.made import (
     ENSEMBLE,
     MeanOfPatch,
+    SerialEngine,
     make_cohort,
     read_rows,
     results,
@@ -15,9 +17,11 @@ from cohort.made import (
 from conftest import make_ct
 
 from nodulemc import predict
+from nodulemc.cohort.export import export
 from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.local_engine import LocalEngine
 from nodulemc.cohort.run import Task, run_cohort
+from nodulemc.cohort.summary import summary
 from nodulemc.cohort.view import view
 
 
@@ -110,10 +114,14 @@ def test_results_of_other_weights_do_not_count(luna, tmp_path):
     assert (state.done, state.failed, state.pending) == ([], [], 5)
 
 
-def test_other_weights_of_another_shard_do_not_count(luna, tmp_path):
+@pytest.mark.parametrize("change", [{"weights": "others"}, {"precision": "bf16"}])
+def test_another_ensemble_of_another_shard_does_not_count(luna, tmp_path, change):
     run_serially(luna, tmp_path / "out", shard=(1, 2))
-    run_serially(luna, tmp_path / "out", shard=(2, 2), ensemble=replace(ENSEMBLE, weights="others"))
+    run_serially(luna, tmp_path / "out", shard=(2, 2), ensemble=replace(ENSEMBLE, **change))
     assert list(results(tmp_path / "out")) == [scan_file(1), scan_file(3)]
+    assert view(tmp_path / "out").pending == 3
+    assert set(run_serially(luna, tmp_path / "out")) == {scan_file(1), scan_file(3)}
+    assert view(tmp_path / "out").pending == 0
 
 
 @pytest.mark.parametrize("interrupted", [(1, 2), None])
@@ -134,8 +142,6 @@ def test_results_stand_where_a_run_in_another_precision_was_given_up(luna, tmp_p
     die(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, precision="bf16"))
     assert results(tmp_path / "out") == {}
     assert run_serially(luna, tmp_path / "out", shard=(1, 2)) == {}
-    assert list(results(tmp_path / "out")) == [scan_file(k) for k in (0, 2, 4)]
-    assert run_serially(luna, tmp_path / "out") == {}
     assert results(tmp_path / "out") == expected
 
 
@@ -165,6 +171,154 @@ def test_failures_wait_for_a_reason(luna, tmp_path):
     assert run_serially(luna, tmp_path / "out", retry_failed=True) == {scan_file(1): "failed", scan_file(2): "failed"}
     (tmp_path / "away").rename(luna / scan_file(1))
     assert run_serially(luna, tmp_path / "out") == {scan_file(1): "scored"}
+
+
+def exported(output):
+    export(output, output)
+    return [(row["AnnotationID"], row["label"]) for row in read_rows(output / "predictions.csv")]
+
+
+@pytest.mark.parametrize("amended", ["swapped", "removed", "moved"])
+def test_an_amended_manifest_and_results_of_another_shard(luna, tmp_path, amended):
+    """Labels are zipped with nodules; they must be the same ones."""
+    for shard in (1, 2):
+        run_serially(luna, tmp_path / "out", shard=(shard, 2))
+    rows = read_rows(luna / "table.csv")
+    nodules = [k for k, row in enumerate(rows) if row["AnnotationID"] in ("1_0", "1_1")]
+    if amended == "swapped":
+        rows[nodules[0]], rows[nodules[1]] = rows[nodules[1]], rows[nodules[0]]
+    elif amended == "removed":
+        del rows[nodules[0]]
+    else:
+        rows[nodules[0]]["CoordX"] = float(rows[nodules[0]]["CoordX"]) + 1
+    write_rows(luna / "table.csv", rows[0].keys(), [row.values() for row in rows])
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    assert exported(tmp_path / "out") == [("0_0", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0"), ("4_0", "0")]
+    assert view(tmp_path / "out").pending == 1
+    assert run_serially(luna, tmp_path / "out", shard=(2, 2)) == {scan_file(1): "scored"}
+    assert exported(tmp_path / "out") == [(row["AnnotationID"], row["label"]) for row in rows]
+
+
+def test_failures_of_another_shard_do_not_outlive_their_points(luna, tmp_path):
+    edit(luna, lambda row: row | {"CoordX": 9999} if row["AnnotationID"] == "1_0" else row)
+    for shard in (1, 2):
+        run_serially(luna, tmp_path / "out", shard=(shard, 2))
+    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(1)]
+    edit(luna, lambda row: row | {"CoordX": -15} if row["AnnotationID"] == "1_0" else row)
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    state = view(tmp_path / "out")
+    assert (state.failed, state.pending) == ([], 1)
+
+
+def test_points_files_of_another_shard(luna, tmp_path):
+    for name in ("a", "b"):
+        (luna / f"{name}.json").write_text('{"points": [{"point": [-15, 26, -120]}]}')
+    rows = [(scan_file(k), "a.json") for k in range(4)]
+    manifest = write_rows(luna / "m.csv", ("ct", "points"), rows)
+    run_serially(manifest, tmp_path / "out")
+    write_rows(manifest, ("ct", "points"), [*rows[:3], (scan_file(3), "b.json")])
+    run_serially(manifest, tmp_path / "out", shard=(1, 2))
+    assert list(results(tmp_path / "out")) == [scan_file(k) for k in range(3)]
+    assert run_serially(manifest, tmp_path / "out", shard=(2, 2)) == {scan_file(3): "unchanged"}
+    assert len(results(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("shard", [(1, 2), (2, 2), None])
+def test_a_fault_in_the_manifest_hides_a_result_and_costs_nothing(luna, tmp_path, shard):
+    for number in (1, 2):
+        run_serially(luna, tmp_path / "out", shard=(number, 2))
+    before = results(tmp_path / "out")
+    table = (luna / "table.csv").read_text()
+    edit(luna, lambda row: row | {"label": "?"} if row["AnnotationID"] == "1_0" else row)
+    assert run_serially(luna, tmp_path / "out", shard=shard) == {}
+    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(1)]
+    assert scan_file(1) not in results(tmp_path / "out")
+    (luna / "table.csv").write_text(table)
+    assert run_serially(luna, tmp_path / "out", shard=shard) == {}
+    assert results(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("others", [{}, {"weights": "others"}, {"precision": "bf16"}])
+def test_files_that_come_back_are_not_scored_again(luna, tmp_path, others):
+    """A share was not mounted when the cohort was run once more."""
+    run_serially(luna, tmp_path / "out")
+    before = results(tmp_path / "out")
+    (luna / "ct").rename(tmp_path / "away")
+    ensemble = replace(ENSEMBLE, **others)
+    assert run_serially(luna, tmp_path / "out", ensemble=ensemble) == dict.fromkeys(before, "failed")
+    assert results(tmp_path / "out") == {}
+    assert len(view(tmp_path / "out").failed) == 5
+    assert run_serially(luna, tmp_path / "out") == {}
+    (tmp_path / "away").rename(luna / "ct")
+    assert run_serially(luna, tmp_path / "out") == dict.fromkeys(before, "unchanged")
+    assert results(tmp_path / "out") == before
+
+
+def test_files_that_come_back_and_stores_of_several_runs(luna, tmp_path):
+    run_serially(luna, tmp_path / "out", shard=(1, 2))
+    before = results(tmp_path / "out")
+    (luna / "ct").rename(tmp_path / "away")
+    run_serially(luna, tmp_path / "out")
+    assert results(tmp_path / "out") == {}
+    (tmp_path / "away").rename(luna / "ct")
+    assert run_serially(luna, tmp_path / "out") == {scan_file(1): "scored", scan_file(3): "scored"}
+    assert before.items() <= results(tmp_path / "out").items()
+
+
+def test_another_file_that_comes_back_is_scored(luna, tmp_path):
+    run_serially(luna, tmp_path / "out")
+    before = results(tmp_path / "out")
+    (luna / scan_file(0)).unlink()
+    run_serially(luna, tmp_path / "out")
+    sitk.WriteImage(make_ct(size=(40, 36, 24), seed=99), str(luna / scan_file(0)))
+    assert run_serially(luna, tmp_path / "out") == {scan_file(0): "scored"}
+    assert results(tmp_path / "out")[scan_file(0)] != before[scan_file(0)]
+
+
+def ahead(monkeypatch, seconds):
+    monkeypatch.setattr("nodulemc.cohort.run.now", lambda: time.time() + seconds)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_killed_shard_with_a_fast_clock(luna, tmp_path, monkeypatch, known):
+    if known:
+        run_serially(luna, tmp_path / "out")
+        for k in range(5):
+            sitk.WriteImage(make_ct(size=(40, 36, 24), seed=90 + k), str(luna / scan_file(k)))
+    ahead(monkeypatch, 120)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    die(luna, tmp_path / "out", shard=(1, 2))
+    ahead(monkeypatch, 0)
+    assert set(run_serially(luna, tmp_path / "out").values()) == {"scored"}
+    assert len(results(tmp_path / "out")) == 5
+    edit(luna, lambda row: row | {"label": "1"})
+    run_serially(luna, tmp_path / "out")
+    assert view(tmp_path / "out").listed[0].labels == [1], "the newest manifest is not the one with the fastest clock"
+
+
+def test_a_shard_with_a_fast_clock_is_killed_beside_a_whole_run(luna, tmp_path, monkeypatch):
+    class Beside(SerialEngine):
+        def outcomes(self, jobs):
+            for number, outcome in enumerate(super().outcomes(jobs)):
+                if number == 2:
+                    ahead(monkeypatch, 120)
+                    die(luna, tmp_path / "out", shard=(1, 2))
+                    ahead(monkeypatch, 0)
+                yield outcome
+
+    (tmp_path / "out").mkdir()
+    run_cohort(Task(read_listing(luna), luna, tmp_path / "out", ENSEMBLE), Beside())
+    assert len(results(tmp_path / "out")) == 5
+    assert run_serially(luna, tmp_path / "out") == {}
+
+
+def test_a_fault_of_this_program_can_be_reported(luna, tmp_path, monkeypatch):
+    monkeypatch.setattr("nodulemc.cohort.reading.read_volume", lambda path: 1 / 0)
+    run_serially(luna, tmp_path / "out")
+    shown = summary(view(tmp_path / "out"))
+    assert "please report it with what `nodulemc status` shows" in shown
+    assert shown.count("Traceback (most recent call last):") == 1
+    assert "in read_scan\n" in shown
 
 
 def test_a_repaired_manifest(luna, tmp_path):

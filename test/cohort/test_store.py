@@ -7,8 +7,8 @@ import pytest
 from cohort.made import ENSEMBLE
 
 from nodulemc.cohort.fingerprint import Fingerprint
-from nodulemc.cohort.scan import Scan
-from nodulemc.cohort.store import Listed, Plan, Record, Store, is_being_written, store_path, writing
+from nodulemc.cohort.lock import is_being_written, writing
+from nodulemc.cohort.store import Listed, Plan, Record, Store, store_path
 from nodulemc.errors import ConfigError, ImageError
 from nodulemc.points import Nodule
 from nodulemc.prediction import NodulePrediction
@@ -17,13 +17,17 @@ PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
     NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c")) for name in ("n", None, "é")
 )
-RECORD = Record("a", Fingerprint("look", "ct", "points"), "weights", "fp32", 2.25, None, PREDICTIONS)
+LISTING = [
+    Listed("a", None, "given", "look", None),
+    Listed("b", [1, None], "given", None, ImageError("bad", "here", "repair")),
+]
+RECORD = Record("a", "given", Fingerprint("look", "ct", "points"), "weights", "fp32", 2.25, None, PREDICTIONS)
 
 
 @pytest.fixture
 def store(tmp_path):
     store = Store(tmp_path / "cohort.sqlite")
-    store.begin(PLAN, [Scan("a", tmp_path, ()), Scan("b", tmp_path, (), (1, None))], lambda position: position == 0)
+    store.begin(PLAN, LISTING)
     yield store
     store.close()
 
@@ -31,21 +35,34 @@ def store(tmp_path):
 def test_everything_comes_back(store):
     store.record(RECORD)
     assert store.plan() == PLAN
-    assert store.listing() == [Listed(0, "a", None, False), Listed(1, "b", [1, None], False)]
+    (first, second), (expected, faulty) = store.listing(), LISTING
+    assert first == expected
+    assert str(second.fault) == "bad: here: repair"
+    assert replace(second, fault=None) == replace(faulty, fault=None)
     assert store.records() == [RECORD]
 
 
-def test_todo_ends_with_the_record(store):
-    assert [scan.todo for scan in store.listing()] == [True, False]
-    store.record(RECORD)
-    assert [scan.todo for scan in store.listing()] == [False, False]
+def failure(look: str) -> Record:
+    error = ImageError("bad", "here", "repair")
+    return Record("a", "given", Fingerprint(look), None, None, 3.0, error, traceback="Traceback")
 
 
 def test_a_failure_comes_back(store):
-    store.record(replace(RECORD, predictions=(), error=ImageError("bad", "here", "repair")))
+    store.record(failure("look"))
     (record,) = store.records()
     assert str(record.error) == "bad: here: repair"
-    assert record.predictions == ()
+    assert replace(record, error=None) == replace(failure("look"), error=None)
+
+
+def test_a_failure_leaves_a_former_result(store):
+    store.record(RECORD)
+    store.record(failure("gone"))
+    (record,) = store.records()
+    assert str(record.error) == "bad: here: repair"
+    kept = replace(RECORD, fingerprint=Fingerprint("gone", "ct", "points"), finished=3.0, traceback="Traceback")
+    assert replace(record, error=None) == kept
+    store.record(RECORD)
+    assert store.records() == [RECORD]
 
 
 def test_a_new_record_replaces_the_old_one(store):
@@ -68,10 +85,52 @@ def test_no_store_of_ours(tmp_path):
     with pytest.raises(ConfigError, match="file is not a database"):
         Store(path)
     path.unlink()
+    Store(path).close()
+    assert Store(path).is_empty
     with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE plan (about TEXT)")
+        for version in (0, 1, 2):
+            other.execute(f"PRAGMA user_version = {version}")
+            with pytest.raises(ConfigError, match="another program's file"):
+                Store(path)
+
+
+def test_another_version(store, tmp_path):
+    with sqlite3.connect(tmp_path / "cohort.sqlite") as other:
         other.execute("PRAGMA user_version = 7")
     with pytest.raises(ConfigError, match="store version 7"):
-        Store(path)
+        Store(tmp_path / "cohort.sqlite")
+
+
+@pytest.mark.parametrize("read", [Store.plan, Store.listing, Store.records])
+def test_damaged_pages(store, tmp_path, read):
+    for k in range(200):
+        store.record(replace(RECORD, scan=str(k)))
+    content = bytearray((tmp_path / "cohort.sqlite").read_bytes())
+    content[4096:] = b"\xa5" * len(content[4096:])
+    (tmp_path / "damaged.sqlite").write_bytes(content)
+    damaged = Store(tmp_path / "damaged.sqlite")
+    with pytest.raises(ConfigError, match=r"a damaged store .*: move it away"):
+        read(damaged)
+    with pytest.raises(ConfigError, match=r"a damaged store .*: move it away"):
+        damaged.record(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("UPDATE plan SET about = '{'", Store.plan),
+        ("UPDATE plan SET about = '{}'", Store.plan),
+        ("UPDATE listing SET labels = ''", Store.listing),
+        ("UPDATE nodules SET warnings = 7", Store.records),
+    ],
+)
+def test_damaged_content(store, tmp_path, change, read):
+    store.record(RECORD)
+    with sqlite3.connect(tmp_path / "cohort.sqlite") as other:
+        other.execute(change)
+    with pytest.raises(ConfigError, match=r"a damaged store .*: move it away"):
+        read(store)
 
 
 def test_paths(tmp_path):
@@ -83,7 +142,7 @@ def test_one_writer_at_a_time(tmp_path):
     path = tmp_path / "cohort.sqlite"
     assert not is_being_written(path)
     code = f"""import pathlib, time
-from nodulemc.cohort.store import writing
+from nodulemc.cohort.lock import writing
 with writing(pathlib.Path({str(path)!r})):
     print("here", flush=True)
     time.sleep(60)"""

@@ -70,7 +70,7 @@ def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
     ("arguments", "message"),
     [
         ([], "error: nothing to evaluate"),
-        (["none.csv"], "error: cannot read the table"),
+        (["none.csv"], "error: cannot read the file"),
         (["none.csv", "--bootstrap", "0"], "error: --bootstrap 0"),
         (["--store", "none"], "error: no block store"),
     ],

@@ -105,7 +105,33 @@ def test_label_that_differs_from_the_tables(tmp_path):
     assert f"label is '1': {tmp_path}/p.csv, line 2" in refusal(tmp_path, GOOD, table=table)
 
 
-@pytest.mark.parametrize("label", ["2", "", "malignant", "nan"])
+def test_nodules_without_a_label_are_left_out(tmp_path, caplog):
+    header, rows = [*HEADER, "seed_1", "fold"], [[*row, 0.5, "f"] for row in (*GOOD, ["d", "", 0.5], ["e", "", 0.5])]
+    read = read_predictions([write_csv(tmp_path / "p.csv", header, rows)])
+    assert (len(read), read.labels.tolist(), len(read.seeds["seed_1"]), len(read.folds)) == (3, [1, 0, 0], 3, 3)
+    assert caplog.messages == [f"{tmp_path}/p.csv: 2 of 5 nodules have no label; left out"]
+
+
+def test_a_label_that_the_table_does_not_have(tmp_path):
+    table = read_table(write_csv(tmp_path / "t.csv", HEADER[:2], [*(row[:2] for row in GOOD), ["d", ""], ["e", ""]]))
+    path = write_csv(tmp_path / "p.csv", HEADER, [*GOOD, ["d", 1, 0.5], ["e", "", 0.5]])
+    assert read_predictions([path], table).ids == [*(row[0] for row in GOOD), "d"]
+
+
+def test_no_label_at_all(tmp_path):
+    assert refusal(tmp_path, [["a", "", 0.1], ["b", "", 0.3]]).startswith(f"no nodule has a label: {tmp_path}/p.csv: ")
+
+
+def test_labels_written_as_decimals(tmp_path):
+    decimals = [[row[0], f"{row[1]}.0", row[2]] for row in GOOD]
+    table = read_table(write_csv(tmp_path / "t.csv", HEADER[:2], [row[:2] for row in decimals]))
+    for rows in (GOOD, decimals):
+        path = write_csv(tmp_path / "p.csv", HEADER, rows)
+        assert read_predictions([path], table).labels.tolist() == [1, 0, 0]
+    assert read_predictions([path]).labels.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("label", ["2", "malignant", "nan"])
 def test_bad_label(tmp_path, label):
     assert f"label is {label!r}" in refusal(tmp_path, [*GOOD, ["d", label, 0.5]])
 
@@ -132,7 +158,7 @@ def test_malformed(tmp_path, header, rows, what):
 
 
 def test_unreadable(tmp_path):
-    with pytest.raises(TableError, match="cannot read the table"):
+    with pytest.raises(TableError, match="cannot read the file"):
         read_predictions([tmp_path / "none.csv"])
     binary = tmp_path / "b.csv"
     binary.write_bytes(b"\x89PNG\xff\xfe")

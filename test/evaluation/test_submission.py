@@ -48,6 +48,19 @@ def test_what_does_not_match_is_reported(tmp_path, table):
     assert metrics["challenge"]["AUC"] == pytest.approx(3 / 4)
 
 
+def test_nodules_without_a_label_are_neither_omitted_nor_listed(tmp_path, caplog):
+    rows = [*LABELS.items(), ("f", ""), ("g", "")]
+    table = read_table(write_csv(tmp_path / "t.csv", ["AnnotationID", "label"], rows))
+    points = {"c": 0.7, "f": 0.3, "a": 0.9, "b": 0.1, "d": 0.2, "e": 0.8}
+    submission = read_submission([write_jobs(tmp_path / "in", points)], table)
+    assert submission.predictions.ids == ["c", "a", "b", "d", "e"]
+    assert submission.listed.tolist() == [0, 1, 2, 3, 4]
+    assert submission.problems == {"omitted": [], "duplicate": [], "unknown": []}
+    assert caplog.messages == [f"{tmp_path}/in: 1 of 6 nodules have no label; left out"]
+    path = write_csv(tmp_path / "p.csv", ["AnnotationID", "probability"], list(points.items()))
+    assert read_submission([path], table).omitted == []
+
+
 def test_json_files_right_in_the_folder(tmp_path, table):
     folder = tmp_path / "in"
     folder.mkdir()

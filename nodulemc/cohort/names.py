@@ -1,0 +1,41 @@
+"""Names of nodules and files that stay the same while a cohort is being scored, and belong to one thing each."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from nodulemc.points import scan_name
+
+# With a temporary file's prefix and suffix it has to stay below the 255 bytes of most file systems.
+_LONGEST = 160
+_MARK = re.compile(r"-[0-9a-f]{16}")
+
+
+def annotation_id(scan: str, number: int, name: str | None) -> str:
+    """A nodule's name in the cohort.
+
+    Args:
+        scan: the scan's name.
+        number: the nodule's in its scan, from 1.
+        name: what the manifest calls it, None where it does not.
+    """
+    return name or f"{scan}#{number}"
+
+
+def json_names(scans: Iterable[str]) -> dict[str, str]:
+    """The name of each scan's JSON file, by the scan's name.
+
+    It is the CT's, without its suffix. A hash of the scan's name follows where another CT has the same, where it is
+    long, and where it looks as if a hash followed already.
+    """
+    stems = {scan: scan_name(Path(scan)) for scan in scans}
+    repeated = Counter(stem.casefold() for stem in stems.values())  # some file systems know no upper case
+    names = {}
+    for scan, stem in stems.items():
+        short = stem.encode()[:_LONGEST].decode(errors="ignore")
+        if repeated[stem.casefold()] > 1 or short != stem or _MARK.fullmatch(stem[-17:].casefold()):
+            short += f"-{hashlib.sha256(scan.encode()).hexdigest()[:16]}"
+        names[scan] = f"{short}.json"
+    return names
