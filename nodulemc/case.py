@@ -11,7 +11,7 @@ from typing import Any
 
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
-from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.json_files import read_json, remove_old, write_json_atomically
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import locate_voxels
 from nodulemc.points import Nodule, from_platform, shortened
@@ -76,12 +76,7 @@ def clear_output(output_dir: str | Path) -> Path:
         CaseError: it cannot be removed.
     """
     output = Path(output_dir) / OUTPUT_NAME
-    try:
-        output.unlink(missing_ok=True)
-    except OSError as error:
-        raise CaseError(
-            f"cannot remove the old output ({error.strerror})", output, "make the folder writable"
-        ) from error
+    remove_old(output, CaseError)
     return output
 
 
