@@ -1,7 +1,7 @@
 """Finding damaged CT files before ITK reads them.
 
 ITK reads cut voxels of some formats as zeros without raising an error; a damaged scan must never become a
-probability. NRRD and DICOM readers check for themselves.
+probability. NRRD's reader checks for itself; DICOM and TIFF are checked in their own modules.
 """
 
 import math

@@ -38,15 +38,25 @@ def read_json(path: Path, error: type[NoduleMCError]) -> Any:
     return content
 
 
+def require_regular(path: Path, error: type[NoduleMCError]) -> None:
+    """Refuse what is no regular file: a pipe would never end.
+
+    Raises:
+        error: it is none.
+        OSError: it is missing, or its folder cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise error("not a regular file", path, "give a file")
+
+
 def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
     """A regular file's content.
 
     Raises:
-        error: it is missing, unreadable, no regular file (a pipe would never end), or holds more than ``limit`` bytes.
+        error: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise error("not a regular file", path, "give a file")
+        require_regular(path, error)
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.case import platform_json
-from nodulemc.cohort.extras import import_extra
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, view
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.predictions import SEED_PREFIX
+from nodulemc.extras import import_extra
 from nodulemc.json_files import read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulemc.cohort.extras import import_extra
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError
+from nodulemc.extras import import_extra
 from nodulemc.meta_image import SUFFIXES, locate_voxels
 
 _CHUNK = 1 << 20

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from nodulemc.cohort.extras import import_extra
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import NoduleMCError, PointsError, TableError, printable
 from nodulemc.evaluation.csv_rows import CsvRow, read_rows
+from nodulemc.extras import import_extra
 from nodulemc.json_files import read_limited
 from nodulemc.labels import LABELS
 from nodulemc.limits import MAX_NODULES, MAX_TABLE_BYTES

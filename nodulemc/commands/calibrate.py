@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodulemc.calibration_map import METHODS
-from nodulemc.cohort.extras import check_extra
+from nodulemc.extras import check_extra
 
 EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
 

@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.cohort.extras import check_extra
 from nodulemc.cpu import available_cores
 from nodulemc.errors import ConfigError
+from nodulemc.extras import check_extra
 from nodulemc.manifest import find_resources
 from nodulemc.options import add_ensemble_options
 

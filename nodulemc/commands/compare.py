@@ -6,8 +6,8 @@ Paired DeLong test and patient-level bootstrap of the difference, first minus se
 import argparse
 from pathlib import Path
 
-from nodulemc.cohort.extras import check_extra
 from nodulemc.errors import ConfigError
+from nodulemc.extras import check_extra
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
 

@@ -12,8 +12,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.cohort.extras import check_extra
 from nodulemc.errors import ConfigError, TableError
+from nodulemc.extras import check_extra
 from nodulemc.options import add_ensemble_options, load_ensemble
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Reading PyTorch checkpoints as tensors only: nothing in a file is ever executed."""
 
 import pickle
-import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nodulemc.errors import EnsembleError
+from nodulemc.json_files import require_regular
 from nodulemc.models.tensor_shapes import COUNTER
 
 # What torch's unpickler was seen to raise on bytes that are no checkpoint, or a cut one.
@@ -29,8 +29,7 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
             tensor is sparse, nested, quantised, without content, or of integers where it is no counter.
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would never end
-            raise EnsembleError("not a regular file", path, "give a file")
+        require_regular(Path(path), EnsembleError)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise EnsembleError(f"cannot read the checkpoint ({error.strerror})", path, "check the path") from error
