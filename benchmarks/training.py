@@ -5,7 +5,8 @@ images that are on the device already, the ratio of the two rates, and peak memo
 
     python benchmarks/training.py configs/nodulemc.yaml --store blocks
 
-Without --store it makes blocks of a usual size (0.7 mm pixels, 1.25 mm slices) in a temporary folder.
+Without --store it makes blocks of a usual size (0.7 mm pixels, 1.25 mm slices) in a temporary folder. With
+ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment the step is compiled, as training's then is.
 """
 
 import argparse
@@ -97,8 +98,10 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
 
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    compiler = accelerator.state.dynamo_plugin.backend.value.lower()
     rows = {
         "device": f"{name}, {accelerator.mixed_precision} mixed precision",
+        "compiled by": compiler,
         "network": f"{config.model.backbone}, decoder {list(config.model.decoder_widths)}, batch {size}",
         "training": f"{steps * size / training_s:.2f} samples/s ({training_s / steps:.3f} s per step)",
         "waiting for data": f"{100 * waited / training_s:.1f} % of the time",

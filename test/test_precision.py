@@ -18,7 +18,9 @@ def measured(deviation):
 )
 def test_gpu_precision_follows_the_compute_capability(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert choose_precision("auto", CUDA, measured(None)) == expected
+    assert choose_precision("auto", CUDA, measured(0.005)) == expected
+    assert choose_precision("auto", CUDA, measured(0.0051)) == "fp32"
+    assert choose_precision("auto", CUDA, measured(None)) == "fp32"
 
 
 @pytest.mark.parametrize(

@@ -139,23 +139,28 @@ def probability(diameter: float, traits: Traits) -> float:
     return malignant / (malignant + benign)
 
 
-def best_auc(probabilities: np.ndarray) -> float:
-    """Expected AUC of ranking by the known probabilities themselves, over the drawing of the labels.
+def expected_auc(scores: np.ndarray, probabilities: np.ndarray) -> float:
+    """Expected AUC of a reader's scores over the drawing of the labels, whose chance an empirical AUC keeps.
 
     Args:
-        probabilities: (N,) the cohort's known probabilities.
+        scores: (N,) the reader's, higher for malignant.
+        probabilities: (N,) the cohort's known probabilities, in the same order.
 
     Returns:
-        Expected share of malignant-benign pairs ranked rightly (ties count half), the best any reader can reach.
+        Expected share of malignant-benign pairs ranked rightly (ties count half).
     """
-    p = np.sort(np.asarray(probabilities, float))
-    values, start, count = np.unique(p, return_index=True, return_counts=True)
-    benign_before = np.concatenate([[0.0], np.cumsum(1 - p)])
-    malignant, benign = values * count, (1 - values) * count
-    self_pairs = values * (1 - values) * count
-    right = malignant * benign_before[start] + 0.5 * (malignant * benign - self_pairs)
+    p = np.asarray(probabilities, float)
+    _, group = np.unique(np.asarray(scores, float), return_inverse=True)
+    malignant, benign, self_pairs = (np.bincount(group, weights) for weights in (p, 1 - p, p * (1 - p)))
+    benign_before = np.cumsum(benign) - benign
+    right = malignant * benign_before + 0.5 * (malignant * benign - self_pairs)
     pairs = malignant.sum() * benign.sum() - self_pairs.sum()
     return float(right.sum() / pairs)
+
+
+def best_auc(probabilities: np.ndarray) -> float:
+    """The best expected AUC any reader can reach: that of the known probabilities (N,) themselves."""
+    return expected_auc(probabilities, probabilities)
 
 
 def _margin_frequency(density: str, diameter: float) -> tuple[float, ...]:

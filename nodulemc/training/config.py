@@ -80,8 +80,8 @@ class ModelConfig:
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
         kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from scratch. With them the
             backbone's BatchNorm stays frozen, without them BatchNorm learns.
-        start_from: ensemble folder with decoders, whose weights of the same seed training starts from, all of them,
-            BatchNorm learning on; instead of Kinetics-400 weights.
+        start_from: ensemble folder with decoders, whose weights of the same seed, or of the only one, training starts
+            from, all of them, BatchNorm learning on; instead of Kinetics-400 weights.
     """
 
     backbone: str = _setting("inception_i3d", _one_of(BACKBONES))

@@ -85,7 +85,7 @@ def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Data
     if config.model.kinetics:
         start = "Kinetics-400 weights, BatchNorm of the backbone frozen"
     elif config.model.start_from:
-        start = "an ensemble's weights of the same seeds, see the recipe"
+        start = "an ensemble's weights of the same seeds, or of its only one, see the recipe"
     decoder = "with its segmentation decoder" if manifest.members[0].architecture.decoder_widths else "without decoder"
     return "\n".join(
         [

@@ -51,8 +51,8 @@ class TrainingStep:
 
     @property
     def network(self) -> PatchNetwork:
-        """The trained network, without Accelerate's wrapping."""
-        return self._accelerator.unwrap_model(self._model)
+        """The trained network, without Accelerate's and torch.compile's wrapping."""
+        return self._accelerator.unwrap_model(self._model, keep_torch_compile=False)
 
     def prepare_to_train(self) -> None:
         """Set training mode, but for a backbone whose BatchNorm is frozen."""

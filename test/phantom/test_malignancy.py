@@ -84,5 +84,14 @@ def test_best_auc_is_the_mean_over_drawn_labels():
     assert malignancy.best_auc(probabilities) == pytest.approx(np.mean(drawn), abs=0.004)
 
 
+def test_a_readers_expected_auc_is_its_mean_over_drawn_labels():
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.4, 2, 400)
+    scores = np.round(probabilities + rng.normal(0, 0.2, 400), 1)  # ties between nodules of other probabilities
+    drawn = [roc_auc_score(rng.random(400) < probabilities, scores) for _ in range(300)]
+    assert malignancy.expected_auc(scores, probabilities) == pytest.approx(np.mean(drawn), abs=0.004)
+    assert malignancy.expected_auc(scores, probabilities) < malignancy.best_auc(probabilities) - 0.05
+
+
 def test_growth_is_a_doubling_of_volume():
     assert malignancy.growth(400 / 365.25, 400.0) ** 3 == pytest.approx(2)

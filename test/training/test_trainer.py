@@ -93,6 +93,17 @@ def test_two_processes_train_like_one(tmp_path):
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-3, abs=1e-5)
 
 
+def test_a_compiled_step_learns_the_same_and_its_run_can_go_on_without_the_compiler(tmp_path):
+    plain = start(tmp_path / "plain")
+    # Dynamo traces the step; its "eager" backend then runs it without a C++ compiler.
+    compiled = finished_weights(tmp_path / "compiled", start(tmp_path / "compiled", ACCELERATE_DYNAMO_BACKEND="EAGER"))
+    for name, value in finished_weights(tmp_path / "plain", plain).items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
+    (tmp_path / "compiled" / "weights.pt").unlink()
+    again = finished_weights(tmp_path / "compiled", start(tmp_path / "compiled"))
+    assert all(torch.equal(again[name], value) for name, value in compiled.items())
+
+
 def test_training_learns_both_tasks(tmp_path):
     trained = train(tmp_path, config(learning_rate=0.05, epochs=4))
     first, last = trained.history[0], trained.history[-1]
@@ -237,6 +248,16 @@ def test_training_starts_from_the_ensembles_seed_of_the_same_number_decoder_incl
         create_network(model, 2002)
     with pytest.raises(EnsembleError, match=r"seed 2000 is .*decoder_widths=.8, 8, 8, 8, 8.., the recipe .*16"):
         create_network(replace(model, decoder_widths=(16,) * 5), 2000)
+
+
+def test_all_seeds_start_from_an_ensembles_only_one(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8))
+    make_untrained_ensemble(tmp_path, (2000,), architecture=architecture, dtype=torch.float32)
+    model = parse_config({"model": {"decoder_widths": [8] * 5, "start_from": str(tmp_path)}}, "test").model
+    only = untrained_weights(architecture, 2000)
+    for seed in (2001, 2002):
+        started = create_network(model, seed).network.state_dict()
+        assert all(torch.equal(started[name], value) for name, value in only.items() if value.is_floating_point())
 
 
 @pytest.mark.parametrize("processes", [3])
