@@ -20,6 +20,8 @@ def summary(state: View) -> str:
         f"{len(state.listed)} scans: {len(done)} done ({nodules} nodules), {len(failed)} failed, {state.pending} to do",
         f"{seeds}, {ensemble.precision}, weights trained on: {ensemble.trained_on or 'nothing (untrained)'}",
     ]
+    if state.outdated:
+        lines.append(_outdated(state))
     if state.running:
         lines.append(f"{state.running} run{'s'[: state.running > 1]} at work{_speed(state)}")
     lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
@@ -33,6 +35,12 @@ def summary(state: View) -> str:
     if len(alike) > _SHOWN:
         lines.append(f"and {len(alike) - _SHOWN} more such groups")
     return "\n".join(lines)
+
+
+def _outdated(state: View) -> str:
+    ensemble, records = state.plan.ensemble, state.outdated
+    others = {record.precision if record.weights == ensemble.weights else "other weights" for record in records}
+    return f"{len(records)} of those to do have results that do not count: {', '.join(sorted(others))}"
 
 
 def _speed(state: View) -> str:

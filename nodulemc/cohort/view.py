@@ -18,12 +18,14 @@ class View:
         plan: the last begun run's.
         listed: its manifest's scans, in their order.
         records: what is known of them by name; a scan that is missing here is yet to be done, or to be done again.
+        outdated: results of other weights or another precision than the plan's, of the scans yet to be done.
         running: how many runs are at work.
     """
 
     plan: Plan
     listed: list[Listed]
     records: dict[str, Record]
+    outdated: list[Record]
     running: int
 
     @property
@@ -99,8 +101,13 @@ def view(folder: Path) -> View:
     for listed in newest.listed:
         if record := _standing(listed, known.get(listed.scan, ()), newest.plan, looks.get(listed.scan)):
             records[listed.scan] = record
+    left = (known.get(listed.scan, ()) for listed in newest.listed if listed.scan not in records)
+    others = (
+        [record for record in found if not record.is_of(newest.plan.ensemble) and record.weights] for found in left
+    )
+    outdated = [max(found, key=lambda record: record.finished) for found in others if found]
     running = sum(is_being_written(content.path) for content in contents)
-    return View(newest.plan, newest.listed, records, running)
+    return View(newest.plan, newest.listed, records, outdated, running)
 
 
 def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:

@@ -140,6 +140,22 @@ def test_exit_code_where_scans_are_left(ensemble, tmp_path, monkeypatch, capsys)
     assert "2 scans: 0 done (0 nodules), 0 failed, 2 to do" in capsys.readouterr().out
 
 
+def test_status_says_why_results_do_not_count(ensemble, tmp_path, monkeypatch, capsys):
+    luna, output, other = make_cohort(tmp_path / "luna", 2), tmp_path / "out", tmp_path / "other"
+    make_untrained_ensemble(other, (2,))
+    assert cohort(luna, output, ensemble) == 0
+    monkeypatch.setattr("nodulemc.cohort.local_engine.LocalEngine.outcomes", lambda self, jobs: iter(()))
+    for again, reason in (((other,), "other weights"), ((ensemble, "--precision", "bf16"), "fp32")):
+        assert cohort(luna, output, *again) == 3
+        capsys.readouterr()
+        assert cli.main(["status", str(output)]) == 0
+        shown = capsys.readouterr().out
+        assert "2 scans: 0 done (0 nodules), 0 failed, 2 to do" in shown
+        assert f"2 of those to do have results that do not count: {reason}\n" in shown
+    assert cohort(luna, output, ensemble) == 0
+    assert "do not count" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "command",
     [
