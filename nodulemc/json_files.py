@@ -55,13 +55,10 @@ def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
     Raises:
         error: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
     """
-    try:
+    with _told_as(error, "cannot read the file", path, "check that it exists"):
         require_regular(path, error)
         with path.open("rb") as file:
             content = file.read(limit + 1)
-    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
-        reason = getattr(problem, "strerror", problem)
-        raise error(f"cannot read the file ({reason})", path, "check that it exists") from problem
     if len(content) > limit:
         raise error(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
     return content
@@ -73,14 +70,8 @@ def remove_old(path: Path, error: type[NoduleMCError]) -> None:
     Raises:
         error: it cannot be removed.
     """
-    try:
+    with _told_as(error, "cannot remove the old output", path, "make the folder writable or name another file"):
         path.unlink(missing_ok=True)
-    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
-        raise error(
-            f"cannot remove the old output ({getattr(problem, 'strerror', problem)})",
-            path,
-            "make the folder writable or name another file",
-        ) from problem
 
 
 @contextmanager
@@ -111,15 +102,18 @@ def write_atomically(path: Path, content: bytes, error: type[NoduleMCError]) -> 
     Raises:
         error: the file cannot be written.
     """
-    try:
+    with _told_as(error, "cannot write", path, "check that the folder exists, is writable and not full"):
         if not _write_unnamed(path, content):
             _write_and_rename(path, content)
+
+
+@contextmanager
+def _told_as(error: type[NoduleMCError], what: str, path: Path, remedy: str) -> Iterator[None]:
+    """Tell of a file system's refusal in one line."""
+    try:
+        yield
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
-        raise error(
-            f"cannot write ({getattr(problem, 'strerror', problem)})",
-            path,
-            "check that the folder exists, is writable and not full",
-        ) from problem
+        raise error(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
 
 
 def _write_unnamed(path: Path, content: bytes) -> bool:

@@ -97,15 +97,13 @@ def view(folder: Path) -> View:
     newest = max(contents, key=lambda content: content.plan.started)
     known = by_scan(contents)
     looks = _last_looks(contents)
-    records = {}
+    records, outdated = {}, []
     for listed in newest.listed:
-        if record := _standing(listed, known.get(listed.scan, ()), newest.plan, looks.get(listed.scan)):
+        found = known.get(listed.scan, ())
+        if record := _standing(listed, found, newest.plan, looks.get(listed.scan)):
             records[listed.scan] = record
-    left = (known.get(listed.scan, ()) for listed in newest.listed if listed.scan not in records)
-    others = (
-        [record for record in found if not record.is_of(newest.plan.ensemble) and record.weights] for found in left
-    )
-    outdated = [max(found, key=lambda record: record.finished) for found in others if found]
+        elif others := [record for record in found if record.weights and not record.is_of(newest.plan.ensemble)]:
+            outdated.append(max(others, key=lambda record: record.finished))
     running = sum(is_being_written(content.path) for content in contents)
     return View(newest.plan, newest.listed, records, outdated, running)
 
