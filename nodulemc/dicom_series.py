@@ -55,7 +55,7 @@ def read_series(folder: Path) -> Series:
     """
     files = list_slices(folder)
     first = _open(files[0])
-    check_grid(first, folder, slices=len(files) if len(files) > 1 else None)
+    check_grid(first, folder, slices=len(files) if len(files) > 1 else None, descending=True)
     image = _read_frames(first) if len(files) == 1 else _read_stack(first, files)
     check_grid(image, folder)
     stated = {name: text for name, tag in _ACQUISITION.items() if (text := _text(first, tag))}

@@ -70,13 +70,17 @@ def check_header(path: Path) -> tuple[str, StoredVoxels | None]:
     return "TIFFImageIO", None
 
 
-def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: int | None = None) -> None:
+def check_grid(
+    grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: int | None = None, descending: bool = False
+) -> None:
     """Check the size, voxel type and geometry of an image, or of a reader that has read an image's information.
 
     Args:
         grid: the image or reader.
         path: where it comes from.
         slices: how many files of this size form the scan; None where the grid is the whole scan.
+        descending: accept a negative slice spacing, as GDCM tells of frames against their normal; in the image itself
+            it is the normal that is turned.
 
     Raises:
         ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.
@@ -98,7 +102,8 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: i
             f"a CT has at most {limits.MAX_CT_BYTES >> 30} GiB; crop it to the lungs",
         )
     low, high = limits.SPACING_MM
-    if not all(low <= mm <= high for mm in grid.GetSpacing()):
+    x, y, z = grid.GetSpacing()
+    if not all(low <= mm <= high for mm in (x, y, abs(z) if descending else z)):
         _refuse(
             f"the voxel spacing is {_numbers(grid.GetSpacing())} mm",
             path,

@@ -75,7 +75,15 @@ def test_frames_that_state_an_even_stack_are_read(tmp_path, kind):
         assert image.TransformIndexToPhysicalPoint(index) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [0, 2, 1, 3, 4, 5], [0, 1, 1, 2, 3, 4]])
+def test_frames_against_their_normal_are_read(tmp_path):
+    write_frames(CT, tmp_path / "ct.dcm", range(5, -1, -1))
+    image = read_volume(tmp_path).image
+    assert image.GetSize() == CT.GetSize()
+    again = sitk.Resample(image, CT, sitk.Transform(), sitk.sitkNearestNeighbor, -3000)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(CT))
+
+
+@pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [5, 4, 3, 1, 0], [0, 2, 1, 3, 4, 5], [0, 1, 1, 2, 3, 4]])
 def test_frames_that_are_no_even_stack_are_refused(tmp_path, frames):
     write_frames(CT, tmp_path / "ct.dcm", frames)
     with pytest.raises(ImageError, match="from its place in an even stack"):
