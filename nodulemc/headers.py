@@ -79,8 +79,8 @@ def check_grid(
         grid: the image or reader.
         path: where it comes from.
         slices: how many files of this size form the scan; None where the grid is the whole scan.
-        descending: accept a negative slice spacing, as GDCM tells of frames against their normal; in the image itself
-            it is the normal that is turned.
+        descending: accept a negative slice spacing, which GDCM tells of frames against their normal and of slices that
+            state one; the image itself has a positive one.
 
     Raises:
         ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.

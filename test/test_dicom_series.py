@@ -83,6 +83,17 @@ def test_frames_against_their_normal_are_read(tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(CT))
 
 
+def test_slices_that_state_a_negative_spacing_are_placed_by_their_positions(tmp_path):
+    write_dicom_series(CT, tmp_path)
+    for file in tmp_path.iterdir():
+        change(file, SpacingBetweenSlices=-CT.GetSpacing()[2])
+    image = read_volume(tmp_path).image
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(CT))
+    for index in ((0, 0, 0), (19, 23, 5)):
+        expected = CT.TransformIndexToPhysicalPoint(index)
+        assert image.TransformIndexToPhysicalPoint(index) == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [5, 4, 3, 1, 0], [0, 2, 1, 3, 4, 5], [0, 1, 1, 2, 3, 4]])
 def test_frames_that_are_no_even_stack_are_refused(tmp_path, frames):
     write_frames(CT, tmp_path / "ct.dcm", frames)
