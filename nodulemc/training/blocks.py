@@ -7,6 +7,7 @@ being written, ``unfinished.jsonl`` lists the blocks that are safely on disk.
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from nodulemc.errors import TableError
 from nodulemc.json_files import write_atomically
 from nodulemc.patch import EXTENT_MM
+from nodulemc.training.lock import try_to_lock
 from nodulemc.training.tables import TYPES, Row, point_of
 
 # The longest shift that augmentation may draw (slides "Nodule Classification using a Multi-Task Training").
@@ -135,18 +137,25 @@ class BlockWriter:
         """Open the store, creating it where it is not there yet.
 
         Raises:
-            TableError: the folder cannot be written, or holds a damaged store.
+            TableError: the folder cannot be written, holds a damaged store, or another run is writing it.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            entries = _read_table(self._folder) if (self._folder / _TABLE).is_file() else []
-            self._entries = {entry["AnnotationID"]: entry for entry in [*entries, *_read_journal(self._folder)]}
-            self._drop_torn_blocks()
-            self._voxels = self._open(_VOXELS, _VOXEL_TYPE.itemsize)
-            self._masks = self._open(_MASKS, _MASK_TYPE.itemsize)
-            since_table = list(self._entries.values())[len(entries) :]
-            write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)), TableError)
-            self._journal = (self._folder / _JOURNAL).open("ab")
+            with ExitStack() as files:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                # First, and closed last: its lock is the store's.
+                self._voxels = self._open(files, _VOXELS)
+                if not try_to_lock(self._voxels):
+                    raise TableError("another run is writing this block store", self._folder, "wait for it")
+                self._masks = self._open(files, _MASKS)
+                entries = _read_table(self._folder) if (self._folder / _TABLE).is_file() else []
+                self._entries = {entry["AnnotationID"]: entry for entry in [*entries, *_read_journal(self._folder)]}
+                self._drop_torn_blocks()
+                for file, dtype in ((self._voxels, _VOXEL_TYPE), (self._masks, _MASK_TYPE)):
+                    file.truncate(self._end() * dtype.itemsize)
+                since_table = list(self._entries.values())[len(entries) :]
+                write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)), TableError)
+                self._journal = self._open(files, _JOURNAL)
+                self._files = files.pop_all()
         except OSError as error:
             raise self._failure(error) from error
         return self
@@ -154,14 +163,13 @@ class BlockWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in (self._voxels, self._masks, self._journal):
-            file.close()
-        if kind is None:
-            _write_table(self._folder, list(self._entries.values()))
-        journal = self._folder / _JOURNAL
-        # A finished store to which nothing was added remains finished.
-        if kind is None or ((self._folder / _TABLE).is_file() and not journal.stat().st_size):
-            journal.unlink()
+        with self._files:
+            if kind is None:
+                _write_table(self._folder, list(self._entries.values()))
+            journal = self._folder / _JOURNAL
+            # A finished store to which nothing was added remains finished.
+            if kind is None or ((self._folder / _TABLE).is_file() and not journal.stat().st_size):
+                journal.unlink()
 
     def __contains__(self, annotation_id: str) -> bool:
         return annotation_id in self._entries
@@ -220,15 +228,13 @@ class BlockWriter:
     def _drop_torn_blocks(self) -> None:
         """Keep the entries whose voxels and mask are there in full."""
         whole = min(
-            (self._folder / name).stat().st_size // dtype.itemsize if (self._folder / name).is_file() else 0
+            (self._folder / name).stat().st_size // dtype.itemsize
             for name, dtype in ((_VOXELS, _VOXEL_TYPE), (_MASKS, _MASK_TYPE))
         )
         self._entries = {name: entry for name, entry in self._entries.items() if _end(entry) <= whole}
 
-    def _open(self, name: str, itemsize: int) -> BinaryIO:
-        file = (self._folder / name).open("ab")
-        file.truncate(self._end() * itemsize)
-        return file
+    def _open(self, files: ExitStack, name: str) -> BinaryIO:
+        return files.enter_context((self._folder / name).open("ab"))
 
     def _failure(self, error: OSError) -> TableError:
         return TableError(

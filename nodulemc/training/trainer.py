@@ -29,6 +29,7 @@ from nodulemc.training.checkpoints import (
 )
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.lock import try_to_lock
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.start import seed_tensors
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
@@ -116,18 +117,22 @@ def train_seed(
         create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
-        ConfigError: the folder holds a run already and ``resume`` is false, its checkpoint is unreadable or of
-            another recipe, seed or data, or the batch cannot be shared evenly by the processes.
+        ConfigError: the folder holds a run already and ``resume`` is false, or another run is at work in it, its
+            checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be shared evenly by the
+            processes.
         TrainingError: the loss became NaN or infinite.
     """
     if not resume:
         require_no_run(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, data, folder, seed, accelerator, create)
     path = folder / CHECKPOINT_NAME
-    if path.exists():
-        run.restore(load_checkpoint(path))
-    run.train()
+    with path.with_suffix(".lock").open("w") as lock:
+        if accelerator.is_main_process and not try_to_lock(lock):
+            raise ConfigError("another run is training this seed", folder, "wait for it, or give another --output")
+        run = _Run(config, data, folder, seed, accelerator, create)
+        if path.exists():
+            run.restore(load_checkpoint(path))
+        run.train()
     return TrainedSeed(seed, run.averaged_weights(), run.history)
 
 

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -158,6 +160,28 @@ def test_killed_run_keeps_its_blocks(tmp_path: Path):
         assert list(writer.rows) == ["0_1", "1_1", "2_1"]
     for number in range(3):
         assert_same(BlockStore(tmp_path)[number], make_block(number))
+
+
+def test_one_writer_at_a_time(tmp_path: Path):
+    with BlockWriter(tmp_path) as writer:
+        writer.add(make_block(0))
+        before = [(path, path.stat().st_size) for path in sorted(tmp_path.iterdir())]
+        with pytest.raises(TableError, match="another run is writing this block store"), BlockWriter(tmp_path):
+            pass
+        assert [(path, path.stat().st_size) for path in sorted(tmp_path.iterdir())] == before
+        writer.add(make_block(1))
+    write(tmp_path, [2])
+    for number in range(3):
+        assert_same(BlockStore(tmp_path)[number], make_block(number))
+
+
+def test_a_file_system_without_locks_can_hold_a_store(tmp_path: Path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write(tmp_path, range(2))
+    assert len(BlockStore(tmp_path)) == 2
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,19 @@ def test_a_run_is_not_overwritten_and_not_continued_with_anything_else(tmp_path)
     assert len(train(tmp_path, config(epochs=1, workers=1), resume=True).history) == 1
 
 
+def test_one_run_at_a_time(tmp_path):
+    recipe = config(epochs=1)
+
+    def create_while_another_starts(model, seed):
+        for resume in (False, True):
+            with pytest.raises(ConfigError, match="another run is training this seed"):
+                train(tmp_path, recipe, resume=resume)
+        return create_toy(model, seed)
+
+    train(tmp_path, recipe, create=create_while_another_starts)
+    train(tmp_path, recipe, resume=True)
+
+
 def test_the_checkpoint_holds_the_whole_state(tmp_path):
     recipe = config(epochs=1)
     trained = train(tmp_path, recipe)
