@@ -5,7 +5,14 @@
 #   scripts/setup.sh all        that and everything the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
-level=${1:?runtime or all}
+level=${1:-}
+case $level in
+  runtime | all) ;;
+  *)
+    echo "error: no such level: '$level': give runtime or all" >&2
+    exit 2
+    ;;
+esac
 
 find_python() {
   for name in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
