@@ -1,8 +1,8 @@
 """Evaluate an ensemble on phantoms it has not seen: OUTPUT/store, predictions.csv, metrics.json, report.html, table.md.
 
-Nodules are drawn with their surroundings only, not as whole CTs. A run that was stopped goes on where it was. table.md
-sets the ensemble beside the best reachable AUC, the diameter alone, its single seeds and, where one is given, an
-ensemble trained without the segmentation task, by the AUC on the labels and by its expectation over their drawing.
+Nodules are drawn with their surroundings only, not as whole CTs, and kept for a run that is stopped and repeated.
+table.md sets the ensemble beside the best reachable AUC, the diameter alone, its single seeds and, where one is given,
+an ensemble trained without the segmentation task, by the AUC on the labels and by its expectation over their drawing.
 
     .venv/bin/python scripts/phantom_report.py OUTPUT --patients 460 --seed 25 --resources resources
 """
@@ -10,6 +10,7 @@ ensemble trained without the segmentation task, by the AUC on the labels and by 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,18 @@ from sklearn.metrics import roc_auc_score
 
 from nodulemc import cli
 from nodulemc.ensemble import Ensemble
+from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.evaluation.store import StoredNodules
+from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.manifest import read_manifest
 from nodulemc.phantom.malignancy import expected_auc
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.dataset import Draw, NoduleDataset
+
+# As many as `nodulemc evaluate` draws.
+RESAMPLES = 2000
 
 
 def main() -> int:
@@ -66,26 +72,47 @@ def compare(store: Path, args: argparse.Namespace) -> None:
         other = read(path)
         names = ", ".join(read_manifest(args.without_segmentation).seed_names)
         readers[f"without the segmentation task ({names})"] = other["probability"]
-    lines = ["| | AUC on the labels | of the way | AUC expected | of the way |", "|---|---|---|---|---|"]
     readers = {name: values.reindex(truth.index) for name, values in readers.items()}
-    on_labels = of_the_way({name: roc_auc_score(truth["label"], values) for name, values in readers.items()})
-    expected = of_the_way({name: expected_auc(values, known) for name, values in readers.items()})
-    lines += [f"| {name} | {on_labels[name]} | {expected[name]} |" for name in readers]
     dice = mean_dice(store, args.resources, args.dice)
-    lines += [
+    lines = [
+        *table_rows(readers, truth),
         "",
-        f"{len(truth)} nodules, {truth['label'].sum()} malignant. The way is that from the diameter to the best. The "
-        "expected AUC is over all labels that the known probabilities might have drawn. "
+        f"{len(truth)} nodules, {truth['label'].sum()} malignant, of {truth['PatientID'].nunique()} patients. The way "
+        f"is that from the diameter to the best, its interval over {RESAMPLES} resamples of patients. The expected AUC "
+        "is over all labels that the known probabilities might have drawn. "
         f"Segmentation Dice {dice:.3f}, the mean of {args.dice} nodules.",
     ]
     (args.output / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def of_the_way(aucs: dict[str, float]) -> dict[str, str]:
-    """Two cells of the table for each reader; the first is the best reachable, the second the diameter."""
+def table_rows(readers: dict[str, pd.Series], truth: pd.DataFrame) -> list[str]:
+    """The table's lines, one for each reader; the first is the best reachable, the second the diameter."""
+    labels, known = truth["label"].to_numpy(), pd.to_numeric(truth["probability"])
+    rankings = {name: Ranking(labels, values.to_numpy()) for name, values in readers.items()}
+    bootstrap = PatientBootstrap(np.unique(truth["PatientID"], return_inverse=True)[1], RESAMPLES)
+    resampled = {
+        name: bootstrap.apply(lambda weights, ranking=ranking: ranking.curves(weights).auc())
+        for name, ranking in rankings.items()
+    }
+    drawn = of_the_way(resampled)
+    on_labels = {name: roc_auc_score(labels, values) for name, values in readers.items()}
+    expected = {name: expected_auc(values, known) for name, values in readers.items()}
+    on_way, expected_on_way = of_the_way(on_labels), of_the_way(expected)
+    lines = ["| | AUC on the labels | of the way | 95 % CI | AUC expected | of the way |", "|---|---|---|---|---|---|"]
+    for name in readers:
+        # None where most resamples have one class only. The way's two ends are the same in each resample.
+        low, high = interval95(drawn[name]) or (0, 0)
+        interval = f"{low:.0%} to {high:.0%}" if low < high else ""
+        cells = [f"{on_labels[name]:.4f}", f"{on_way[name]:.0%}", interval, f"{expected[name]:.4f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {expected_on_way[name]:.0%} |")
+    return lines
+
+
+def of_the_way(aucs: dict[str, Any]) -> dict[str, Any]:
+    """How far each reader is on the way from the diameter, the second of them, to the best reachable, the first."""
     best, diameter, *_ = aucs.values()
-    return {name: f"{auc:.4f} | {(auc - diameter) / (best - diameter):.0%}" for name, auc in aucs.items()}
+    return {name: (auc - diameter) / (best - diameter) for name, auc in aucs.items()}
 
 
 def read(path: Path) -> pd.DataFrame:
