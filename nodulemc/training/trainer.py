@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from nodulemc.errors import ConfigError, TrainingError
+from nodulemc.errors import ConfigError, ResourceError, TrainingError, out_of_memory
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
@@ -120,6 +120,7 @@ def train_seed(
         ConfigError: the folder holds a run already and ``resume`` is false, or another run is at work in it, its
             checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be shared evenly by the
             processes.
+        ResourceError: the device's memory is too small for a process's share of the batch.
         TrainingError: the loss became NaN or infinite.
     """
     if not resume:
@@ -132,7 +133,16 @@ def train_seed(
         run = _Run(config, data, folder, seed, accelerator, create)
         if path.exists():
             run.restore(load_checkpoint(path))
-        run.train()
+        try:
+            run.train()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"too little memory for {config.run.batch_size // accelerator.num_processes} samples at a time",
+                str(accelerator.device),
+                "share the batch among more GPUs with accelerate launch, or set a smaller run.batch_size",
+            ) from error
     return TrainedSeed(seed, run.averaged_weights(), run.history)
 
 

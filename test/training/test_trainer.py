@@ -13,7 +13,7 @@ from ensembles import make_untrained_ensemble, untrained_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training.toys import ToyMultiTask, create_toy, toy_data
 
-from nodulemc.errors import ConfigError, EnsembleError, TrainingError
+from nodulemc.errors import ConfigError, EnsembleError, ResourceError, TrainingError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training import trainer
@@ -159,6 +159,18 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good_epoch(tmp_path
 def test_a_loss_that_is_nan_in_the_first_epoch_promises_no_checkpoint(tmp_path):
     with pytest.raises(TrainingError, match=r"the loss became nan in step 1, epoch 1: .*no epoch was finished"):
         train(tmp_path, config(), create=lambda *_: PatchNetwork(Poisoned(1)))
+
+
+class Outgrown(ToyMultiTask):
+    """Asks for more memory than there is, of PyTorch's own allocator."""
+
+    def forward_multitask(self, x, mask_size):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_too_little_memory_names_the_batch_and_the_remedy(tmp_path):
+    with pytest.raises(ResourceError, match=r"too little memory for 4 samples at a time: cpu: .*run\.batch_size"):
+        train(tmp_path, config(), create=lambda *_: PatchNetwork(Outgrown()))
 
 
 class SpoiltInValidation(ToyMultiTask):
