@@ -1,7 +1,8 @@
 """How fast training is, and whether reading and augmentation keep up with the network.
 
 Prints training samples per second, the share of the time spent waiting for data, the rate of the network alone on
-images that are on the device already, the ratio of the two rates, and peak memory. Run it on an idle machine:
+images that are on the device already, the ratio of the two rates, the rates of reading and of resampling alone, and
+peak memory. Run it on an idle machine:
 
     python benchmarks/training.py configs/nodulemc.yaml --store blocks
 
@@ -15,7 +16,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
 from nodulemc.training.config import TrainingConfig, read_config
-from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, make_loader
+from nodulemc.training.dataset import PREFETCHED, BalancedBatches, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
 from nodulemc.training.trainer import create_network
@@ -74,7 +74,9 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
     step = TrainingStep(create_network(config.model, SEED), config, accelerator)
     step.prepare_to_train()
     rate, size = config.optimizer.learning_rate, config.run.batch_size
-    batches = endless(make_batches(config, store, accelerator, warmup + steps))
+    # One epoch for all that follows: between two the queue runs dry.
+    read_ahead = PREFETCHED * config.run.workers
+    batches = iter(make_batches(config, store, accelerator, warmup + 2 * steps + read_ahead))
 
     def train() -> tuple[float, tuple[torch.Tensor, ...]]:
         start = time.perf_counter()
@@ -95,6 +97,19 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
     for _ in range(steps):
         step(*inputs, rate).tolist()
     network_s = time.perf_counter() - start
+    # What was read while the network worked would make reading look faster than it is.
+    for _ in itertools.islice(batches, read_ahead):
+        pass
+    start = time.perf_counter()
+    for raw in itertools.islice(batches, steps):
+        batch = raw.to(accelerator.device)
+        # Looking at a value waits for the device.
+        batch.labels.tolist()
+    reading_s = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in range(steps):
+        batch.resample()[1].sum().item()
+    resampling_s = time.perf_counter() - start
 
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -107,6 +122,8 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
         "waiting for data": f"{100 * waited / training_s:.1f} % of the time",
         "network alone": f"{steps * size / network_s:.2f} samples/s ({network_s / steps:.3f} s per step)",
         "training / network alone": f"{100 * network_s / training_s:.1f} %",
+        "reading alone": f"{steps * size / reading_s:.0f} samples/s, reading processes: {config.run.workers}",
+        "resampling alone": f"{steps * size / resampling_s:.0f} samples/s",
     }
     if device.type == "cuda":
         rows["peak GPU memory"] = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
@@ -124,11 +141,6 @@ def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Acceler
     size = config.run.batch_size
     draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=SEED)
     return make_loader(dataset, draws, workers=config.run.workers, pin_memory=accelerator.device.type == "cuda")
-
-
-def endless(loader: DataLoader) -> Iterator[Batch]:
-    """Epoch after epoch."""
-    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 if __name__ == "__main__":

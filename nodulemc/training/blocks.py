@@ -6,6 +6,7 @@ being written, ``unfinished.jsonl`` lists the blocks that are safely on disk.
 """
 
 import json
+import mmap
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -93,8 +94,8 @@ class BlockStore:
                     self.folder / name,
                     "copy the store again or write it anew",
                 )
-        self._voxels: np.ndarray | None = None
-        self._masks: np.ndarray | None = None
+        self._voxels: _MappedFile | None = None
+        self._masks: _MappedFile | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder,)
@@ -105,20 +106,40 @@ class BlockStore:
     def __getitem__(self, index: int) -> NoduleBlock:
         """The block with this number; its arrays are views of the mapped files."""
         if self._voxels is None or self._masks is None:
-            self._voxels = np.memmap(self.folder / _VOXELS, _VOXEL_TYPE, "r", shape=(self._length,))
-            self._masks = np.memmap(self.folder / _MASKS, _MASK_TYPE, "r", shape=(self._length,))
+            self._voxels = _MappedFile(self.folder / _VOXELS, _VOXEL_TYPE)
+            self._masks = _MappedFile(self.folder / _MASKS, _MASK_TYPE)
         entry, row = self._entries[index], self.table[index]
         shape = tuple(entry["block_shape"])
         place = slice(entry["block_offset"], _end(entry))
         return NoduleBlock(
-            voxels=self._voxels[place].reshape(shape),
-            mask=self._masks[place].reshape(shape) if entry["block_has_mask"] else None,
+            voxels=self._voxels.read_ahead(place).reshape(shape),
+            mask=self._masks.read_ahead(place).reshape(shape) if entry["block_has_mask"] else None,
             origin=np.array(entry["block_origin"]),
             matrix=np.array(entry["block_matrix"]).reshape(3, 3),
             point=np.array(point_of(row)),
             scan_box=(np.array(entry["block_scan_low"]), np.array(entry["block_scan_high"])),
             row=dict(row),
         )
+
+
+class _MappedFile:
+    """A file of numbers, mapped for reading."""
+
+    def __init__(self, path: Path, dtype: np.dtype) -> None:
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._array = np.frombuffer(self._map, dtype)
+
+    def read_ahead(self, place: slice) -> np.ndarray:
+        """A view of some of the numbers, after telling the system to fetch all of them at once.
+
+        Page by page, as they are touched, blocks that are not in the page cache come at less than half the rate.
+        """
+        if hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
+            size = self._array.itemsize
+            start = place.start * size // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, place.stop * size - start)
+        return self._array[place]
 
 
 class BlockWriter:

@@ -19,6 +19,8 @@ from nodulemc.training.blocks import BlockStore, NoduleBlock
 from nodulemc.training.config import AugmentationConfig
 from nodulemc.training.resampling import resample, sampling_affine
 
+# Batches that each reading process keeps ready.
+PREFETCHED = 4
 _CORNERS = np.array([(*corner, 1.0) for corner in product((-CENTRE_INDEX, CENTRE_INDEX), repeat=3)])
 # Keeps the random streams of epochs' draws and of samples' transforms apart.
 _DRAW, _TRANSFORM = 0, 1
@@ -198,7 +200,7 @@ def make_loader(dataset: NoduleDataset, batches: Sampler, *, workers: int, pin_m
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         # A fork of a process that has run OpenMP or CUDA can hang.
         multiprocessing_context="spawn" if workers else None,
     )

@@ -101,8 +101,13 @@ def test_a_copy_for_another_process_reads_the_same(tmp_path: Path):
 
 def test_blocks_are_not_loaded_until_asked_for(tmp_path: Path):
     write(tmp_path, range(3))
-    block = BlockStore(tmp_path)[1]
-    assert isinstance(block.voxels.base, np.memmap)
+    store = BlockStore(tmp_path)
+    block = store[1]
+    # What is written to the file now is seen, so it has not been copied.
+    with (tmp_path / "voxels.i16").open("r+b") as file:
+        file.seek(store[0].voxels.nbytes)
+        file.write(np.array([-77], "<i2").tobytes())
+    assert block.voxels[0, 0, 0] == -77
     with pytest.raises(ValueError, match="read-only"):
         block.voxels[0, 0, 0] = 0
 
