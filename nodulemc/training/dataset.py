@@ -6,6 +6,7 @@ the same batches whatever the number of worker processes, and after a restart.
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +36,16 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Blocks of several nodules, each cut to what its patch needs and padded to the largest.
+    """Blocks of several nodules, each cut to what its patch needs.
+
+    They come one after the other and are padded to one size on the device only: padded they are two to three times
+    as many bytes to hand over, to pin and to free.
 
     Attributes:
-        voxels: int16 (N, D, H, W), HU.
+        voxels: int16 (all blocks' voxels,), HU, z slowest.
         masks: uint8, the same shape.
+        sizes: each block's (D, H, W).
         affines: float64 (N, 3, 4), see ``sampling_affine``.
-        sizes: int64 (N, 3), unpadded, z, y, x.
         faces: float64 (N, 2, 3), see ``resample``.
         labels: float32 (N,), 1 malignant.
         indices: int64 (N,), the blocks' numbers in the store.
@@ -49,19 +53,28 @@ class Batch(NamedTuple):
 
     voxels: Tensor
     masks: Tensor
+    sizes: tuple[tuple[int, int, int], ...]
     affines: Tensor
-    sizes: Tensor
     faces: Tensor
     labels: Tensor
     indices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, asynchronously where the memory is pinned."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return Batch(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self))
 
     def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
         """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
-        return resample(self.voxels, self.masks, self.affines, self.sizes, self.faces, size)
+        voxels, masks = _pad(self.voxels, self.sizes), _pad(self.masks, self.sizes)
+        return resample(voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.faces, size)
+
+
+def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Blocks that come one after the other as (N, D, H, W), padded with zeros at the far ends to the largest."""
+    padded = values.new_zeros((len(sizes), *map(max, zip(*sizes, strict=True))))
+    for block, part, (d, h, w) in zip(padded, values.split([*map(prod, sizes)]), sizes, strict=True):
+        block[:d, :h, :w] = part.view(d, h, w)
+    return padded
 
 
 class NoduleDataset(Dataset):
@@ -103,10 +116,10 @@ def _cut(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batc
     affine = affine - np.column_stack([np.zeros((3, 3)), low])
     faces = np.array([side[::-1] for side in block.scan_box]) - low
     return Batch(
-        torch.from_numpy(np.array(block.voxels[box])).unsqueeze(0),
-        torch.from_numpy(np.array(block.mask[box])).unsqueeze(0),
+        torch.from_numpy(block.voxels[box].flatten()),
+        torch.from_numpy(block.mask[box].flatten()),
+        (tuple((high - low).tolist()),),
         torch.from_numpy(affine).unsqueeze(0),
-        torch.from_numpy(high - low).unsqueeze(0),
         torch.from_numpy(faces).unsqueeze(0),
         torch.tensor([label], dtype=torch.float32),
         torch.tensor([index]),
@@ -114,15 +127,8 @@ def _cut(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batc
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Join samples, padding their voxels and masks at the far ends to the largest."""
-    sizes = torch.cat([sample.sizes for sample in samples])
-    shape = (len(samples), *sizes.amax(dim=0).tolist())
-    voxels, masks = torch.zeros(shape, dtype=torch.int16), torch.zeros(shape, dtype=torch.uint8)
-    for k, (sample, (d, h, w)) in enumerate(zip(samples, sizes.tolist(), strict=True)):
-        voxels[k, :d, :h, :w] = sample.voxels[0]
-        masks[k, :d, :h, :w] = sample.masks[0]
-    rest = (torch.cat(parts) for parts in list(zip(*samples, strict=True))[2:])
-    return Batch(voxels, masks, *rest)
+    """Join samples."""
+    return Batch(*(torch.cat(x) if isinstance(x[0], Tensor) else sum(x, ()) for x in zip(*samples, strict=True)))
 
 
 class BalancedBatches(Sampler):

@@ -46,10 +46,10 @@ def resample_all(blocks, augmentations) -> tuple[np.ndarray, np.ndarray]:
         faces = np.array([side[::-1] for side in block.scan_box])
         samples.append(
             Batch(
-                torch.from_numpy(block.voxels)[None],
-                torch.from_numpy(block.mask)[None],
+                torch.from_numpy(block.voxels.flatten()),
+                torch.from_numpy(block.mask.flatten()),
+                (block.voxels.shape,),
                 torch.from_numpy(sampling_affine(block, augmentation))[None],
-                torch.tensor(block.voxels.shape)[None],
                 torch.from_numpy(faces)[None],
                 torch.zeros(1),
                 torch.zeros(1, dtype=torch.int64),
@@ -107,7 +107,7 @@ def test_a_block_gives_what_the_whole_scan_gives_and_the_dataset_cuts_no_more_th
     dataset = NoduleDataset(store, [0, 1], config, seed=3)
     for place in range(3):
         batch = collate([dataset[Draw(0, 2, place)], dataset[Draw(1, 2, place)]])
-        assert batch.voxels[0].numel() < 0.8 * whole.voxels.size
+        assert np.prod(batch.sizes[0]) < 0.8 * whole.voxels.size
         images, masks = batch.resample()
         np.testing.assert_allclose(images[0], images[1], atol=2e-5)
         random = np.random.default_rng([3, 1, 2, place])
