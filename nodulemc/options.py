@@ -1,4 +1,4 @@
-"""The options of every command that runs an ensemble, and the ensemble they ask for."""
+"""Options that several commands share, and the ensemble they ask for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulemc.errors import ConfigError
 from nodulemc.manifest import find_resources
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+RESAMPLES = 2000
 
 
 def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,25 @@ def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: the fastest the device and ensemble allow",
     )
+
+
+def add_bootstrap_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bootstrap``."""
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=RESAMPLES,
+        metavar="N",
+        help=f"patient-level resamples (default: {RESAMPLES})",
+    )
+
+
+def require_resamples(args: argparse.Namespace) -> None:
+    """Raise ConfigError where ``--bootstrap`` asks for no resample."""
+    if args.bootstrap < 1:
+        raise ConfigError(
+            f"--bootstrap {args.bootstrap}", args.command, f"give at least 1 resample; {RESAMPLES} do well"
+        )
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:

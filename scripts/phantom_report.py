@@ -23,13 +23,11 @@ from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.evaluation.store import StoredNodules
 from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.manifest import read_manifest
+from nodulemc.options import RESAMPLES
 from nodulemc.phantom.malignancy import expected_auc
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.dataset import Draw, NoduleDataset
-
-# As many as `nodulemc evaluate` draws.
-RESAMPLES = 2000
 
 
 def main() -> int:

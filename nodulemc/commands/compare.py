@@ -6,8 +6,8 @@ Paired DeLong test and patient-level bootstrap of the difference, first minus se
 import argparse
 from pathlib import Path
 
-from nodulemc.errors import ConfigError
 from nodulemc.extras import check_extra
+from nodulemc.options import add_bootstrap_option, require_resamples
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
 
@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A.csv", help="AnnotationID, label, probability")
     parser.add_argument("second", type=Path, metavar="B.csv", help="the same nodules, in any order")
     parser.add_argument("--table", type=Path, metavar="TABLE.csv", help="labels and patients, as for `evaluate`")
-    parser.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="patient-level resamples (default: 2000)"
-    )
+    add_bootstrap_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,8 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.compare import compare
     from nodulemc.evaluation.predictions import read_predictions, read_table
 
-    if args.bootstrap < 1:
-        raise ConfigError(f"--bootstrap {args.bootstrap}", "compare", "give at least 1 resample; 2000 do well")
+    require_resamples(args)
     table = read_table(args.table) if args.table else None
     found = compare(
         read_predictions([args.first], table), read_predictions([args.second], table), resamples=args.bootstrap

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
-from nodulemc.options import add_ensemble_options, load_ensemble
+from nodulemc.options import add_bootstrap_option, add_ensemble_options, load_ensemble, require_resamples
 
 if TYPE_CHECKING:
     from nodulemc.evaluation.store import StoredNodules
@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Age_at_StudyDate, Gender, diameter_mm (default: the store's table, if any)",
     )
     parser.add_argument("--store", type=Path, metavar="STORE", help="block store: nodules to predict, or for pictures")
-    parser.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="patient-level resamples (default: 2000)"
-    )
+    add_bootstrap_option(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add_ensemble_options(parser)
 
@@ -53,8 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
-    if args.bootstrap < 1:
-        raise ConfigError(f"--bootstrap {args.bootstrap}", "evaluate", "give at least 1 resample; 2000 do well")
+    require_resamples(args)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None

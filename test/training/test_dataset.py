@@ -78,6 +78,10 @@ def test_batches_cross_as_stored_and_one_after_the_other():
     assert batch.indices.tolist() == [0, 1, 2]
     assert [size for sample in samples for size in sample.sizes] == list(batch.sizes)
     assert len(batch.voxels) == len(batch.masks) == sum(map(prod, batch.sizes))
+    for k, part in enumerate(batch.voxels.split([prod(size) for size in batch.sizes])):
+        assert torch.equal(part, samples[k].voxels)
+    for k, part in enumerate(batch.masks.split([prod(size) for size in batch.sizes])):
+        assert torch.equal(part, samples[k].masks)
     # Whatever is joined with them, samples are resampled to the same.
     for joined, alone in zip(
         batch.resample(), zip(*(sample.resample() for sample in samples), strict=True), strict=True
