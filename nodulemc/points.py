@@ -1,81 +1,56 @@
-"""Nodule coordinates from the platform's JSON, a LUNA25 table or 3D Slicer markups."""
+"""Nodule coordinates from the platform's JSON, a table or 3D Slicer's point lists."""
 
 import logging
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nodulemc.columns import ANNOTATION, COORDINATES, PATHS, UID, canonical, two_points
 from nodulemc.csv_files import read_csv
 from nodulemc.errors import PointsError
 from nodulemc.json_files import read_json
-from nodulemc.limits import MAX_NAME_LENGTH, MAX_NODULES
+from nodulemc.limits import MAX_NODULES
+from nodulemc.nodules import Nodule, check_count, make_nodule, shortened
 from nodulemc.plain_numbers import plain_number
+from nodulemc.slicer_points import from_markups, read_fcsv
 from nodulemc.volume import Volume
 
 logger = logging.getLogger(__name__)
-_CSV_COLUMNS = ("AnnotationID", "CoordX", "CoordY", "CoordZ")
+_REMEDY = f"give {', '.join(COORDINATES)} or x, y, z in mm, LPS, each once"
 # A row's line and its cells by column.
 _Row = tuple[int, dict[str, str]]
-
-
-@dataclass(frozen=True)
-class Nodule:
-    """A nodule's name, None where its file gives none, and its point x, y, z in mm (LPS)."""
-
-    name: str | None
-    point: tuple[float, float, float]
 
 
 def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     """Read nodules in the file's order.
 
-    Formats: Grand-Challenge "Multiple points" JSON; CSV with LUNA25's columns, where rows of other scans
-    are left out by SeriesInstanceUID (the CT's file name or its DICOM series; a table of one single scan
-    is taken whole, with a warning, where the two differ); 3D Slicer ``.mrk.json``
-    (https://github.com/Slicer/Slicer, Markups schema 1.0), with LPS or RAS positions.
+    Formats: Grand-Challenge "Multiple points" JSON; 3D Slicer's point lists (``.json``, ``.mrk.json``, ``.fcsv``); CSV
+    with coordinates and optional names (see ``nodulemc.columns``), where rows of other scans are left out by
+    SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. A table of one single scan is
+    taken whole, with a warning, where it is another one.
 
     Raises:
         PointsError: the file cannot be used, holds too many nodules, or a point is not three finite numbers.
     """
     path = Path(path)
-    name = path.name.lower()
-    if name.endswith(".mrk.json"):
-        return _from_slicer(read_json(path, PointsError), path)
-    if name.endswith(".json"):
-        return from_platform(read_json(path, PointsError), path)
-    if name.endswith(".csv"):
-        return _from_csv(path, volume)
-    raise PointsError("unknown points file type", path, "use .json, .mrk.json or .csv")
+    readers: dict[str, Callable[[], list[Nodule]]] = {
+        ".json": lambda: _from_json(read_json(path, PointsError), path),
+        ".fcsv": lambda: read_fcsv(path),
+        ".csv": lambda: _from_csv(path, volume),
+    }
+    if path.suffix.lower() not in readers:
+        raise PointsError("unknown points file type", path, "use .json, .mrk.json, .fcsv or .csv")
+    return readers[path.suffix.lower()]()
 
 
-def make_nodule(name: Any, point: Any, position: int, source: object) -> Nodule:
-    """Check one nodule; ``position`` counts from 1 and stands in for a missing name in messages.
-
-    Raises:
-        PointsError: the name is no text or too long, or the point is not three finite numbers.
-    """
-    if not (name is None or (isinstance(name, str) and len(name) <= MAX_NAME_LENGTH)):
-        raise PointsError(
-            f"the name of nodule {position} is {shortened(name)}",
-            source,
-            f"give a text of at most {MAX_NAME_LENGTH} characters",
-        )
-    is_point = (
-        isinstance(point, Sequence)
-        and len(point) == 3
-        and all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in point)
-    )
-    # An integer too large for a float is no coordinate either.
-    if not is_point or not all(abs(c) < 1e9 and math.isfinite(c) for c in point):
-        raise PointsError(
-            f"the point of nodule {shortened(name or position)} is {shortened(point)}",
-            source,
-            "give three finite numbers: x, y, z in mm",
-        )
-    return Nodule(name, tuple(point))
+def _from_json(content: Any, path: Path) -> list[Nodule]:
+    keys = content if isinstance(content, dict) else {}
+    if "markups" in keys and "points" in keys:
+        raise PointsError("both points and markups", path, "give the platform's points or 3D Slicer's markups")
+    is_slicers = "markups" in keys or path.name.lower().endswith(".mrk.json")
+    return from_markups(content, path) if is_slicers else from_platform(content, path)
 
 
 def from_platform(content: Any, source: object) -> list[Nodule]:
@@ -87,7 +62,7 @@ def from_platform(content: Any, source: object) -> list[Nodule]:
     points = content.get("points") if isinstance(content, dict) else None
     if not isinstance(points, list):
         raise PointsError("no list of points", source, 'expected {"type": "Multiple points", "points": [...]}')
-    _check_count(points, source)
+    check_count(points, source)
     nodules = []
     for position, entry in enumerate(points, start=1):
         if not isinstance(entry, dict):
@@ -100,47 +75,37 @@ def from_platform(content: Any, source: object) -> list[Nodule]:
     return nodules
 
 
-def shortened(value: Any) -> str:
-    """A value as it may stand in a message, control characters escaped."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _check_count(nodules: Sequence[Any], source: object) -> None:
-    if len(nodules) > MAX_NODULES:
-        raise PointsError(f"more than {MAX_NODULES} nodules", source, f"give at most {MAX_NODULES} per scan")
-
-
 def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
-    columns, cells = read_csv(path, PointsError)
-    for what, wrong in (
-        ("missing", [column for column in _CSV_COLUMNS if column not in columns]),
-        ("repeated", [column for column in (*_CSV_COLUMNS, "SeriesInstanceUID") if columns.count(column) > 1]),
-    ):
-        if wrong:
-            raise PointsError(f"columns {what}: {', '.join(wrong)}", path, f"give {', '.join(_CSV_COLUMNS)}, each once")
+    header, cells = read_csv(path, PointsError)
+    columns = canonical(header)
+    if missing := [column for column in COORDINATES if column not in columns]:
+        raise PointsError(f"columns missing: {', '.join(missing)}; found {', '.join(header) or 'none'}", path, _REMEDY)
+    used = (*COORDINATES, ANNOTATION, UID, *PATHS)
+    if repeated := [column for column in used if columns.count(column) > 1]:
+        raise PointsError(f"columns repeated: {', '.join(repeated)}; found {', '.join(header)}", path, _REMEDY)
+    if two_points(columns):
+        raise PointsError(f"columns are ambiguous; found {', '.join(header)}", path, _REMEDY)
     rows = ((line, dict(zip(columns, row, strict=True))) for line, row in cells)
-    if "SeriesInstanceUID" in columns:
-        rows = _rows_of_scan(rows, volume, path)
+    scan = next((column for column in (UID, *PATHS) if column in columns), None)
+    if scan:
+        rows = _rows_of_scan(rows, scan, volume, path)
     numbered = list(islice(rows, MAX_NODULES + 1))
-    _check_count(numbered, path)
+    check_count(numbered, path)
     nodules = []
     for line, row in numbered:
-        texts = [row[column] for column in _CSV_COLUMNS[1:]]
-        point = [text if (number := plain_number(text)) is None else number for text in texts]
-        nodules.append(make_nodule(row["AnnotationID"], point, line, f"{path}, line {line}"))
+        point = [text if (number := plain_number(text)) is None else number for text in map(row.get, COORDINATES)]
+        nodules.append(make_nodule(row.get(ANNOTATION) or None, point, line, f"{path}, line {line}"))
     return nodules
 
 
-def _rows_of_scan(rows: Iterable[_Row], volume: Volume, path: Path) -> list[_Row]:
+def _rows_of_scan(rows: Iterable[_Row], column: str, volume: Volume, path: Path) -> list[_Row]:
     """The rows of this scan; where they are more than a scan may have, only so many that it shows."""
-    known = {volume.series_uid, volume.source.name, scan_name(volume.source)}
+    is_ours, ours = _this_scan(column, volume, path)
     matching: list[_Row] = []
     others: list[_Row] = []
-    other_uids: set[str] = set()
+    other_scans: set[str] = set()
     for line, row in rows:
-        uid = row["SeriesInstanceUID"]
-        if uid in known:
+        if is_ours(row[column]):
             matching.append((line, row))
             if len(matching) > MAX_NODULES:
                 break
@@ -148,24 +113,35 @@ def _rows_of_scan(rows: Iterable[_Row], volume: Volume, path: Path) -> list[_Row
             # However long the table, what is kept of other scans is short.
             if len(others) <= MAX_NODULES:
                 others.append((line, row))
-            if len(other_uids) < 2:
-                other_uids.add(uid)
+            if len(other_scans) < 2:
+                other_scans.add(row[column])
     if matching or not others:
         return matching
-    named = volume.series_uid or scan_name(volume.source)
-    if len(other_uids) > 1:
+    if len(other_scans) > 1:
         raise PointsError(
-            f"no row has the SeriesInstanceUID {named}",
+            f"no row has the {column} {ours}",
             path,
-            "name the CT file by its SeriesInstanceUID, or give a table of this scan's rows only",
+            f"name the CT by its {column}, or give a table of this scan's rows only",
         )
     logger.warning(
-        "%s: its one SeriesInstanceUID %s is not the CT's (%s); all its rows are scored",
+        "%s: its one %s %s is not the CT's (%s); all its rows are scored",
         path,
-        shortened(others[0][1]["SeriesInstanceUID"]),
-        named,
+        column,
+        shortened(others[0][1][column]),
+        ours,
     )
     return others
+
+
+def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str], bool], object]:
+    """Whether a cell of the column means this scan, and what the column calls it."""
+    source = volume.source
+    if column == UID:
+        known = {volume.series_uid, source.name, scan_name(source)}
+        return known.__contains__, volume.series_uid or scan_name(source)
+    base, place = path.absolute().parent, os.path.normpath(source.absolute())
+    # Most cells of other scans end otherwise, which is quickly seen.
+    return lambda cell: cell.endswith(source.name) and os.path.normpath(base / cell) == place, source
 
 
 def scan_name(path: Path) -> str:
@@ -175,37 +151,3 @@ def scan_name(path: Path) -> str:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name
-
-
-def _from_slicer(content: Any, path: Path) -> list[Nodule]:
-    markups = content.get("markups") if isinstance(content, dict) else None
-    if not isinstance(markups, list) or not all(isinstance(markup, dict) for markup in markups):
-        raise PointsError("no list of markups", path, "save a point list from 3D Slicer as .mrk.json")
-    nodules: list[Nodule] = []
-    for markup in markups:
-        kind = markup.get("type", "Fiducial")
-        units = markup.get("coordinateUnits", "mm")
-        system = markup.get("coordinateSystem", "LPS")
-        # Slicer's first markups files hold the numbers of its enumeration.
-        system = {"0": "RAS", "1": "LPS"}.get(str(system), system)
-        if kind != "Fiducial" or units not in ("mm", ["mm", "mm", "mm"]) or system not in ("LPS", "RAS"):
-            raise PointsError(
-                f"a markup of type {shortened(kind)} in {shortened(units)}, {shortened(system)}",
-                path,
-                "give a point list in mm, LPS or RAS",
-            )
-        control_points = markup.get("controlPoints", [])
-        if not isinstance(control_points, list):
-            raise PointsError("controlPoints is no list", path, "save the point list from 3D Slicer again")
-        for entry in control_points:
-            if not isinstance(entry, dict) or entry.get("positionStatus", "defined") != "defined":
-                raise PointsError(
-                    f"control point {shortened(entry)} has no defined position",
-                    path,
-                    "place it or delete it",
-                )
-            nodule = make_nodule(entry.get("label") or None, entry.get("position"), len(nodules) + 1, path)
-            x, y, z = nodule.point
-            nodules.append(nodule if system == "LPS" else Nodule(nodule.name, (-x, -y, z)))
-    _check_count(nodules, path)
-    return nodules

@@ -12,8 +12,9 @@ from nodulemc.ensemble import Ensemble
 from nodulemc.errors import PointsError
 from nodulemc.headers import check_grid
 from nodulemc.limits import FACE_TOLERANCE_MM
+from nodulemc.nodules import Nodule, as_nodules, shortened
 from nodulemc.patch import SIZE, extract_patch
-from nodulemc.points import Nodule, make_nodule, read_points, shortened
+from nodulemc.points import read_points
 from nodulemc.quality import Notes, patch_notes, scan_notes, seed_notes
 from nodulemc.volume import Volume, read_volume
 
@@ -44,14 +45,15 @@ class NodulePrediction:
 
 def predict(
     ct: str | Path | sitk.Image | Volume,
-    points: str | Path | Iterable[Nodule | Sequence[float]],
+    points: str | Path | Iterable[Nodule | Sequence[float] | np.ndarray],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of the nodules in one CT.
 
     Args:
         ct: file, DICOM folder, image in HU, or a volume already read.
-        points: a points file (see ``nodulemc.points.read_points``), or nodules, or points x, y, z in mm (LPS).
+        points: a points file (see ``nodulemc.points.read_points``), or nodules, or points x, y, z in mm (LPS), such as
+            the rows of an array (N, 3).
         ensemble: the seeds to vote.
 
     Returns:
@@ -62,12 +64,7 @@ def predict(
         PointsError: the points cannot be used, or one lies outside the CT.
     """
     volume = _as_volume(ct)
-    if isinstance(points, (str, Path)):
-        nodules = read_points(points, volume)
-    else:
-        nodules = [
-            p if isinstance(p, Nodule) else make_nodule(None, p, k, "points") for k, p in enumerate(points, start=1)
-        ]
+    nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)
     return score(nodules, *look(volume, nodules), ensemble)
 
 

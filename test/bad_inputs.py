@@ -543,7 +543,7 @@ FORMAT_ROWS = [
     BadInput("CSV: decimal commas", other_points("t.csv", CSV + "n,-110,62,-44,65,-217,78\n"), REFUSED, "7 cells"),
     BadInput("CSV: a quote without its end", other_points("t.csv", CSV + '"n,0,0,0\n'), REFUSED,
              "cannot read the table"),
-    BadInput("CSV: six million short rows", other_points("t.csv", CSV + "n\n" * 6_000_000), REFUSED, "1 cells",
+    BadInput("CSV: six million short rows", other_points("t.csv", CSV + "n\n" * 6_000_000), REFUSED, "1 cell:",
              hostile=True),
     BadInput("CSV: two million rows of another scan", other_points("t.csv", "SeriesInstanceUID," + CSV
              + "u,n,0,0,0\n" * 2_000_000), REFUSED, "more than 1000000 rows", hostile=True),

@@ -11,9 +11,9 @@ from nodulemc.case import platform_json
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, view
+from nodulemc.columns import COORDINATES, PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.extras import import_extra
 from nodulemc.json_files import read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
@@ -30,6 +30,7 @@ _LOCK_NAME = ".export.lock"
 class _Scan:
     """A scan's results as they are exported: ``names`` are its nodules' own, ``predictions`` have the cohort's."""
 
+    listed: Listed
     record: Record
     labels: list[int | None]
     names: list[str | None]
@@ -39,7 +40,7 @@ class _Scan:
 def export(folder: Path, output: Path, *, json: bool = False) -> View:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
-    ``predictions.csv`` (AnnotationID, label, probability, seeds), ``predictions.parquet`` (these, then scan, the
+    ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
     nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
     in the manifest's order.
 
@@ -61,9 +62,10 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in state.plan.ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
             rows = list(_rows(scans, columns))
+            columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
             cells = [[row[column] for column in columns] for row in rows]
             write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
-            _write_parquet(output / PARQUET_NAME, seeds, rows)
+            _write_parquet(output / PARQUET_NAME, columns, rows)
             failures = [(record.scan, str(record.error)) for record in state.failed]
             write_csv_atomically(output / FAILURES_NAME, [("scan", "error"), *failures], CaseError)
             if json:
@@ -84,7 +86,7 @@ def _named(state: View) -> list[_Scan]:
             replace(p, nodule=replace(p.nodule, name=annotation_id(record.scan, k, name if by_manifest else None)))
             for k, (p, name) in enumerate(zip(record.predictions, names, strict=True), start=1)
         ]
-        scans.append(_Scan(record, _labels(listed, len(names)), names, predictions))
+        scans.append(_Scan(listed, record, _labels(listed, len(names)), names, predictions))
     return scans
 
 
@@ -96,15 +98,14 @@ def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[dict[str, 
     for scan in scans:
         for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
-            point = dict(zip(("CoordX", "CoordY", "CoordZ"), p.nodule.point, strict=True))
-            yield row | {"scan": scan.record.scan, "name": name} | point | {"warnings": "; ".join(p.warnings)}
+            row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name}
+            yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}
 
 
-def _write_parquet(path: Path, seeds: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     pyarrow, parquet = import_extra("pyarrow", "cohort"), import_extra("pyarrow.parquet", "cohort")
-    text, number = pyarrow.string(), pyarrow.float64()
-    kinds = {"AnnotationID": text, "label": pyarrow.int8(), "probability": number, **dict.fromkeys(seeds, number)}
-    kinds |= {"scan": text, "name": text, "CoordX": number, "CoordY": number, "CoordZ": number, "warnings": text}
+    kinds = dict.fromkeys(columns, pyarrow.float64()) | {"label": pyarrow.int8()}
+    kinds |= dict.fromkeys(("AnnotationID", PATIENT, "scan", "name", "warnings"), pyarrow.string())
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
     write_atomically(path, content.getvalue(), CaseError)

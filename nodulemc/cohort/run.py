@@ -141,7 +141,10 @@ def _elsewhere(standing: Sequence[Record], contents: Iterable[StoreContent], pat
 def _begin(store: Store, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
-    listed = [Listed(scan.name, scan.labels, scan.given, found.looks.get(scan.name), scan.fault) for scan in task.scans]
+    listed = [
+        Listed(scan.name, scan.labels, scan.given, found.looks.get(scan.name), scan.fault, scan.patient)
+        for scan in task.scans
+    ]
     store.begin(plan, listed, records)
 
 

@@ -19,6 +19,7 @@ class Scan:
         path: the CT, a file or a DICOM folder.
         points: the nodules, or the file that holds them.
         labels: 1 malignant, 0 benign, None unknown: one for each nodule, or a single one for all.
+        patient: whose scan it is, None where the manifest does not say.
         fault: why the manifest's rows cannot be used, None where they can.
     """
 
@@ -26,6 +27,7 @@ class Scan:
     path: Path
     points: tuple[Nodule, ...] | Path
     labels: tuple[int | None, ...] | int | None = None
+    patient: str | None = None
     fault: NoduleMCError | None = None
 
     @property

@@ -21,7 +21,8 @@ from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
 SUFFIX = ".sqlite"
-_VERSION = 2
+_VERSION = 3
+_UPGRADED = 2  # a version whose listing has no patients
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
 _SCHEMA = (
@@ -29,7 +30,7 @@ _SCHEMA = (
     "CREATE TABLE plan (about TEXT NOT NULL)",
     # The manifest's scans, as Listed has them.
     "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
-    "given TEXT NOT NULL, look TEXT, fault TEXT)",
+    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT)",
     # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
     # weights, precision and the nodules as they were: the files may come back.
     "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
@@ -62,7 +63,7 @@ class Listed:
     """A scan of the listing.
 
     Attributes:
-        scan, labels, given: as in ``Scan``.
+        scan, labels, given, patient: as in ``Scan``.
         look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
             was known of the scan.
         fault: of the manifest's rows, None where they can be used.
@@ -73,6 +74,7 @@ class Listed:
     given: str
     look: str | None
     fault: NoduleMCError | None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Store:
         is_new = (application, self._version, tables) == (0, 0, 0)
         if not is_new and application != _APPLICATION:
             raise ConfigError("another program's file", path, "move it away, or name a new folder")
-        if not is_new and self._version != _VERSION:
+        if not is_new and self._version not in (_UPGRADED, _VERSION):
             raise ConfigError(
                 f"store version {self._version}", path, f"this program's is {_VERSION}; name a new folder"
             )
@@ -148,17 +150,17 @@ class Store:
                 for statement in _SCHEMA:
                     do.execute(statement)
                 do.execute(f"PRAGMA application_id = {_APPLICATION}")
-                do.execute(f"PRAGMA user_version = {_VERSION}")
+            elif self._version == _UPGRADED:
+                do.execute("ALTER TABLE listing ADD COLUMN patient TEXT")
+            do.execute(f"PRAGMA user_version = {_VERSION}")
             do.execute("DELETE FROM plan")
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
-            do.executemany(
-                "INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    (k, scan.scan, json.dumps(scan.labels), scan.given, scan.look, _error_json(scan.fault))
-                    for k, scan in enumerate(scans)
-                ),
+            rows = (
+                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient)
+                for k, s in enumerate(scans)
             )
+            do.executemany("INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             for record in records:
                 _note(do, record)
         self._version = _VERSION
@@ -178,10 +180,11 @@ class Store:
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
-            rows = do.execute("SELECT scan, labels, given, look, fault FROM listing ORDER BY position")
+            patient = "NULL" if self._version == _UPGRADED else "patient"
+            rows = do.execute(f"SELECT scan, labels, given, look, fault, {patient} FROM listing ORDER BY position")  # noqa: S608
             return [
-                Listed(scan, json.loads(labels), given, look, _error(fault))
-                for scan, labels, given, look, fault in rows
+                Listed(scan, json.loads(labels), given, look, _error(fault), patient)
+                for scan, labels, given, look, fault, patient in rows
             ]
 
     def records(self) -> list[Record]:

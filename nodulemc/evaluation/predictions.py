@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.columns import SEED_PREFIX
 from nodulemc.errors import TableError
-from nodulemc.evaluation.csv_rows import CsvRow, name_rows, read_rows
 from nodulemc.labels import LABELS
 from nodulemc.plain_numbers import plain_number
+from nodulemc.table_rows import TableRow, name_rows, read_rows
 
 logger = logging.getLogger(__name__)
-SEED_PREFIX = "seed_"
 # LUNA25's AnnotationID: patient, nodule, date of the study.
 _LUNA25_ID = re.compile(r"(?P<patient>\d+)_\d+_\d{8}")
 _LABEL_REMEDY = "write 0 (benign), 1 (malignant) or nothing"
@@ -63,7 +63,7 @@ class Predictions:
         )
 
 
-def read_table(path: str | Path) -> dict[str, CsvRow]:
+def read_table(path: str | Path) -> dict[str, TableRow]:
     """Read a table of nodules with at least AnnotationID and label, by AnnotationID.
 
     Raises:
@@ -75,7 +75,7 @@ def read_table(path: str | Path) -> dict[str, CsvRow]:
     return _by_id(rows)
 
 
-def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | None = None) -> Predictions:
+def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] | None = None) -> Predictions:
     """Read prediction CSVs, one after the other (for example one per fold).
 
     Columns: ``AnnotationID``, ``probability``, ``label`` (not needed where the table is given), optional ``fold`` and
@@ -114,10 +114,10 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, CsvRow] | 
             "label",
             "the table says otherwise; give predictions and table of one study",
         )
-    columns = [{k: v for k, v in row.cells.items() if k not in ("probability", *seeds) and v != ""} for row in rows]
+    columns = [{k: v for k, v in _filled(row).items() if k not in ("probability", *seeds)} for row in rows]
     if table is not None:
         columns = [
-            cells | table[cells["AnnotationID"]].cells | {"label": next(filter(None, _labels(row, table)), "")}
+            cells | _filled(table[cells["AnnotationID"]]) | {"label": next(filter(None, _labels(row, table)), "")}
             for row, cells in zip(rows, columns, strict=True)
         ]
     return assemble(
@@ -181,9 +181,9 @@ def _patients(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: 
     return np.unique(names, return_inverse=True)[1], True
 
 
-def _by_id(rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
+def _by_id(rows: Sequence[TableRow]) -> dict[str, TableRow]:
     _require(rows, lambda row: row.cells["AnnotationID"] != "", "AnnotationID", "give each nodule its AnnotationID")
-    found: dict[str, CsvRow] = {}
+    found: dict[str, TableRow] = {}
     for row in rows:
         first = found.setdefault(row.cells["AnnotationID"], row)
         if first is not row:
@@ -195,7 +195,7 @@ def _by_id(rows: Sequence[CsvRow]) -> dict[str, CsvRow]:
     return found
 
 
-def _require(rows: Sequence[CsvRow], holds: Callable[[CsvRow], bool], column: str, remedy: str) -> None:
+def _require(rows: Sequence[TableRow], holds: Callable[[TableRow], bool], column: str, remedy: str) -> None:
     """Refuse the rows of the first file for which ``holds`` does not hold, naming the first value and all lines."""
     bad = [row for row in rows if not holds(row)]
     bad = [row for row in bad if row.path == bad[0].path]
@@ -203,11 +203,16 @@ def _require(rows: Sequence[CsvRow], holds: Callable[[CsvRow], bool], column: st
         raise TableError(f"{column} is {bad[0].cells.get(column, '')!r}", name_rows(bad), remedy)
 
 
-def _has_label_or_none(row: CsvRow) -> bool:
+def _filled(row: TableRow) -> dict[str, str]:
+    """The row's cells that hold something."""
+    return {column: cell for column, cell in row.cells.items() if cell}
+
+
+def _has_label_or_none(row: TableRow) -> bool:
     return row.cells.get("label", "") in ("", *LABELS)
 
 
-def _labels(row: CsvRow, table: Mapping[str, CsvRow]) -> tuple[str, str]:
+def _labels(row: TableRow, table: Mapping[str, TableRow]) -> tuple[str, str]:
     """A nodule's label in the table, and as its prediction has it."""
     return table[row.cells["AnnotationID"]].cells["label"], row.cells.get("label", "")
 

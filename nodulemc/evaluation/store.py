@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.columns import PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
-from nodulemc.evaluation.csv_rows import CsvRow
-from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.patch import extract_patch
 from nodulemc.progress import progress
+from nodulemc.table_rows import TableRow
 from nodulemc.training.blocks import BlockStore, NoduleBlock
 from nodulemc.volume import Volume
 
@@ -35,7 +35,7 @@ class StoredNodules:
         self._store = BlockStore(folder)
         self._position = {row["AnnotationID"]: k for k, row in enumerate(self._store.table)}
         self.table = {
-            name: CsvRow(folder, k + 1, {column: str(value) for column, value in self._store.table[k].items()})
+            name: TableRow(folder, k + 1, {column: str(value) for column, value in self._store.table[k].items()})
             for name, k in self._position.items()
         }
 
@@ -47,7 +47,7 @@ class StoredNodules:
         return extract_patch(_volume(block, self._store.folder / name), block.point.tolist())
 
     def predict(self, ensemble: Ensemble, output: Path) -> None:
-        """Predict all nodules and write them as CSV: AnnotationID, label, probability and a column for each seed.
+        """Predict all nodules and write a CSV: AnnotationID, label, probability, a column for each seed, PatientID.
 
         Raises:
             TableError: the file cannot be written.
@@ -61,10 +61,10 @@ class StoredNodules:
         per_seed = np.concatenate(parts)
         seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
         rows = [
-            [name, self.table[name].cells["label"], vote, *values]
+            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT]]
             for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True)
         ]
-        write_csv_atomically(output, [["AnnotationID", "label", "probability", *seeds], *rows], TableError)
+        write_csv_atomically(output, [["AnnotationID", "label", "probability", *seeds, PATIENT], *rows], TableError)
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from nodulemc.errors import TableError
-from nodulemc.evaluation.csv_rows import CsvRow
 from nodulemc.evaluation.platform_results import read_platform_results
 from nodulemc.evaluation.predictions import Predictions, assemble, read_predictions
+from nodulemc.table_rows import TableRow
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Submission:
         return {"omitted": self.omitted, "duplicate": self.duplicate, "unknown": self.unknown}
 
 
-def read_submission(paths: Sequence[Path], table: Mapping[str, CsvRow] | None) -> Submission:
+def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None) -> Submission:
     """Read prediction CSVs, or one folder of the platform's results.
 
     In CSVs an unknown or repeated nodule is refused. A folder is what an algorithm answered, so there it is reported,
@@ -58,7 +58,7 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, CsvRow] | None) -
     return from_platform(folders[0], table)
 
 
-def matched(predictions: Predictions, table: Mapping[str, CsvRow] | None) -> Submission:
+def matched(predictions: Predictions, table: Mapping[str, TableRow] | None) -> Submission:
     """A submission in which each nodule is known and listed once."""
     known = set(predictions.ids)
     return Submission(
@@ -71,7 +71,7 @@ def matched(predictions: Predictions, table: Mapping[str, CsvRow] | None) -> Sub
     )
 
 
-def from_platform(folder: Path, table: Mapping[str, CsvRow]) -> Submission:
+def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
     """A submission from a folder of the platform's output JSON.
 
     Raises:

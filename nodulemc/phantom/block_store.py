@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from nodulemc.columns import COORDINATES
 from nodulemc.errors import TableError
 from nodulemc.phantom.cohort import annotation_id, iter_patients_blocks
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.patient import Patient, identifier_of
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockWriter, NoduleBlock
-from nodulemc.training.tables import COORDINATES
 
 
 def write_block_store(

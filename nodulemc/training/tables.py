@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulemc.csv_files import read_csv
+from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, PATIENT, UID
 from nodulemc.errors import TableError
 from nodulemc.plain_numbers import plain_number
+from nodulemc.table_rows import TableRow, read_rows
 
-# Columns of luna25_public_training_development_data.csv (LUNA25, https://luna25.grand-challenge.org).
-COLUMNS = (
-    "PatientID", "SeriesInstanceUID", "StudyDate", "CoordX", "CoordY", "CoordZ", "LesionID", "AnnotationID",
-    "NoduleID", "label", "Age_at_StudyDate", "Gender",
-)  # fmt: skip
-COORDINATES = ("CoordX", "CoordY", "CoordZ")
 # What a column's values are; every other column, known or not, is kept as the text in the file.
-TYPES = {**dict.fromkeys(COORDINATES, float), "label": int}
+TYPES = {**dict.fromkeys(COORDINATES, float), LABEL: int}
 # Without these a row names no patient, scan or nodule.
-_IDENTIFIERS = ("PatientID", "SeriesInstanceUID", "AnnotationID")
+_IDENTIFIERS = (PATIENT, UID, ANNOTATION)
 Row = dict[str, Any]
 
 
@@ -47,7 +42,7 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read LUNA25's CSV or one with the same columns; further columns are kept.
+    """Read LUNA25's CSV or one with the columns that are used (see ``nodulemc.columns``); further columns are kept.
 
     Raises:
         TableError: naming the line (the header is line 1): a column is missing or repeated, a row has too many or
@@ -55,24 +50,20 @@ def read_table(path: str | Path) -> Table:
             0 or 1, a coordinate is no finite number; or the file is unreadable or has no rows.
     """
     path = Path(path)
-    header, numbered = read_csv(path, TableError)
-    _check_header(header, path)
     table = Table(path, [], [])
     first: dict[str, int] = {}
-    for line, cells in numbered:
-        row = _checked_row(header, cells, f"{path}, line {line}")
-        name = row["AnnotationID"]
+    for found in read_rows(path, (*_IDENTIFIERS, *COORDINATES, LABEL)):
+        row = _checked_row(found)
+        name = row[ANNOTATION]
         if name in first:
             raise TableError(
                 f"duplicate AnnotationID {name}",
-                f"{path}, line {line}",
+                found.where,
                 f"line {first[name]} has it, too; give each nodule one row",
             )
-        first[name] = line
+        first[name] = found.line
         table.rows.append(row)
-        table.lines.append(line)
-    if not table.rows:
-        raise TableError("the table has no rows", path, "give one row per nodule")
+        table.lines.append(found.line)
     return table
 
 
@@ -81,30 +72,17 @@ def point_of(row: Row) -> tuple[float, float, float]:
     return row["CoordX"], row["CoordY"], row["CoordZ"]
 
 
-def _check_header(header: list[str], path: Path) -> None:
-    missing = [column for column in COLUMNS if column not in header]
-    if missing:
-        raise TableError(
-            f"missing column{'s'[: len(missing) > 1]} {', '.join(missing)}",
-            f"{path}, line 1",
-            f"give LUNA25's columns: {', '.join(COLUMNS)}",
-        )
-    repeated = next((column for column in header if header.count(column) > 1), None)
-    if repeated is not None:
-        raise TableError(f"repeated column {repeated!r}", f"{path}, line 1", "give each column its own name")
-
-
-def _checked_row(header: list[str], cells: list[str], where: str) -> Row:
-    row: Row = dict(zip(header, cells, strict=True))
+def _checked_row(found: TableRow) -> Row:
+    row: Row = dict(found.cells)
     for column in _IDENTIFIERS:
         # Scans, masks and blocks are found by these names.
-        if not row[column].strip() or Path(row[column]).name != row[column]:
-            raise TableError(f"{column} is {row[column]!r}", where, "give a name that can be a file name")
-    if row["label"].strip() not in ("0", "1"):
-        raise TableError(f"label is {row['label']!r}", where, "write 0 (benign) or 1 (malignant)")
-    row["label"] = int(row["label"])
+        if not row[column] or Path(row[column]).name != row[column]:
+            raise TableError(f"{column} is {row[column]!r}", found.where, "give a name that can be a file name")
+    if row[LABEL] not in ("0", "1"):
+        raise TableError(f"label is {row[LABEL]!r}", found.where, "write 0 (benign) or 1 (malignant)")
+    row[LABEL] = int(row[LABEL])
     for column in COORDINATES:
-        row[column] = _finite(row[column], column, where)
+        row[column] = _finite(row[column], column, found.where)
     return row
 
 

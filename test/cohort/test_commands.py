@@ -110,7 +110,7 @@ def test_changed_weights_are_noticed(ensemble, tmp_path):
     first = results(output)
     assert cohort(luna, output, other) == 0
     assert results(output)[scan_file(0)] != first[scan_file(0)]
-    assert list(read_rows(output / "predictions.csv")[0])[3:] == ["seed_2"]
+    assert list(read_rows(output / "predictions.csv")[0])[3:5] == ["seed_2", "PatientID"]
 
 
 def test_no_ensemble_is_loaded_where_nothing_is_left(ensemble, tmp_path, monkeypatch):

@@ -18,7 +18,10 @@ def test_csv_is_what_evaluate_reads(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     export(tmp_path / "out", tmp_path / "files")
     rows = read_rows(tmp_path / "files" / "predictions.csv")
-    assert list(rows[0]) == ["AnnotationID", "label", "probability", "seed_1", "seed_2"]
+    assert list(rows[0]) == [
+        "AnnotationID", "label", "probability", "seed_1", "seed_2",
+        "PatientID", "scan", "name", "CoordX", "CoordY", "CoordZ", "warnings",
+    ]  # fmt: skip
     assert [(row["AnnotationID"], row["label"]) for row in rows] == [
         ("0_0", "0"), ("1_0", "1"), ("1_1", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0")
     ]  # fmt: skip
@@ -28,12 +31,12 @@ def test_csv_is_what_evaluate_reads(luna, tmp_path):
         assert (float(row["seed_1"]), float(row["seed_2"])) == per_seed
 
 
-def test_parquet_holds_the_same_and_more(luna, tmp_path):
+def test_parquet_holds_the_same(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     export(tmp_path / "out", tmp_path / "out")
     rows = pyarrow.parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     for row, cells in zip(rows, read_rows(tmp_path / "out" / "predictions.csv"), strict=True):
-        assert {name: str(row[name]) for name in cells} == cells
+        assert {name: "" if row[name] is None else str(row[name]) for name in row} == cells
     nodule, _, _, warnings = results(tmp_path / "out")[scan_file(3)][1]
     assert (rows[-1]["scan"], rows[-1]["name"]) == (scan_file(3), "3_1")
     assert (rows[-1]["CoordX"], rows[-1]["CoordY"], rows[-1]["CoordZ"]) == nodule.point

@@ -84,7 +84,7 @@ def test_luna25_folder(tmp_path):
         (("ct", "path", "points"), [("a", "b", "c")], "columns are ambiguous; found ct, path, points"),
         (("ct", "points", "x", "y", "z"), [("a", "p", 1, 2, 3)], "columns are ambiguous"),
         (("ct", "points"), [], "the table has no rows"),
-        (("ct", "points"), [("a",)], "1 cells"),
+        (("ct", "points"), [("a",)], "1 cell"),
     ],
 )
 def test_unusable_manifest(tmp_path, columns, rows, message):

@@ -70,7 +70,7 @@ def test_predictions_are_written_as_csv(cohort, stored, masked_rows, tmp_path):
     stored.predict(BrightnessEnsemble(), output)
     with output.open() as file:
         written = list(csv.DictReader(file))
-    assert list(written[0]) == ["AnnotationID", "label", "probability", "seed_1", "seed_epoch2"]
+    assert list(written[0]) == ["AnnotationID", "label", "probability", "seed_1", "seed_epoch2", "PatientID"]
     by_name = {found["AnnotationID"]: found for found in written}
     assert len(by_name) == len(written) == len(masked_rows)
     for row in masked_rows:

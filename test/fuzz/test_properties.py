@@ -80,7 +80,24 @@ def test_csv_points_come_back_as_they_were_written(nodules):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         path.write_bytes(text.getvalue().encode())
-        assert [(n.name, n.point) for n in read_points(path, VOLUME)] == nodules
+        read = read_points(path, VOLUME)
+    # Blanks around a cell are a spreadsheet's, and an empty cell is no name.
+    assert [(n.name, n.point) for n in read] == [(name.strip(" \t\xa0") or None, point) for name, point in nodules]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(names, points), max_size=5), st.integers(0, 3), st.integers(0, 3), st.booleans())
+def test_a_spreadsheet_with_decimal_commas_gives_the_same_points(nodules, columns, rows, byte_order_mark):
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=";")
+    writer.writerow(["name", "x", "y", "z", *[""] * columns])
+    writer.writerows([name, *(f"{c!r}".replace(".", ",") for c in point), *[""] * columns] for name, point in nodules)
+    writer.writerows([[""] * (4 + columns)] * rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_bytes(text.getvalue().encode("utf-8-sig" if byte_order_mark else "utf-8"))
+        read = read_points(path, VOLUME)
+    assert [(n.name, n.point) for n in read] == [(name.strip(" \t\xa0") or None, point) for name, point in nodules]
 
 
 triples = st.lists(json_values, min_size=3, max_size=3)

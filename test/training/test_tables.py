@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from training.luna25_files import COLUMNS, table_row, write_table
+from training.luna25_files import table_row, write_table
 
 from nodulemc.errors import TableError
 from nodulemc.training.tables import read_table
@@ -47,10 +47,12 @@ def test_lines_are_those_of_the_file(tmp_path: Path):
         read_table(write_table(tmp_path / "t.csv", with_break))
 
 
-@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize(
+    "column", ["PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "AnnotationID", "label"]
+)
 def test_missing_column(column: str, tmp_path: Path):
     without = [{name: value for name, value in row.items() if name != column} for row in rows()]
-    with pytest.raises(TableError, match=rf"missing column {column}: .*t\.csv, line 1: "):
+    with pytest.raises(TableError, match=rf"missing column {column}; found .*: .*t\.csv, line 1: "):
         read_table(write_table(tmp_path / "t.csv", without))
 
 
@@ -61,7 +63,7 @@ def test_missing_column(column: str, tmp_path: Path):
         ("AnnotationID", "", r"AnnotationID is '': .*, line 3: "),
         ("AnnotationID", "../1", r"AnnotationID is '\.\./1': .*, line 3: "),
         ("SeriesInstanceUID", "/etc/x", r"SeriesInstanceUID is '/etc/x': .*, line 3: "),
-        ("PatientID", " ", r"PatientID is ' ': .*, line 3: "),
+        ("PatientID", " ", r"PatientID is '': .*, line 3: "),
         ("label", "1.0", r"label is '1\.0': .*, line 3: "),
         ("label", "", r"label is '': .*, line 3: "),
         ("CoordX", "nan", r"CoordX is 'nan': .*, line 3: give a finite number in mm"),

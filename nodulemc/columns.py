@@ -1,0 +1,55 @@
+"""The columns of tables: LUNA25's names, which this program uses, and what others call the same. Needs nothing."""
+
+import re
+from collections.abc import Sequence
+
+UID, PATIENT, ANNOTATION, LABEL = "SeriesInstanceUID", "PatientID", "AnnotationID", "label"
+COORDINATES = ("CoordX", "CoordY", "CoordZ")  # world x, y, z in mm, LPS
+# Columns of luna25_public_training_development_data.csv (LUNA25, https://luna25.grand-challenge.org).
+LUNA25 = (
+    PATIENT, UID, "StudyDate", *COORDINATES, "LesionID", ANNOTATION, "NoduleID", LABEL, "Age_at_StudyDate", "Gender",
+)  # fmt: skip
+PATHS = ("ct", "path", "scan")
+POINTS = "points"
+# What a column holds is told by its name, however that is spelt: these are whole numbers or words, but never measures.
+IDENTIFIERS = (PATIENT, UID, "LesionID", ANNOTATION, "NoduleID")
+SEED_PREFIX = "seed_"
+_NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm")
+# Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
+# ``class`` says whether there is a nodule, not what kind, so it is no label.
+_OTHERS = {
+    UID: ("seriesuid",),
+    PATIENT: ("patient",),
+    ANNOTATION: ("name", "id"),
+    **{column: (column[-1],) for column in COORDINATES},
+}
+_KNOWN = (*LUNA25, *PATHS, POINTS, "probability", "fold", "diameter_mm")
+
+
+def canonical(header: Sequence[str]) -> list[str]:
+    """The header with every column that is known by the name that this program uses; the others as they are.
+
+    Upper case, blanks, ``_`` and ``-`` make no difference. Of several columns that may be the same, the one with the
+    best name is taken, and the others stay what they are.
+    """
+    names, keys = list(header), [_key(name) for name in header]
+    for column in _KNOWN:
+        candidates = (_key(name) for name in (column, *_OTHERS.get(column, ())))
+        best = next((key for key in candidates if key in keys), None)
+        names = [column if key == best else name for name, key in zip(names, keys, strict=True)]
+    return names
+
+
+def two_points(columns: Sequence[str]) -> bool:
+    """Whether a header that ``canonical`` gave states coordinates twice, as CoordX, CoordY, CoordZ and as x, y, z."""
+    keys = [_key(name) for name in columns]
+    return all(_key(name) in keys for column in COORDINATES for name in (column, *_OTHERS[column]))
+
+
+def is_number(column: str) -> bool:
+    """Whether the cells of a column that ``canonical`` named are measures."""
+    return column in _NUMBERS or column.startswith(SEED_PREFIX)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
