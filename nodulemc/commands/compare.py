@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nodulemc.extras import check_extra
 from nodulemc.options import add_bootstrap_option, require_resamples
+from nodulemc.words import counted
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
 
@@ -31,8 +32,10 @@ def run(args: argparse.Namespace) -> None:
     found = compare(
         read_predictions([args.first], table), read_predictions([args.second], table), resamples=args.bootstrap
     )
-    unit = "nodules" if found.patients is None else f"{found.patients} patients"
-    print(f"{found.nodules} nodules, {found.malignant} malignant")
+    unit = "nodules" if found.patients is None else counted(found.patients, "patient")
+    print(f"{counted(found.nodules, 'nodule')}, {found.malignant} malignant")
+    if found.caution:
+        print(f"caution: {found.caution}")
     for path, auc in zip((args.first, args.second), found.auc, strict=True):
         print(f"AUC {auc:.4f}  {path}")
     print(f"difference  {found.difference:+.4f}")
@@ -42,5 +45,5 @@ def run(args: argparse.Namespace) -> None:
 
 def _test(interval: list[float] | None, p: float | None) -> str:
     if interval is None or p is None:
-        return "no interval: most resamples have one class"
+        return "no interval: a class has too few nodules"
     return f"95 % CI {interval[0]:+.4f} to {interval[1]:+.4f}, p = {p:.2g}"

@@ -1,8 +1,8 @@
 """Metrics with confidence intervals and a report, from predictions or from an ensemble and a block store.
 
 Writes metrics.json and report.html; where an ensemble predicts, predictions.csv too. Predictions are CSV files
-(AnnotationID, label, probability, optional fold and seed_... columns) or one folder of the platform's output JSON.
-Without them the ensemble predicts the nodules of --store.
+(AnnotationID, label, probability, optional PatientID, fold and seed_... columns) or one folder of the platform's output
+JSON. Without them the ensemble predicts the nodules of --store.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
 from nodulemc.options import add_bootstrap_option, add_ensemble_options, load_ensemble, require_resamples
+from nodulemc.words import counted
 
 if TYPE_CHECKING:
     from nodulemc.evaluation.store import StoredNodules
@@ -83,7 +84,9 @@ def _open_store(folder: Path) -> StoredNodules:
 
 
 def _summary(metrics: dict[str, Any]) -> str:
-    lines = [f"{metrics['nodules']} nodules, {metrics['malignant']} malignant"]
+    lines = [f"{counted(metrics['nodules'], 'nodule')}, {metrics['malignant']} malignant"]
+    if metrics["caution"]:
+        lines.append(f"caution: {metrics['caution']}")
     figures = {name: (metrics[name], metrics[f"{name}_ci95"]) for name in ("auc", "average_precision", "brier")}
     for kind in ("sensitivity_at_specificity", "specificity_at_sensitivity"):
         figures |= {f"{kind} {point}": (f["value"], f["ci95"]) for point, f in metrics[kind].items()}

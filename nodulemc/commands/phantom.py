@@ -2,8 +2,9 @@
 
 Writes DIR/ct/<SeriesInstanceUID>.mha (int16 HU), DIR/masks/<AnnotationID>.mha (uint8, the CT's voxels around the
 nodule) and DIR/table.csv (LUNA25's columns, then the phantom's own truth). The same seed gives the same files; patient
-i of a seed is the same in cohorts of any size. With --blocks DIR becomes a block store for `nodulemc train` instead,
-without whole CTs on the way; --controls K then keeps every malignant nodule and about K benign ones for each.
+i of a seed is the same in cohorts of any size. The same command, or one for more patients, goes on where it stopped.
+With --blocks DIR becomes a block store for `nodulemc train` instead, without whole CTs on the way; --controls K then
+keeps every malignant nodule and about K benign ones for each.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 
 from nodulemc.errors import ConfigError
+from nodulemc.words import counted
 
 EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
 
@@ -39,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the cohort and say what it holds."""
     from nodulemc.phantom.block_store import write_block_store
-    from nodulemc.phantom.cohort import write_cohort
+    from nodulemc.phantom.cohort import patients_until_malignant, series_uids, write_cohort
     from nodulemc.phantom.controls import MOST_CONTROLS
+    from nodulemc.phantom.finished import finished_rows
     from nodulemc.phantom.insertion import Host
     from nodulemc.phantom.malignancy import best_auc
     from nodulemc.phantom.patient import MOST_PATIENTS
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--controls {args.controls:g}", "nodulemc phantom", f"give 0 to {MOST_CONTROLS:g}, with --blocks"
         )
+    kept = sum(finished_rows(args.output, uid) is not None for uid in series_uids(args.seed, args.patients))
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:
         if args.blocks:
@@ -68,6 +72,11 @@ def run(args: argparse.Namespace) -> None:
             f"cannot write phantoms ({error})", args.output, "check that it is writable and not full"
         ) from error
     malignant = sum(row["label"] for row in rows)
-    print(f"{len(rows)} nodules ({malignant} malignant) in {len({row['SeriesInstanceUID'] for row in rows})} scans")
+    scans = counted(len({row["SeriesInstanceUID"] for row in rows}), "scan")
+    there = f", {kept} of them from an earlier run" if kept else ""
+    print(f"{counted(len(rows), 'nodule')} ({malignant} malignant) in {scans}{there}")
+    if not malignant:
+        needed = patients_until_malignant(args.seed)
+        print(f"no nodule is malignant, as training and evaluation need: give --patients {needed} or more")
     if len(rows) > 1:
         print(f"best reachable AUC, expected over the labels: {best_auc([row['probability'] for row in rows]):.4f}")

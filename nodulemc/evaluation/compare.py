@@ -9,7 +9,9 @@ from nodulemc.errors import TableError
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.delong import difference
 from nodulemc.evaluation.predictions import Predictions
+from nodulemc.evaluation.small_samples import caution
 from nodulemc.evaluation.weighted_curves import Ranking
+from nodulemc.words import counted
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,23 @@ class Comparison:
 
     Attributes:
         nodules, malignant: how many nodules both have, and how many of them are malignant.
+        caution: what to say beside the intervals, None where there is nothing to be said.
         patients: how many patients were resampled; None where each nodule was resampled by itself.
         auc: of the first and the second.
         difference: first minus second.
-        delong_ci95, delong_p: of the paired DeLong test.
+        delong_ci95, delong_p: of the paired DeLong test; None where a class has a single nodule.
         bootstrap_ci95, bootstrap_p: of the patient-level bootstrap, on the same resamples for both; None where
             most resamples have a single class.
     """
 
     nodules: int
     malignant: int
+    caution: str | None
     patients: int | None
     auc: tuple[float, float]
     difference: float
-    delong_ci95: list[float]
-    delong_p: float
+    delong_ci95: list[float] | None
+    delong_p: float | None
     bootstrap_ci95: list[float] | None
     bootstrap_p: float | None
 
@@ -54,6 +58,7 @@ def compare(first: Predictions, second: Predictions, resamples: int) -> Comparis
     return Comparison(
         nodules=len(first),
         malignant=int(labels.sum()),
+        caution=caution(first),
         patients=bootstrap.patients if first.patients_known else None,
         auc=(
             float(roc_auc_score(labels, first.probabilities)),
@@ -83,7 +88,7 @@ def _in_order_of(first: Predictions, second: Predictions) -> Predictions:
         alone = sorted(set(one.ids) - set(other.ids))
         if alone:
             raise TableError(
-                f"{len(alone)} nodule{'s'[: len(alone) > 1]} of {one.source} not there: {', '.join(alone[:5])}",
+                f"{counted(len(alone), 'nodule')} of {one.source} not there: {', '.join(alone[:5])}",
                 other.source,
                 "compare predictions of the same nodules",
             )
@@ -91,7 +96,7 @@ def _in_order_of(first: Predictions, second: Predictions) -> Predictions:
     differing = [first.ids[k] for k in np.flatnonzero(first.labels != second.labels)]
     if differing:
         raise TableError(
-            f"the labels of {len(differing)} nodule{'s'[: len(differing) > 1]} are not those of {first.source}: "
+            f"the labels of {counted(len(differing), 'nodule')} are not those of {first.source}: "
             + ", ".join(differing[:5]),
             second.source,
             "compare predictions of one study",

@@ -37,13 +37,18 @@ def auc_interval95(labels: np.ndarray, scores: np.ndarray) -> list[float] | None
     return None if np.isnan(reach) else [max(0.0, float(areas[0] - reach)), min(1.0, float(areas[0] + reach))]
 
 
-def difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, list[float], float]:
+def difference(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[float, list[float] | None, float | None]:
     """Area of ``first`` minus that of ``second``: its value, 95 % interval and two-sided p-value.
 
-    Where the two rank alike there is no variance; the p-value is then 1.
+    Where the two rank alike there is no variance; the p-value is then 1. Where a class has a single nodule there is
+    neither interval nor p-value.
     """
     areas, covariance = auc_covariance(labels, np.stack([first, second]))
     value = float(areas[0] - areas[1])
+    if np.isnan(covariance).any():
+        return value, None, None
     error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0)))
     p = 1.0 if value == 0 else float(2 * norm.sf(abs(value) / error)) if error > 0 else 0.0
     return value, [value - _Z95 * error, value + _Z95 * error], p

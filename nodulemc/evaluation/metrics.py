@@ -1,6 +1,6 @@
 """All figures of an evaluation: the content of ``metrics.json``, and the curves the report draws."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from nodulemc.evaluation.challenge import challenge_figures
 from nodulemc.evaluation.delong import auc_interval95
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import Reliability, reliability
+from nodulemc.evaluation.small_samples import caution
 from nodulemc.evaluation.subgroups import subgroups
 from nodulemc.evaluation.submission import Submission
 from nodulemc.evaluation.weighted_curves import Ranking
@@ -60,6 +61,7 @@ def evaluate(submission: Submission, resamples: int) -> Evaluation:
         "malignant": int(labels.sum()),
         "patients": bootstrap.patients if predictions.patients_known else None,
         "bootstrap": {"resamples": resamples, "unit": "patient" if predictions.patients_known else "nodule"},
+        "caution": caution(predictions),
         "auc": float(roc_auc_score(labels, probabilities)),
         "auc_ci95": interval95(drawn["auc"]),
         "auc_ci95_delong": auc_interval95(labels, probabilities),
@@ -78,7 +80,7 @@ def evaluate(submission: Submission, resamples: int) -> Evaluation:
             for fold in sorted(set(predictions.folds or ()), key=_natural)
         },
         "seeds": {
-            name: _summary(labels, values, bootstrap, np.arange(len(predictions)))
+            name: _summary(replace(predictions, probabilities=values), bootstrap, np.arange(len(predictions)))
             for name, values in predictions.seeds.items()
         },
         "subgroups": {
@@ -129,20 +131,20 @@ def _at_points(values: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
 
 
 def _group(predictions: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray) -> dict[str, Any]:
-    part = predictions.take(nodules)
-    return _summary(part.labels, part.probabilities, bootstrap, nodules)
+    return _summary(predictions.take(nodules), bootstrap, nodules)
 
 
-def _summary(
-    labels: np.ndarray, probabilities: np.ndarray, bootstrap: PatientBootstrap, nodules: np.ndarray
-) -> dict[str, Any]:
-    """The main figures of some nodules; those that need both classes are None where there is one."""
+def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray) -> dict[str, Any]:
+    """The main figures of the nodules at these positions; those that need both classes are None where there is one."""
+    labels, probabilities = part.labels, part.probabilities
     malignant = int(labels.sum())
     found = {"nodules": len(labels), "malignant": malignant, "brier": float(np.mean((probabilities - labels) ** 2))}
     if malignant in (0, len(labels)):
-        return found | {"auc": None, "auc_ci95": None, "auc_ci95_delong": None, "average_precision": None}
+        without = ("caution", "auc", "auc_ci95", "auc_ci95_delong", "average_precision")
+        return found | dict.fromkeys(without)
     ranking = Ranking(labels, probabilities)
     return found | {
+        "caution": caution(part),
         "auc": float(roc_auc_score(labels, probabilities)),
         "auc_ci95": interval95(bootstrap.apply(lambda weights: ranking.curves(weights).auc(), nodules)),
         "auc_ci95_delong": auc_interval95(labels, probabilities),

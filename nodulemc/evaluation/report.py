@@ -10,6 +10,7 @@ import jinja2
 from nodulemc.evaluation.cases import PatchOf, most_wrong
 from nodulemc.evaluation.figures import calibration_chart, histograms, precision_chart, roc_chart
 from nodulemc.evaluation.metrics import OPERATING_POINTS, Evaluation
+from nodulemc.evaluation.small_samples import LEAST_PATIENTS
 
 _SUBGROUP_NAMES = {"age": "Age (years)", "sex": "Sex", "diameter_mm": "Diameter (mm)"}
 
@@ -27,6 +28,7 @@ class ForestRow:
         nodules, malignant: how many.
         auc: None where the group has one class.
         interval: its 95 % interval, None where there is none.
+        caution: what to say beside the interval, None where there is nothing to be said.
         place, low, high: of the AUC and the interval's ends on the axis, None as those.
     """
 
@@ -35,6 +37,7 @@ class ForestRow:
     malignant: int
     auc: float | None
     interval: list[float] | None
+    caution: str | None
     place: float | None
     low: float | None
     high: float | None
@@ -58,6 +61,7 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
     environment.filters |= {"interval": _interval, "number": _number}
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     axis_low, ticks = _forest_axis(metrics)
+    forest = _forest(metrics, axis_low)
     return environment.get_template("report.html.jinja").render(
         metrics=metrics,
         source=predictions.source,
@@ -68,7 +72,9 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
         precision=precision_chart(evaluation),
         calibration=calibration_chart(evaluation),
         histograms=histograms(predictions),
-        forest=_forest(metrics, axis_low),
+        forest=forest,
+        cautions=any(row.caution for rows in forest.values() for row in rows),
+        least=LEAST_PATIENTS,
         forest_ticks=[(tick, _place(tick, axis_low)) for tick in ticks],
         overall_place=_place(metrics["auc"], axis_low),
         missed=most_wrong(predictions, 1, patch_of),
@@ -95,6 +101,7 @@ def _forest_row(name: str, figures: dict[str, Any], axis_low: float) -> ForestRo
         malignant=figures["malignant"],
         auc=auc,
         interval=interval,
+        caution=figures["caution"],
         place=None if auc is None else _place(auc, axis_low),
         low=None if interval is None else _place(interval[0], axis_low),
         high=None if interval is None else _place(interval[1], axis_low),

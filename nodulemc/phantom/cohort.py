@@ -1,6 +1,5 @@
 """Whole cohorts: table rows, nodule blocks for training, and the files of `nodulemc phantom`."""
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,22 +10,21 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.columns import LUNA25
+from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import TableError
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.controls import keeps
+from nodulemc.phantom.finished import CT, ct_file, finish, finished_rows, mask_file, write_whole, writing
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.insertion import Host, insert
 from nodulemc.phantom.nodule import Rendered
-from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
+from nodulemc.phantom.patient import FIRST_YEAR, MOST_PATIENTS, Lesion, Patient
 from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BLOCK_MM
 from nodulemc.training.parallel import in_order
 
-LUNA25_COLUMNS = (
-    "PatientID", "SeriesInstanceUID", "StudyDate", "CoordX", "CoordY", "CoordZ", "LesionID", "AnnotationID",
-    "NoduleID", "label", "Age_at_StudyDate", "Gender",
-)  # fmt: skip
 TRUTH_COLUMNS = (
     "probability", "diameter_mm", "margin", "density", "calcification", "attachment",
     "years_since_first_scan", "doubling_days", "lobe", "slice_thickness_mm", "noise_hu",
@@ -171,29 +169,49 @@ def write_cohort(
 ) -> list[dict[str, Any]]:
     """Write ``ct/``, ``masks/`` and ``table.csv``; returns the table's rows.
 
+    Scans that an earlier run has finished are kept.
+
     Args:
         host: the real scan that gets the nodules; None draws whole procedural scans.
 
     Raises:
-        TableError: the folder holds another cohort's scans.
+        TableError: the folder holds other scans, or another run is writing to it.
     """
-    for folder in ("ct", "masks"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
-    members = (Patient(seed, index) for index in range(patients))
-    own = {patient.series_uid(scan) for patient in members for scan in patient.scans}
-    if not {path.stem for path in (output / "ct").glob("*.mha")} <= own:
+    if not {path.stem for path in (output / CT).glob("*.mha")} <= set(series_uids(seed, patients)):
         raise TableError("the folder holds scans of another cohort", output, "write to a new folder")
-    work = partial(_write_patient, output, seed, host)
-    done = progress(in_order(work, range(patients), workers), patients, "patients")
-    rows = [row for patient in done for row in patient]
-    _write_table(output / "table.csv", rows)
+    with writing(output, {"seed": seed, "into": host and host.digest}):
+        work = partial(_write_patient, output, seed, host)
+        done = progress(in_order(work, range(patients), workers), patients, "patients")
+        rows = [row for patient in done for row in patient]
+        _write_table(output / "table.csv", rows)
     return rows
+
+
+def series_uids(seed: int, patients: int) -> list[str]:
+    """The scans of a cohort's first patients."""
+    members = (Patient(seed, index) for index in range(patients))
+    return [patient.series_uid(scan) for patient in members for scan in patient.scans]
+
+
+def patients_until_malignant(seed: int) -> int:
+    """How many patients a cohort needs for a malignant nodule."""
+    members = (Patient(seed, index) for index in range(MOST_PATIENTS))
+    return next(k for k, patient in enumerate(members, start=1) if any(lesion.label for lesion in patient.lesions))
 
 
 def _write_patient(output: Path, seed: int, host: Host | None, index: int) -> list[dict[str, Any]]:
     patient = Patient(seed, index)
-    write = _write_procedural if host is None else partial(_write_inserted, host=host)
-    return [row for scan in patient.scans for row in write(output, patient, scan)]
+    return [row for scan in patient.scans for row in _write_scan(output, host, patient, scan)]
+
+
+def _write_scan(output: Path, host: Host | None, patient: Patient, scan: int) -> list[dict[str, Any]]:
+    uid = patient.series_uid(scan)
+    rows = finished_rows(output, uid)
+    if rows is None:
+        write = _write_procedural if host is None else partial(_write_inserted, host=host)
+        rows = write(output, patient, scan)
+        finish(output, uid, rows)
+    return rows
 
 
 def _write_procedural(output: Path, patient: Patient, scan: int) -> list[dict[str, Any]]:
@@ -222,26 +240,26 @@ def _write_inserted(output: Path, patient: Patient, scan: int, host: Host) -> li
 
 
 def _write_ct(output: Path, series_uid: str, grid: Grid, array: np.ndarray) -> None:
-    """Write a CT (int16 HU, z, y, x) to ``ct/<SeriesInstanceUID>.mha``."""
-    _write(grid.image(array), output / "ct" / f"{series_uid}.mha")
+    """Write a CT (int16 HU, z, y, x)."""
+    _write(grid.image(array), ct_file(output, series_uid))
 
 
 def _write_mask(output: Path, annotation: str, grid: Grid, rendered: Rendered) -> None:
-    """Write a mask to ``masks/<AnnotationID>.mha``: the scan's voxels, cut to the nodule and MASK_MARGIN around."""
+    """Write a mask: the scan's voxels, cut to the nodule and MASK_MARGIN around."""
     filled = np.argwhere(rendered.mask)[:, ::-1]
     lower = np.maximum(rendered.lower + filled.min(axis=0) - MASK_MARGIN, 0)
     upper = np.minimum(rendered.lower + filled.max(axis=0) + 1 + MASK_MARGIN, grid.size)
     image = grid.crop(lower, upper).image(mask_on_box(rendered, lower, upper))
-    _write(image, output / "masks" / f"{annotation}.mha")
+    _write(image, mask_file(output, annotation))
 
 
 def _write(image: sitk.Image, path: Path) -> None:
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=_COMPRESSION)
+    write_whole(
+        path, lambda place: sitk.WriteImage(image, str(place), useCompression=True, compressionLevel=_COMPRESSION)
+    )
 
 
 def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write the cohort's table."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, (*LUNA25_COLUMNS, *TRUTH_COLUMNS), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = (*LUNA25, *TRUTH_COLUMNS)
+    write_csv_atomically(path, [columns, *([row[column] for column in columns] for row in rows)], TableError)

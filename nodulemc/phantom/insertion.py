@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import SimpleITK as sitk
@@ -71,6 +72,11 @@ class Host:
             noise_hu=noise_hu,
             noise_filter=texture,
         )
+
+    @property
+    def digest(self) -> str:
+        """Hash of its voxels and grid."""
+        return sha256(repr(self.grid).encode() + self.hu.tobytes()).hexdigest()
 
     @cached_property
     def inside(self) -> np.ndarray:

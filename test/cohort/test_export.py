@@ -7,6 +7,8 @@ from cohort.made import make_cohort, read_rows, results, run_serially, scan_file
 from nodulemc.cohort.export import export
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.platform_results import read_platform_results
+from nodulemc.evaluation.predictions import read_predictions
+from nodulemc.table_rows import TableRow
 
 
 @pytest.fixture
@@ -42,6 +44,28 @@ def test_parquet_holds_the_same(luna, tmp_path):
     assert (rows[-1]["CoordX"], rows[-1]["CoordY"], rows[-1]["CoordZ"]) == nodule.point
     assert rows[-1]["warnings"] == "; ".join(warnings)
     assert warnings
+
+
+def test_patients_reach_the_evaluation(luna, tmp_path):
+    """Without a table, whatever the AnnotationIDs look like."""
+    rows = read_rows(luna / "table.csv")
+    patients = ["p1" if row["SeriesInstanceUID"] in ("1.2.0", "1.2.3") else "p2" for row in rows]
+    write_rows(
+        luna / "table.csv", [*rows[0], "PatientID"], [[*r.values(), p] for r, p in zip(rows, patients, strict=True)]
+    )
+    run_serially(luna, tmp_path / "out")
+    export(tmp_path / "out", tmp_path / "out")
+    for name in ("predictions.csv", "predictions.parquet"):
+        predictions = read_predictions([tmp_path / "out" / name])
+        assert predictions.patients_known
+        assert [("p1", "p2")[k] for k in predictions.patients] == patients
+        assert [cells["scan"] for cells in predictions.columns] == [
+            f"ct/{row['SeriesInstanceUID']}.mha" for row in rows
+        ]
+    other = {
+        name: TableRow(tmp_path, 1, {"AnnotationID": name, "label": "", "PatientID": ""}) for name in predictions.ids
+    }
+    assert read_predictions([tmp_path / "out" / name], other).patients.tolist() == predictions.patients.tolist()
 
 
 def test_platform_json_of_each_scan(luna, tmp_path):

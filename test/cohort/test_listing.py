@@ -163,3 +163,35 @@ def test_scan_listed_twice(tmp_path):
     assert str(scans[1].fault).startswith("the scan is listed twice: ")
     assert str(scans[2].fault).startswith("no points file: ")
     assert scans[0].fault is scans[3].fault is None
+
+
+def test_patients(tmp_path):
+    columns = ("ct", "patient_id", "x", "y", "z")
+    rows = [("a.mha", "p1", 1, 2, 3), ("b.mha", "", 1, 2, 3), ("a.mha", "", 4, 5, 6)]
+    assert [scan.patient for scan in read_listing(write_rows(tmp_path / "m.csv", columns, rows))] == ["p1", None]
+    rows = [("a.mha", "a.json", 7), ("b.mha", "b.json", 8)]
+    manifest = write_rows(tmp_path / "m.csv", ("ct", "points", "PatientID"), rows)
+    assert [scan.patient for scan in read_listing(manifest)] == ["7", "8"]
+
+
+def test_a_scan_of_two_patients_is_spoiled(tmp_path):
+    columns = ("ct", "PatientID", "x", "y", "z")
+    rows = [("a.mha", "p1", 1, 2, 3), ("b.mha", "p1", 1, 2, 3), ("a.mha", "p2", 4, 5, 6)]
+    first, second = read_listing(write_rows(tmp_path / "m.csv", columns, rows))
+    assert str(first.fault).startswith(f"PatientID is 'p2': {tmp_path}/m.csv, line 4: line 2 has 'p1' for the same")
+    assert second.fault is None
+
+
+def test_coordinates_twice_are_ambiguous(tmp_path):
+    manifest = write_rows(tmp_path / "m.csv", ("ct", "x", "y", "z", "coordX", "coordY", "coordZ"), [("a", *range(6))])
+    with pytest.raises(TableError, match="columns are ambiguous; found ct, x, y, z, coordX, coordY, coordZ"):
+        read_listing(manifest)
+
+
+def test_luna16s_columns_and_a_spreadsheets_leftovers(tmp_path):
+    (tmp_path / "table.csv").write_text(
+        "seriesuid;coordX;coordY;coordZ;diameter_mm;;\n1.2;-1,5;2;3e1;6,1;;\n;;;;;;\n1.2;4,5;5;6;7;;\n", "utf-8-sig"
+    )
+    (scan,) = read_listing(tmp_path)
+    assert scan.name == "ct/1.2.mha"
+    assert scan.points == (Nodule(None, (-1.5, 2, 30)), Nodule(None, (4.5, 5, 6)))

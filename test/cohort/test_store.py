@@ -18,7 +18,7 @@ PREDICTIONS = tuple(
     NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c")) for name in ("n", None, "é")
 )
 LISTING = [
-    Listed("a", None, "given", "look", None),
+    Listed("a", None, "given", "look", None, "patient"),
     Listed("b", [1, None], "given", None, ImageError("bad", "here", "repair")),
 ]
 RECORD = Record("a", "given", Fingerprint("look", "ct", "points"), "weights", "fp32", 2.25, None, PREDICTIONS)
@@ -157,3 +157,22 @@ with writing(pathlib.Path({str(path)!r})):
     with writing(path):
         assert is_being_written(path)
     assert not is_being_written(path)
+
+
+def test_a_store_without_patients_is_read_and_goes_on(tmp_path, store):
+    """Version 2 had none."""
+    store.record(RECORD)
+    store.close()
+    with sqlite3.connect(tmp_path / "cohort.sqlite") as connection:
+        connection.execute("ALTER TABLE listing DROP COLUMN patient")
+        connection.execute("PRAGMA user_version = 2")
+    older = Store(tmp_path / "cohort.sqlite")
+    assert [listed.patient for listed in older.listing()] == [None, None]
+    assert older.records() == [RECORD]
+    older.begin(PLAN, LISTING)
+    assert [listed.patient for listed in older.listing()] == ["patient", None]
+    older.close()
+    again = Store(tmp_path / "cohort.sqlite")
+    assert [listed.patient for listed in again.listing()] == ["patient", None]
+    assert again.records() == [RECORD]
+    again.close()

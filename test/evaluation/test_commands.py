@@ -54,6 +54,61 @@ def test_evaluate_where_only_the_last_nodule_is_malignant(labels, tmp_path):
     assert "other-band" not in re.findall(r'class="([^"]*)"', (tmp_path / "out/report.html").read_text())
 
 
+def few_rows(patients, malignant):
+    """Two nodules a patient, the first patients' malignant; more malignant ones have the higher probabilities."""
+    header = "AnnotationID,label,probability,PatientID,Gender\n"
+    labels = [int(patient < malignant) for patient in range(patients)]
+    rows = [
+        f"{p}_{k},{label},{0.1 + 0.5 * label + 0.01 * p},{p},{'Male' if p % 2 else 'Female'}\n"
+        for p, label in enumerate(labels)
+        for k in range(2)
+    ]
+    return header + "".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("patients", "malignant", "words"),
+    [
+        (20, 10, None),
+        (19, 9, "only 9 patients with malignant nodules"),
+        (13, 12, "only 1 patient with benign nodules"),
+        (6, 3, "only 3 patients with malignant nodules and 3 patients with benign nodules"),
+    ],
+)
+def test_small_samples_come_with_a_caution(tmp_path, capsys, patients, malignant, words):
+    (tmp_path / "p.csv").write_text(few_rows(patients, malignant))
+    assert run("evaluate", tmp_path / "p.csv", "--bootstrap", 20, "--output", tmp_path / "out") == 0
+    caution = words and f"{words}: intervals from so few cannot be relied on"
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    page = (tmp_path / "out/report.html").read_text()
+    printed = capsys.readouterr().out
+    assert metrics["caution"] == caution
+    assert metrics["patients"] == patients
+    assert ("caution: " in printed) == ("<b>Caution:</b>" in page) == bool(words)
+    assert f"caution: {caution}" in printed or not words
+    assert f"<b>Caution:</b> {caution}." in page or not words
+    # Both sexes have at most half of the patients of each class.
+    sexes = metrics["subgroups"]["sex"].values()
+    assert all(bool(group["caution"]) == (group["auc"] is not None) for group in sexes)
+    assert page.count("†</span>") == sum(g["auc"] is not None for g in sexes) + (words is not None)
+    assert run("compare", tmp_path / "p.csv", tmp_path / "p.csv", "--bootstrap", 20) == 0
+    assert ("caution: " in capsys.readouterr().out) == bool(words)
+
+
+def test_a_cautions_unit_is_the_nodule_where_patients_are_not_known(tmp_path, capsys):
+    rows = "".join(f"n{k},{int(k < 2)},0.5\n" for k in range(12))
+    (tmp_path / "p.csv").write_text("AnnotationID,label,probability\n" + rows)
+    assert run("evaluate", tmp_path / "p.csv", "--bootstrap", 20, "--output", tmp_path / "out") == 0
+    assert "caution: only 2 malignant nodules: intervals" in capsys.readouterr().out
+
+
+def test_no_interval_of_a_single_nodules_class(tmp_path, capsys):
+    for name, last in (("p.csv", 0.9), ("q.csv", 0.2)):
+        (tmp_path / name).write_text(f"AnnotationID,label,probability\na,0,0.1\nb,0,0.5\nc,1,{last}\n")
+    assert run("compare", tmp_path / "p.csv", tmp_path / "q.csv", "--bootstrap", 20) == 0
+    assert "DeLong      no interval: a class has too few nodules\n" in capsys.readouterr().out
+
+
 def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
     folder = tmp_path / "results"
     folder.mkdir()

@@ -7,7 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from nodulemc.cli import main
-from nodulemc.phantom.cohort import LUNA25_COLUMNS, annotation_id, iter_nodule_blocks, nodule_blocks
+from nodulemc.columns import LUNA25
+from nodulemc.phantom.cohort import annotation_id, iter_nodule_blocks, nodule_blocks
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render_box
@@ -172,7 +173,7 @@ def test_command_writes_lunas_layout(tmp_path, shared_data, capsys):
     assert main(["phantom", "--output", str(tmp_path), "--patients", "1", "--seed", "4", "--workers", "1"]) == 0
     table = pd.read_csv(tmp_path / "table.csv")
     real = pd.read_csv(shared_data / "luna25" / "luna25_public_training_development_data.csv")
-    assert tuple(table.columns[:12]) == tuple(real.columns) == LUNA25_COLUMNS
+    assert tuple(table.columns[:12]) == tuple(real.columns) == LUNA25
     assert table.dtypes.iloc[:12].tolist() == real.dtypes.tolist()
     first = real.iloc[0]
     assert first.AnnotationID == f"{first.PatientID}_{first.LesionID}_{first.StudyDate}"

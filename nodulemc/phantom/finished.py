@@ -1,0 +1,94 @@
+"""Which scans of a phantom cohort's folder are whole, so that a run that was stopped goes on where it was.
+
+Hidden in the folder there is a note for each scan, with its table rows, written when the scan and its masks are there,
+and one that says how the scans are made.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nodulemc.errors import TableError
+from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.training.lock import try_to_lock
+
+logger = logging.getLogger(__name__)
+CT, MASKS = "ct", "masks"
+_NOTES = ".phantom"
+_COHORT, _LOCK = "cohort.json", "lock"
+# To be raised when the same seed gives other voxels.
+_METHOD = 1
+
+
+@contextmanager
+def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
+    """Make the cohort's folders and have them for oneself.
+
+    Args:
+        output: the cohort's folder.
+        made: how its scans are made; JSON values.
+
+    Raises:
+        TableError: another run is at work, or the folder's scans were made otherwise.
+        OSError: the folder cannot be written.
+    """
+    for folder in (CT, MASKS, _NOTES):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    with (output / _NOTES / _LOCK).open("w") as lock:
+        if not try_to_lock(lock):
+            raise TableError("another run is writing these phantoms", output, "wait for it")
+        _require_same(output, made | {"method": _METHOD})
+        yield
+
+
+def finished_rows(output: Path, series_uid: str) -> list[dict[str, Any]] | None:
+    """The table rows of a scan that is whole; None where it is not, or a file of it is gone."""
+    note = _note(output, series_uid)
+    if not note.is_file():
+        return None
+    rows = read_json(note, TableError)
+    files = [ct_file(output, series_uid), *(mask_file(output, row["AnnotationID"]) for row in rows)]
+    return rows if all(file.is_file() for file in files) else None
+
+
+def finish(output: Path, series_uid: str, rows: list[dict[str, Any]]) -> None:
+    """Note that a scan and its masks are written."""
+    write_json_atomically(_note(output, series_uid), rows, TableError)
+
+
+def ct_file(output: Path, series_uid: str) -> Path:
+    """A scan's file."""
+    return output / CT / f"{series_uid}.mha"
+
+
+def mask_file(output: Path, annotation_id: str) -> Path:
+    """A nodule's mask."""
+    return output / MASKS / f"{annotation_id}.mha"
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` make a file of the cohort that gets its place only when it is whole."""
+    temporary = path.parent.parent / _NOTES / path.name
+    write(temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _note(output: Path, series_uid: str) -> Path:
+    return output / _NOTES / f"{series_uid}.json"
+
+
+def _require_same(output: Path, made: dict[str, Any]) -> None:
+    path = output / _NOTES / _COHORT
+    if path.is_file():
+        if read_json(path, TableError) != made:
+            what = "the folder's scans were made with another seed, --into or version"
+            raise TableError(what, output, "write to a new folder")
+        return
+    if any((output / CT).iterdir()):
+        logger.warning("%s: nothing says whether the scans there are whole; they are made again", output)
+    write_json_atomically(path, made, TableError)
