@@ -338,18 +338,29 @@ def files_beside_slices(path: Path) -> None:
 # --- other points formats
 
 
-def other_points(name: str, text: str):
+def other_points(name: str, text: str, encoding: str = "utf-8"):
     def make(folder: Path) -> tuple[Path, Path]:
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text.encode(encoding))
         return ct_of(folder), folder / name
 
     return make
 
 
-def slicer(**markup: object):
+def in_place(name: str, text: str, decimal: str = ".", **options: str):
+    """A points file with a nodule's x, y and z at {x}, {y}, {z}."""
+    numbers = (f"{c:.3f}".replace(".", decimal) for c in centre_of(make_ct()))
+    return other_points(name, text.format(**dict(zip("xyz", numbers, strict=True))), **options)
+
+
+def fcsv(line: str, system: str = "# CoordinateSystem = LPS\n"):
+    columns = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    return in_place("n.fcsv", f"# Markups fiducial file version = 4.11\n{system}{columns}{line}\n")
+
+
+def slicer(name: str = "n.mrk.json", **markup: object):
     point = {"label": "F-1", "position": list(centre_of(make_ct())), "positionStatus": "defined"}
     content = {"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": [point]} | markup
-    return other_points("n.mrk.json", json.dumps({"markups": [content]}))
+    return other_points(name, json.dumps({"markups": [content]}))
 
 
 CSV = "AnnotationID,CoordX,CoordY,CoordZ\n"
@@ -547,6 +558,39 @@ FORMAT_ROWS = [
              hostile=True),
     BadInput("CSV: two million rows of another scan", other_points("t.csv", "SeriesInstanceUID," + CSV
              + "u,n,0,0,0\n" * 2_000_000), REFUSED, "more than 1000000 rows", hostile=True),
+    BadInput("CSV: decimal commas in quotes", other_points("t.csv", CSV + 'n,"-110,62","-44,65","-217,78"\n'), REFUSED,
+             "with decimal points"),
+    BadInput("CSV: decimal commas, the header padded", other_points("t.csv", CSV.replace("\n", ",,,\n")
+             + "n,-110,62,-44,65,-217,78\n"), REFUSED, "7 cells"),
+    BadInput("CSV: decimal commas between semicolons", in_place("t.csv", "name;x;y;z\nn;{x};{y};{z}\n", ","), READ),
+    BadInput("CSV: decimal commas and points between semicolons", other_points("t.csv", "x;y;z\n1,5;2.5;3\n"), REFUSED,
+             "decimal points and decimal commas"),
+    BadInput("CSV: decimal commas between tabs", other_points("t.csv", "x\ty\tz\n1,5\t2,5\t3\n"), REFUSED,
+             "with decimal points"),
+    BadInput("CSV: tabs, UTF-16", in_place("t.csv", "x\ty\tz\n{x}\t{y}\t{z}\n", encoding="utf-16"), READ),
+    BadInput("CSV: empty rows and columns", in_place("t.csv", "\n,x,y,z,,\n,,,,,\n,{x},{y},{z},,\n,,,,,\n"), READ),
+    BadInput("CSV: two million empty rows", in_place("t.csv", "x,y,z\n{x},{y},{z}\n" + ",,\n" * 2_000_000), READ,
+             hostile=True),
+    BadInput("CSV: LUNA16's columns", in_place("t.csv", "seriesuid,coordX,coordY,coordZ,class\nct,{x},{y},{z},1\n"),
+             READ),
+    BadInput("CSV: coordinates twice", other_points("t.csv", CSV.replace("\n", ",x,y,z\n") + "n,0,0,0,1,1,1\n"),
+             REFUSED, "columns are ambiguous"),
+    BadInput("CSV: rows of other CTs", other_points("t.csv", "ct,x,y,z\na.mha,0,0,0\nb.mha,0,0,0\n"), REFUSED,
+             "no row has the ct"),
+    BadInput("CSV: cells beyond the last column", other_points("t.csv", CSV + "n,0,0,0,1\n"), REFUSED, "5 cells"),
+    BadInput("points and Slicer's markups in one file", other_points("n.json", '{"points": [], "markups": []}'),
+             REFUSED, "both points and markups"),
+    BadInput("Slicer: markups named .json", slicer("n.json"), READ),
+    BadInput("Slicer: .fcsv", fcsv("1,{x},{y},{z},0,0,0,1,1,1,0,F-1,,"), READ),
+    BadInput("Slicer: .fcsv, hidden and not selected", fcsv("1,{x},{y},{z},0,0,0,1,0,0,0,F-1,,,2,0"), READ),
+    BadInput("Slicer: .fcsv, a point not placed", fcsv("1,{x},{y},{z},0,0,0,1,1,1,0,F-1,,,0,0"), REFUSED,
+             "no defined position"),
+    BadInput("Slicer: .fcsv, no coordinate system", fcsv("1,{x},{y},{z},0,0,0,1,1,1,0,F-1,,", ""), REFUSED,
+             "coordinate system is not stated"),
+    BadInput("Slicer: .fcsv in voxels", fcsv("1,{x},{y},{z},0,0,0,1,1,1,0,F-1,,", "# CoordinateSystem = 2\n"), REFUSED,
+             "coordinate system is '2'"),
+    BadInput("Slicer: .fcsv, decimal commas", fcsv("1,12,5,-3,4,7,0,0,0,1,1,1,0,F-1,,"), REFUSED,
+             "no point in 16 cells"),
     BadInput("Slicer: a label that is no text", slicer(controlPoints=[{"label": ["F"], "position": [0, 0, 0]}]),
              REFUSED, "the name of nodule 1"),
     BadInput("Slicer: coordinates in µm", slicer(coordinateUnits="um"), REFUSED, "give a point list in mm"),

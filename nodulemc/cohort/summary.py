@@ -4,6 +4,7 @@ from nodulemc.cohort.store import now
 from nodulemc.cohort.view import View
 from nodulemc.errors import printable
 from nodulemc.progress import clock
+from nodulemc.words import counted
 
 # Scans per second are those of so many seconds.
 _RECENT_S = 600
@@ -15,15 +16,16 @@ def summary(state: View) -> str:
     done, failed = state.done, state.failed
     nodules = sum(len(record.predictions) for _, record in done)
     ensemble = state.plan.ensemble
-    seeds = f"{len(ensemble.seeds)} seed{'s'[: len(ensemble.seeds) > 1]}"
+    scans, nodules = counted(len(state.listed), "scan"), counted(nodules, "nodule")
+    seeds, origin = counted(len(ensemble.seeds), "seed"), ensemble.trained_on or "nothing (untrained)"
     lines = [
-        f"{len(state.listed)} scans: {len(done)} done ({nodules} nodules), {len(failed)} failed, {state.pending} to do",
-        f"{seeds}, {ensemble.precision}, weights trained on: {ensemble.trained_on or 'nothing (untrained)'}",
+        f"{scans}: {len(done)} done ({nodules}), {len(failed)} failed, {state.pending} to do",
+        f"{seeds}, {ensemble.precision}, weights trained on: {origin}",
     ]
     if state.outdated:
         lines.append(_outdated(state))
     if state.running:
-        lines.append(f"{state.running} run{'s'[: state.running > 1]} at work{_speed(state)}")
+        lines.append(f"{counted(state.running, 'run')} at work{_speed(state)}")
     lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
         lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc export` writes it)")

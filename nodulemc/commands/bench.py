@@ -8,6 +8,7 @@ import time
 
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, load_ensemble
+from nodulemc.words import counted
 
 EXAMPLE = "nodulemc bench --device cpu --precision fp32"
 _REPEATS = 3
@@ -39,6 +40,6 @@ def run(args: argparse.Namespace) -> None:
         ensemble.seed_probabilities(patches)
         times.append(time.perf_counter() - start)
     each = min(times) / args.nodules
-    print(f"device     {ensemble.device}, {ensemble.precision}, {len(ensemble.manifest.members)} seeds")
+    print(f"device     {ensemble.device}, {ensemble.precision}, {counted(len(ensemble.manifest.members), 'seed')}")
     print(f"loading    {loaded:.2f} s")
     print(f"nodule     {each:.3f} s ({1 / each:.1f} per second), the best of {_REPEATS} rounds of {args.nodules}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nodulemc.calibration_map import METHODS
 from nodulemc.extras import check_extra
+from nodulemc.words import counted
 
 EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
         predictions, args.method, training_prevalence=args.training_prevalence, prevalence=args.prevalence
     )
     calibrated = held_out(predictions, args.method, training_prevalence=args.training_prevalence)
-    print(f"{len(predictions)} nodules, {predictions.labels.sum()} malignant; calibrated: patients left out of the fit")
+    nodules = counted(len(predictions), "nodule")
+    print(f"{nodules}, {predictions.labels.sum()} malignant; calibrated: patients left out of the fit")
     print(f"{'':<14}{'Brier':>8}{'log loss':>10}{'ECE':>8}")
     for name, probabilities in (("uncalibrated", predictions.probabilities), ("calibrated", calibrated)):
         brier, loss, error = calibration_figures(predictions.labels, probabilities).values()

@@ -6,6 +6,8 @@ Checkpoints are read as tensors only; nothing in them is executed.
 import argparse
 from pathlib import Path
 
+from nodulemc.words import counted
+
 EXAMPLE = "nodulemc import-reference seed1.pth seed2.pth seed3.pth --output my_ensemble"
 
 
@@ -24,4 +26,4 @@ def run(args: argparse.Namespace) -> None:
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
     deviation = manifest.max_deviation["bf16"]
-    print(f"{args.output}: {len(manifest.members)} seeds; bf16 differs from fp32 by at most {deviation:.4f}")
+    print(f"{args.output}: {counted(len(manifest.members), 'seed')}; bf16 differs from fp32 by at most {deviation:.4f}")

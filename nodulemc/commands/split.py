@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from nodulemc.errors import ConfigError, TableError
+from nodulemc.words import counted
 
 EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
 
@@ -79,4 +80,4 @@ def _check(args: argparse.Namespace) -> None:
 def _described(name: str, rows: list[dict]) -> str:
     malignant = sum(row["label"] for row in rows)
     patients = len({row["PatientID"] for row in rows})
-    return f"{name}: {len(rows)} samples ({malignant} malignant) of {patients} patients"
+    return f"{name}: {counted(len(rows), 'sample')} ({malignant} malignant) of {counted(patients, 'patient')}"

@@ -9,6 +9,7 @@ from nodulemc.evaluation.metrics import GRID, OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import BINS
 from nodulemc.evaluation.svg import Chart
+from nodulemc.words import counted
 
 _TENTHS = tuple(np.linspace(0, 1, 6).round(1).tolist())
 _HISTOGRAM_BINS = 25
@@ -67,7 +68,7 @@ def calibration_chart(evaluation: Evaluation) -> Markup:
         x, y = bins.predicted[0, k], bins.observed[0, k]
         if not np.isnan(low[k]):
             chart.line([(x, low[k]), (x, high[k])], "whisker")
-        chart.dot(x, y, "point", f"{int(bins.count[0, k])} nodules: predicted {x:.3f}, observed {y:.3f}")
+        chart.dot(x, y, "point", f"{counted(int(bins.count[0, k]), 'nodule')}: predicted {x:.3f}, observed {y:.3f}")
     return chart.render()
 
 
@@ -81,13 +82,14 @@ def histograms(predictions: Predictions) -> Markup:
         side = 1 if label else -1
         for k in np.flatnonzero(counts):
             span = (edges[k] + 0.003, edges[k + 1] - 0.003)
-            note = f"{counts[k]} {name} nodules, probability {edges[k]:.2f} to {edges[k + 1]:.2f}"
+            note = f"{counted(counts[k], f'{name} nodule')}, probability {edges[k]:.2f} to {edges[k + 1]:.2f}"
             chart.bar(span, (0, side * counts[k] / counts.max()), name, note)
         chart.line([(0, side), (1, side)], "scale")
         chart.label(0, side, f"{counts.max()}", dx=-7, dy=4, anchor="end")
         # Good predictions leave these corners free.
         corner, anchor = (0, "start") if label else (1, "end")
-        chart.label(corner, side, f"{name}, {counts.sum()} nodules", dx=6 * side, dy=16 if label else -8, anchor=anchor)
+        words = f"{name}, {counted(counts.sum(), 'nodule')}"
+        chart.label(corner, side, words, dx=6 * side, dy=16 if label else -8, anchor=anchor)
     chart.line([(0, 0), (1, 0)], "baseline")
     chart.label(0, 0, "0", dx=-7, dy=4, anchor="end")
     return chart.render()

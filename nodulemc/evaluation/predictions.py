@@ -152,7 +152,7 @@ def assemble(
     ids, columns = [ids[k] for k in kept], [columns[k] for k in kept]
     labels = np.array([LABELS[cells["label"]] for cells in columns], int)
     if len(set(labels.tolist())) < 2:
-        what = f"all {len(labels)} nodules have label {labels[0]}" if kept else "no nodule has a label"
+        what = f"no nodule of {len(labels)} has label {1 - labels[0]}" if kept else "no nodule has a label"
         raise TableError(what, source, "ranking needs malignant and benign nodules")
     patients, known = _patients(ids, columns, source)
     return Predictions(

@@ -11,6 +11,7 @@ from nodulemc.errors import TableError
 from nodulemc.evaluation.platform_results import read_platform_results
 from nodulemc.evaluation.predictions import Predictions, assemble, read_predictions
 from nodulemc.table_rows import TableRow
+from nodulemc.words import counted
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
     counts = Counter(point.name for point in points)
     known = [point for point in points if point.name in table]
     if not known:
-        raise TableError(f"none of the {len(points)} nodules is in the table", folder, "give the study's table")
+        raise TableError(f"none of {counted(len(points), 'nodule')} is in the table", folder, "give the study's table")
     first = {point.name: point for point in reversed(known)}
     ids = [name for name in counts if name in first]
     predictions = assemble(

@@ -7,6 +7,7 @@ from nodulemc.errors import ConfigError, TableError
 from nodulemc.json_files import read_json
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.trainer import TrainingData
+from nodulemc.words import counted
 
 
 def load_training_data(store: Path, split: Path, fold: int | None = None) -> TrainingData:
@@ -30,7 +31,7 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     missing = [identifier for identifier in train + validation if identifier not in numbers]
     if missing:
         raise TableError(
-            f"{len(missing)} samples are not in the store, first {', '.join(missing[:5])}",
+            f"{counted(len(missing), 'sample')} not in the store, first {', '.join(missing[:5])}",
             split,
             f"split the table of the store {store} again",
         )
@@ -41,7 +42,9 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     without_mask = [blocks.table[k]["AnnotationID"] for side in sides for k in side if blocks[k].mask is None]
     if without_mask:
         raise TableError(
-            f"{len(without_mask)} samples have no mask, first {without_mask[0]}", split, "leave them out of the split"
+            f"{counted(len(without_mask), 'sample')} without a mask, first {without_mask[0]}",
+            split,
+            "leave them out of the split",
         )
     labels = [row["label"] for row in blocks.table]
     if len({labels[k] for k in sides[0]}) < 2 or not sides[1]:

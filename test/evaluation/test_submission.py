@@ -105,7 +105,7 @@ def test_folders_that_cannot_be_used(tmp_path, table):
         read_submission([empty], None)
     with pytest.raises(TableError, match="2 inputs, with a folder among them"):
         read_submission([empty, tmp_path / "p.csv"], table)
-    with pytest.raises(TableError, match="none of the 1 nodules is in the table"):
+    with pytest.raises(TableError, match="none of 1 nodule is in the table"):
         read_submission([write_jobs(tmp_path / "in", {"x": 0.5})], table)
     (empty / NAME).write_text("[]")
     with pytest.raises(TableError, match="no list of points"):
@@ -113,7 +113,7 @@ def test_folders_that_cannot_be_used(tmp_path, table):
 
 
 def test_one_class_in_a_folder(tmp_path, table):
-    with pytest.raises(TableError, match="all 2 nodules have label 1"):
+    with pytest.raises(TableError, match="no nodule of 2 has label 0"):
         read_submission([write_jobs(tmp_path / "in", {"a": 0.5, "c": 0.2})], table)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from nodulemc.case import read_case
+from nodulemc.cohort.listing import read_listing
 from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Member, read_manifest
@@ -51,9 +52,27 @@ def slicer_points(data: bytes) -> None:
     _check_nodules(read_points(_written("p.mrk.json", data), _VOLUME))
 
 
+def json_points(data: bytes) -> None:
+    """A .json of the platform or of 3D Slicer."""
+    _check_nodules(read_points(_written("p.json", data), _VOLUME))
+
+
+def fcsv_points(data: bytes) -> None:
+    """3D Slicer's older point lists."""
+    _check_nodules(read_points(_written("p.fcsv", data), _VOLUME))
+
+
 def csv_points(data: bytes) -> None:
-    """A LUNA25 table."""
+    """A table of points, as LUNA25's, LUNA16's or a spreadsheet's."""
     _check_nodules(read_points(_written("p.csv", data), _VOLUME))
+
+
+def csv_manifest(data: bytes) -> None:
+    """A cohort's manifest."""
+    for scan in read_listing(_written("m.csv", data)):
+        f"{scan.fault}".encode()
+        if not scan.fault and not isinstance(scan.points, Path):
+            _check_nodules(scan.points)
 
 
 def inputs_json(data: bytes) -> None:
@@ -101,7 +120,10 @@ def dicom(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "platform_points": platform_points,
     "slicer_points": slicer_points,
+    "json_points": json_points,
+    "fcsv_points": fcsv_points,
     "csv_points": csv_points,
+    "csv_manifest": csv_manifest,
     "inputs_json": inputs_json,
     "manifest": manifest,
     "weights": weights,

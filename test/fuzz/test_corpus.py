@@ -11,7 +11,20 @@ from fuzz import fuzz, targets
 
 CASES = [(folder.name, path) for folder in sorted(fuzz.CORPUS.iterdir()) for path in sorted(folder.iterdir())]
 # What is good is read; weights of two tensors do not fill a network.
-GOOD = ("good", "escapes", "old", "plain", "compressed", "members", "raw", "gzip", "slice_2")
+GOOD = (
+    "good",
+    "escapes",
+    "old",
+    "plain",
+    "semicolons",
+    "luna16",
+    "tabs",
+    "compressed",
+    "members",
+    "raw",
+    "gzip",
+    "slice_2",
+)
 
 
 @pytest.mark.parametrize(("target", "path"), CASES, ids=lambda value: getattr(value, "name", value))

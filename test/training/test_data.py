@@ -46,9 +46,9 @@ def test_a_fold_is_validated_on_while_the_others_train(store):
 @pytest.mark.parametrize(
     ("content", "fold", "error", "message"),
     [
-        ({"train": ["a1", "a0", "zz"], "validation": ["a2"]}, None, TableError, "1 samples are not in .* first zz"),
+        ({"train": ["a1", "a0", "zz"], "validation": ["a2"]}, None, TableError, "1 sample not in .* first zz"),
         ({"train": ["a0", "a3"], "validation": ["a1"]}, None, TableError, "patient p1 is on both sides"),
-        ({"train": ["a0", "a3"], "validation": ["a5"]}, None, TableError, "1 samples have no mask, first a5"),
+        ({"train": ["a0", "a3"], "validation": ["a5"]}, None, TableError, "1 sample without a mask, first a5"),
         ({"train": ["a0", "a2"], "validation": ["a3"]}, None, TableError, "lacks a class"),
         ({"train": ["a0", "a1"], "validation": []}, None, TableError, "validation side is empty"),
         ({"train": ["a0", "a1"]}, None, TableError, "no lists of train and validation"),
