@@ -17,9 +17,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from nodulemc import cli
+from nodulemc.columns import SEED_PREFIX
 from nodulemc.ensemble import Ensemble
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
-from nodulemc.evaluation.predictions import SEED_PREFIX
 from nodulemc.evaluation.store import StoredNodules
 from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.manifest import read_manifest

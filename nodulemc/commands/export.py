@@ -1,6 +1,7 @@
 """Write a cohort's results as files, while it runs or afterwards.
 
-Writes predictions.csv (as `evaluate` reads it), predictions.parquet (with scan, point and warnings) and failures.csv.
+Writes predictions.csv (as `evaluate` reads it, with patient, scan, point and warnings), predictions.parquet (the same)
+and failures.csv.
 Exit code 3: some scans have failed or are yet to be done.
 """
 

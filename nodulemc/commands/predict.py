@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="Grand-Challenge .json, LUNA25-style .csv or 3D Slicer .mrk.json",
+        help="Grand-Challenge .json; .csv with CoordX, CoordY, CoordZ or x, y, z; 3D Slicer .mrk.json, .json or .fcsv",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help=".json or .csv (default: a table on stdout)")
     parser.add_argument(

@@ -16,7 +16,13 @@ EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--table", type=Path, required=True, metavar="CSV", help="table with LUNA25's columns")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="PatientID, SeriesInstanceUID, AnnotationID, CoordX, CoordY, CoordZ, label, as LUNA25's",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--ct", type=Path, metavar="DIR", help="folder with <SeriesInstanceUID>.mha")
     source.add_argument(

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from nodulemc.training.split import VALIDATION_SAMPLES
 
     parser.add_argument(
-        "table", type=Path, metavar="TABLE", help="CSV with LUNA25's columns, or a block store: then only what it holds"
+        "table", type=Path, metavar="TABLE", help="table as for `prepare`, or a block store: then only what it holds"
     )
     parser.add_argument("--scheme", choices=("nodulemc", "kfold"), default="nodulemc", help="default: nodulemc")
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="0 or more")

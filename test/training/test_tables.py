@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from training.luna25_files import table_row, write_table
 
@@ -37,6 +38,19 @@ def test_unknown_columns_are_kept_as_text(tmp_path: Path):
     table = read_table(write_table(tmp_path / "t.csv", rows()))
     assert [row["note"] for row in table.rows] == ["x, y", ""]
     assert [where for _, where in table.located()] == [f"{tmp_path / 't.csv'}, line 2", f"{tmp_path / 't.csv'}, line 3"]
+
+
+@pytest.mark.parametrize("options", [{}, {"sep": ";", "decimal": ","}, {"sep": "\t"}])
+def test_other_names_and_a_spreadsheets_leftovers(options: dict, tmp_path: Path):
+    columns = ["PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "AnnotationID", "label"]
+    plain = read_table(write_table(tmp_path / "t.csv", rows()))
+    frame = pd.DataFrame(plain.rows)[columns]
+    frame.columns = ["patient_id", "seriesuid", "coordX", "coordY", "coordZ", "name", "Label"]
+    frame.assign(empty="").rename(columns={"empty": ""}).to_csv(tmp_path / "other.csv", index=False, **options)
+    with (tmp_path / "other.csv").open("a") as file:
+        file.write(options.get("sep", ",") * 7 + "\n")
+    expected = [{column: row[column] for column in columns} for row in plain.rows]
+    assert read_table(tmp_path / "other.csv").rows == expected
 
 
 def test_lines_are_those_of_the_file(tmp_path: Path):
