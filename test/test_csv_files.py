@@ -76,6 +76,7 @@ def as_text(**options) -> str:
         as_text(sep=";", decimal=",").encode(),
         as_text(sep="\t").encode("utf-16"),
         as_text(quoting=csv.QUOTE_ALL).encode(),
+        as_text(quoting=csv.QUOTE_ALL).replace(',"', ', "').encode(),
         ("sep=;\r\n" + as_text(sep=";")).encode(),
         ("\n \n,,,\n" + as_text()).encode(),
         as_text().replace("AnnotationID", " AnnotationID\xa0").encode(),
