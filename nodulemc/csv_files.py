@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,10 @@ def _numbered(text: io.TextIOWrapper, path: Path, error: type[NoduleMCError]) ->
         rows = filter(any, stripped)
         if is_told:
             next(rows)
-        layout = _Layout(next(rows, []), separator)
+        layout = _Layout(next(rows, []), separator, lambda: f"{path}, line {reader.line_num}", error)
         yield reader.line_num, layout.names
         for count, cells in enumerate(rows, start=1):
-            yield reader.line_num, layout.picked(cells, f"{path}, line {reader.line_num}", error)
+            yield reader.line_num, layout.picked(cells)
             if count > MAX_TABLE_ROWS:
                 raise error(f"more than {MAX_TABLE_ROWS} rows", path, "give a shorter table")
     except (UnicodeError, csv.Error) as problem:
@@ -96,7 +96,11 @@ class _Layout:
         names: of the columns that have one.
     """
 
-    def __init__(self, header: Sequence[str], separator: str) -> None:
+    def __init__(
+        self, header: Sequence[str], separator: str, where: Callable[[], str], error: type[NoduleMCError]
+    ) -> None:
+        """Take a table's header; ``where`` and ``error`` are for the rows' faults."""
+        self._where, self._error = where, error
         self._kept = [k for k, name in enumerate(header) if name]
         self._width = max(self._kept, default=-1) + 1
         self.names = [header[k] for k in self._kept]
@@ -105,23 +109,22 @@ class _Layout:
         self._numbers = [k for k, name in enumerate(known) if is_number(name)]
         self._marks: set[str] = set()
 
-    def picked(self, cells: list[str], where: str, error: type[NoduleMCError]) -> list[str]:
+    def picked(self, cells: list[str]) -> list[str]:
         """The cells of the named columns, numbers with decimal points."""
         if len(cells) < self._width or any(cells[self._width :]):
             columns = counted(self._width, "column")
-            raise error(
-                counted(len(cells), "cell"), where, f"the header names {columns}; quote cells that hold separators"
-            )
+            remedy = f"the header names {columns}; quote cells that hold separators"
+            raise self._error(counted(len(cells), "cell"), self._where(), remedy)
         for k in self._numbers:
-            cells[k] = self._with_point(cells[k], where, error)
+            cells[k] = self._with_point(cells[k])
         return [cells[k] for k in self._kept]
 
-    def _with_point(self, cell: str, where: str, error: type[NoduleMCError]) -> str:
+    def _with_point(self, cell: str) -> str:
         self._marks.update(mark for mark in ",." if mark in cell)
         if len(self._marks) > 1:
-            raise error(
+            raise self._error(
                 f"decimal points and decimal commas in one table, last in {cell}",
-                where,
+                self._where(),
                 "write all numbers with decimal points and no others",
             )
         return cell.replace(",", ".")
