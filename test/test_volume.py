@@ -249,7 +249,7 @@ def test_a_nifti_of_two_orientations_is_read_where_its_spacings_agree(tmp_path):
     content = bytearray((tmp_path / "ct.nii").read_bytes())
     struct.pack_into("<3f", content, 80, 0.7003, 0.8, 1.4995)  # rounded otherwise than the affine
     (tmp_path / "ct.nii").write_bytes(content)
-    assert read_volume(tmp_path / "ct.nii").image.GetSpacing() == pytest.approx((0.7003, 0.8, 1.4995))
+    assert read_volume(tmp_path / "ct.nii").image.GetSpacing() == pytest.approx((0.7, 0.8, 1.5))  # nibabel's
 
 
 @pytest.mark.parametrize("compressor", ["NoCompression", "Deflate", "LZW", "PackBits"])
