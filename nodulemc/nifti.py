@@ -74,6 +74,7 @@ _OTHER_TYPES = {32: "complex of 32-bit float", 1792: "complex of 64-bit float", 
 _FORM_CODES = range(6)
 _UNITS = {1: "metres", 3: "micrometres"}
 _UNIT_BITS = 7
+_ROUNDED_QUATERNION = 3  # units of its last place, as in nibabel
 _LAST_OFFSET = 1 << 27  # exact in 32 bits of floating point
 _MOST_PADDING = 1 << 20  # what may stand behind compressed voxels
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
@@ -89,14 +90,11 @@ def read_header(path: Path) -> ImageHeader:
     layout, byte_order, raw = _raw_header(path)
     size = _size(raw, path)
     affine = _TO_LPS @ _affine(raw, size, path)
-    steps = _steps(affine)
-    with np.errstate(invalid="ignore", divide="ignore"):  # the spacing's check refuses a step of 0
-        direction = affine[:, :3] / steps
     return ImageHeader(
         size=size,
-        spacing=tuple(steps.tolist()),
+        spacing=tuple(_steps(affine).tolist()),
         origin=tuple(affine[:, 3].tolist()),
-        direction=tuple(direction.ravel().tolist()),
+        direction=tuple(_direction(affine).ravel().tolist()),
         stored_type=_stored_type(raw, path),
         voxels=_locate(raw, layout.first_offset, byte_order, path),
     )
@@ -169,13 +167,12 @@ def _affine(raw: np.void, size: Sequence[int], path: Path) -> np.ndarray:
             refuse(f"{name}_code is {code}", path, f"write {_FORM_CODES[0]} to {_FORM_CODES[-1]}")
     if not any(codes.values()):
         refuse("neither qform nor sform is set", path, "nodule coordinates mean nothing without patient coordinates")
-    qform = _qform(raw, path) if codes["qform"] else None
     if not codes["sform"]:
-        return qform
+        return _qform(raw, path)
     sform = raw["sform"].astype(float)
     _check_spacing(sform, raw, size, path)
-    if qform is not None:
-        _check_qform(qform, sform, size, path)
+    if codes["qform"]:
+        _check_qform(_qform(raw, path, sform), sform, size, path)
     return sform
 
 
@@ -190,17 +187,22 @@ def _check_numbers(raw: np.void, path: Path) -> None:
         refuse(f"the units are {_UNITS[unit]}", path, "write it in mm, xyzt_units 2")
 
 
-def _qform(raw: np.void, path: Path) -> np.ndarray:
-    """The affine (3, 4) of the quaternion and pixdim."""
+def _qform(raw: np.void, path: Path, sform: np.ndarray | None = None) -> np.ndarray:
+    """The affine (3, 4) of the quaternion and pixdim; of those that round to the same, the nearest to the sform."""
     b, c, d = raw["quaternion"].tolist()
-    excess = b * b + c * c + d * d - 1
-    if excess > MAX_DIRECTION_ERROR:
+    rest = 1 - (b * b + c * c + d * d)
+    if rest < -MAX_DIRECTION_ERROR:
         refuse(f"the qform's quaternion {in_numbers((b, c, d))} is longer than 1", path, "write the CT again")
     handedness = float(raw["pixdim"][0])
     if handedness < 0 and handedness != -1:  # nibabel takes it for 1, ITK for -1
         refuse(f"the qform's pixdim[0] is {handedness:g}", path, "write 1 or -1")
-    a = math.sqrt(max(0.0, -excess))
-    length = 1 + max(0.0, excess)
+    steps = raw["pixdim"][1:4].astype(float) * (1, 1, -1 if handedness < 0 else 1)
+    rounding = _ROUNDED_QUATERNION * np.finfo(raw["quaternion"].dtype.newbyteorder("=")).eps
+    if sform is None:
+        a = math.sqrt(rest) if rest > rounding else 0.0
+    else:
+        a = np.clip(_first_of_quaternion(_direction(sform) * np.sign(steps), b, c, d), *_roots(rest, rounding))
+    length = a * a + 1 - rest
     rotation = np.eye(3) + 2 / length * np.array(
         [
             [-c * c - d * d, b * c - a * d, b * d + a * c],
@@ -208,8 +210,20 @@ def _qform(raw: np.void, path: Path) -> np.ndarray:
             [b * d - a * c, c * d + a * b, -b * b - c * c],
         ]
     )
-    signs = (1, 1, -1 if handedness < 0 else 1)
-    return np.column_stack([rotation * raw["pixdim"][1:4].astype(float) * signs, raw["qoffset"].astype(float)])
+    return np.column_stack([rotation * steps, raw["qoffset"].astype(float)])
+
+
+def _roots(square: float, error: float) -> tuple[float, float]:
+    """Between what two numbers the root of a square known with this error lies: 0 and 6e-4 for that of rounded numbers
+    which make up a turn by 180°.
+    """
+    return math.sqrt(max(square - error, 0.0)), math.sqrt(max(square + error, 0.0))
+
+
+def _first_of_quaternion(r: np.ndarray, b: float, c: float, d: float) -> float:
+    """The number a that goes with the other three of the quaternion of a rotation (3, 3)."""
+    skew = b * (r[2, 1] - r[1, 2]) + c * (r[0, 2] - r[2, 0]) + d * (r[1, 0] - r[0, 1])
+    return skew / max(4 * (b * b + c * c + d * d), np.finfo(float).tiny)
 
 
 def _check_spacing(sform: np.ndarray, raw: np.void, size: Sequence[int], path: Path) -> None:
@@ -239,7 +253,7 @@ def _check_qform(qform: np.ndarray, sform: np.ndarray, size: Sequence[int], path
         )
     )
     apart = np.linalg.norm(np.column_stack([corners, np.ones(len(corners))]) @ (qform - sform).T, axis=1).max()
-    if apart > MAX_DISAGREEMENT_MM:
+    if not apart <= MAX_DISAGREEMENT_MM:
         refuse(
             f"qform and sform place a corner of the scan {apart:.2f} mm apart",
             path,
@@ -250,3 +264,9 @@ def _check_qform(qform: np.ndarray, sform: np.ndarray, size: Sequence[int], path
 def _steps(affine: np.ndarray) -> np.ndarray:
     """mm per voxel (3,)."""
     return np.linalg.norm(affine[:, :3], axis=0)
+
+
+def _direction(affine: np.ndarray) -> np.ndarray:
+    """The three axes' unit vectors as columns (3, 3), NaN where a step is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # the check of the spacing refuses it
+        return affine[:, :3] / _steps(affine)
