@@ -77,25 +77,28 @@ def locate_voxels(path: Path) -> StoredVoxels:
 
 def _locate(fields: dict[str, str], end: int, path: Path, length: int) -> StoredVoxels:
     """Where the voxels, ``length`` bytes uncompressed, are."""
-    data = fields[_LAST]
-    local = data.upper() == "LOCAL"
-    name = str(Path(data))  # ./ct.raw is ct.raw
-    if local:
-        file = path
-    elif data.upper().startswith("LIST") or "%" in data or Path(name).name != name or "\\" in data or "\0" in data:
-        refuse(f"the voxels are in {data[:60]!r}", path, "keep them in one file beside the header")
-    else:
-        file = path.parent / name
-    if not file.is_file():
-        raise ImageError("the file with the voxels is missing", file, f"copy it beside {path.name}")
+    file = _voxel_file(fields, path)
     big_endian = {_flag(fields, key, path) for key in _BYTE_ORDER if key in fields}
     if len(big_endian) > 1:
         refuse(f"{' and '.join(_BYTE_ORDER)} differ", path, "keep one; they mean the same")
     compressed = _flag(fields, "CompressedData", path)
-    start = end if local else 0
+    start = end if file == path else 0
     if _counts_from_end(fields, path) and not compressed:
         start = max(start, file.stat().st_size - length)
     return StoredVoxels(file, start, compressed, byte_order=">" if True in big_endian else "<")
+
+
+def _voxel_file(fields: dict[str, str], path: Path) -> Path:
+    data = fields[_LAST]
+    if data.upper() == "LOCAL":
+        return path
+    name = str(Path(data))  # ./ct.raw is ct.raw
+    if data.upper().startswith("LIST") or "%" in data or Path(name).name != name or "\\" in data or "\0" in data:
+        refuse(f"the voxels are in {data[:60]!r}", path, "keep them in one file beside the header")
+    file = path.parent / name
+    if not file.is_file():
+        raise ImageError("the file with the voxels is missing", file, f"copy it beside {path.name}")
+    return file
 
 
 def _read_fields(path: Path) -> tuple[dict[str, str], int]:
