@@ -82,15 +82,20 @@ def _locate(fields: dict[str, str], end: int, path: Path, length: int) -> Stored
     if len(big_endian) > 1:
         refuse(f"{' and '.join(_BYTE_ORDER)} differ", path, "keep one; they mean the same")
     compressed = _flag(fields, "CompressedData", path)
-    start = end if file == path else 0
+    start = end if _is_local(fields) else 0
     if _counts_from_end(fields, path) and not compressed:
         start = max(start, file.stat().st_size - length)
     return StoredVoxels(file, start, compressed, byte_order=">" if True in big_endian else "<")
 
 
+def _is_local(fields: dict[str, str]) -> bool:
+    """Whether the voxels follow the header."""
+    return fields[_LAST].upper() == "LOCAL"
+
+
 def _voxel_file(fields: dict[str, str], path: Path) -> Path:
     data = fields[_LAST]
-    if data.upper() == "LOCAL":
+    if _is_local(fields):
         return path
     name = str(Path(data))  # ./ct.raw is ct.raw
     if data.upper().startswith("LIST") or "%" in data or Path(name).name != name or "\\" in data or "\0" in data:

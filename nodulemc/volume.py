@@ -30,7 +30,7 @@ class Volume:
     """A CT.
 
     Attributes:
-        image: 3-D scalar image in HU, in the pixel type it was stored in.
+        image: 3-D scalar image in HU, in the pixel type it was stored in, or floating point where it is rescaled.
         source: where it was read from, for messages.
         series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
         acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
