@@ -11,7 +11,7 @@ from typing import Any
 
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
-from nodulemc.json_files import read_json, remove_old, write_json_atomically
+from nodulemc.json_files import read_json, remove_old, visible, write_json_atomically
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import locate_voxels
 from nodulemc.points import Nodule, from_platform, shortened
@@ -58,7 +58,7 @@ def read_case(input_dir: Path) -> Case:
     clinical = None
     if _is_there(paths["clinical-information-lung-ct"]):
         clinical = read_json(paths["clinical-information-lung-ct"], CaseError)
-        if not isinstance(clinical, dict):
+        if not isinstance(clinical, dict | None):  # null: a socket left empty
             raise CaseError(
                 "the clinical information is no JSON object",
                 paths["clinical-information-lung-ct"],
@@ -180,7 +180,7 @@ def _only_ct(input_dir: Path, socket: Path) -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _CT_SUFFIXES)
+    found = [path for path in visible(folder.iterdir()) if path.suffix.lower() in _CT_SUFFIXES]
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) + (", …" if len(found) > 3 else "")
         what = f"{len(found)} CTs ({names})" if found else "no CT"

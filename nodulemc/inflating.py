@@ -1,4 +1,4 @@
-"""Reading zlib and gzip streams with their checksums verified."""
+"""Reading voxels from a file, and zlib and gzip streams with their checksums verified."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,23 +10,48 @@ from nodulemc.limits import MAX_CT_BYTES
 from nodulemc.stored_voxels import StoredVoxels
 
 _CHUNK = 1 << 20
+_PIECE = 1 << 30  # Linux reads at most 2 GiB at once
 _ZLIB_OR_GZIP = 47  # window bits that recognise either header (zlib.h, inflateInit2)
 _LARGEST_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html)
 
 
-def check_promise(voxels: StoredVoxels, length: int) -> None:
-    """Refuse a stream that cannot hold ``length`` bytes of voxels, before memory is taken for them.
+def check_length(voxels: StoredVoxels, length: int) -> None:
+    """Refuse a file that cannot hold ``length`` bytes of voxels, before memory is taken for them.
 
     Raises:
         ImageError: it cannot.
     """
-    most = (voxels.file.stat().st_size - voxels.start) * _LARGEST_RATIO
-    if most < length:
-        raise ImageError(f"the file holds at most {most} of {length} bytes", voxels.file, "copy the file again")
+    most = max(voxels.file.stat().st_size - voxels.start, 0)
+    if voxels.compressed and most * _LARGEST_RATIO < length:
+        found = f"at most {most * _LARGEST_RATIO}"
+    elif not voxels.compressed and most < length:
+        found = str(most)
+    else:
+        return
+    raise ImageError(f"the file holds {found} of {length} bytes", voxels.file, "copy the file again")
 
 
-def inflate(voxels: StoredVoxels, target: memoryview) -> None:
-    """Fill ``target`` with the voxels of a compressed stream, in the byte order in which they are stored.
+def read_voxels(voxels: StoredVoxels, target: memoryview) -> None:
+    """Fill ``target`` with a file's voxels, as they are stored.
+
+    Raises:
+        ImageError: they are corrupt, cut, or too few or, where compressed, too many.
+    """
+    if voxels.compressed:
+        _inflate(voxels, target)
+        return
+    with voxels.file.open("rb", buffering=0) as file:
+        file.seek(voxels.start)
+        done = 0
+        while done < len(target):
+            length = file.readinto(target[done : done + _PIECE])
+            if not length:
+                raise ImageError(f"the file holds {done} of {len(target)} bytes", voxels.file, "copy the file again")
+            done += length
+
+
+def _inflate(voxels: StoredVoxels, target: memoryview) -> None:
+    """Fill ``target`` with the voxels of a compressed stream.
 
     Raises:
         ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target``, or more than
@@ -45,17 +70,17 @@ def inflate(voxels: StoredVoxels, target: memoryview) -> None:
         raise ImageError(f"the file holds {done} of {end} bytes", voxels.file, "copy the file again")
 
 
-def inflated_length(path: Path, start: int) -> int:
-    """Uncompressed length of the zlib or gzip stream (of one or more gzip members) from byte ``start`` on.
+def decoded_length(chunks: Iterable[bytes], path: Path, before: int = 0) -> int:
+    """Uncompressed length of a zlib or gzip stream (of one or more gzip members), and ``before``.
+
+    Args:
+        chunks: the stream in pieces.
+        path: the file it is from, for messages.
+        before: bytes counted before it.
 
     Raises:
         ImageError: the stream is corrupt, cut, or longer than any CT.
     """
-    return decoded_length(_chunks(path, start), path)
-
-
-def decoded_length(chunks: Iterable[bytes], path: Path, before: int = 0) -> int:
-    """The same of a stream in pieces from the file ``path``; ``before`` bytes were counted before it."""
     length = before
     for part in _decoded(chunks, path):
         length += len(part)
@@ -77,6 +102,9 @@ def _decoded(chunks: Iterable[bytes], path: Path) -> Iterator[bytes]:
     for chunk in chunks:
         while chunk:
             if decoder.eof:
+                chunk = chunk.lstrip(b"\0")  # block storage pads files with zeros; no stream begins with one
+                if not chunk:
+                    break
                 decoder = zlib_ng.decompressobj(_ZLIB_OR_GZIP)
             try:
                 yield decoder.decompress(chunk, 16 * _CHUNK)

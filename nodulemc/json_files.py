@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +14,7 @@ from typing import IO, Any
 from nodulemc.errors import NoduleMCError
 from nodulemc.limits import MAX_JSON_BYTES
 
+_HIDDEN = "."
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -47,6 +48,11 @@ def require_regular(path: Path, error: type[NoduleMCError]) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise error("not a regular file", path, "give a file")
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """A folder's entries, sorted, without hidden ones, such as the file attributes (._ct.mha) that macOS leaves."""
+    return sorted(path for path in paths if not path.name.startswith(_HIDDEN))
 
 
 def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:

@@ -17,3 +17,5 @@ MAX_COORDINATE_MM = 1e5
 FACE_TOLERANCE_MM = 1e-3
 # Largest deviation of the direction matrix from orthonormal; DICOM states cosines with few decimals.
 MAX_DIRECTION_ERROR = 0.01
+# Two geometries in one file, anywhere in the scan: an eighth of a patch voxel; files state theirs in rounded numbers.
+MAX_DISAGREEMENT_MM = 0.1

@@ -1,7 +1,11 @@
-"""Where a CT file keeps its voxels."""
+"""What a CT file's header says: the image's grid, and where and how the file keeps the voxels."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+NOT_RESCALED = (1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class StoredVoxels:
         skip: bytes of the decoded stream before the first voxel.
         padding: bytes of the decoded stream that may follow the last voxel.
         byte_order: "<" or ">".
-        rescaled: whether ITK makes other numbers of them.
+        rescaling: slope and intercept that make HU of the stored numbers.
     """
 
     file: Path
@@ -24,4 +28,32 @@ class StoredVoxels:
     skip: int = 0
     padding: int = 0
     byte_order: str = "<"
-    rescaled: bool = False
+    rescaling: tuple[float, float] = NOT_RESCALED
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """A 3-D scalar image in a file; every tuple is in x, y, z order, world coordinates are in mm, LPS.
+
+    Attributes:
+        size: voxels along each axis.
+        spacing: mm per voxel.
+        origin: world position of the first voxel's centre.
+        direction: row-major direction matrix, as in ITK.
+        stored_type: the voxels' type in the file, in the machine's byte order.
+        voxels: where they are.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+    stored_type: np.dtype
+    voxels: StoredVoxels
+
+    @property
+    def voxel_type(self) -> np.dtype:
+        """The type of the voxels as they are read: as stored, or floating point where they are rescaled."""
+        if self.voxels.rescaling == NOT_RESCALED:
+            return self.stored_type
+        return np.dtype(np.float32 if self.stored_type.itemsize <= 4 else np.float64)

@@ -1,4 +1,4 @@
-"""Reading a CT with its geometry (SimpleITK), and cutting out the part that is needed.
+"""Reading a CT with its geometry, and cutting out the part that is needed.
 
 World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform, whatever the file format.
 """
@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc import meta_image, nifti, nrrd
 from nodulemc.dicom_series import read_series
 from nodulemc.errors import ImageError, out_of_memory
-from nodulemc.headers import check_grid, check_header, check_path, voxel_type
-from nodulemc.inflating import check_promise, inflate
-from nodulemc.integrity import check_integrity
-from nodulemc.stored_voxels import StoredVoxels
+from nodulemc.headers import check_grid, check_image_header, check_path
+from nodulemc.inflating import check_length, read_voxels
+from nodulemc.stored_voxels import NOT_RESCALED, ImageHeader
+from nodulemc.tiff_pages import check_pages
 
-SUFFIXES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd", ".tif", ".tiff")
+SUFFIXES = (*meta_image.SUFFIXES, *nifti.SUFFIXES, *nrrd.SUFFIXES, ".tif", ".tiff")
+_RESCALED_AT_ONCE = 1 << 16  # voxels; as float64 they stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Volume:
     """A CT.
 
     Attributes:
-        image: 3-D scalar image in HU, in the pixel type it was stored in.
+        image: 3-D scalar image in HU, in the pixel type it was stored in, or floating point where it is rescaled.
         source: where it was read from, for messages.
         series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
         acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
@@ -89,37 +91,70 @@ def read_volume(path: str | Path) -> Volume:
         return Volume(_read_file(path), path)
 
 
+def read_image_header(path: Path) -> ImageHeader | None:
+    """A CT file's header by the file's suffix, checked; None where ITK is to read the file.
+
+    Raises:
+        ImageError: the header is malformed or impossible, or names a file outside its folder.
+    """
+    name = path.name.lower()
+    for format_ in (meta_image, nifti, nrrd):
+        if name.endswith(format_.SUFFIXES):
+            header = format_.read_header(path)
+            check_image_header(header, path)
+            return header
+    return None
+
+
 def _read_file(path: Path) -> sitk.Image:
+    header = read_image_header(path)
+    return _read_tiff(path) if header is None else _read_voxels(header)
+
+
+def _read_tiff(path: Path) -> sitk.Image:
+    check_pages(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    image_io, voxels = check_header(path)
-    reader.SetImageIO(image_io)
+    reader.SetImageIO("TIFFImageIO")
     reader.ReadImageInformation()
     check_grid(reader, path)
-    # ITK verifies no checksum; inflating twice, to verify and to read, would cost as much as all else in reading.
-    if voxels is not None and voxels.compressed and not voxels.rescaled:
-        return _inflate(voxels, reader)
-    if voxels is not None:
-        check_integrity(voxels, reader)
     return reader.Execute()
 
 
-def _inflate(voxels: StoredVoxels, reader: sitk.ImageFileReader) -> sitk.Image:
-    """The image of which ``reader`` has read the information, its voxels inflated straight into its memory."""
-    type_ = voxel_type(reader)
-    length = math.prod(reader.GetSize()) * type_.itemsize
-    check_promise(voxels, length)
-    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetSpacing(reader.GetSpacing())
-    image.SetDirection(reader.GetDirection())
-    # SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
-    address, _ = sitk.GetArrayViewFromImage(image).__array_interface__["data"]
-    memory = np.frombuffer((ctypes.c_ubyte * length).from_address(address), type_.newbyteorder(voxels.byte_order))
-    inflate(voxels, memoryview(memory).cast("B"))
-    if not memory.dtype.isnative:
-        memory.byteswap(inplace=True)
+def _read_voxels(header: ImageHeader) -> sitk.Image:
+    """The image, its voxels read straight into its memory."""
+    length = math.prod(header.size) * header.stored_type.itemsize
+    check_length(header.voxels, length)
+    image = sitk.Image(header.size, sitk.GetImageFromArray(np.zeros((1, 1, 1), header.voxel_type)).GetPixelID())
+    image.SetOrigin(header.origin)
+    image.SetSpacing(header.spacing)
+    image.SetDirection(header.direction)
+    values = _memory(image)
+    # What is to be rescaled is read into the memory's end: a voxel's float never reaches one that is yet to be read.
+    stored = values.view(np.uint8)[-length:].view(header.stored_type.newbyteorder(header.voxels.byte_order))
+    read_voxels(header.voxels, memoryview(stored).cast("B"))
+    if header.voxels.rescaling != NOT_RESCALED:
+        _rescale(stored, values, *header.voxels.rescaling)
+    elif not stored.dtype.isnative:
+        stored.byteswap(inplace=True)
     return image
+
+
+def _memory(image: sitk.Image) -> np.ndarray:
+    """An image's voxels, in one dimension, to be written.
+
+    SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
+    """
+    view = sitk.GetArrayViewFromImage(image)
+    address, _ = view.__array_interface__["data"]
+    return np.frombuffer((ctypes.c_ubyte * view.nbytes).from_address(address), view.dtype)
+
+
+def _rescale(stored: np.ndarray, values: np.ndarray, slope: float, intercept: float) -> None:
+    """Write the values that the stored numbers stand for; both lie in one memory and end with it."""
+    for start in range(0, len(stored), _RESCALED_AT_ONCE):
+        part = slice(start, start + _RESCALED_AT_ONCE)
+        values[part] = stored[part].astype(np.float64) * slope + intercept
 
 
 @contextmanager

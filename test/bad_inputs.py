@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import nibabel
-import numpy as np
 import pydicom
 import SimpleITK as sitk
 from conftest import centre_of, make_ct, rotation
@@ -195,6 +194,15 @@ def header(**changes: str | None):
     return make
 
 
+def meta_text(text: str):
+    """The case's CT with more text in its header."""
+
+    def make(folder: Path) -> None:
+        ct_of(folder).write_bytes(ct_of(folder).read_bytes().replace(b"DimSize", text.encode() + b"DimSize", 1))
+
+    return make
+
+
 def mha_bomb(folder: Path) -> None:
     header(CompressedData="True")(folder)
     content = ct_of(folder).read_bytes()
@@ -267,8 +275,41 @@ def nifti(offset: int, layout: str, *values: float):
     return other_ct("ct.nii", write)
 
 
+def nifti_affine(shear: float):
+    """A NIfTI file of nibabel's, whose qform is not set."""
+
+    def write(path: Path) -> None:
+        sitk.WriteImage(make_ct(), str(path))
+        first = nibabel.load(path)
+        affine = first.affine.copy()
+        affine[1, 2] += shear * 1.5
+        nibabel.Nifti1Image(first.dataobj.get_unscaled().copy(), affine).to_filename(path)
+
+    return other_ct("ct.nii", write)
+
+
+def nifti_sibling(path: Path) -> None:
+    sitk.WriteImage(make_ct() - 2000, str(path.with_suffix("")))
+    sitk.WriteImage(make_ct() * 2, str(path))
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<f", content, 112, 0.5)
+    path.write_bytes(gzip.compress(content))
+
+
+def nifti_padded(path: Path) -> None:
+    sitk.WriteImage(make_ct(), str(path))
+    path.write_bytes(path.read_bytes() + bytes(512))
+
+
+def nifti_capitals(path: Path) -> None:
+    sitk.WriteImage(make_ct(), str(path.with_name("ct.nii.gz")))
+    path.with_name("ct.nii.gz").rename(path)
+
+
 def nifti_2(path: Path) -> None:
-    nibabel.Nifti2Image(np.zeros((90, 80, 50), np.int16), np.eye(4)).to_filename(path)
+    sitk.WriteImage(make_ct(), str(path))
+    first = nibabel.load(path)
+    nibabel.Nifti2Image(first.dataobj.get_unscaled().copy(), first.affine).to_filename(path)
 
 
 def nifti_bomb(path: Path) -> None:
@@ -278,12 +319,16 @@ def nifti_bomb(path: Path) -> None:
     path.write_bytes(gzip.compress(plain) + zeros * 72)
 
 
-def nrrd(old: str, new: str):
+def nrrd(*changes: str):
+    """An NRRD file with other header texts: old, new, and so on."""
+
     def write(path: Path) -> None:
         sitk.WriteImage(make_ct(), str(path))
         content = path.read_bytes()
-        assert old.encode() in content
-        path.write_bytes(content.replace(old.encode(), new.encode()))
+        for old, new in zip(changes[::2], changes[1::2], strict=True):
+            assert old.encode() in content
+            content = content.replace(old.encode(), new.encode())
+        path.write_bytes(content)
 
     return other_ct("ct.nrrd", write)
 
@@ -393,11 +438,13 @@ JSON_ROWS = [
             "utf-16", "surrogatepass")), REFUSED, "malformed JSON"),
     BadInput("not UTF-8", points_text(b'{"\xff": 1}'), REFUSED, "malformed JSON"),
     BadInput("a named pipe", pipe, REFUSED, "not a regular file", hostile=True),
+    BadInput("clinical information null", file("clinical-information-lung-ct.json", "null"), READ),
     BadInput("clinical information that is no object",
              file("clinical-information-lung-ct.json", "[71]"), REFUSED, "no JSON object"),
 ]  # fmt: skip
 
 PATH_ROWS = [
+    BadInput("macOS's ._ct.mha beside the CT", file("images/chest-ct/._ct.mha", bytes(4096)), READ),
     BadInput("nodule locations linked out of /input", link_out("nodule-locations.json"), REFUSED, "leads out of"),
     BadInput("clinical information linked out", link_out("clinical-information-lung-ct.json"), REFUSED, "leads out"),
     BadInput("inputs.json linked out", listing_outside, REFUSED, "leads out of"),
@@ -441,7 +488,7 @@ CT_ROWS = [
     BadInput("a compressed bomb (.nii.gz, 4.5 GiB)", other_ct("ct.nii.gz", nifti_bomb), REFUSED, "holds more than",
              hostile=True),
     BadInput("a million dimensions", header(NDims="1000000"), REFUSED, "'1000000' dimensions"),
-    BadInput("a negative size", header(DimSize="-1 80 50"), REFUSED, "promises"),
+    BadInput("a negative size", header(DimSize="-1 80 50"), REFUSED, "the image has size -1×80×50"),
     BadInput("size 0", header(DimSize="0 80 50"), REFUSED, "the image has size 0×80×50"),
     BadInput("one slice", header(DimSize="90 80 1"), REFUSED, "the image has size 90×80×1"),
     BadInput("two dimensions", image(lambda ct: ct[:, :, 20]), REFUSED, "'2' dimensions"),
@@ -470,6 +517,11 @@ CT_ROWS = [
     BadInput("voxels in a list of files", header(ElementDataFile="LIST"), REFUSED, "beside the header"),
     BadInput("an unusual separator before another file", header(**{"ElementDataFile": None, "Comment": "a\n"
              " ElementDataFile : /etc/passwd"}), REFUSED, "no MetaImage header"),
+    BadInput("DICOM tags in the header, with line breaks and long values", meta_text("0008|0081 = A street 1\nBasel"
+             "\n0029|1010 = " + "QUJD" * 20_000 + "\nSeries Description = CT: thorax\n"), READ),
+    BadInput("a header of 4 MiB", meta_text("k = v\n" * 700_000), REFUSED, "no MetaImage header", hostile=True),
+    BadInput("a field of the header twice", meta_text("a = b\nOffset = 1 2 3\n"), REFUSED, "'Offset' is stated twice"),
+    BadInput("one volume in four dimensions", image(lambda ct: sitk.JoinSeries([ct])), READ),
     BadInput("byte orders that differ", header(ElementByteOrderMSB="True"), REFUSED, "they mean the same"),
     BadInput("compressed: Yes", header(CompressedData="Yes"), REFUSED, "write True or False"),
     BadInput("voxels as text", header(BinaryData="False"), REFUSED, "not plain binary data"),
@@ -497,14 +549,26 @@ FORMAT_ROWS = [
     BadInput("NIfTI: spacing 0", nifti(76, "4f", 1, 0, 0.8, 1.5), REFUSED, "the voxel spacing is 0"),
     BadInput("NIfTI: spacing NaN", nifti(76, "4f", 1, float("nan"), 0.8, 1.5), REFUSED, "the voxel spacing is nan"),
     BadInput("NIfTI: spacing in metres", nifti(123, "B", 1), REFUSED, "write it in mm"),
+    BadInput("NIfTI: spacing in µm", nifti(123, "B", 3), REFUSED, "write it in mm"),
     BadInput("NIfTI: no orientation", nifti(252, "2h", 0, 0), REFUSED, "neither qform nor sform"),
+    BadInput("NIfTI: qform 0.5 mm from the sform", nifti(268, "f", 31.75), REFUSED,
+             "a corner of the scan 0.50 mm apart"),
+    BadInput("NIfTI: qform 0.05 mm from the sform", nifti(268, "f", 31.3), READ),
+    BadInput("NIfTI: a sheared sform", nifti_affine(0.02), REFUSED, "direction matrix"),
+    BadInput("NIfTI: a slightly sheared sform", nifti_affine(0.005), READ),
+    BadInput("NIfTI: sform_code 9", nifti(254, "h", 9), REFUSED, "sform_code is 9"),
+    BadInput("NIfTI: a quaternion longer than 1", nifti(256, "3f", 1, 1, 0), REFUSED, "longer than 1"),
+    BadInput("NIfTI: a slope NaN", nifti(112, "2f", float("nan"), 0), REFUSED, "scl_slope is nan"),
+    BadInput("NIfTI: a slope, and another file of the stem", other_ct("ct.nii.gz", nifti_sibling), READ),
+    BadInput("NIfTI: zeros behind the gzip stream", other_ct("ct.nii.gz", nifti_padded), READ),
+    BadInput("NIfTI: ct.Nii.Gz", other_ct("ct.Nii.Gz", nifti_capitals), READ),
     BadInput("NIfTI: pixdim unlike the affine", nifti(80, "3f", 0.9, 0.8, 1.5), REFUSED, "by the sform"),
     BadInput("NIfTI: an intercept without a slope", nifti(112, "2f", 0, 24), REFUSED, "scl_slope is 0"),
     BadInput("NIfTI: voxels from byte 0 on", nifti(108, "f", 0), REFUSED, "vox_offset is 0"),
     BadInput("NIfTI: voxels from byte NaN on", nifti(108, "f", float("nan")), REFUSED, "vox_offset is nan"),
     BadInput("NIfTI: voxels that begin too late", nifti(108, "f", 400_000), REFUSED, "320352 of 720000 bytes"),
-    BadInput("NIfTI: header and voxels apart", nifti(344, "4s", b"ni1\0"), REFUSED, "no NIfTI-1 header"),
-    BadInput("NIfTI-2", other_ct("ct.nii", nifti_2), REFUSED, "no NIfTI-1 header"),
+    BadInput("NIfTI: header and voxels apart", nifti(344, "4s", b"ni1\0"), REFUSED, "no NIfTI header"),
+    BadInput("NIfTI-2", other_ct("ct.nii", nifti_2), READ),
     BadInput("NIfTI: 35 TB promised", nifti(40, "4h", 3, 32767, 32767, 32767), REFUSED, "promises", hostile=True),
     BadInput("NRRD: voxels in another file", nrrd("encoding: raw", "encoding: raw\ndata file: /etc/passwd"), REFUSED,
              "the voxels are in another file"),
@@ -512,8 +576,14 @@ FORMAT_ROWS = [
     BadInput("NRRD: a direction missing", nrrd("(0,0,1.5)", "none"), REFUSED, "give three vectors"),
     BadInput("NRRD: a direction (0,0,1_5)", nrrd("(0,0,1.5)", "(0,0,1_5)"), REFUSED, "give three vectors"),
     BadInput("NRRD: no origin", nrrd("(-31.25,12.5,-140.75)", "none"), REFUSED, "space origin is 'none'"),
-    BadInput("NRRD: sizes 9_0", nrrd("sizes: 90", "sizes: 9_0"), REFUSED, "three whole numbers"),
+    BadInput("NRRD: sizes 9_0", nrrd("sizes: 90", "sizes: 9_0"), REFUSED, "give 3 whole numbers"),
     BadInput("NRRD: in cm", nrrd("endian: little", 'endian: little\nspace units: "cm" "cm" "cm"'), REFUSED, "in mm"),
+    BadInput("NRRD: one volume in four dimensions", other_ct("ct.nrrd", lambda path: sitk.WriteImage(
+        sitk.JoinSeries([make_ct()]), str(path))), READ),
+    BadInput("NRRD: a further axis of one voxel", nrrd("dimension: 3", "dimension: 4", "sizes: 90", "sizes: 1 90",
+             "space directions: ", "space directions: none ", "kinds:", "kinds: list"), READ),
+    BadInput("NRRD: a further axis of 50 voxels", nrrd("sizes: 90 80 50", "sizes: 90 80 1 50", "dimension: 3",
+             "dimension: 4", "(0,0,1.5)", "(0,0,1.5) none"), REFUSED, "size 90×80×1×50"),
     BadInput("NRRD: 2 TB promised", nrrd("sizes: 90 80 50", "sizes: 10000 10000 10000"), REFUSED, "promises",
              hostile=True),
     BadInput("TIFF: a flipped bit in deflated voxels", other_ct("ct.tif", flipped_bit), REFUSED, "corrupt"),

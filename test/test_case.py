@@ -119,6 +119,32 @@ def test_clinical_information_may_be_absent(folders):
     assert read_case(folders[0]).clinical is None
 
 
+def test_clinical_information_may_be_null(folders):
+    make_case(folders[0], [], clinical=None)
+    (folders[0] / "clinical-information-lung-ct.json").write_text("null")
+    assert read_case(folders[0]).clinical is None
+
+
+@pytest.mark.parametrize("beside", ["._ct.mha", "._other.tif", ".ct.mha"])
+def test_hidden_files_are_no_cts(folders, beside):
+    make_case(folders[0], [])
+    socket = folders[0] / "images" / "chest-ct"
+    (socket / beside).write_bytes(bytes.fromhex("0005160700020000") + bytes(100))
+    assert read_case(folders[0]).ct == socket / "ct.mha"
+
+
+@pytest.mark.parametrize("name", ["ct.MHA", "CT.Mha", "ct.TIF"])
+def test_a_suffix_may_have_capitals(folders, name):
+    make_case(folders[0], [])
+    socket = folders[0] / "images" / "chest-ct"
+    sitk.WriteImage(make_ct(), str(socket / name.lower()))
+    (socket / name.lower()).rename(socket / name)
+    if name.lower() != "ct.mha":
+        (socket / "ct.mha").unlink()
+    read = read_volume(read_case(folders[0]).ct).image
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(read), sitk.GetArrayFromImage(make_ct()))
+
+
 def test_tiff_is_read_with_a_warning(folders, caplog):
     source, target = folders
     make_case(source, [{"name": "a", "point": [10, 10, 10]}], ct_name="ct.tif")

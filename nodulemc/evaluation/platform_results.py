@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import TableError
-from nodulemc.json_files import read_json
+from nodulemc.json_files import read_json, visible
 
 _OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
 _JOBS_NAME = "predictions.json"
@@ -31,7 +31,7 @@ def read_platform_results(folder: Path) -> list[ScoredPoint]:
         TableError: there is no result, or a file is malformed, a point has no name, or its probability is not in 0…1.
     """
     files = sorted(folder.rglob(_OUTPUT_NAME))
-    files = files or sorted(path for path in folder.glob("*.json") if path.name != _JOBS_NAME)
+    files = files or [path for path in visible(folder.glob("*.json")) if path.name != _JOBS_NAME]
     if not files:
         raise TableError("no results", folder, f"give a folder with {_OUTPUT_NAME} in it or below")
     return [point for path in files for point in _points(read_json(path, TableError), path)]

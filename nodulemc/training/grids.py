@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.errors import ImageError
+from nodulemc.volume import read_image_header, reading
 
 # Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.
 _SAME_VOXEL = 0.1
@@ -28,8 +29,8 @@ class Grid:
     matrix: np.ndarray
 
     @classmethod
-    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> "Grid":
-        """The grid of an image, or of a file whose information has been read."""
+    def of(cls, image: sitk.Image) -> "Grid":
+        """The grid of an image."""
         direction = np.array(image.GetDirection()).reshape(3, 3)
         return cls(tuple(image.GetSize()), np.array(image.GetOrigin()), direction * image.GetSpacing())
 
@@ -62,20 +63,16 @@ def read_grid(path: Path) -> Grid:
     """The grid in an image file's header.
 
     Raises:
-        ImageError: the file is missing or unreadable, or its image does not have three dimensions.
+        ImageError: the file is missing or unreadable, or its header would be refused of a CT.
     """
     if not path.is_file():
         raise ImageError("no such image", path, "check the path")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ImageError(f"cannot read the image ({reason})", path, "the file is damaged or no image") from error
-    if reader.GetDimension() != 3:
-        raise ImageError(f"the image has {reader.GetDimension()} dimensions", path, "give one with three")
-    return Grid.of(reader)
+    with reading(path):
+        header = read_image_header(path)
+    if header is None:
+        raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
+    direction = np.array(header.direction).reshape(3, 3)
+    return Grid(header.size, np.array(header.origin), direction * header.spacing)
 
 
 def in_words(size: Sequence[int]) -> str:

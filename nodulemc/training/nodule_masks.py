@@ -134,12 +134,12 @@ class MaskFolder:
 
 def _subject(path: Path) -> str | None:
     """The nodule or scan that a mask is named after, None for other files."""
-    suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
     return None if suffix is None else path.name[: -len(suffix)]
 
 
 def _is_array(path: Path) -> bool:
-    return path.suffix == ".npy"
+    return path.suffix.lower() == ".npy"
 
 
 def _misfit(mask: Grid, image: Grid, path: Path, fault: str) -> ImageError:

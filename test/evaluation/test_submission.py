@@ -66,6 +66,7 @@ def test_json_files_right_in_the_folder(tmp_path, table):
     folder.mkdir()
     (folder / "case1.json").write_text(json.dumps(platform_json({"a": 0.9, "b": 0.1})))
     (folder / "predictions.json").write_text("[]")
+    (folder / "._case1.json").write_bytes(bytes(100))  # file attributes that macOS leaves
     assert read_submission([folder], table).predictions.ids == ["a", "b"]
 
 

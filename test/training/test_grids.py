@@ -71,8 +71,8 @@ def test_unusable_files(tmp_path: Path):
     with pytest.raises(ImageError, match=r"no such image: .*absent\.mha"):
         read_grid(tmp_path / "absent.mha")
     (tmp_path / "text.mha").write_text("no image")
-    with pytest.raises(ImageError, match=r"cannot read the image .*text\.mha"):
+    with pytest.raises(ImageError, match=r"cannot read the CT .*text\.mha"):
         read_grid(tmp_path / "text.mha")
     sitk.WriteImage(sitk.Image(4, 5, sitk.sitkInt16), str(tmp_path / "flat.mha"))
-    with pytest.raises(ImageError, match="the image has 2 dimensions"):
+    with pytest.raises(ImageError, match="the image has '2' dimensions"):
         read_grid(tmp_path / "flat.mha")

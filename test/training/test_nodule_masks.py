@@ -200,7 +200,7 @@ def test_unusable_folders_and_files(ct: sitk.Image, folder: Path):
         MaskFolder(folder).find(ROW)
     (folder / f"{ROW['AnnotationID']}.npy").unlink()
     (folder / f"{ROW['AnnotationID']}.mha").write_bytes(b"ObjectType = Image")
-    with pytest.raises(ImageError, match="cannot read the image"):
+    with pytest.raises(ImageError, match="cannot read the CT"):
         cut_whole(folder, ct)
 
 

@@ -208,7 +208,7 @@ def mask_as_short_array(cohort: Cohort) -> None:
     ("spoil", "message"),
     [
         (remove_ct, r"no such image: {table}, line 3, {ct}: "),
-        (cut_header, r"cannot read the image .*: {table}, line 3, {ct}: "),
+        (cut_header, r"cannot read the CT .*: {table}, line 3, {ct}: "),
         (move_point, r"the CT does not contain the nodule's point .*: {table}, line 6, {ct}: check the coordinates"),
         (swap_scan, r"the mask of .* does not lie on the voxels of its image .*: {table}, line 6, {mask}\.mha: "),
         (
