@@ -132,11 +132,13 @@ def test_until_the_ensemble_is_loaded_health_is_503_and_a_case_waits(folders):
     ensemble = Future()
     client = client_of(ensemble, folders)
     answer = in_background(lambda: client.post("/invoke").status_code)
-    for _ in range(2):
-        assert client.get("/health").status_code == 503
-        time.sleep(0.2)
-    assert not list(folders[1].iterdir())
-    ensemble.set_result(MeanOfPatch())
+    try:
+        for _ in range(2):
+            assert client.get("/health").status_code == 503
+            time.sleep(0.2)
+        assert not list(folders[1].iterdir())
+    finally:
+        ensemble.set_result(MeanOfPatch())  # the thread that waits for it would keep pytest from ending
     assert answer() == 201
     assert client.get("/health").status_code == 200
 
