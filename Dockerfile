@@ -1,11 +1,12 @@
-# API_METHOD=exec: the container scores one case and exits. invoke: it serves cases on port 4743.
-ARG BASE_IMAGE=pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime
+# The torch that requirements.txt pins and the tests run with: test/test_versions.py compares them.
+ARG BASE_IMAGE=pytorch/pytorch:2.11.0-cuda12.8-cudnn9-runtime
+# exec: the container scores one case and exits. invoke: it serves cases on port 4743.
 ARG API_METHOD=exec
 
 FROM ${BASE_IMAGE} AS common
 WORKDIR /opt/app
-# The base image's torch fits its CUDA; it must stay the one it came with. Newer PyTorch images use the
-# distribution's Python, into which pip installs only when told to.
+# The base image's torch fits its CUDA; it must stay the one it came with. PyTorch's images use Ubuntu's Python, into
+# which pip installs only when told to.
 COPY requirements.lock .
 RUN python -c "import torch; print('torch==' + torch.__version__)" > /tmp/base \
  && PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install --no-cache-dir --require-hashes -r requirements.lock \

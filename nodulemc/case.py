@@ -93,13 +93,31 @@ def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], E
         NoduleMCError: an input or the ensemble cannot be used, or the output cannot be written.
     """
     output = clear_output(output_dir)
+    predictions = score_case(input_dir, load)
+    write_output(output, predictions)
+    return predictions
+
+
+def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[NodulePrediction]:
+    """Score the case in ``input_dir``; ``load`` is called while the CT is being read.
+
+    Raises:
+        NoduleMCError: an input or the ensemble cannot be used.
+    """
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
     (patches, notes), ensemble = side_by_side(lambda: look(read_volume(case.ct), case.nodules), load)
-    predictions = score(case.nodules, patches, notes, ensemble)
+    return score(case.nodules, patches, notes, ensemble)
+
+
+def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
+    """Write the platform's JSON, whole or not at all.
+
+    Raises:
+        CaseError: it cannot be written.
+    """
     write_json_atomically(output, platform_json(predictions), CaseError)
-    return predictions
 
 
 def platform_json(predictions: list[NodulePrediction]) -> dict[str, Any]:

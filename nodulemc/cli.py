@@ -31,6 +31,7 @@ COMMANDS = {
     "cohort": "score many scans, resumable, on one machine or a cluster",
     "status": "how far a cohort is",
     "export": "a cohort's results as CSV, Parquet and platform JSON",
+    "serve": "a web server that keeps the ensemble loaded between cases",
     "bench": "how fast an ensemble runs on this machine",
 }
 

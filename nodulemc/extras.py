@@ -10,6 +10,7 @@ _MODULES = {
     "cohort": ("blake3", "pyarrow.parquet"),
     "ray": ("ray",),
     "report": ("grand_challenge_metrics", "jinja2", "PIL", "scipy", "sklearn"),
+    "serve": ("fastapi", "uvicorn"),
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError
-from nodulemc.manifest import find_resources
 
 if TYPE_CHECKING:
     from nodulemc.ensemble import Ensemble
@@ -60,7 +59,9 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: 
         EnsembleError: the folder cannot be used.
         ConfigError: the device is not there.
     """
-    from nodulemc.ensemble import Ensemble  # `--help` does without
+    # `--help` and a server's open port do without.
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.manifest import find_resources
 
     resources = args.resources or find_resources()
     return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated)

@@ -1,41 +1,51 @@
 """The platform's ``invoke`` interface: a web server that keeps the ensemble resident between cases.
 
-``GET /health`` answers 200 once the weights are loaded; each ``POST /invoke`` reads the input folder, writes
-the output folder and answers 201. A case that cannot be scored is answered with 422 and the error's one line,
-a bug with 500; neither leaves an output, and the server goes on with the next case.
+The port is open at once, before the slow imports: the platform's runner sleeps 10 s after a refused connection.
+``GET /health`` answers 503 until the ensemble is loaded, then 200. Each ``POST /invoke`` waits for that, reads the
+input folder, writes the output folder and answers 201. A case that cannot be scored is answered with 422 and the
+error's one line, a bug with 500; neither leaves an output, and the server goes on with the next case.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.cli import exit_code_of
-from nodulemc.errors import NoduleMCError
-from nodulemc.options import add_ensemble_options, load_ensemble
+from nodulemc.cli import main as run_command
+from nodulemc.errors import ConfigError, NoduleMCError
+from nodulemc.extras import check_extra
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from nodulemc.ensemble import Ensemble
 
-PORT = 4743
+# The runner sends SIGKILL 5 s after SIGTERM.
+_PATIENCE_S = 3
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> FastAPI:
-    """The server's application around an ensemble that is already loaded."""
+def create_app(ensemble: Future[Ensemble], *, input_dir: Path, output_dir: Path, writing: threading.Lock) -> FastAPI:
+    """The server's application.
+
+    Args:
+        ensemble: done once the ensemble is loaded.
+        input_dir, output_dir: the platform's folders; links on the way are followed anew for each case.
+        writing: held while an output is being written.
+    """
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
 
-    from nodulemc.case import run_case
+    from nodulemc.case import clear_output, score_case, write_output
 
     app = FastAPI(title="NoduleMC", openapi_url=None)
     one_at_a_time = threading.Lock()
@@ -43,43 +53,98 @@ def create_app(ensemble: Ensemble, *, input_dir: Path, output_dir: Path) -> Fast
     # On the event loop, so that it answers however many cases wait.
     @app.get("/health")
     async def health():
+        if not ensemble.done() or ensemble.exception():
+            return JSONResponse({"status": "loading"}, status_code=503)
         return JSONResponse({"status": "ready"})
 
     # A plain function runs in a worker thread and leaves the event loop free.
     @app.post("/invoke")
     def invoke():
+        if ensemble.exception():  # which waits for the end of loading; the server ends with that error
+            return JSONResponse({"error": "the ensemble cannot be loaded"}, status_code=503)
         with one_at_a_time:
             try:
-                predictions = run_case(input_dir, output_dir, lambda: ensemble)
+                output = clear_output(output_dir)
+                predictions = score_case(input_dir, ensemble.result)
+                with writing:
+                    write_output(output, predictions)
             except NoduleMCError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return JSONResponse({"error": str(error)}, status_code=422)
-        if ensemble.caveat:
-            logger.warning("%s", ensemble.caveat)
+        if caveat := ensemble.result().caveat:
+            logger.warning("%s", caveat)
         return JSONResponse({"nodules": len(predictions)}, status_code=201)
 
     return app
 
 
-def main() -> None:
-    """Load the ensemble, then serve until SIGTERM, which ends with code 0."""
-    # A container's first process ignores SIGTERM unless it handles it, and loading takes a moment. There is nothing to
-    # clean up until the server runs, and an exception might surface in the midst of a library's import.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path, output_dir: Path) -> None:
+    """Listen, then load the ensemble, then score cases until a signal ends the process: SIGTERM with code 0.
+
+    Args:
+        load: gives the ensemble; called in another thread.
+        host, port: where to listen.
+        input_dir, output_dir: the platform's folders.
+
+    Raises:
+        ConfigError: the address cannot be listened on, or the extra is not installed.
+        CaseError: an old output cannot be removed.
+        NoduleMCError: the ensemble cannot be loaded.
+    """
+    listener = _listen(host, port)
+    check_extra("serve")
     import uvicorn
 
     from nodulemc.case import clear_output
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", type=Path, default=Path("/input"), help="each case's folder")
-    parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")  # noqa: S104
-    add_ensemble_options(parser)
-    args = parser.parse_args()
-    clear_output(args.output)
-    app = create_app(load_ensemble(args), input_dir=args.input, output_dir=args.output)
-    uvicorn.run(app, host=args.host, port=PORT, log_level="warning")
+    clear_output(output_dir)
+    writing = threading.Lock()
+    _end_on_signals(writing)
+    # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
+    threads = ThreadPoolExecutor(2)
+    ensemble = threads.submit(load)
+    app = create_app(ensemble, input_dir=input_dir, output_dir=output_dir, writing=writing)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    serving = threads.submit(server.run, [listener])
+    try:
+        ensemble.result()
+        print(f"ready on {host}:{port}", flush=True)
+        serving.result()
+    finally:
+        server.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket on which the system accepts connections from now on; they wait until they are answered."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:  # OverflowError: no such port
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen ({reason})", f"{host}:{port}", "give another --host or --port") from error
+
+
+def _end_on_signals(writing: threading.Lock) -> None:
+    """Let SIGTERM and SIGINT end the process at once: the case in hand leaves no output, nor a part of one."""
+
+    def end(number: int, _: object) -> None:
+        # Never given back: no output is written from now on, and none is half written.
+        writing.acquire(timeout=_PATIENCE_S)
+        if number == signal.SIGINT:
+            print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130 if number == signal.SIGINT else 0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def main() -> int:
+    """The image's entry point: ``nodulemc serve``, listening on all of the container's addresses."""
+    # A container's first process ignores SIGTERM unless it handles it. There is nothing to clean up until the server
+    # runs, and an exception might surface in the midst of a library's import.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    return run_command(["serve", "--host", "0.0.0.0", *sys.argv[1:]])  # noqa: S104
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(main())

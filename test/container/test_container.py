@@ -1,4 +1,4 @@
-"""The image as the platform runs it, with a real Docker engine: no network, read-only, no capabilities."""
+"""The image as the platform runs it, with a real Docker engine: no way out, read-only, no capabilities."""
 
 import hashlib
 import json
@@ -10,9 +10,12 @@ import subprocess
 import tarfile
 import time
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dockerfile import default_base_image
 from ensembles import make_untrained_ensemble
 
 from nodulemc.case import OUTPUT_NAME
@@ -25,7 +28,8 @@ pytestmark = [
 REPOSITORY = Path(__file__).resolve().parents[2]
 INPUT = REPOSITORY / "test" / "input"
 EXPECTED = REPOSITORY / "test" / "expected" / OUTPUT_NAME
-RESTRICTIONS = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108, the container's
+CONFINED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108, the container's
+RESTRICTIONS = ["--network", "none", *CONFINED]
 BASE_IMAGE = os.environ.get("BASE_IMAGE")
 
 
@@ -117,7 +121,7 @@ def test_an_unknown_api_method_is_not_built():
 
 
 def test_the_base_images_torch_is_kept(image):
-    base = BASE_IMAGE or "pytorch/pytorch:2.9.1-cuda12.6-cudnn9-runtime"
+    base = BASE_IMAGE or default_base_image()
     print_version = ["--rm", "--network", "none", "--entrypoint", "python"]
     code = ["-c", "import torch; print(torch.__version__)"]
     assert docker("run", *print_version, image, *code).stdout == docker("run", *print_version, base, *code).stdout
@@ -220,22 +224,97 @@ def test_a_signal_at_a_random_moment_leaves_all_or_nothing(image, output, signal
             (output / OUTPUT_NAME).unlink()
 
 
-def ask(container, method, path):
-    """Status and JSON answer of a request made inside the container, which has no network to the outside."""
-    code = (
-        "import json, sys, urllib.error, urllib.request\n"
-        f"request = urllib.request.Request('http://127.0.0.1:4743{path}', method='{method}')\n"
-        "try:\n answer = urllib.request.urlopen(request, timeout=120)\n"
-        "except urllib.error.HTTPError as error:\n answer = error\n"
-        "except OSError:\n print('null'); sys.exit()\n"
-        "print(json.dumps([answer.status, answer.read().decode()]))"
-    )
-    return json.loads(docker("exec", container, "python", "-c", code).stdout)
+# Arguments: host, method, path. Prints status and body, or null where the connection is refused or lost.
+ASK = """
+import json, sys, urllib.error, urllib.request
+host, method, path = sys.argv[1:]
+request = urllib.request.Request(f"http://{host}:4743{path}", method=method)
+try:
+    answer = urllib.request.urlopen(request, timeout=120)
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError:
+    print("null")
+    sys.exit()
+print(json.dumps([answer.status, answer.read().decode()]))
+"""
+
+# Argument: host. Prints when a connection was first accepted and when each health request was answered how.
+WATCH = """
+import http.client, json, socket, sys, time
+while True:
+    try:
+        socket.create_connection((sys.argv[1], 4743)).close()
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.005)
+opened = time.time()
+answers = []
+while not answers or answers[-1][0] != 200:
+    connection = http.client.HTTPConnection(sys.argv[1], 4743, timeout=60)
+    connection.request("GET", "/health")
+    answers.append((connection.getresponse().status, time.time()))
+    time.sleep(0.05)
+print(json.dumps([opened, answers]))
+"""
+
+
+@pytest.fixture
+def network():
+    """A network without a way out, as the platform's, on which the containers meet."""
+    name = f"nodulemc-test-{uuid.uuid4().hex[:8]}"
+    docker("network", "create", "--internal", name)
+    yield name
+    docker("network", "rm", name)
+
+
+@contextmanager
+def container_of(image, *options, command=()):
+    container = docker("run", "--detach", *options, image, *command).stdout.strip()
+    try:
+        yield container
+    finally:
+        docker("rm", "--force", container, check=False)
+
+
+def waiting(image, network):
+    """A container on the network in which nothing happens by itself."""
+    return container_of(image, "--network", network, "--entrypoint", "sleep", command=["infinity"])
+
+
+@pytest.fixture
+def client(invoke_image, network):
+    with waiting(invoke_image, network) as container:
+        yield container
+
+
+def address_of(container):
+    (network,) = json.loads(docker("inspect", container).stdout)[0]["NetworkSettings"]["Networks"].values()
+    return network["IPAddress"]
+
+
+def in_client(client, code, *arguments):
+    command = ["docker", "exec", client, "python", "-c", code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def answer_of(process):
+    printed, _ = process.communicate(timeout=180)
+    return json.loads(printed)
+
+
+def ask(client, server, method, path):
+    """Status and body of a request from one container to another."""
+    return answer_of(in_client(client, ASK, address_of(server), method, path))
+
+
+def wait_until_ready(client, server):
+    return answer_of(in_client(client, WATCH, address_of(server)))
 
 
 def exit_code_after_stop(container):
     """0 where SIGTERM ended the container, 137 where only the SIGKILL after it did."""
-    docker("stop", "--time", "60", container)
+    docker("stop", "--time", "5", container)  # as the platform's runner does
     return json.loads(docker("inspect", container).stdout)[0]["State"]["ExitCode"]
 
 
@@ -247,40 +326,83 @@ def handles_sigterm(container):
 
 
 def test_invoke_ends_on_sigterm_while_it_loads(invoke_image):
-    container = docker("run", "--detach", *RESTRICTIONS, "--tmpfs", "/output", invoke_image).stdout.strip()
-    try:
+    with container_of(invoke_image, *RESTRICTIONS, "--tmpfs", "/output") as container:
         while not handles_sigterm(container):
             time.sleep(0.05)
         assert exit_code_after_stop(container) == 0
         assert docker("logs", container).stdout == ""
-    finally:
-        docker("rm", "--force", container, check=False)
 
 
-def test_invoke_serves_good_and_bad_cases_in_turn(invoke_image, case, output):
+def test_invoke_ends_on_sigterm_with_a_case_in_hand(invoke_image, network, client, case, output):
+    first = json.loads((case / "nodule-locations.json").read_text())["points"][0]["point"]
+    points = [{"name": str(k), "point": [first[0] + 0.01 * k, *first[1:]]} for k in range(500)]
+    (case / "nodule-locations.json").write_text(json.dumps({"points": points}))
     volumes = ["-v", f"{case}:/input:ro", "-v", f"{output}:/output"]
-    container = docker("run", "--detach", *RESTRICTIONS, "--user", "1001", *volumes, invoke_image).stdout.strip()
-    try:
-        for _ in range(120):
-            health = ask(container, "GET", "/health")
-            if health:
-                break
-            time.sleep(0.5)
-        assert health[0] == 200
+    with container_of(invoke_image, "--network", network, *CONFINED, *volumes) as server:
+        wait_until_ready(client, server)
+        invoked = in_client(client, ASK, address_of(server), "POST", "/invoke")
+        time.sleep(3)
+        assert invoked.poll() is None
+        start = time.monotonic()
+        assert exit_code_after_stop(server) == 0
+        assert time.monotonic() - start < 5
+        assert answer_of(invoked) is None
+        assert docker("logs", server).stderr == ""
+    assert not list(output.iterdir())
+
+
+def test_the_port_is_open_within_a_second_and_health_is_503_until_the_ensemble_is_loaded(invoke_image, network, client):
+    # The server joins a network stack that is already there, where connections are refused until it listens.
+    with waiting(invoke_image, network) as stack:
+        watched = in_client(client, WATCH, address_of(stack))
+        time.sleep(1)
+        options = ["--network", f"container:{stack}", *CONFINED, "--tmpfs", "/output"]
+        with container_of(invoke_image, *options) as server:
+            opened, answers = answer_of(watched)
+            started = json.loads(docker("inspect", server).stdout)[0]["State"]["StartedAt"]
+    assert opened - np.datetime64(started.rstrip("Z"), "us").astype(int) / 1e6 < 1
+    statuses = [status for status, _ in answers]
+    assert statuses[0] == 503
+    assert statuses == [503] * (len(statuses) - 1) + [200]
+
+
+def test_invoke_serves_good_and_bad_cases_in_turn(invoke_image, network, client, case, output):
+    volumes = ["-v", f"{case}:/input:ro", "-v", f"{output}:/output"]
+    with container_of(invoke_image, "--network", network, *CONFINED, "--user", "1001", *volumes) as server:
+        wait_until_ready(client, server)
         points = (case / "nodule-locations.json").read_text()
         for _ in range(2):
-            status, body = ask(container, "POST", "/invoke")
+            status, body = ask(client, server, "POST", "/invoke")
             assert (status, json.loads(body)) == (201, {"nodules": 2})
             assert_as_expected(output)
             (case / "nodule-locations.json").write_text("{")
-            status, body = ask(container, "POST", "/invoke")
+            status, body = ask(client, server, "POST", "/invoke")
             assert status == 422
             assert "nodule-locations.json" in json.loads(body)["error"]
             assert not list(output.iterdir())
             (case / "nodule-locations.json").write_text(points)
-        assert exit_code_after_stop(container) == 0
-    finally:
-        docker("rm", "--force", container, check=False)
+        assert exit_code_after_stop(server) == 0
+
+
+def test_invoke_follows_the_link_that_input_is_to_another_case(invoke_image, network, client, case, output):
+    other = Path(shutil.copytree(case, case.parent / "other"))
+    content = json.loads((other / "nodule-locations.json").read_text())
+    del content["points"][0]
+    (other / "nodule-locations.json").write_text(json.dumps(content))
+    volumes = ["-v", f"{case.parent}:/cases:ro", "-v", f"{output}:/output"]
+    start = "rmdir /input && ln -s /cases/input /input && exec python -m nodulemc.serve"
+    # Who makes links in the root folder is root.
+    options = ["--network", network, "--cap-drop", "ALL", "--user", "0", *volumes, "--entrypoint", "sh"]
+    with container_of(invoke_image, *options, command=["-c", start]) as server:
+        wait_until_ready(client, server)
+        assert ask(client, server, "POST", "/invoke")[0] == 201
+        assert_as_expected(output)
+        docker("exec", server, "sh", "-c", "rm /input && ln -s /cases/other /input")
+        assert ask(client, server, "POST", "/invoke")[0] == 201
+    found = json.loads((output / OUTPUT_NAME).read_text())["points"]
+    (expected,) = json.loads(EXPECTED.read_text())["points"][1:]
+    assert found == [expected | {"probability": pytest.approx(expected["probability"], abs=0.005)}]
+    assert [path.name for path in output.iterdir()] == [OUTPUT_NAME]
 
 
 def test_exported_archives_load_and_run(image, output, tmp_path):
