@@ -1,12 +1,11 @@
 """The container's entry point: score one case from /input to /output, then exit."""
 
-import argparse
 import os
 import signal
 import sys
 from pathlib import Path
 
-from nodulemc.cli import exit_code_of
+from nodulemc.cli import exit_code_of, use_utf8
 
 
 def main() -> None:
@@ -16,12 +15,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     from nodulemc.case import run_case
     from nodulemc.options import add_ensemble_options, load_ensemble
+    from nodulemc.usage import Parser
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser("inference.py", __doc__)
     parser.add_argument("--input", type=Path, default=Path("/input"), help="the case's folder")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the likelihoods")
     add_ensemble_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(sys.argv[1:])
     try:
         run_case(args.input, args.output, lambda: load_ensemble(args))
     finally:
@@ -29,4 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(exit_code_of(main))

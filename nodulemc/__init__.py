@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nodulemc.prediction import predict
 
 __all__ = ["Ensemble", "predict"]
+__version__ = "0.1.0"
 _HOMES = {"Ensemble": "nodulemc.ensemble", "predict": "nodulemc.prediction"}
 
 

@@ -1,6 +1,5 @@
 """The ``nodulemc`` command: finds the subcommand's module, parses its arguments, maps errors to exit codes."""
 
-import argparse
 import io
 import logging
 import os
@@ -13,7 +12,10 @@ from importlib import import_module
 from types import FrameType
 from typing import Any, TextIO
 
+from nodulemc import __version__
 from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
+from nodulemc.progress import clear_bars
+from nodulemc.usage import Parser
 
 # name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
 # underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one
@@ -38,29 +40,35 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (0 done, 2 bad input or usage, 130 interrupted)."""
+    if argv is None:
+        use_utf8()
     return exit_code_of(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
 
+def use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode where the locale has another encoding for the names of files.
+
+    ITK takes and gives UTF-8 only, and points may have names that the locale's encoding lacks.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode:
+        return
+    # What is shown keeps the encoding that the terminal has.
+    encoding = {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"} if sys.stdout else {}
+    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], encoding | os.environ)  # noqa: S606
+
+
 def _run(argv: Sequence[str]) -> int | None:
-    parser = argparse.ArgumentParser(prog="nodulemc", description="Lung nodule malignancy from chest CT.")
+    parser = Parser("nodulemc", "Lung nodule malignancy from chest CT.")
+    parser.add_argument("--version", action="version", version=f"nodulemc {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        if name != chosen:
-            subparsers.add_parser(name, help=summary)
-            continue
-        module = import_module(f"nodulemc.commands.{name.replace('-', '_')}")
-        subparser = subparsers.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            epilog=f"example:\n  {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
-    return args.run(args)
+        subparsers.add_parser(name, help=summary)
+    chosen = next((place for place, word in enumerate(argv, start=1) if not word.startswith("-")), len(argv))
+    args = parser.parse_args(argv[:chosen])
+    module = import_module(f"nodulemc.commands.{args.command.replace('-', '_')}")
+    command = Parser(f"nodulemc {args.command}", module.__doc__, f"example:\n  {module.EXAMPLE}")
+    module.add_arguments(command)
+    return module.run(command.parse_args(argv[chosen:], args))
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
@@ -69,7 +77,7 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     Raises:
         SystemExit: of ``work()``, or because standard output cannot be written.
     """
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, handlers=[_Warnings()])
     if sys.stdout is None:  # closed by whoever started the program
         return _told(work)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -80,6 +88,14 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
             return _told(work)
         finally:
             stdout.flush()
+
+
+class _Warnings(logging.StreamHandler):
+    """Warnings on stderr, each on its own line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        clear_bars()
+        super().emit(record)
 
 
 class _Stdout:
@@ -152,6 +168,7 @@ def _noted_interrupts() -> Iterator[list[int]]:
 def _say(line: str) -> None:
     """A line on stderr; the exit code is right even where nobody can read it."""
     with suppress(OSError):
+        clear_bars()
         print(line, file=sys.stderr)
 
 

@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import jinja2
 
+from nodulemc import __version__
 from nodulemc.evaluation.cases import PatchOf, most_wrong
 from nodulemc.evaluation.figures import calibration_chart, histograms, precision_chart, roc_chart
 from nodulemc.evaluation.metrics import OPERATING_POINTS, Evaluation
@@ -66,7 +66,7 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
         metrics=metrics,
         source=predictions.source,
         note=note,
-        version=version("nodulemc"),
+        version=__version__,
         operating_points=OPERATING_POINTS,
         roc=roc_chart(evaluation),
         precision=precision_chart(evaluation),

@@ -1,0 +1,82 @@
+"""Command lines: help that fits the terminal, and usage errors in the one line that all errors have."""
+
+import argparse
+import re
+import textwrap
+from collections.abc import Collection, Sequence
+from itertools import takewhile
+from typing import Any, NoReturn
+
+from nodulemc.errors import ConfigError
+
+_OPTION = re.compile(r"--?[a-zA-Z][^\s=]*")
+_FEW = 4  # so many names are listed
+_ALIKE = 0.7  # difflib's ratio from which on a name may be a misspelled one
+
+
+class Parser(argparse.ArgumentParser):
+    """Options cannot be abbreviated, and an error is raised as a ConfigError instead of printed."""
+
+    def __init__(self, prog: str, description: str | None = None, epilog: str | None = None) -> None:
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=_Help, allow_abbrev=False)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
+
+    def parse_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """Parse the words of a command line.
+
+        Raises:
+            ConfigError: they are not what the parser's arguments ask for.
+            SystemExit: help or the version was asked for and is printed.
+        """
+        # argparse would rather tell of the argument that is missing because its option is misspelled.
+        for word in takewhile(lambda word: word != "--", args):
+            name = word.partition("=")[0]
+            if _OPTION.fullmatch(name) and name not in self._option_string_actions:
+                raise self._unknown(f"unknown option {name}", name, self._option_string_actions)
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with argparse's message."""
+        raise ConfigError(message.removeprefix("argument "), self.prog, f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[0] if action.option_strings else f"unknown {action.dest}"
+            raise self._unknown(f"{name} {value}", value, action.choices)
+
+    def _unknown(self, what: str, given: str, known: Collection[str]) -> ConfigError:
+        from difflib import get_close_matches  # nothing else needs it
+
+        if len(known) <= _FEW:
+            return ConfigError(what, self.prog, f"use {', '.join(known)}")
+        names = {name.lstrip("-"): name for name in known}
+        close = get_close_matches(given.lstrip("-"), names, 1, _ALIKE)
+        guess = f"did you mean {names[close[0]]}? " if close else ""
+        return ConfigError(what, self.prog, f"{guess}see `{self.prog} --help`")
+
+
+class _Help(argparse.HelpFormatter):
+    """Wraps each paragraph to the terminal; one with an indented line, such as an example, stays as it is."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = re.split(r"\n\s*\n", text.strip())
+        return "\n\n".join(
+            paragraph if re.search(r"^ ", paragraph, re.MULTILINE) else textwrap.fill(paragraph, width)
+            for paragraph in paragraphs
+        )
+
+
+def _whole_number(text: str) -> int:
+    return _converted(int, text, "no whole number")
+
+
+def _number(text: str) -> float:
+    return _converted(float, text, "no number")
+
+
+def _converted(convert: type, text: str, complaint: str) -> Any:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is {complaint}") from error
