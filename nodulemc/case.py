@@ -11,7 +11,7 @@ from typing import Any
 
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
-from nodulemc.json_files import read_json, remove_old, visible, write_json_atomically
+from nodulemc.json_files import prepare_output, read_json, visible, write_json_atomically
 from nodulemc.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.meta_image import locate_voxels
 from nodulemc.points import Nodule, from_platform, shortened
@@ -73,10 +73,10 @@ def clear_output(output_dir: str | Path) -> Path:
     """Remove an earlier case's output, which must never pass for this one's; returns the output's path.
 
     Raises:
-        CaseError: it cannot be removed.
+        CaseError: it cannot be removed, or the folder cannot be made or written.
     """
     output = Path(output_dir) / OUTPUT_NAME
-    remove_old(output, CaseError)
+    prepare_output(output, CaseError)
     return output
 
 

@@ -13,7 +13,7 @@ import torch
 
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import write_atomically
+from nodulemc.json_files import prepare_output, write_atomically
 from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.rounding import round_to_bf16, rounded
@@ -75,12 +75,8 @@ def write_ensemble(
     if not names or len(set(names)) != len(names):
         raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
     contents = [_content(folder, seed, dtype) for seed in seeds]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Without this, an interrupted replacement would leave the old manifest beside new files.
-        (folder / FILE_NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise EnsembleError(f"cannot write ({error.strerror})", folder, "check that it is a writable folder") from error
+    # The manifest first: an interrupted replacement would leave the old one beside new files.
+    prepare_output(folder / FILE_NAME, EnsembleError)
     members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
     manifest = Manifest(members, trained_on, licence, git_revision())
     deviation = _deviation(folder, manifest, probe_patches() if probes is None else probes)

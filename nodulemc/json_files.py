@@ -70,6 +70,29 @@ def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
     return content
 
 
+def make_folder(folder: Path, error: type[NoduleMCError]) -> None:
+    """Make a folder, and those above it, where it is not there; before any work, as it tries to write there, too.
+
+    Raises:
+        error: it cannot be made, or files cannot be written into it.
+    """
+    remedy = "name one that can be written"
+    with _told_as(error, "cannot make the folder", folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _told_as(error, "cannot write", folder, remedy), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def prepare_output(path: Path, error: type[NoduleMCError]) -> None:
+    """Before any work: make an output file's folder, and remove an earlier run's output.
+
+    Raises:
+        error: the folder cannot be made or written, or the file cannot be removed.
+    """
+    make_folder(path.parent, error)
+    remove_old(path, error)
+
+
 def remove_old(path: Path, error: type[NoduleMCError]) -> None:
     """Remove an earlier run's output, which must never pass for this one's.
 

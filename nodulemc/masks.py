@@ -1,5 +1,6 @@
 """Nodule masks from the ensemble's decoders."""
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,38 +9,52 @@ import numpy as np
 
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError
-from nodulemc.json_files import none_on_failure, write_atomically
+from nodulemc.json_files import make_folder, none_on_failure, write_atomically
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.points import Nodule, shortened
 from nodulemc.prediction import extract_patches
+from nodulemc.progress import QUIET_S, progress
 from nodulemc.volume import Volume
+
+# Bytes; file systems take 255, which hold the suffix and what a temporary file's name adds, too.
+_LONGEST_NAME = 240
+
+
+def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) -> list[Path]:
+    """Where ``write_masks`` writes: ``<name>.mha`` for each nodule, a nodule without a name by its position from 1.
+
+    Raises:
+        CaseError: two nodules share a name, or a name is no file name or an input's.
+    """
+    names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
+    taken = {path.resolve() for path in inputs}
+    for name in names:
+        no_file_name = Path(name).name != name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME
+        if no_file_name or names.count(name) > 1 or folder.resolve() / f"{name}.mha" in taken:
+            raise CaseError(f"nodule name {shortened(name)} gives no file of its own", folder, "rename the nodule")
+    return [folder / f"{name}.mha" for name in names]
 
 
 def write_masks(folder: Path, volume: Volume, nodules: Sequence[Nodule], ensemble: Ensemble) -> list[Path]:
-    """Segment each nodule and write ``<name>.mha`` on its patch's grid (64³ voxels over 50 mm, world-aligned).
+    """Segment each nodule and write its mask on its patch's grid (64³ voxels over 50 mm, world-aligned).
 
     Where a file cannot be written none of them stays, nor do earlier ones of these names.
 
     Returns:
-        The files, in the nodules' order; a nodule without a name gets its position, counted from 1.
+        The files, in the nodules' order.
 
     Raises:
-        CaseError: two nodules share a name, a name is no file name or the CT's, or a file cannot be written.
+        CaseError: as ``mask_paths``, or a file cannot be written.
     """
-    names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
-    paths = [folder / f"{name}.mha" for name in names]
-    ct = volume.source.resolve()
-    for name in names:
-        if names.count(name) > 1 or Path(name).name != name or folder.resolve() / f"{name}.mha" == ct:
-            raise CaseError(f"nodule name {shortened(name)} gives no file of its own", folder, "rename the nodule")
-    probabilities = ensemble.mask_probabilities(extract_patches(volume, nodules))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CaseError(f"cannot make the folder ({error.strerror})", folder, "name one that can be written") from error
+    paths = mask_paths(folder, nodules, [volume.source])
+    make_folder(folder, CaseError)
+    patches = extract_patches(volume, nodules)
+    # One at a time: all probabilities of a thousand nodules take gigabytes.
+    found = (ensemble.mask_probabilities(patches[k : k + 1])[0] > 0.5 for k in range(len(patches)))
+    masks = list(progress(found, len(patches), "masks", quiet_s=QUIET_S))
     with none_on_failure(paths):
-        for path, nodule, probability in zip(paths, nodules, probabilities, strict=True):
-            write_atomically(path, _meta_image(probability > 0.5, patch_origin(nodule.point)), CaseError)
+        for path, nodule, mask in zip(paths, nodules, masks, strict=True):
+            write_atomically(path, _meta_image(mask, patch_origin(nodule.point)), CaseError)
     return paths
 
 

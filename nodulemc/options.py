@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.errors import ConfigError
+from nodulemc.errors import CaseError, ConfigError
 
 if TYPE_CHECKING:
     from nodulemc.ensemble import Ensemble
@@ -50,6 +50,19 @@ def require_resamples(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--bootstrap {args.bootstrap}", args.command, f"give at least 1 resample; {RESAMPLES} do well"
         )
+
+
+def require_inputs(*paths: Path | None) -> None:
+    """Raise CaseError where a file or folder is missing; None stands for one that was not given."""
+    for path in filter(None, paths):
+        _require_input(path)
+
+
+def _require_input(path: Path) -> None:
+    try:
+        path.stat()
+    except OSError as error:
+        raise CaseError(f"cannot read the input ({error.strerror})", path, "check the path") from error
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:

@@ -15,10 +15,14 @@ from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.nodules import Nodule, as_nodules, shortened
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.points import read_points
+from nodulemc.progress import QUIET_S, progress
 from nodulemc.quality import Notes, patch_notes, scan_notes, seed_notes
 from nodulemc.volume import Volume, read_volume
 
 logger = logging.getLogger(__name__)
+
+# Nodules between two looks at the clock: enough for a GPU's batches, and seconds of a CPU's work.
+_AT_ONCE = {"cpu": 4, "cuda": 32}
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,27 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
     return patches, Notes(scan_notes(volume), tuple(about))
 
 
-def score(nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble) -> list[NodulePrediction]:
+def score(
+    nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
+) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
-    per_seed = ensemble.seed_probabilities(patches)
+    per_seed = _in_turn(patches, ensemble) if show_progress else ensemble.seed_probabilities(patches)
     for note in notes.scan:
         logger.warning("%s", note)
     for k, (nodule, seeds) in enumerate(zip(nodules, per_seed, strict=True)):
         for note in (*notes.nodules[k], *seed_notes(seeds)):
             logger.warning("nodule %s: %s", shortened(nodule.name or k + 1), note)
     return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), ensemble.caveat)
+
+
+def _in_turn(patches: np.ndarray, ensemble: Ensemble) -> np.ndarray:
+    """The seeds' probabilities, with progress where they take a while."""
+    size = _AT_ONCE[ensemble.device]
+    if len(patches) <= size:
+        return ensemble.seed_probabilities(patches)
+    parts = (ensemble.seed_probabilities(patches[k : k + size]) for k in range(0, len(patches), size))
+    rows = (row for part in parts for row in part)
+    return np.array([*progress(rows, len(patches), "nodules", quiet_s=QUIET_S)])
 
 
 def with_warnings(

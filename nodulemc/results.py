@@ -8,7 +8,7 @@ from typing import Any
 from nodulemc.case import platform_json
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
-from nodulemc.json_files import remove_old, write_json_atomically
+from nodulemc.json_files import prepare_output, write_json_atomically
 from nodulemc.manifest import Manifest
 from nodulemc.prediction import NodulePrediction
 
@@ -16,17 +16,17 @@ OUTPUT_SUFFIXES = (".json", ".csv")
 
 
 def clear_output(path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse an unusable output path before any work is done, and remove an earlier run's output.
+    """Refuse an unusable output path before any work is done, make its folder, and remove an earlier run's output.
 
     Raises:
         ConfigError: the suffix is neither .json nor .csv, or the file is one of the inputs.
-        CaseError: the earlier output cannot be removed.
+        CaseError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
     if path.suffix.lower() not in OUTPUT_SUFFIXES:
         raise ConfigError("unknown output type", path, "name a .json or .csv file")
     if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
         raise ConfigError("the output is an input, too", path, "name another file")
-    remove_old(path, CaseError)
+    prepare_output(path, CaseError)
 
 
 def write_results(path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest) -> None:

@@ -84,11 +84,13 @@ def at_random_moments(folder: Path, number: signal.Signals, times: int, within: 
 
 def killed_while_writing(output: Path, step: str) -> Ending:
     """SIGKILL at a system call of the write: "fsync" (content written, no name yet) or "link" (before its name)."""
-    code = (
-        f"import os, signal, sys\nsys.argv = {[*PROGRAM[1:], '--output', str(output)]!r}\n"
-        f"os.{step} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    return prepared(output, f"import os, signal\nos.{step} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n")
+
+
+def prepared(output: Path, code: str) -> Ending:
+    """Run in a process that runs some code first."""
+    code += f"import runpy, sys\nsys.argv = {[*PROGRAM[1:], '--output', str(output)]!r}\n"
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -100,11 +102,15 @@ def killed_while_writing(output: Path, step: str) -> Ending:
 
 
 def vanishing_output(output: Path) -> Ending:
-    """The output folder is removed while the case runs."""
-    started = time.perf_counter()
-    process = start(output)
-    shutil.rmtree(output)
-    return ended(process, output, started)
+    """The output folder is removed while the case runs: when it reads the ensemble."""
+    code = (
+        "import shutil, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('ensemble.json'):\n"
+        f"        shutil.rmtree({str(output)!r}, ignore_errors=True)\n"
+        "sys.addaudithook(hook)\n"
+    )
+    return prepared(output, code)
 
 
 def with_memory(output: Path, mib: int) -> Ending:

@@ -21,7 +21,8 @@ class MeanOfPatch:
     """An ensemble of two seeds whose probabilities are the patch's mean and its square."""
 
     caveat = None
-    manifest = SimpleNamespace(seed_names=["seed_1", "seed_2"], trained_on="nothing")
+    device = "cpu"
+    manifest = SimpleNamespace(seed_names=["seed_1", "seed_2"], trained_on="nothing", origin="trained on nothing")
 
     def seed_probabilities(self, patches):
         means = patches.astype(np.float64).mean(axis=(1, 2, 3))
@@ -245,5 +246,12 @@ def test_a_bad_case_is_refused_and_leaves_no_output(folders, damage, error, mess
 
 def test_output_that_cannot_be_written_is_an_input_error(folders):
     make_case(folders[0], [])
-    with pytest.raises(CaseError, match=r"cannot write \(No such file or directory\)"):
-        run_case(folders[0], folders[1] / "missing", MeanOfPatch)
+    (folders[1] / "file").touch()
+    with pytest.raises(CaseError, match=r"cannot make the folder \(Not a directory\)"):
+        run_case(folders[0], folders[1] / "file" / "output", MeanOfPatch)
+
+
+def test_a_missing_output_folder_is_made(folders):
+    make_case(folders[0], points_near(make_ct()))
+    run_case(folders[0], folders[1] / "new" / "output", MeanOfPatch)
+    assert [path.name for path in (folders[1] / "new" / "output").iterdir()] == [OUTPUT_NAME]

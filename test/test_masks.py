@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from conftest import centre_of, make_ct
 from test_case import MeanOfPatch
 
+import nodulemc
 from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.errors import CaseError
@@ -62,22 +63,25 @@ def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
 
 def test_one_bad_path_leaves_no_mask_not_even_an_old_one(tmp_path):
     (tmp_path / "n3.mha").write_text("an earlier run's")
+    (tmp_path / "n2.mha").mkdir()
     with pytest.raises(CaseError, match="cannot write"):
-        written(tmp_path, "n1", "x" * 300, "n3")
-    assert not list(tmp_path.iterdir())
+        written(tmp_path, "n1", "n2", "n3")
+    assert [path.name for path in tmp_path.iterdir()] == ["n2.mha"]
 
 
-@pytest.mark.parametrize("names", [("a", "a"), ("1", "2", "../x"), (".",), ("2", None)])
+@pytest.mark.parametrize(
+    "names", [("a", "a"), ("1", "2", "../x"), (".",), ("2", None), ("n1", "a\0b"), ("x" * 241,), ("\u0436" * 121,)]
+)
 def test_a_name_that_gives_no_file_of_its_own_is_refused(tmp_path, names):
     with pytest.raises(CaseError, match="gives no file of its own"):
         written(tmp_path, *names)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_null_byte_in_a_name_is_refused(tmp_path):
-    with pytest.raises(CaseError, match="cannot write"):
-        written(tmp_path, "n1", "a\0b")
-    assert not list(tmp_path.iterdir())
+def test_the_longest_name_is_written_twice(tmp_path):
+    for _ in range(2):
+        (path,) = written(tmp_path, "x" * 240)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_ct_is_never_overwritten(tmp_path):
@@ -100,5 +104,51 @@ def test_predict_leaves_all_files_or_none(tmp_path, monkeypatch):
     assert [path.name for path in masks.iterdir()] == ["n1.mha"]
     assert code(tmp_path / "none.mha", output) == 2
     assert not output.exists()
-    assert code(ct, tmp_path / "none" / "out.json") == 2
+
+    def refuse(*_):
+        raise CaseError("cannot write", output, "no")
+
+    monkeypatch.setattr("nodulemc.results.write_json_atomically", refuse)
+    assert code(ct, output) == 2
     assert not list(masks.iterdir())
+
+
+def test_what_can_be_known_is_checked_before_the_weights_are_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: pytest.fail("the weights were loaded"))
+    ct, points, file = (tmp_path / name for name in ("ct.mha", "p.json", "file"))
+    for path in (ct, points, file):
+        path.touch()
+    for words, message in (
+        ([tmp_path / "none.mha", "--points", points], "cannot read the input (No such file or directory): "),
+        ([ct, "--points", tmp_path / "none.json"], "cannot read the input (No such file or directory): "),
+        ([ct, "--points", points, "--output", file / "out.json"], "cannot make the folder (File exists): "),
+        ([ct, "--points", points, "--masks", file], "cannot make the folder (File exists): "),
+    ):
+        assert cli.main(["predict", *map(str, words)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys):
+    ensemble = Dense()
+    ensemble.seed_probabilities = None
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: ensemble)
+    ct, points, masks = (tmp_path / name for name in ("ct.mha", "p.json", "masks"))
+    sitk.WriteImage(CT, str(ct))
+    points.write_text(json.dumps({"points": [{"name": "a/b", "point": list(POINT)}]}))
+    assert cli.main(["predict", str(ct), "--points", str(points), "--masks", str(masks)]) == 2
+    assert "error: nodule name 'a/b' gives no file of its own" in capsys.readouterr().err
+
+
+def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Dense())
+    ct, points, output = (tmp_path / name for name in ("ct.mha", "p.json", "out.json"))
+    sitk.WriteImage(CT, str(ct))
+    x, y, z = POINT
+    places = [{"name": f"n{k}", "point": [x + k, y - k, z]} for k in range(11)]
+    points.write_text(json.dumps({"points": places}))
+    assert cli.main(["predict", str(ct), "--points", str(points), "--output", str(output)]) == 0
+    found = [point["probability"] for point in json.loads(output.read_text())["points"]]
+    expected = [prediction.probability for prediction in nodulemc.predict(ct, points, Dense())]
+    assert found == expected
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"written: {output}: 11 nodules, probability {min(found):.4f} to {max(found):.4f}; ")

@@ -15,7 +15,7 @@ from nodulemc.columns import COORDINATES, PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import import_extra
-from nodulemc.json_files import read_json, remove_old, write_atomically, write_json_atomically
+from nodulemc.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
 
 CSV_NAME = "predictions.csv"
@@ -52,8 +52,8 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
         CaseError: a file cannot be written.
     """
     view(folder)  # nothing is made where there is no cohort
+    make_folder(output, ConfigError)
     try:
-        output.mkdir(parents=True, exist_ok=True)
         # Shards that end at the same time: the last one to write has seen what all the others have done.
         with (output / _LOCK_NAME).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -116,7 +116,7 @@ def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
 
     A list in the folder says which files are ours, at any moment.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, CaseError)
     listing = folder / _JSON_LIST_NAME
     earlier = _read_names(listing) if listing.exists() else set()
     write_json_atomically(listing, sorted(earlier | set(scans)), CaseError)

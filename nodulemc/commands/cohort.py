@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from nodulemc.cpu import available_cores
 from nodulemc.errors import ConfigError
 from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
 from nodulemc.manifest import find_resources
 from nodulemc.options import add_ensemble_options
 
@@ -65,10 +66,7 @@ def run(args: argparse.Namespace) -> int:
     _check_engine_options(args)
     check_extra("cohort")
     scans = read_listing(args.manifest)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder ({error.strerror})", args.output, "name another folder") from error
+    make_folder(args.output, ConfigError)
     with _engine(args) as (engine, ensemble):
         task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed)
         run_cohort(task, engine)

@@ -48,18 +48,14 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.predictions import read_table
     from nodulemc.evaluation.report import render_report
     from nodulemc.evaluation.submission import read_submission
-    from nodulemc.json_files import write_atomically, write_json_atomically
+    from nodulemc.json_files import make_folder, write_atomically, write_json_atomically
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
     require_resamples(args)
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TableError(f"cannot make the folder ({error.strerror})", args.output, "name another folder") from error
+    make_folder(args.output, TableError)
     paths, note = args.predictions, None
     if not paths:
         ensemble = load_ensemble(args)

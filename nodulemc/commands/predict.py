@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.options import add_ensemble_options, load_ensemble
+from nodulemc.errors import CaseError
+from nodulemc.options import add_ensemble_options, load_ensemble, require_inputs
+from nodulemc.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nodulemc.points import Nodule
+    from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
     from nodulemc.volume import Volume
 
@@ -47,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict and write or print the results."""
-    from nodulemc.json_files import none_on_failure
+    """Predict, write or print the results, and say where they are."""
+    from nodulemc.json_files import make_folder, none_on_failure
     from nodulemc.masks import write_masks
     from nodulemc.prediction import score
     from nodulemc.results import clear_output, table, write_results
@@ -56,26 +60,41 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         clear_output(args.output, (args.ct, args.points))
+    require_inputs(args.ct, args.points)
+    if args.masks:
+        make_folder(args.masks, CaseError)
     (volume, nodules, seen), ensemble = side_by_side(
-        lambda: _read(args.ct, args.points),
+        lambda: _read(args),
         lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
     )
-    predictions = score(nodules, *seen, ensemble)
+    predictions = score(nodules, *seen, ensemble, show_progress=True)
     # The output comes last: where it is, the masks are complete.
     masks = write_masks(args.masks, volume, nodules, ensemble) if args.masks else []
     with none_on_failure(masks):
         if args.output:
             write_results(args.output, predictions, ensemble.manifest)
+            print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
         else:
             print(table(predictions, ensemble.manifest), flush=True)
+    if args.masks:
+        print(f"written: {args.masks}: {counted(len(masks), 'mask')}")
 
 
-def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
+def _in_words(predictions: Sequence[NodulePrediction]) -> str:
+    nodules = counted(len(predictions), "nodule")
+    probabilities = sorted(prediction.probability for prediction in predictions)
+    return f"{nodules}, probability {probabilities[0]:.4f} to {probabilities[-1]:.4f}" if probabilities else nodules
+
+
+def _read(args: argparse.Namespace) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
     """The CT, its nodules, and their patches with what is to be said of them."""
+    from nodulemc.masks import mask_paths
     from nodulemc.points import read_points
     from nodulemc.prediction import look
     from nodulemc.volume import read_volume
 
-    volume = read_volume(ct)
-    nodules = read_points(points, volume)
+    volume = read_volume(args.ct)
+    nodules = read_points(args.points, volume)
+    if args.masks:
+        mask_paths(args.masks, nodules, (args.ct, args.points))
     return volume, nodules, look(volume, nodules)

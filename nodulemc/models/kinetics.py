@@ -7,7 +7,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import write_atomically
+from nodulemc.json_files import make_folder, write_atomically
 from nodulemc.models.checkpoints import fill, read_tensors
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.models.tensor_shapes import backbone_shapes, check_names
@@ -101,10 +101,7 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     except (OSError, HTTPException) as error:
         raise EnsembleError(f"download failed ({error})", source.url, f"fetch it by hand into {folder}") from error
     _check(content, expected, source.url, f"fetch it by hand into {folder}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnsembleError(f"cannot make the folder ({error.strerror})", folder, "give a writable folder") from error
+    make_folder(path.parent, EnsembleError)
     write_atomically(path, content, EnsembleError)
     return path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import TableError
-from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.json_files import make_folder, read_json, write_json_atomically
 from nodulemc.training.lock import try_to_lock
 
 logger = logging.getLogger(__name__)
@@ -32,11 +32,10 @@ def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
         made: how its scans are made; JSON values.
 
     Raises:
-        TableError: another run is at work, or the folder's scans were made otherwise.
-        OSError: the folder cannot be written.
+        TableError: the folder cannot be made or written, another run is at work, or its scans were made otherwise.
     """
     for folder in (CT, MASKS, _NOTES):
-        (output / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(output / folder, TableError)
     with (output / _NOTES / _LOCK).open("w") as lock:
         if not try_to_lock(lock):
             raise TableError("another run is writing these phantoms", output, "wait for it")

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from nodulemc.errors import ConfigError, ResourceError, TrainingError, out_of_memory
+from nodulemc.json_files import make_folder
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
@@ -117,15 +118,15 @@ def train_seed(
         create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
-        ConfigError: the folder holds a run already and ``resume`` is false, or another run is at work in it, its
-            checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be shared evenly by the
-            processes.
+        ConfigError: the folder cannot be written, or holds a run already and ``resume`` is false, or another run is
+            at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
+            shared evenly by the processes.
         ResourceError: the device's memory is too small for a process's share of the batch.
         TrainingError: the loss became NaN or infinite.
     """
     if not resume:
         require_no_run(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, ConfigError)
     path = folder / CHECKPOINT_NAME
     with path.with_suffix(".lock").open("w") as lock:
         if accelerator.is_main_process and not try_to_lock(lock):
