@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from nodulemc import __version__
 from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
+from nodulemc.extras import missing_extra
 from nodulemc.progress import clear_bars
 from nodulemc.usage import Parser
 
@@ -173,13 +174,16 @@ def _say(line: str) -> None:
 
 
 def _explained(work: Callable[[], int | None]) -> int:
-    """Call ``work()`` and return its exit code; a lack of memory becomes a user's error."""
+    """Call ``work()`` and return its exit code; a lack of memory or of an extra becomes a user's error."""
     try:
         return work() or 0
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        if not out_of_memory(error):
+        if out_of_memory(error):
+            raise ResourceError("out of memory", "this machine", "give the process more memory") from error
+        missing = missing_extra(error) if isinstance(error, ImportError) else None
+        if missing is None:
             raise
-        raise ResourceError("out of memory", "this machine", "give the process more memory") from error
+        raise missing from error
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from types import ModuleType
 
 from nodulemc.errors import ConfigError
 
-# What commands check before their work, where it would fail in the middle.
-_MODULES = {
-    "cohort": ("blake3", "pyarrow.parquet"),
+# The modules that come with each extra.
+MODULES = {
+    "cohort": ("blake3", "pyarrow"),
+    "cpu": ("openvino",),
+    "i3d-r50": ("pytorchvideo", "torchvision"),
     "ray": ("ray",),
-    "report": ("grand_challenge_metrics", "jinja2", "PIL", "scipy", "sklearn"),
+    "report": ("grand_challenge_metrics", "jinja2", "markupsafe", "PIL", "scipy", "sklearn"),
     "serve": ("fastapi", "uvicorn"),
+    "train": ("accelerate", "pyarrow", "sklearn", "tensorboard", "threadpoolctl", "yaml"),
 }
 
 
@@ -23,12 +26,21 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ConfigError(
-            f"{module} cannot be imported ({error})", extra, f"pip install 'nodulemc[{extra}]'"
-        ) from error
+        raise _missing(module, error, extra) from error
 
 
-def check_extra(extra: str) -> None:
-    """Raise ConfigError where an extra is not installed."""
-    for module in _MODULES[extra]:
+def check_extra(extra: str, *modules: str) -> None:
+    """Before any work: raise ConfigError where an extra, or these of its modules, are not installed."""
+    for module in modules or MODULES[extra]:
         import_extra(module, extra)
+
+
+def missing_extra(error: ImportError) -> ConfigError | None:
+    """What is to be said of a failed import: None where the module comes with no extra, which is a bug."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in MODULES.items() if module in modules), None)
+    return _missing(module, error, extra) if extra else None
+
+
+def _missing(module: str, error: ImportError, extra: str) -> ConfigError:
+    return ConfigError(f"{module} cannot be imported ({error})", extra, f"pip install 'nodulemc[{extra}]'")

@@ -25,8 +25,7 @@ PROGRAMS = {
     "python -m nodulemc.serve": ["-m", "nodulemc.serve"],
     "python -m nodulemc.show": ["-m", "nodulemc.show"],
 }
-# Python's own switch to UTF-8 is off in the last two.
-C_LOCALES = [{}, {"PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "0"}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+C_LOCALES = [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]  # with Python's own switch to UTF-8, and without
 
 
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess:

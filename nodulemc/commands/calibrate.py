@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodulemc.calibration_map import METHODS
+from nodulemc.errors import EnsembleError
 from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
+from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
@@ -44,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.predictions import read_predictions, read_table
     from nodulemc.manifest import FILE_NAME, read_manifest, write_manifest
 
+    require_inputs(*args.predictions, args.table)
     manifest = read_manifest(args.ensemble)
+    make_folder(args.ensemble, EnsembleError)
     predictions = read_predictions(args.predictions, read_table(args.table) if args.table else None)
     calibration = fit_calibration(
         predictions, args.method, training_prevalence=args.training_prevalence, prevalence=args.prevalence

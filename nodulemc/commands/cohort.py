@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
     check_extra("cohort")
+    if args.engine == "ray":
+        check_extra("ray")
     scans = read_listing(args.manifest)
     make_folder(args.output, ConfigError)
     with _engine(args) as (engine, ensemble):
@@ -89,7 +91,6 @@ def _engine(args: argparse.Namespace) -> Iterator[tuple[Engine, Identity]]:
     manifest = read_manifest(resources)
     load = partial(Ensemble.load, resources, calibrated=args.calibrated)
     if args.engine == "ray":
-        check_extra("ray")
         from nodulemc.cohort.ray_engine import RayEngine
 
         with closing(RayEngine(load, device=args.device, precision=args.precision, address=args.address)) as engine:

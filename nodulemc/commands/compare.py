@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from nodulemc.extras import check_extra
-from nodulemc.options import add_bootstrap_option, require_resamples
+from nodulemc.options import add_bootstrap_option, require_inputs, require_resamples
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.predictions import read_predictions, read_table
 
     require_resamples(args)
+    require_inputs(args.first, args.second, args.table)
     table = read_table(args.table) if args.table else None
     found = compare(
         read_predictions([args.first], table), read_predictions([args.second], table), resamples=args.bootstrap

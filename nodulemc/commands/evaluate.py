@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
-from nodulemc.options import add_bootstrap_option, add_ensemble_options, load_ensemble, require_resamples
+from nodulemc.options import (
+    add_bootstrap_option,
+    add_ensemble_options,
+    load_ensemble,
+    require_inputs,
+    require_resamples,
+)
 from nodulemc.words import counted
 
 if TYPE_CHECKING:
@@ -44,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, write the results and print the main figures."""
     check_extra("report")
+    if args.store:
+        check_extra("train", "pyarrow")
     from nodulemc.evaluation.metrics import evaluate
     from nodulemc.evaluation.predictions import read_table
     from nodulemc.evaluation.report import render_report
@@ -53,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
     require_resamples(args)
+    require_inputs(*args.predictions, args.table, args.store)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None
     make_folder(args.output, TableError)

@@ -8,6 +8,8 @@ Exit code 3: some scans have failed or are yet to be done.
 import argparse
 from pathlib import Path
 
+from nodulemc.extras import check_extra
+
 EXAMPLE = "nodulemc export scored --output results --json"
 
 
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and say what was there."""
+    check_extra("cohort", "pyarrow")
     from nodulemc.cohort.export import export
     from nodulemc.cohort.summary import summary
     from nodulemc.commands.cohort import EXIT_PARTIAL

@@ -11,7 +11,10 @@ import argparse
 import os
 from pathlib import Path
 
-from nodulemc.errors import ConfigError
+from nodulemc.errors import ConfigError, TableError
+from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
+from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
@@ -40,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the cohort and say what it holds."""
+    check_extra("train", "threadpoolctl", *(["pyarrow"] if args.blocks else []))
     from nodulemc.phantom.block_store import write_block_store
     from nodulemc.phantom.cohort import patients_until_malignant, series_uids, write_cohort
     from nodulemc.phantom.controls import MOST_CONTROLS
@@ -60,6 +64,8 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--controls {args.controls:g}", "nodulemc phantom", f"give 0 to {MOST_CONTROLS:g}, with --blocks"
         )
+    require_inputs(args.into)
+    make_folder(args.output, TableError)
     kept = sum(finished_rows(args.output, uid) is not None for uid in series_uids(args.seed, args.patients))
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:

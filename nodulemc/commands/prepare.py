@@ -8,7 +8,10 @@ import argparse
 import os
 from pathlib import Path
 
-from nodulemc.errors import ConfigError
+from nodulemc.errors import ConfigError, TableError
+from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
+from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks phantoms/masks --output blocks"
@@ -46,12 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the store and say what it holds and what was left out."""
+    check_extra("train", "pyarrow", "threadpoolctl")
     from nodulemc.training.cutting import ChallengeBlocks, Scans
     from nodulemc.training.prepare import prepare
     from nodulemc.training.tables import read_table
 
     if args.workers < 1:
         raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
+    require_inputs(args.table, args.ct, args.nodule_blocks, args.masks)
+    make_folder(args.output, TableError)
     source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
     prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
     malignant = sum(row["label"] for row in prepared.rows)

@@ -8,6 +8,9 @@ import argparse
 from pathlib import Path
 
 from nodulemc.errors import ConfigError, TableError
+from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
+from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
@@ -43,6 +46,12 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.tables import read_table
 
     _check(args)
+    if args.scheme == "kfold":
+        check_extra("train", "sklearn")
+    if args.table.is_dir():
+        check_extra("train", "pyarrow")
+    require_inputs(args.table, args.group_a, args.group_b)
+    make_folder(args.output.parent, TableError)
     rows = BlockStore(args.table).table if args.table.is_dir() else read_table(args.table).rows
     print(_described("samples", rows))
     if args.scheme == "kfold":

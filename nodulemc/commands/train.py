@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nodulemc.errors import ConfigError
+from nodulemc.extras import check_extra
+from nodulemc.json_files import make_folder
+from nodulemc.options import require_inputs
 
 _LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator's, which Accelerate sets as well
 EXAMPLE = "nodulemc train configs/nodulemc.yaml --store blocks --split split.json --output run"
@@ -29,19 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and export."""
+    check_extra("train")
+    check_seeds(args.seeds)
+    require_inputs(args.config, args.store, args.split)
     from nodulemc.training.config import read_config
     from nodulemc.training.data import load_training_data
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
     from nodulemc.training.trainer import require_no_run, train_seed
 
-    check_seeds(args.seeds)
     config = read_config(args.config)
     data = load_training_data(args.store, args.split, args.fold)
     folders = {seed: args.output / f"seed_{seed}" for seed in args.seeds}
     if not args.resume:
         for folder in folders.values():
             require_no_run(folder)
+    make_folder(args.output, ConfigError)
     trained = []
     for seed, folder in folders.items():
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
