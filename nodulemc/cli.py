@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib import import_module
@@ -136,13 +137,20 @@ def _told(work: Callable[[], int | None]) -> int:
             return _explained(work)
         except (Exception, KeyboardInterrupt) as error:
             # A library that was being imported may have made some other error of it.
-            if interrupts or isinstance(error, KeyboardInterrupt):
-                _say("interrupted")
-                return 130
-            if not isinstance(error, NoduleMCError):
+            interrupted = interrupts or isinstance(error, KeyboardInterrupt)
+            if not interrupted and not isinstance(error, NoduleMCError):
                 raise
-            _say(f"error: {error}")
-            return error.exit_code
+            _let_go(error)
+            _say("interrupted" if interrupted else f"error: {error}")
+            return 130 if interrupted else error.exit_code
+
+
+def _let_go(error: BaseException | None) -> None:
+    """End what failed work still holds, such as processes: they may write to stderr, whose last line is the error's."""
+    with suppress(KeyboardInterrupt):
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _require_input(path: Path) -> None:
     try:
         path.stat()
     except OSError as error:
-        raise CaseError(f"cannot read the input ({error.strerror})", path, "check the path") from error
+        raise CaseError(f"cannot read the file or folder ({error.strerror})", path, "check the path") from error
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:

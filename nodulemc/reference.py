@@ -20,6 +20,7 @@ from nodulemc.models.checkpoints import read_tensors
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.layouts import TAP_CHANNELS
 from nodulemc.models.tensor_shapes import check_names, tensor_shapes
+from nodulemc.progress import QUIET_S, progress
 
 _NESTS = ("state_dict", "model_state_dict", "model")
 _BACKBONE, _DECODER = "backbone.", "aux_model."
@@ -40,7 +41,8 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
             has no decoder to keep, or the folder cannot be written.
     """
     seeds = []
-    for position, path in enumerate(checkpoints, start=1):
+    read = progress(checkpoints, len(checkpoints), "reading checkpoints", quiet_s=QUIET_S)
+    for position, path in enumerate(read, start=1):
         tensors = reference_tensors(path, keep_decoder=keep_decoder)
         widths = published_widths(TAP_CHANNELS["inception_i3d"]) if keep_decoder else None
         architecture = Architecture("inception_i3d", decoder_widths=widths)

@@ -119,8 +119,8 @@ def test_what_can_be_known_is_checked_before_the_weights_are_loaded(tmp_path, mo
     for path in (ct, points, file):
         path.touch()
     for words, message in (
-        ([tmp_path / "none.mha", "--points", points], "cannot read the input (No such file or directory): "),
-        ([ct, "--points", tmp_path / "none.json"], "cannot read the input (No such file or directory): "),
+        ([tmp_path / "none.mha", "--points", points], "cannot read the file or folder (No such file or directory): "),
+        ([ct, "--points", tmp_path / "none.json"], "cannot read the file or folder (No such file or directory): "),
         ([ct, "--points", points, "--output", file / "out.json"], "cannot make the folder (File exists): "),
         ([ct, "--points", points, "--masks", file], "cannot make the folder (File exists): "),
     ):

@@ -46,10 +46,12 @@ def logit(probability: float) -> float:
 
 
 @pytest.mark.parametrize(("form", "seeds"), [("mclab", (11, 12, 13)), ("baseline", (14,))])
-def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, form, seeds):
+def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, form, seeds, capsys):
     states = [reference_state(seed, decoder=seed == 11) for seed in seeds]  # MClab's with aux_model.* and without
     files = [save_reference(tmp_path / f"{k}.pth", state, form=form) for k, state in enumerate(states)]
     assert run("import-reference", *files, "--output", tmp_path / "ensemble") == 0
+    written = capsys.readouterr().out
+    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(seeds)} seed")
 
     image = make_ct(size=(100, 90, 60))
     point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()

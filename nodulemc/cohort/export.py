@@ -17,6 +17,7 @@ from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import import_extra
 from nodulemc.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
+from nodulemc.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
@@ -76,6 +77,12 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
     return state
 
 
+def written(output: Path, *, json: bool) -> str:
+    """What ``export`` has written, in words."""
+    names = [CSV_NAME, PARQUET_NAME, FAILURES_NAME, *([JSON_FOLDER] if json else [])]
+    return f"written: {', '.join(str(output / name) for name in names)}"
+
+
 def _named(state: View) -> list[_Scan]:
     """The scans with results; only names that the manifest gives are known, and unique, before all scans are done."""
     scans = []
@@ -120,7 +127,7 @@ def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
     listing = folder / _JSON_LIST_NAME
     earlier = _read_names(listing) if listing.exists() else set()
     write_json_atomically(listing, sorted(earlier | set(scans)), CaseError)
-    for name, scan in scans.items():
+    for name, scan in progress(scans.items(), len(scans), "JSON", quiet_s=QUIET_S):
         write_json_atomically(folder / name, platform_json(scan.predictions), CaseError)
     for name in earlier - set(scans):
         remove_old(folder / name, CaseError)

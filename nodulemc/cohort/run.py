@@ -15,7 +15,7 @@ from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.store import Listed, Plan, Record, Store, now, store_path
 from nodulemc.cohort.view import StoreContent, by_scan, read_stores
-from nodulemc.progress import progress
+from nodulemc.progress import QUIET_S, progress
 
 # Looking at files is waiting for the file system.
 _LOOKING_THREADS = 16
@@ -114,7 +114,8 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     sound = [scan for scan in task.own_scans() if scan.fault is None]
     again = [scan for scan in sound if scan.name in known]
     with ThreadPoolExecutor(_LOOKING_THREADS) as pool:
-        looks = dict(zip((scan.name for scan in again), pool.map(look_at, again), strict=True))
+        looked = progress(pool.map(look_at, again), len(again), "looking at files", quiet_s=QUIET_S)
+        looks = dict(zip((scan.name for scan in again), looked, strict=True))
     found = _Survey([], looks, [], {})
     for scan in sound:
         records = known.get(scan.name, ())

@@ -8,6 +8,7 @@ import time
 
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, load_ensemble
+from nodulemc.progress import QUIET_S, progress
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc bench --device cpu --precision fp32"
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     patches = probes[np.arange(args.nodules) % len(probes)]
     ensemble.seed_probabilities(patches[:1])  # the first pass allocates memory
     times = []
-    for _ in range(_REPEATS):
+    for _ in progress(range(_REPEATS), _REPEATS, "rounds", quiet_s=QUIET_S):
         start = time.perf_counter()
         ensemble.seed_probabilities(patches)
         times.append(time.perf_counter() - start)

@@ -62,4 +62,4 @@ def run(args: argparse.Namespace) -> None:
         brier, loss, error = calibration_figures(predictions.labels, probabilities).values()
         print(f"{name:<14}{brier:>8.4f}{loss:>10.4f}{error:>8.4f}")
     write_manifest(args.ensemble, replace(manifest, calibration=calibration))
-    print(f"stored in {args.ensemble / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")
+    print(f"written: {args.ensemble / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score what is left, export, and say how it went."""
-    from nodulemc.cohort.export import export
+    from nodulemc.cohort.export import export, written
     from nodulemc.cohort.listing import read_listing
     from nodulemc.cohort.run import Task, run_cohort
     from nodulemc.cohort.summary import summary
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed)
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
-    print(summary(state))
+    print(f"{summary(state)}\n{written(args.output, json=args.json)}")
     own = {scan.name for scan in task.own_scans()}
     return EXIT_PARTIAL if own & state.without_result else 0
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
     require_resamples(args)
-    require_inputs(*args.predictions, args.table, args.store)
+    require_inputs(*args.predictions, args.table)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None
     make_folder(args.output, TableError)
@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
     page = render_report(evaluation, stored.patch if stored else lambda _: None, note)
     write_atomically(args.output / "report.html", page.encode(), TableError)
     print(_summary(evaluation.metrics))
+    print(f"written: {args.output / 'report.html'}, {args.output / 'metrics.json'}")
 
 
 def _open_store(folder: Path) -> StoredNodules:

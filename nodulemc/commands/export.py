@@ -23,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and say what was there."""
     check_extra("cohort", "pyarrow")
-    from nodulemc.cohort.export import export
+    from nodulemc.cohort.export import export, written
     from nodulemc.cohort.summary import summary
     from nodulemc.commands.cohort import EXIT_PARTIAL
 
-    state = export(args.folder, args.output or args.folder, json=args.json)
-    print(summary(state))
+    output = args.output or args.folder
+    state = export(args.folder, output, json=args.json)
+    print(f"{summary(state)}\n{written(output, json=args.json)}")
     return EXIT_PARTIAL if state.without_result else 0

@@ -32,4 +32,5 @@ def run(args: argparse.Namespace) -> None:
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
     deviation = manifest.max_deviation["bf16"]
-    print(f"{args.output}: {counted(len(manifest.members), 'seed')}; bf16 differs from fp32 by at most {deviation:.4f}")
+    members = counted(len(manifest.members), "seed")
+    print(f"written: {args.output}: {members}; bf16 differs from fp32 by at most {deviation:.4f}")

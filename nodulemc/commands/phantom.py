@@ -86,3 +86,4 @@ def run(args: argparse.Namespace) -> None:
         print(f"no nodule is malignant, as training and evaluation need: give --patients {needed} or more")
     if len(rows) > 1:
         print(f"best reachable AUC, expected over the labels: {best_auc([row['probability'] for row in rows]):.4f}")
+    print(f"written: {args.output}")

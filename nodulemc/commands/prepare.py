@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
     prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
     malignant = sum(row["label"] for row in prepared.rows)
-    print(f"{args.output}: {counted(len(prepared.rows), 'nodule')} ({malignant} malignant)")
+    print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({malignant} malignant)")
     if prepared.excluded:
         width = max(len(nodule.annotation_id) for nodule in prepared.excluded)
         print(f"{len(prepared.excluded)} excluded from training:")

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
     by_name = {row["AnnotationID"]: row for row in rows}
     for name, side in sides.items():
         print(_described(name, [by_name[annotation_id] for annotation_id in side]))
+    print(f"written: {args.output}")
 
 
 def _check(args: argparse.Namespace) -> None:

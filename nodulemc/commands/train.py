@@ -3,14 +3,21 @@
 For several GPUs or machines start it with Accelerate, for example `accelerate launch -m nodulemc.cli train ...`.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
+from nodulemc.words import counted
+
+if TYPE_CHECKING:
+    from nodulemc.training.trainer import TrainedSeed
 
 _LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator's, which Accelerate sets as well
 EXAMPLE = "nodulemc train configs/nodulemc.yaml --store blocks --split split.json --output run"
@@ -39,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.data import load_training_data
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
+    from nodulemc.training.start import seed_tensors
     from nodulemc.training.trainer import require_no_run, train_seed
 
     config = read_config(args.config)
@@ -48,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
         for folder in folders.values():
             require_no_run(folder)
     make_folder(args.output, ConfigError)
+    if config.model.start_from is not None:
+        for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
+            seed_tensors(config.model.start_from, seed, config.model.architecture)
     trained = []
     for seed, folder in folders.items():
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
@@ -55,9 +66,22 @@ def run(args: argparse.Namespace) -> None:
         trained.append(train_seed(config, data, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()
     if accelerator.is_main_process:
-        export_ensemble(args.output / "ensemble", trained, config, DataSummary.of(data), decoder=args.decoder)
+        ensemble = args.output / "ensemble"
+        manifest = export_ensemble(ensemble, trained, config, DataSummary.of(data), decoder=args.decoder)
+        for seed in trained:
+            print(_described(seed))
+        bf16 = manifest.max_deviation["bf16"]
+        print(f"written: {ensemble}: {counted(len(trained), 'seed')}; bf16 differs from fp32 by at most {bf16:.4f}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _described(trained: TrainedSeed) -> str:
+    """The figures after the last epoch."""
+    last = trained.history[-1]
+    names = {"train_loss": "training loss", "validation_auc": "validation AUC"}
+    figures = ", ".join(f"{words} {last[name]:.4f}" for name, words in names.items() if name in last)
+    return f"seed {trained.seed}, {counted(len(trained.history), 'epoch')}: {figures}"
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

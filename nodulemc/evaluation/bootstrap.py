@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from nodulemc.progress import QUIET_S, progress
+from nodulemc.words import counted
+
 # Resamples handled at a time; a bounded amount of memory, whatever their number.
 _AT_ONCE = 100
 _TAILS = (2.5, 97.5)
@@ -47,7 +50,8 @@ class PatientBootstrap:
             int64 (some resamples, nodules), until all resamples were given.
         """
         patient_of = self._patient_of if nodules is None else self._patient_of[nodules]
-        for start in range(0, self.size, _AT_ONCE):
+        starts = range(0, self.size, _AT_ONCE)
+        for start in progress(starts, len(starts), f"bootstrap, {counted(len(patient_of), 'nodule')}", quiet_s=QUIET_S):
             yield self._copies[start : start + _AT_ONCE, patient_of].astype(np.int64)
 
     def apply(self, statistic: Callable[[np.ndarray], np.ndarray], nodules: np.ndarray | None = None) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
-from nodulemc.progress import progress
+from nodulemc.progress import QUIET_S, progress
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.checkpoints import (
     Checkpoint,
@@ -37,6 +38,7 @@ from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
+_KILLED = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")  # as PyTorch says it
 CACHE = Path.home() / ".cache" / "nodulemc"
 
 
@@ -121,7 +123,8 @@ def train_seed(
         ConfigError: the folder cannot be written, or holds a run already and ``resume`` is false, or another run is
             at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
             shared evenly by the processes.
-        ResourceError: the device's memory is too small for a process's share of the batch.
+        ResourceError: the device's memory is too small for a process's share of the batch, or a process that reads
+            samples was killed.
         TrainingError: the loss became NaN or infinite.
     """
     if not resume:
@@ -137,6 +140,12 @@ def train_seed(
         try:
             run.train()
         except RuntimeError as error:
+            if _KILLED.search(str(error)):
+                raise ResourceError(
+                    "a process that reads samples was killed",
+                    f"run.workers {config.run.workers}",
+                    "memory may be short; set fewer and go on with --resume",
+                ) from error
             if not out_of_memory(error):
                 raise
             raise ResourceError(
@@ -243,7 +252,10 @@ class _Run:
             log = MetricsLog(self._folder, epochs_done * len(self._draws))
         for epoch in range(epochs_done, self._config.run.epochs):
             row = self._train_epoch(epoch, log)
-            row |= validate(self._step.ema.network, self._validation_loader, self._accelerator)
+            batches = self._validation_loader
+            if log is not None:
+                batches = progress(batches, len(batches), f"{self._label(epoch)}, validation", quiet_s=QUIET_S)
+            row |= validate(self._step.ema.network, batches, self._accelerator)
             # The last step can spoil the weights after its own loss was finite.
             self._require_finite(
                 "validation cross-entropy", row["validation_cross_entropy"], (epoch + 1) * len(self._draws)
@@ -259,10 +271,9 @@ class _Run:
     def _train_epoch(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
         self._step.prepare_to_train()
         self._draws.epoch = epoch
-        label = f"seed {self._seed}, epoch {epoch + 1}/{self._config.run.epochs}"
         batches = self._train_loader
         if log is not None:
-            batches = progress(batches, len(self._draws), label)
+            batches = progress(batches, len(self._draws), self._label(epoch))
         size = SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
         first = epoch * len(self._draws)
         sums = torch.zeros(3, dtype=torch.float64)
@@ -282,6 +293,9 @@ class _Run:
             "train_cross_entropy": classification,
             "train_dice_loss": segmentation,
         }
+
+    def _label(self, epoch: int) -> str:
+        return f"seed {self._seed}, epoch {epoch + 1}/{self._config.run.epochs}"
 
     def _train_step(self, step: int, raw: Batch, size: int) -> Tensor:
         batch = raw.to(self._accelerator.device)

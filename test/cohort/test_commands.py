@@ -88,6 +88,11 @@ def test_a_bad_scan_does_not_stop_the_others(mixed, ensemble, tmp_path, capsys):
     assert cli.main(["status", str(output)]) == 0
     assert "6 scans: 2 done (2 nodules), 4 failed, 0 to do" in capsys.readouterr().out
     assert cli.main(["export", str(output), "--output", str(tmp_path / "again"), "--json"]) == 3
+    again = tmp_path / "again"
+    names = ("predictions.csv", "predictions.parquet", "failures.csv", "json")
+    written = ", ".join(str(again / name) for name in names)
+    assert capsys.readouterr().out.endswith(f"\nwritten: {written}\n")
+    assert {path.name for path in again.iterdir()} >= set(names)
     for name in ("predictions.csv", "failures.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "again" / "json").glob("*.json")) == ["good.json", "series.json"]

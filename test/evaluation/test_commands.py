@@ -41,6 +41,7 @@ def test_evaluate_writes_metrics_and_report(sample, files, tmp_path, capsys):
     assert (output / "report.html").read_text().startswith("<!DOCTYPE html>")
     printed = capsys.readouterr()
     assert f"auc                             {metrics['auc']:.4f}" in printed.out
+    assert printed.out.endswith(f"\nwritten: {output / 'report.html'}, {output / 'metrics.json'}\n")
     assert printed.err == ""
 
 
@@ -173,7 +174,8 @@ def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemb
     assert replace(after, calibration=None) == before
     expected = fit_calibration(sample, method, training_prevalence=0.5, prevalence=0.09)
     assert after.calibration == expected
-    assert "for a prevalence of 0.09" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"written: {ensemble / 'ensemble.json'}, for a prevalence of 0.09" in shown
     mean = apply_calibration(sample.probabilities, after.calibration).mean()
     assert mean < sample.labels.mean()
 

@@ -206,7 +206,9 @@ def test_command_writes_lunas_layout(tmp_path, shared_data, capsys):
     with (tmp_path / "table.csv").open() as file:
         known = [row["probability"] for row in csv.DictReader(file)]
     assert all(0 < float(p) < 1 for p in known)
-    assert capsys.readouterr().out.startswith("1 nodule (0 malignant) in 1 scan\n")
+    shown = capsys.readouterr().out
+    assert shown.startswith("1 nodule (0 malignant) in 1 scan\n")
+    assert shown.endswith(f"\nwritten: {tmp_path}\n")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--patients", "0"), ("--seed", "-1"), ("--workers", "0")])

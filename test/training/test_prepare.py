@@ -39,7 +39,7 @@ def test_command_writes_the_store_and_lists_what_is_left_out(cohort: Cohort, tmp
     arguments = ["--table", folder / "table.csv", "--ct", folder / "ct", "--masks", folder / "masks"]
     assert main(["prepare", *map(str, arguments), "--output", str(output), "--workers", "2"]) == 0
     shown = capsys.readouterr().out
-    assert f"{output}: 4 nodules (2 malignant)" in shown
+    assert f"written: {output}: 4 nodules (2 malignant)\n" in shown
     assert shown.splitlines()[-2:] == ["1 excluded from training:", f"  {WITHOUT_MASK}  no mask"]
     assert (output / "excluded.csv").read_text() == f"AnnotationID,reason\n{WITHOUT_MASK},no mask\n"
 

@@ -48,13 +48,14 @@ def run_split(*arguments: object) -> int:
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("seed", [2000, 2001, 7])
 def test_real_table(published: bool, seed: int, luna25: Path, tmp_path: Path, capsys):
-    output = tmp_path / "split.json"
+    output = tmp_path / "new" / "split.json"
     groups = ["--group-a", luna25 / "valid_1-1.csv", "--group-b", luna25 / "train_other.csv"] if published else []
     assert run_split(luna25 / "luna25_training.csv", "--seed", seed, "--output", output, *groups) == 0
     shown = capsys.readouterr().out
     assert "samples: 6157 samples (554 malignant) of 2117 patients" in shown
     assert "group A: 1108 samples (554 malignant)" in shown
     assert "group B: 5049 samples (0 malignant)" in shown
+    assert shown.endswith(f"\nwritten: {output}\n")
     split = json.loads(output.read_text())
     assert list(split) == ["train", "validation"]
     table = facts(luna25 / "luna25_training.csv")

@@ -75,6 +75,10 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
     for fact in ("Trained on: toys", "git revision", "| training | 2 | 1 |", "learning_rate: 0.0001"):
         assert fact in card
     assert f"| 7 | 1 | {float(row['validation_auc']):.4f} |" in card
+    figures, written = capsys.readouterr().out.splitlines()
+    loss, auc = float(row["train_loss"]), float(row["validation_auc"])
+    assert figures == f"seed 7, 1 epoch: training loss {loss:.4f}, validation AUC {auc:.4f}"
+    assert written.startswith(f"written: {run / 'ensemble'}: 1 seed; bf16 differs from fp32 by at most 0.")
 
     # Again without --resume it refuses.
     assert main(arguments) == 2
