@@ -7,23 +7,22 @@
 # The image is built where it is missing. --resources takes another ensemble folder.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/scripts/options.sh"
 tag=nodulemc resources=$here/resources output=$here/dist build_options=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --tag) tag=${2:?--tag needs a value} ;;
-    --base-image) build_options=(--base-image "${2:?--base-image needs a value}") ;;
-    --resources) resources=${2:?--resources needs a value} ;;
-    --output) output=${2:?--output needs a value} ;;
-    *) echo "error: unknown option: $1: use --tag, --base-image, --resources or --output" >&2; exit 2 ;;
+    -h | --help) show_help "$here/${0##*/}" ;;
+    --tag) need_value "$@"; tag=$2 ;;
+    --base-image) need_value "$@"; build_options=(--base-image "$2") ;;
+    --resources) need_value "$@"; resources=$2 ;;
+    --output) need_value "$@"; output=$2 ;;
+    *) unknown_option "$1" ;;
   esac
   shift 2
 done
-if [ ! -f "$resources/ensemble.json" ]; then
-  echo "error: no ensemble.json: $resources: give an ensemble folder" >&2
-  exit 2
-fi
+[ -f "$resources/ensemble.json" ] || fail "no ensemble.json: $resources: give an ensemble folder"
+make_folder "$output"
 docker image inspect "$tag" >/dev/null 2>&1 || "$here/build.sh" --tag "$tag" ${build_options[@]+"${build_options[@]}"}
-mkdir -p "$output"
 name=${tag//[:\/]/-}
 # Most of it is compiled code, which slower compression hardly shrinks further.
 docker save "$tag" | "$(command -v pigz || echo gzip)" -n --fast >"$output/$name-image.tar.gz"

@@ -8,19 +8,21 @@
 # On a machine without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids CUDA packages.
 set -euo pipefail
 cd "$(dirname "$0")"
+. scripts/options.sh
 docker=false tag=nodulemc build_options=()
 while [ $# -gt 0 ]; do
   case $1 in
+    -h | --help) show_help "${0##*/}" ;;
     --docker) docker=true ;;
-    --tag) tag=${2:?--tag needs a value}; shift ;;
-    --base-image) build_options=(--base-image "${2:?--base-image needs a value}"); shift ;;
-    *) echo "error: unknown option: $1: use --docker, --tag or --base-image" >&2; exit 2 ;;
+    --tag) need_value "$@"; tag=$2; shift ;;
+    --base-image) need_value "$@"; build_options=(--base-image "$2"); shift ;;
+    *) unknown_option "$1" ;;
   esac
   shift
 done
 output=test/output
 result=$output/lung-nodule-malginancy-likelihoods.json
-mkdir -p "$output"
+make_folder "$output"
 
 if $docker; then
   if [ ${#build_options[@]} -gt 0 ]; then

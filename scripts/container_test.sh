@@ -5,11 +5,14 @@
 # skipped, except in CI (CI=true), where it fails. The last line is "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/options.sh
+case ${1:-} in
+  "") ;;
+  -h | --help) show_help "scripts/${0##*/}" ;;
+  *) unknown_option "$1" ;;
+esac
 if ! docker info >/dev/null 2>&1; then
-  if [ "${CI:-}" = true ]; then
-    echo "error: no Docker engine answers: DOCKER_HOST=${DOCKER_HOST:-}: start one; CI does not skip this" >&2
-    exit 1
-  fi
+  [ "${CI:-}" != true ] || fail "no Docker engine answers: DOCKER_HOST=${DOCKER_HOST:-}: start one; CI does not skip this"
   echo "container test: skipped, no Docker engine answers"
   exit 0
 fi

@@ -7,6 +7,12 @@
 # Use: python -m pip install --require-hashes -r requirements-test.lock
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/options.sh
+case ${1:-} in
+  "") ;;
+  -h | --help) show_help "scripts/${0##*/}" ;;
+  *) unknown_option "$1" ;;
+esac
 tool=$(mktemp -d)
 trap 'rm -rf "$tool"' EXIT
 python3 -m venv "$tool/venv"

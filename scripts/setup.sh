@@ -5,13 +5,13 @@
 #   scripts/setup.sh all        that and everything the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/options.sh
 level=${1:-}
 case $level in
   runtime | all) ;;
-  *)
-    echo "error: no such level: '$level': give runtime or all" >&2
-    exit 2
-    ;;
+  -h | --help) show_help "scripts/${0##*/}" ;;
+  -*) unknown_option "$level" ;;
+  *) fail "no such level '$level': ${0##*/}: give runtime or all" ;;
 esac
 
 find_python() {
@@ -22,8 +22,7 @@ find_python() {
       return
     fi
   done
-  echo "error: no Python 3.10 to 3.14 with the venv module: PATH: install one (Debian: python3 and python3-venv)" >&2
-  exit 2
+  fail "no Python 3.10 to 3.14 with the venv module: PATH: install one (Debian: python3 and python3-venv)"
 }
 
 python=$(find_python)

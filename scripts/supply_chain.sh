@@ -8,9 +8,17 @@
 # The base image is not in it; its maker's SBOM is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/options.sh
 output=dist
-[ "${1:-}" = --output ] && output=${2:?--output needs a value}
-mkdir -p "$output"
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) show_help "scripts/${0##*/}" ;;
+    --output) need_value "$@"; output=$2; shift ;;
+    *) unknown_option "$1" ;;
+  esac
+  shift
+done
+make_folder "$output"
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 python3 -m venv "$tools/venv"
