@@ -44,6 +44,52 @@ def test_a_users_error_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: two lines: here: do this\n"
 
 
+def test_what_failed_work_leaves_unfinished_is_told_before_the_error(capsys):
+    def unfinished():
+        try:
+            yield
+        finally:
+            print("a worker ends", file=sys.stderr)
+
+    def work(error):
+        held = unfinished()
+        next(held)
+        try:
+            next(iter(()))
+        except StopIteration:
+            raise error from None
+
+    assert cli.exit_code_of(lambda: work(CaseError("bad", "here", "do this"))) == 2
+    assert cli.exit_code_of(lambda: work(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "a worker ends\nerror: bad: here: do this\na worker ends\ninterrupted\n"
+
+
+def test_the_error_is_the_last_line_behind_processes_and_threads(tmp_path):
+    """Processes still work, and threads fail, when the error comes."""
+    program = tmp_path / "program.py"
+    program.write_text("""
+import logging, sys, threading, time
+from nodulemc.cli import exit_code_of
+from nodulemc.errors import CaseError
+from nodulemc.training.parallel import in_order
+def fail(item):
+    time.sleep(0.2 * item)
+    if item == 1:
+        raise CaseError("bad", "item 1", "leave it out")
+    print("a process says something", file=sys.stderr)
+def work():
+    threading.Thread(target=lambda: 1 / 0).start()
+    logging.getLogger("nodulemc").warning("careful")
+    list(in_order(fail, range(4), 2))
+if __name__ == "__main__":
+    sys.exit(exit_code_of(work))""")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: bad: item 1: leave it out"
+    assert "a process says something" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.exit_code_of(lambda: 1 / 0)

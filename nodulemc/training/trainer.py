@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from nodulemc.training.checkpoints import (
 )
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.lock import try_to_lock
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.start import seed_tensors
@@ -38,7 +38,6 @@ from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
-_KILLED = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")  # as PyTorch says it
 CACHE = Path.home() / ".cache" / "nodulemc"
 
 
@@ -124,7 +123,7 @@ def train_seed(
             at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
             shared evenly by the processes.
         ResourceError: the device's memory is too small for a process's share of the batch, or a process that reads
-            samples was killed.
+            samples has died.
         TrainingError: the loss became NaN or infinite.
     """
     if not resume:
@@ -140,12 +139,9 @@ def train_seed(
         try:
             run.train()
         except RuntimeError as error:
-            if _KILLED.search(str(error)):
-                raise ResourceError(
-                    "a process that reads samples was killed",
-                    f"run.workers {config.run.workers}",
-                    "memory may be short; set fewer and go on with --resume",
-                ) from error
+            reading = reading_error(error, config.run.workers)
+            if reading is not None:
+                raise reading from error
             if not out_of_memory(error):
                 raise
             raise ResourceError(

@@ -56,6 +56,20 @@ def test_seeds_are_checked_before_any_is_trained(arguments, seeds, message, tmp_
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["seed_9"]
 
 
+def test_an_output_that_cannot_be_made_is_told_before_training(arguments, tmp_path, capsys):
+    (tmp_path / "run").touch()
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: cannot make the folder (File exists): ")
+
+
+def test_a_seed_that_lacks_its_start_is_told_before_training(arguments, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("model: {", f"model: {{start_from: {tmp_path / 'none'}, "))
+    assert main(arguments) == 2
+    assert "error: no ensemble.json: " in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     run = tmp_path / "run"

@@ -1,9 +1,13 @@
 """Small blocks in memory and a small network, for tests of the training code."""
 
+import os
+import signal
+
 import numpy as np
 import torch
 from torch import nn
 
+from nodulemc.errors import TableError
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.blocks import NoduleBlock
 from nodulemc.training.config import ModelConfig
@@ -35,6 +39,15 @@ class ToyStore:
             scan_box=(np.full(3, -0.5), shape[::-1] - 0.5),
             row={},
         )
+
+
+class UnreadableStore(ToyStore):
+    """Raises at block 0, and block 1 kills whoever reads it."""
+
+    def __getitem__(self, index: int) -> NoduleBlock:
+        if index == 0:
+            raise TableError("the file holds 7 of 9 bytes", "store: voxels", "copy it again")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def toy_data(count: int = 12, validation: int = 4) -> TrainingData:
