@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import textwrap
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -60,6 +59,8 @@ class _Help(argparse.HelpFormatter):
     """Wraps each paragraph to the terminal; one with an indented line, such as an example, stays as it is."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap  # a case is scored without
+
         paragraphs = re.split(r"\n\s*\n", text.strip())
         return "\n\n".join(
             paragraph if re.search(r"^ ", paragraph, re.MULTILINE) else textwrap.fill(paragraph, width)
