@@ -21,8 +21,8 @@ from nodulemc.volume import Volume, read_volume
 
 logger = logging.getLogger(__name__)
 
-# Nodules between two looks at the clock: enough for a GPU's batches, and seconds of a CPU's work.
-_AT_ONCE = {"cpu": 4, "cuda": 32}
+# Nodules scored between two looks at the clock: a GPU's batch; a CPU gains nothing from one.
+_AT_ONCE = {"cpu": 1, "cuda": 32}
 
 
 @dataclass(frozen=True)
