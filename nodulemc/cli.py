@@ -68,7 +68,7 @@ def _run(argv: Sequence[str]) -> int | None:
     chosen = next((place for place, word in enumerate(argv, start=1) if not word.startswith("-")), len(argv))
     args = parser.parse_args(argv[:chosen])
     module = import_module(f"nodulemc.commands.{args.command.replace('-', '_')}")
-    command = Parser(f"nodulemc {args.command}", module.__doc__, f"example:\n  {module.EXAMPLE}")
+    command = Parser(f"nodulemc {args.command}", module.__doc__, epilog=f"example:\n  {module.EXAMPLE}")
     module.add_arguments(command)
     return module.run(command.parse_args(argv[chosen:], args))
 

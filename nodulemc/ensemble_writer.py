@@ -18,7 +18,7 @@ from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.rounding import round_to_bf16, rounded
 from nodulemc.probes import probe_patches
-from nodulemc.progress import QUIET_S, progress
+from nodulemc.progress import progress
 from nodulemc.weights import parse_weights
 
 
@@ -124,7 +124,7 @@ def _deviation(folder: Path, manifest: Manifest, probes: np.ndarray) -> float:
     """Largest difference that rounding to bf16 makes to any seed's probability; checks the written files, too."""
     patches = rounded(torch.from_numpy(probes)).numpy()
     deviations = []
-    for member in progress(manifest.members, len(manifest.members), "measuring bf16", quiet_s=QUIET_S):
+    for member in progress(manifest.members, len(manifest.members), "measuring bf16"):
         network = load_network(folder, member, masks=member.architecture.decoder_widths is not None)
         exact = TorchSeeds([network], "cpu", "fp32").seed_probabilities(probes)
         coarse = TorchSeeds([round_to_bf16(network)], "cpu", "fp32").seed_probabilities(patches)

@@ -16,8 +16,8 @@ _ALIKE = 0.7  # difflib's ratio from which on a name may be a misspelled one
 class Parser(argparse.ArgumentParser):
     """Options cannot be abbreviated, and an error is raised as a ConfigError instead of printed."""
 
-    def __init__(self, prog: str, description: str | None = None, epilog: str | None = None) -> None:
-        super().__init__(prog, description=description, epilog=epilog, formatter_class=_Help, allow_abbrev=False)
+    def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
+        super().__init__(prog, description=description, formatter_class=_Help, allow_abbrev=False, **options)
         self.register("type", int, _whole_number)
         self.register("type", float, _number)
 

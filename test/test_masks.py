@@ -140,15 +140,25 @@ def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys
 
 
 def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nodulemc.prediction.QUIET_S", 0.0)
+    monkeypatch.setattr("nodulemc.masks.QUIET_S", 0.0)
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Dense())
     ct, points, output = (tmp_path / name for name in ("ct.mha", "p.json", "out.json"))
     sitk.WriteImage(CT, str(ct))
     x, y, z = POINT
     places = [{"name": f"n{k}", "point": [x + k, y - k, z]} for k in range(11)]
     points.write_text(json.dumps({"points": places}))
-    assert cli.main(["predict", str(ct), "--points", str(points), "--output", str(output)]) == 0
+    masks = tmp_path / "masks"
+    words = ["predict", ct, "--points", points, "--output", output, "--masks", masks]
+    assert cli.main([*map(str, words)]) == 0
     found = [point["probability"] for point in json.loads(output.read_text())["points"]]
     expected = [prediction.probability for prediction in nodulemc.predict(ct, points, Dense())]
     assert found == expected
-    shown = capsys.readouterr().out
-    assert shown.startswith(f"written: {output}: 11 nodules, probability {min(found):.4f} to {max(found):.4f}; ")
+    shown = capsys.readouterr()
+    first, second = shown.out.splitlines()
+    assert first.startswith(f"written: {output}: 11 nodules, probability {min(found):.4f} to {max(found):.4f}; ")
+    assert second == f"written: {masks}: 11 masks"
+    assert len(list(masks.iterdir())) == 11
+    progress = [line.partition(",")[0] for line in shown.err.splitlines() if not line.startswith("warning: ")]
+    assert progress[9] == "nodules: 11/11"
+    assert progress[-1] == "masks: 11/11"

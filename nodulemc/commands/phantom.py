@@ -15,6 +15,7 @@ from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
+from nodulemc.progress import progress
 from nodulemc.words import counted
 
 EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
         if args.blocks:
             rows = write_block_store(*cohort, args.controls)
         else:
-            rows = write_cohort(*cohort, host=Host.measure(read_volume(args.into)) if args.into else None)
+            given = [read_volume(args.into)] if args.into else []
+            hosts = [*progress(map(Host.measure, given), len(given), "measuring the CT")]
+            rows = write_cohort(*cohort, host=next(iter(hosts), None))
     except OSError as error:
         raise ConfigError(
             f"cannot write phantoms ({error})", args.output, "check that it is writable and not full"

@@ -45,6 +45,16 @@ def test_evaluate_writes_metrics_and_report(sample, files, tmp_path, capsys):
     assert printed.err == ""
 
 
+def test_a_long_bootstrap_shows_progress(sample, files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nodulemc.evaluation.bootstrap.QUIET_S", 0.0)
+    predictions, table = files
+    for command in (["evaluate", predictions, "--output", tmp_path], ["compare", predictions, predictions]):
+        assert run(*command, "--table", table, "--bootstrap", 250) == 0
+        first, second, third, *_ = capsys.readouterr().err.splitlines()
+        for line, done in ((first, "1/3"), (second, "2/3"), (third, "3/3")):
+            assert line.startswith(f"bootstrap, {len(sample)} nodules: {done}, ")
+
+
 @pytest.mark.parametrize("labels", ["01", "0001"])
 def test_evaluate_where_only_the_last_nodule_is_malignant(labels, tmp_path):
     rows = "".join(f"{k},{label},0.{k + 1}\n" for k, label in enumerate(labels))

@@ -70,7 +70,8 @@ def test_a_seed_that_lacks_its_start_is_told_before_training(arguments, tmp_path
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
+def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nodulemc.training.trainer.QUIET_S", 0.0)
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")
@@ -89,7 +90,10 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys):
     for fact in ("Trained on: toys", "git revision", "| training | 2 | 1 |", "learning_rate: 0.0001"):
         assert fact in card
     assert f"| 7 | 1 | {float(row['validation_auc']):.4f} |" in card
-    figures, written = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    for line in ("seed 7, epoch 1/1: 1/1, ", "seed 7, epoch 1/1, validation: 1/1, ", "measuring bf16: 1/1, "):
+        assert line in shown.err
+    figures, written = shown.out.splitlines()
     loss, auc = float(row["train_loss"]), float(row["validation_auc"])
     assert figures == f"seed 7, 1 epoch: training loss {loss:.4f}, validation AUC {auc:.4f}"
     assert written.startswith(f"written: {run / 'ensemble'}: 1 seed; bf16 differs from fp32 by at most 0.")
