@@ -1,5 +1,6 @@
 """Strict reading and atomic writing of JSON files."""
 
+import errno
 import json
 import math
 import os
@@ -79,8 +80,8 @@ def make_folder(folder: Path, error: type[NoduleMCError]) -> None:
     remedy = "name one that can be written"
     with _told_as(error, "cannot make the folder", folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-    with _told_as(error, "cannot write", folder, remedy), tempfile.TemporaryFile(dir=folder):
-        pass
+    with _told_as(error, "cannot write", folder, remedy):
+        _try_to_write(folder)
 
 
 def prepare_output(path: Path, error: type[NoduleMCError]) -> None:
@@ -143,6 +144,17 @@ def _told_as(error: type[NoduleMCError], what: str, path: Path, remedy: str) -> 
         yield
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
         raise error(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
+
+
+def _try_to_write(folder: Path) -> None:
+    """Open a file without a name, of which nothing is left, come what may; not where the system has none."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+    except AttributeError:  # not Linux
+        return
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EOPNOTSUPP):  # not this file system
+            raise
 
 
 def _write_unnamed(path: Path, content: bytes) -> bool:
