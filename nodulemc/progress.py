@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TextIO, TypeVar
 
 Item = TypeVar("Item")
@@ -33,6 +34,9 @@ def progress(
         quiet_s: for so many seconds nothing is shown.
     """
     stream = stream or sys.stderr
+    if stream is None:  # closed by whoever started the program
+        yield from iterable
+        return
     on_terminal = stream.isatty()
     start = drawn = time.monotonic()
     if on_terminal and total and not quiet_s:
@@ -49,29 +53,31 @@ def progress(
                 _draw(stream, label, done, total, f", {speed}{left} left")
                 drawn = now
             elif not on_terminal and (10 * done // total > 10 * (done - 1) // total):
-                stream.write(f"{label}: {done}/{total}, {clock(now - start)} passed, {speed}{left} left\n")
-                stream.flush()
+                _show(stream, f"{label}: {done}/{total}, {clock(now - start)} passed, {speed}{left} left\n")
     finally:
         if stream in _bars:
             _bars.remove(stream)
-            stream.write("\n")
-            stream.flush()
+            _show(stream, "\n")
 
 
 def clear_bars() -> None:
     """Remove unfinished bars, so that what is written to a terminal next has its line for itself."""
     while _bars:
-        stream = _bars.pop()
-        stream.write("\r\033[K")
-        stream.flush()
+        _show(_bars.pop(), "\r\033[K")
 
 
 def _draw(stream: TextIO, label: str, done: int, total: int, rest: str) -> None:
     filled = "#" * (_BAR_WIDTH * done // max(total, 1))
-    stream.write(f"\r\033[K{label} [{filled:<{_BAR_WIDTH}}] {done}/{total}{rest}")
-    stream.flush()
+    _show(stream, f"\r\033[K{label} [{filled:<{_BAR_WIDTH}}] {done}/{total}{rest}")
     if stream not in _bars:
         _bars.append(stream)
+
+
+def _show(stream: TextIO, text: str) -> None:
+    """Write at once; the work goes on where nobody can read it."""
+    with suppress(OSError):
+        stream.write(text)
+        stream.flush()
 
 
 def clock(seconds: float) -> str:

@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,14 @@ def test_nothing_to_do():
     log = io.StringIO()
     assert list(progress([], 0, "scans", log)) == []
     assert log.getvalue() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_work_goes_on_where_nobody_can_read_of_it(redirection):
+    code = "from nodulemc.progress import progress; print(sum(progress(range(20), 20, 'work')))"
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code], capture_output=True)
+    assert done.stdout == b"190\n"
 
 
 def test_what_is_quick_shows_nothing():

@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> None:
     with none_on_failure(masks):
         if args.output:
             write_results(args.output, predictions, ensemble.manifest)
-            print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
         else:
             print(table(predictions, ensemble.manifest), flush=True)
+    if args.output:
+        print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
     if args.masks:
         print(f"written: {args.masks}: {counted(len(masks), 'mask')}")
 
