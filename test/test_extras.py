@@ -36,6 +36,7 @@ COMMANDS = [
     ("cohort none --output out --engine ray", "ray"),
     ("status none", None),
     ("export none", "cohort"),
+    ("serve --port 0 --output out", "serve"),
     ("bench --resources none", None),
 ]
 EVERYTHING = sorted({module for modules in MODULES.values() for module in modules})

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = {
     "nodulemc": ["-m", "nodulemc"],
     "inference.py": ["inference.py"],
-    "python -m nodulemc.serve": ["-m", "nodulemc.serve"],
+    "nodulemc serve": ["-m", "nodulemc.serve"],
     "python -m nodulemc.show": ["-m", "nodulemc.show"],
 }
 C_LOCALES = [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]  # with Python's own switch to UTF-8, and without
