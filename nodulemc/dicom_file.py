@@ -46,16 +46,17 @@ _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 _TEXTS = {
     Tag(name): name
     for name in (
-        *chain(*_GROUPS.values()), "AcquisitionNumber", "ContrastBolusAgent", "FrameOfReferenceUID", "ImageType", "KVP",
-        "Modality", "NumberOfFrames", "PatientID", "PatientName", "PhotometricInterpretation", "SOPClassUID",
-        "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "StudyDate", "StudyInstanceUID",
+        *chain(*_GROUPS.values()), "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
+        "FrameOfReferenceUID", "ImageType", "KVP", "Modality", "NumberOfFrames", "PatientID", "PatientName",
+        "PhotometricInterpretation", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber",
+        "StudyDate", "StudyInstanceUID",
     )
 } | {Tag("MediaStorageSOPClassUID"): "SOPClassUID"}  # fmt: skip
 _NUMBERS = {
     Tag(name): name
     for name in (
-        "BitsAllocated", "BitsStored", "Columns", "HighBit", "PixelPaddingRangeLimit", "PixelPaddingValue",
-        "PixelRepresentation", "Rows", "SamplesPerPixel",
+        "BitsAllocated", "BitsStored", "Columns", "HighBit", "InConcatenationTotalNumber", "PixelPaddingRangeLimit",
+        "PixelPaddingValue", "PixelRepresentation", "Rows", "SamplesPerPixel",
     )
 }  # fmt: skip
 _KEPT = [*_TEXTS, *_NUMBERS, *map(Tag, (_SHARED, _PER_FRAME, "ModalityLUTSequence"))]

@@ -4,7 +4,7 @@ Localizers, dose screens and other series may lie beside them, and so may notes,
 """
 
 import logging
-import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,21 +14,11 @@ from nodulemc import limits
 from nodulemc.dicom_file import DicomFile, damaged, read_file
 from nodulemc.dicom_stack import heights, slices_of
 from nodulemc.errors import ImageError, printable
+from nodulemc.folder_files import files_below, is_hidden
 from nodulemc.headers import check_path
 
 logger = logging.getLogger(__name__)
 _MOST_NAMED = 10
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those below it, sorted, without hidden ones; links to folders are not followed.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
 def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
@@ -43,7 +33,7 @@ def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
     """
     found: dict[str, list[DicomFile]] = {}
     others = []
-    for count, path in enumerate(files_below(folder)):
+    for count, path in enumerate(path for path in files_below(folder) if not is_hidden(path, folder)):
         if count == limits.MAX_DICOM_FILES:
             raise ImageError(f"more than {count} files", folder, "give a folder that holds one series")
         check_path(path)
@@ -61,11 +51,8 @@ def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
     for other in others:
         if _may_be_slice(other, slices):
             raise damaged(other.path)
+    _check_parts(slices)
     return slices
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _named(found: dict[str, list[DicomFile]], uid: str, folder: Path) -> str:
@@ -80,9 +67,9 @@ def _choose(found: dict[str, list[DicomFile]], folder: Path) -> str:
     """The only CT, or the only series."""
     scans = {uid: files for uid, files in found.items() if _frame_count(filter(_is_scan, files)) > 1} or found
     if len(scans) > 1:
-        what = f"{len(scans)} DICOM series ({_listed(scans)})"
+        what = f"{len(scans)} DICOM series: {_listed(scans)}"
         if _frame_count(file for files in scans.values() for file in files) == len(scans):
-            raise ImageError(f"{what}, of one slice each", folder, "export the slices as one series")
+            raise ImageError(f"{what}; none has more", folder, "export the slices as one series")
         raise ImageError(what, folder, "choose one with --series UID, or give a folder that holds only that one")
     (chosen,) = scans
     if set(found) - {chosen}:
@@ -123,18 +110,30 @@ def _may_be_slice(other: DicomFile, slices: Sequence[DicomFile]) -> bool:
     )
 
 
+def _check_parts(slices: Sequence[DicomFile]) -> None:
+    """Check that a scan written in parts is complete; where the last one is missing, the others are an even stack."""
+    found = Counter(file.texts.get("ConcatenationUID") for file in slices)
+    for file in slices:
+        total = file.numbers.get("InConcatenationTotalNumber")
+        count = found[file.texts.get("ConcatenationUID")]
+        if total is not None and count != total:
+            raise ImageError(f"{count} of the series' {total} parts", file.path, "put all of them into the folder")
+
+
 def _listed(found: dict[str, list[DicomFile]]) -> str:
     """Series with what tells them apart, the longest first."""
     longest = sorted(found, key=lambda uid: -_frame_count(iter(found[uid])))
-    named = [f"{uid or 'without a UID'}: {_described(found[uid])}" for uid in longest[:_MOST_NAMED]]
+    named = [f"{uid or 'without a UID'} ({_described(found[uid])})" for uid in longest[:_MOST_NAMED]]
     if len(longest) > _MOST_NAMED:
         named.append(f"and {len(longest) - _MOST_NAMED} more")
-    return "; ".join(named)
+    return ", ".join(named)
 
 
 def _described(files: Sequence[DicomFile]) -> str:
     count = _frame_count(iter(files))
-    parts = [repr(printable(files[0].texts.get("SeriesDescription", ""))[:40])]
+    parts = []
+    if description := files[0].texts.get("SeriesDescription"):
+        parts.append(repr(printable(description)[:40]))
     if not files[0].is_ct:
         parts.append(files[0].texts.get("Modality", "no CT")[:16])
     parts.append(f"{count} slice{'s' * (count != 1)}")

@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ct",
         type=Path,
         metavar="CT",
-        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series",
+        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series, in it or below",
+    )
+    parser.add_argument(
+        "--series", metavar="UID", help="SeriesInstanceUID of the series to read, where a folder holds several CTs"
     )
     parser.add_argument(
         "--points",
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         clear_output(args.output, (args.ct, args.points))
     (volume, nodules, seen), ensemble = side_by_side(
-        lambda: _read(args.ct, args.points),
+        lambda: _read(args.ct, args.points, args.series),
         lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
     )
     predictions = score(nodules, *seen, ensemble)
@@ -70,12 +73,12 @@ def run(args: argparse.Namespace) -> None:
             print(table(predictions, ensemble.manifest), flush=True)
 
 
-def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
+def _read(ct: Path, points: Path, series: str | None) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
     """The CT, its nodules, and their patches with what is to be said of them."""
     from nodulemc.points import read_points
     from nodulemc.prediction import look
     from nodulemc.volume import read_volume
 
-    volume = read_volume(ct)
+    volume = read_volume(ct, series=series)
     nodules = read_points(points, volume)
     return volume, nodules, look(volume, nodules)
