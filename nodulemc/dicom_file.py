@@ -63,6 +63,7 @@ _KEPT = [*_TEXTS, *_NUMBERS, *map(Tag, (_SHARED, _PER_FRAME, "ModalityLUTSequenc
 _PIXEL_DATA = {Tag(name): name for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
 _LONG_LENGTH = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}  # the length's field has four bytes, after two unused ones
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_COUNT = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
 _MAGIC = slice(128, 132)
 _HEAD_BYTES = 132
 _META_BYTES = 4096
@@ -135,8 +136,8 @@ class DicomFile:
     @property
     def number_of_frames(self) -> int:
         """How many frames it holds."""
-        text = self.texts.get("NumberOfFrames", "1")
-        return int(text) if text.isdecimal() else 1
+        text = self.texts.get("NumberOfFrames", "")
+        return int(text) if _COUNT.fullmatch(text) else 1
 
     @property
     def frame_bytes(self) -> int:

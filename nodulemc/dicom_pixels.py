@@ -170,15 +170,15 @@ def _rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
 
 
 def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarray | None:
-    """Which pixels the file says are padding; None where it states no value for them.
+    """Which pixels the file says are padding; None where it states no value for them, or one that no pixel can have.
 
     The value is meant modulo the cells' bits: -2000 of signed pixels and 63536 of unsigned ones are written alike.
     """
-    if "PixelPaddingValue" not in file.numbers or cells.dtype.itemsize > 2:
+    first = file.numbers.get("PixelPaddingValue")
+    if first is None or first >> 8 * cells.dtype.itemsize:
         return None
-    first = file.numbers["PixelPaddingValue"]
-    bounds = np.array([first, file.numbers.get("PixelPaddingRangeLimit", first)], np.uint16).astype(cells.dtype)
-    low, high = sorted(bounds.tolist())
-    kept = _without_unused_bits(bounds, file).tolist()
-    values = stored if kept == bounds.tolist() else cells
-    return (values >= low) & (values <= high) if low < high else values == low
+    stated = np.array([first, file.numbers.get("PixelPaddingRangeLimit", first)], np.uint16)
+    bounds = (stated.view(np.int16) if cells.dtype.kind == "i" else stated).astype(cells.dtype)
+    # A value beyond the stored bits is in the unused ones.
+    values = stored if (_without_unused_bits(bounds, file) == bounds).all() else cells
+    return (values >= bounds.min()) & (values <= bounds.max())
