@@ -1,5 +1,6 @@
 """Folders as people have them: several series, folders below, and other files beside the slices."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from conftest import make_ct
+from conftest import centre_of, make_ct
 from dicom import write_dicom_series, write_frames
+from ensembles import make_untrained_ensemble
 from pydicom.uid import (
     MediaStorageDirectoryStorage,
     MRImageStorage,
@@ -19,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from nodulemc.cli import main
 from nodulemc.errors import ImageError
 from nodulemc.prediction import predict
 from nodulemc.volume import read_volume
@@ -172,6 +175,21 @@ def test_predict_takes_the_series(tmp_path):
     with pytest.raises(ImageError, match="no series '1'"):
         predict(tmp_path, [], None, series="1")
     assert read_volume(tmp_path, series=uid).series_uid == uid
+
+
+def test_the_command_takes_the_series(tmp_path, capsys):
+    resources = tmp_path / "resources"
+    resources.mkdir()
+    make_untrained_ensemble(resources, (1,))
+    chosen = write_dicom_series(make_ct(), tmp_path / "ct" / "a")
+    write_dicom_series(make_ct(seed=1), tmp_path / "ct" / "b")
+    points = tmp_path / "p.json"
+    points.write_text(json.dumps({"points": [{"name": "n1", "point": centre_of(make_ct())}]}))
+    command = ["predict", str(tmp_path / "ct"), "--points", str(points), "--resources", str(resources)]
+    assert main([*command, "--series", chosen]) == 0
+    assert "n1" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "error: 2 DICOM series: " in capsys.readouterr().err
 
 
 def test_a_damaged_file_of_another_series_or_folder_is_no_hindrance(tmp_path):
