@@ -49,7 +49,7 @@ _TEXTS = {
         *chain(*_GROUPS.values()), "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
         "FrameOfReferenceUID", "ImageType", "KVP", "Modality", "NumberOfFrames", "PatientID", "PatientName",
         "PhotometricInterpretation", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber",
-        "StudyDate", "StudyInstanceUID",
+        "StudyDate",
     )
 } | {Tag("MediaStorageSOPClassUID"): "SOPClassUID"}  # fmt: skip
 _NUMBERS = {

@@ -65,11 +65,18 @@ def hounsfield(one: Slice) -> np.ndarray:
     except Exception as error:  # neither pydicom's decoders nor GDCM have an exception of their own
         if out_of_memory(error):
             raise
-        raise damaged(file.path) from error
+        raise _undecodable(file) from error
     padding = _padding(cells, stored, file)
     if padding is not None:
         hu[padding] = np.minimum(hu[padding], AIR_HU)
     return hu
+
+
+def _undecodable(file: DicomFile) -> ImageError:
+    if file.pixels.length is not None:
+        return damaged(file.path)
+    syntax = file.syntax.name[:60]
+    return ImageError(f"cannot decode {syntax}", file.path, "copy the file again, or export the series uncompressed")
 
 
 def _native(file: DicomFile, index: int) -> np.ndarray:

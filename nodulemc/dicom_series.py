@@ -45,7 +45,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
         check_format(file)
     check_bytes(sum(file.frame_bytes * file.number_of_frames for file in files), folder)
     slices, step = stack([one for file in files for one in slices_of(file)])
-    image = sitk.GetImageFromArray(_voxels(slices))
+    image = sitk.GetImageFromArray(_voxels(slices, folder))
     first = slices[0]
     row_mm, column_mm = first.numbers("PixelSpacing", 2).tolist()
     image.SetOrigin(first.numbers("ImagePositionPatient", 3).tolist())
@@ -55,14 +55,17 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     return Series(image, files[0].series, {name: first.texts[name] for name in _ACQUISITION if name in first.texts})
 
 
-def _voxels(slices: Sequence[Slice]) -> np.ndarray:
+def _voxels(slices: Sequence[Slice], folder: Path) -> np.ndarray:
     """The slices' values (z, y, x)."""
-    numbers = slices[0].file.numbers
-    voxels = np.empty((len(slices), numbers["Rows"], numbers["Columns"]), np.int16)
+    voxels = np.empty(0, np.int16)
     # ITK has one thread in a process that is one of many.
     with ThreadPoolExecutor(min(available_cores(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads())) as pool:
         for k, values in enumerate(pool.map(hounsfield, slices)):
-            if values.dtype != voxels.dtype:
-                voxels = voxels.astype(np.promote_types(voxels.dtype, values.dtype), copy=False)
+            type_ = np.promote_types(voxels.dtype, values.dtype)
+            if k == 0 or type_ != voxels.dtype:
+                check_bytes(len(slices) * values.size * type_.itemsize, folder)
+            if k == 0:
+                voxels = np.empty((len(slices), *values.shape), type_)
+            voxels = voxels.astype(type_, copy=False)
             voxels[k] = values
     return voxels

@@ -12,7 +12,7 @@ from nodulemc.plain_numbers import plain_number
 
 # What all slices of one acquisition of one patient have in common, where they state it.
 _COMMON = (
-    "PatientID", "PatientName", "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID", "Modality", "SeriesNumber",
+    "PatientID", "PatientName", "StudyDate", "FrameOfReferenceUID", "Modality", "SeriesNumber",
     "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "KVP", "RescaleType",
 )  # fmt: skip
 _SAME_IN_FRAMES = ("ImageOrientationPatient", "PixelSpacing", "RescaleIntercept", "RescaleSlope")
@@ -106,8 +106,10 @@ def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
         ImageError: the slices differ in size, orientation, spacing or in what is common to one acquisition, state no
             geometry, or are not evenly stacked.
     """
+    model = _usual(slices)
+    _check_orientation(slices, model)
     _check_common(slices)
-    _check_planes(slices)
+    _check_pixels(slices, model)
     along = heights(slices)
     order = np.argsort(along, kind="stable")
     slices = [slices[k] for k in order]
@@ -139,31 +141,42 @@ def _check_common(slices: Sequence[Slice]) -> None:
             )
 
 
-def _check_planes(slices: Sequence[Slice]) -> None:
-    """Check that all slices have the size, orientation and pixel spacing that most of them have."""
+def _usual(slices: Sequence[Slice]) -> Slice:
+    """The first slice of the size and orientation that most slices have: a localizer may be the very first."""
+    planes = [_plane(one) for one in slices]
+    (usual, _), *_ = Counter(planes).most_common(1)
+    return slices[planes.index(usual)]
+
+
+def _check_orientation(slices: Sequence[Slice], model: Slice) -> None:
     for one in slices:
         if np.isnan(one.numbers("ImagePositionPatient", 3)).any():
             raise ImageError("no Image Position (Patient)", one.where, _NO_GEOMETRY)
-    planes = [_plane(one) for one in slices]
-    (usual, _), *_ = Counter(planes).most_common(1)
-    model = slices[planes.index(usual)]
-    first = model is slices[0]
-    cosines, spacing = axes(model)[:2].ravel(), model.numbers("PixelSpacing", 2)
+    cosines = axes(model)[:2].ravel()
+    _check_alike(slices, model, ("image orientation", "ImageOrientationPatient", cosines, _COSINE_TOLERANCE))
+
+
+def _check_pixels(slices: Sequence[Slice], model: Slice) -> None:
     for one in slices:
         if _size(one) != _size(model):
             shown = "×".join(map(str, (*_size(one), 1)))
-            unlike = "the first" if first else "the others"
+            unlike = "the first" if model is slices[0] else "the others"
             raise ImageError(f"the slice has size {shown}, unlike {unlike}", one.where, _STRANGER)
-        for what, name, expected, tolerance in (
-            ("image orientation", "ImageOrientationPatient", cosines, _COSINE_TOLERANCE),
-            ("pixel spacing", "PixelSpacing", np.where(spacing > 0, spacing, np.nan), _SPACING_TOLERANCE_MM),
-        ):
-            if not np.allclose(one.numbers(name, len(expected)), expected, rtol=0, atol=tolerance):
-                what = f"the {what} is {_shown(one, name)}"
-                if one is model:
-                    raise ImageError(what, one.where, _NO_GEOMETRY)
-                unlike = "the first slice's" if first else "the others'"
-                raise ImageError(f"{what}, unlike {unlike} {_shown(model, name)}", one.where, _STRANGER)
+    spacing = model.numbers("PixelSpacing", 2)
+    spacing[spacing <= 0] = np.nan
+    _check_alike(slices, model, ("pixel spacing", "PixelSpacing", spacing, _SPACING_TOLERANCE_MM))
+
+
+def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, str, np.ndarray, float]) -> None:
+    """Check that an attribute has in all slices the value that is expected after the model, which may be NaN."""
+    what, name, expected, tolerance = attribute
+    for one in slices:
+        if not np.allclose(one.numbers(name, len(expected)), expected, rtol=0, atol=tolerance):
+            found = f"the {what} is {_shown(one, name)}"
+            if one is model:
+                raise ImageError(found, one.where, _NO_GEOMETRY)
+            unlike = "the first slice's" if model is slices[0] else "the others'"
+            raise ImageError(f"{found}, unlike {unlike} {_shown(model, name)}", one.where, _STRANGER)
 
 
 def _check_gaps(slices: Sequence[Slice], along: np.ndarray) -> None:

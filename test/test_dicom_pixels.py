@@ -10,7 +10,13 @@ from conftest import make_ct, rotation
 from dicom import write_dicom_series
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from nodulemc.errors import ImageError
 from nodulemc.volume import read_volume
@@ -148,6 +154,16 @@ def test_a_compressed_slice_cut_anywhere_is_refused(series):
         series[3].write_bytes(whole[:-lost])
         with pytest.raises(ImageError, match=r"the DICOM file is damaged: \S*003\.dcm"):
             read(series)
+
+
+def test_an_unknown_compression_is_named(series):
+    for file in series:
+        data = pydicom.dcmread(file)
+        data.compress(RLELossless)
+        data.file_meta.TransferSyntaxUID = HTJ2KLossless
+        data.save_as(file)
+    with pytest.raises(ImageError, match=r"cannot decode High-Throughput JPEG 2000.*: \S*000\.dcm: .*uncompressed"):
+        read(series)
 
 
 @pytest.mark.parametrize(

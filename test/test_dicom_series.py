@@ -125,7 +125,7 @@ def test_frames_in_any_order_are_sorted(tmp_path, frames, compressed):
 def test_an_enhanced_ct_in_parts_is_joined(tmp_path, parts):
     for k, frames in enumerate(parts):
         write_frames(CT, tmp_path / f"{k}.dcm", frames)
-        same = {"SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2", "ConcatenationUID": "1.2.4"}
+        same = {"SeriesInstanceUID": "1.2.3", "ConcatenationUID": "1.2.4"}
         change(tmp_path / f"{k}.dcm", **same, InConcatenationNumber=k + 1, InConcatenationTotalNumber=len(parts))
     volume = read_volume(tmp_path)
     assert volume.series_uid == "1.2.3"
@@ -154,7 +154,6 @@ def test_a_deflated_enhanced_ct_is_read(tmp_path):
     [
         ("PatientID", "another"),
         ("PatientName", "Doe^Jane"),
-        ("StudyInstanceUID", "1.2.3"),
         ("FrameOfReferenceUID", "1.2.4"),
         ("AcquisitionNumber", 2),
         ("ConvolutionKernel", "B80f"),
@@ -203,7 +202,7 @@ def test_reconstructions_that_alternate_are_refused(tmp_path):
         change(file, SeriesInstanceUID=uid, ConvolutionKernel="B80f")
     for file in (tmp_path / "one").iterdir():
         change(file, ConvolutionKernel="B30f")
-    with pytest.raises(ImageError, match=r"StudyInstanceUID is|ConvolutionKernel is 'B80f', and 'B30f' in 000\.dcm"):
+    with pytest.raises(ImageError, match=r"ConvolutionKernel is 'B80f', and 'B30f' in 000\.dcm"):
         read_volume(tmp_path)
 
 
@@ -253,6 +252,7 @@ def test_a_slice_of_another_orientation_is_named_wherever_it_sorts(tmp_path):
         ImageError, match=r"'1.0 0.0 0.0 0.0 0.0 -1.0', unlike the others' .*0 scout\.dcm: remove it if it is a loc"
     ):
         read_volume(tmp_path)
+    shutil.copy(tmp_path / "003.dcm", tmp_path / "0 scout.dcm")
     change(tmp_path / "0 scout.dcm", Rows=12)
     with pytest.raises(ImageError, match=r"size 20×12×1, unlike the others: \S*0 scout\.dcm: remove it"):
         read_volume(tmp_path)
