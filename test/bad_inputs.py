@@ -23,7 +23,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from conftest import centre_of, make_ct, rotation
-from dicom import write_dicom_series
+from dicom import change_dicom, write_dicom_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
 from test_case import MeanOfPatch, make_case
 
@@ -338,17 +338,7 @@ def nrrd(*changes: str):
 def dicom(first: int = 0, end: int | None = None, **attributes: object):
     """A DICOM series with other attributes in some slices."""
 
-    def change(path: Path) -> None:
-        for file in sorted(path.iterdir())[first:end]:
-            data = pydicom.dcmread(file)
-            for name, value in attributes.items():
-                if value is None and name.startswith("Rescale"):
-                    del data[name]
-                else:
-                    setattr(data, name, value)
-            data.save_as(file)
-
-    return dicom_folder(change)
+    return dicom_folder(lambda path: change_dicom(*sorted(path.iterdir())[first:end], **attributes))
 
 
 def dicom_folder(change: Callable[[Path], None]):

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import centre_of, make_ct
-from dicom import write_dicom_series, write_frames
+from dicom import change_dicom, write_dicom_series, write_frames
 from ensembles import make_untrained_ensemble
 from pydicom.uid import (
     MediaStorageDirectoryStorage,
@@ -33,22 +33,11 @@ def is_ct(image: sitk.Image) -> bool:
     return np.array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(CT))
 
 
-def change(file: Path, **attributes: object) -> None:
-    data = pydicom.dcmread(file)
-    for name, value in attributes.items():
-        if value is None:
-            del data[name]
-        else:
-            setattr(data, name, value)
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    data.save_as(file)
-
-
 def other_series(folder: Path, *, slices: int = 6, **attributes: object) -> str:
     """Write another series with other attributes."""
     uid = write_dicom_series(make_ct(size=(20, 24, 20), seed=7)[:, :, :slices], folder)
     for file in folder.iterdir():
-        change(file, **attributes)
+        change_dicom(file, **attributes)
     return uid
 
 
@@ -85,7 +74,7 @@ def test_other_images_beside_a_ct_are_left_out(tmp_path, caplog, slices, attribu
 def test_a_stranger_in_the_cts_series_is_left_out_and_named(tmp_path, caplog, attributes):
     write_dicom_series(CT, tmp_path)
     shutil.copy(tmp_path / "000.dcm", tmp_path / "0.dcm")
-    change(tmp_path / "0.dcm", SOPInstanceUID=generate_uid(), **attributes)
+    change_dicom(tmp_path / "0.dcm", SOPInstanceUID=generate_uid(), **attributes)
     assert is_ct(read_volume(tmp_path).image)
     (said,) = caplog.messages
     assert said.startswith(str(tmp_path / "0.dcm"))
@@ -112,7 +101,7 @@ def test_what_else_lies_beside_slices_is_ignored(tmp_path, caplog):
     write_dicom_series(CT, folder)
     for name, kind in (("DICOMDIR", MediaStorageDirectoryStorage), ("dose.dcm", XRayRadiationDoseSRStorage)):
         shutil.copy(folder / "000.dcm", tmp_path / name)
-        change(tmp_path / name, SOPClassUID=kind, PixelData=None, Rows=None, SeriesInstanceUID=generate_uid())
+        change_dicom(tmp_path / name, SOPClassUID=kind, PixelData=None, Rows=None, SeriesInstanceUID=generate_uid())
     for name in ("._000.dcm", ".DS_Store", "Thumbs.db", "LICENSE", "notes.txt", "ct.xml", "empty"):
         (folder / name).write_bytes(b"" if name == "empty" else b"anything" * 100)
     (folder / ".hidden").mkdir()
@@ -150,7 +139,7 @@ def test_at_most_ten_series_are_named(tmp_path):
 def test_slices_with_a_series_uid_each_are_refused(tmp_path):
     write_dicom_series(CT, tmp_path)
     for file in tmp_path.iterdir():
-        change(file, SeriesInstanceUID=generate_uid())
+        change_dicom(file, SeriesInstanceUID=generate_uid())
     with pytest.raises(ImageError, match=r"^6 DICOM series: .* none has more.*export the slices as one series"):
         read_volume(tmp_path)
 
@@ -210,7 +199,7 @@ def test_an_enhanced_ct_beside_its_localizer_is_read(tmp_path, caplog):
     (scout, *rest) = sorted(tmp_path.iterdir())
     for file in rest:
         file.unlink()
-    change(scout, SeriesInstanceUID=generate_uid(), **LOCALIZER)
+    change_dicom(scout, SeriesInstanceUID=generate_uid(), **LOCALIZER)
     write_frames(CT, tmp_path / "ct", [3, 0, 4, 1, 5, 2])
     assert is_ct(read_volume(tmp_path).image)
     assert len(caplog.messages) == 1

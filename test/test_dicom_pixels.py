@@ -7,7 +7,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
-from dicom import write_dicom_series
+from dicom import change_dicom, write_dicom_series
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale
 from pydicom.uid import (
@@ -31,19 +31,10 @@ def series(tmp_path) -> list[Path]:
     return sorted(tmp_path.iterdir())
 
 
-def change(files: list[Path], **attributes: object) -> None:
-    """Rewrite files with other attributes."""
-    for file in files:
-        data = pydicom.dcmread(file)
-        for name, value in attributes.items():
-            setattr(data, name, value)
-        data.save_as(file)
-
-
 def store(files: list[Path], values: np.ndarray, kind: str, **attributes: object) -> None:
     """Put values into files, in the way that ``attributes`` say."""
     for file, plane in zip(files, values, strict=True):
-        change([file], PixelData=plane.astype(kind).tobytes(), **attributes)
+        change_dicom(file, PixelData=plane.astype(kind).tobytes(), **attributes)
 
 
 def read(files: list[Path]) -> np.ndarray:
@@ -75,12 +66,12 @@ def test_slices_of_either_sign_and_size_keep_their_values(series):
 
 @pytest.mark.parametrize("slope", ["0.37", "-1", "3", "1e-3"])
 def test_every_slope_is_applied(series, slope):
-    change(series, RescaleSlope=slope, RescaleIntercept="-7.5" if slope == "3" else "12")
+    change_dicom(*series, RescaleSlope=slope, RescaleIntercept="-7.5" if slope == "3" else "12")
     np.testing.assert_array_equal(read(series), expected(series))
 
 
 def test_how_a_slice_is_displayed_changes_no_value(series):
-    change(series[1:4], PhotometricInterpretation="MONOCHROME1", WindowCenter="40", WindowWidth="400")
+    change_dicom(*series[1:4], PhotometricInterpretation="MONOCHROME1", WindowCenter="40", WindowWidth="400")
     np.testing.assert_array_equal(read(series), sitk.GetArrayViewFromImage(CT))
 
 
@@ -101,7 +92,7 @@ def test_a_modality_lookup_table_is_applied(series):
     table.LUTDescriptor = [4096, 0, 16]
     table.LUTData = (np.arange(4096) * 2 % 3001).astype("<u2").tobytes()
     table["LUTData"].VR = "OW"
-    change(series, ModalityLUTSequence=[table])
+    change_dicom(*series, ModalityLUTSequence=[table])
     np.testing.assert_array_equal(read(series), expected(series))
     assert len(np.unique(read(series))) > 500
 
@@ -242,7 +233,7 @@ def test_a_slice_without_the_others_rescaling_is_refused(series, name, empty):
     ],
 )
 def test_pixels_of_another_kind_are_refused(series, attributes, message):
-    change(series, **attributes)
+    change_dicom(*series, **attributes)
     with pytest.raises(ImageError, match=message):
         read(series)
 

@@ -1,13 +1,12 @@
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
-from dicom import write_dicom_series, write_frames
+from dicom import change_dicom, write_dicom_series, write_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from nodulemc.errors import ImageError
@@ -16,23 +15,12 @@ from nodulemc.volume import read_volume
 CT = make_ct(size=(20, 24, 6), direction=rotation(8, 20, -5))
 
 
-def change(file: Path, **attributes: object) -> None:
-    """Rewrite a DICOM file with other attributes; None takes one away."""
-    data = pydicom.dcmread(file)
-    for name, value in attributes.items():
-        if value is None:
-            del data[name]
-        else:
-            setattr(data, name, value)
-    data.save_as(file)
-
-
 @pytest.mark.parametrize("name", ["ImageOrientationPatient", "PixelSpacing", "ImagePositionPatient"])
 @pytest.mark.parametrize("slices", [slice(None), slice(3, 4)], ids=["all", "one"])
 def test_slices_without_geometry_are_refused(tmp_path, name, slices):
     write_dicom_series(CT, tmp_path)
     for file in sorted(tmp_path.iterdir())[slices]:
-        change(file, **{name: None})
+        change_dicom(file, **{name: None})
     with pytest.raises(ImageError, match=r"Image Position|image orientation is ''|pixel spacing is ''"):
         read_volume(tmp_path)
 
@@ -41,7 +29,7 @@ def test_an_orientation_of_few_decimals_is_read(tmp_path):
     write_dicom_series(CT, tmp_path)
     for file in tmp_path.iterdir():
         cosines = pydicom.dcmread(file).ImageOrientationPatient
-        change(file, ImageOrientationPatient=[f"{cosine:.3f}" for cosine in cosines])
+        change_dicom(file, ImageOrientationPatient=[f"{cosine:.3f}" for cosine in cosines])
     assert read_volume(tmp_path).image.GetDirection() == pytest.approx(CT.GetDirection(), abs=1e-3)
 
 
@@ -87,7 +75,7 @@ def test_frames_against_their_normal_are_read(tmp_path):
 def test_slices_that_state_a_negative_spacing_are_placed_by_their_positions(tmp_path):
     write_dicom_series(CT, tmp_path)
     for file in tmp_path.iterdir():
-        change(file, SpacingBetweenSlices=-CT.GetSpacing()[2])
+        change_dicom(file, SpacingBetweenSlices=-CT.GetSpacing()[2])
     image = read_volume(tmp_path).image
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(CT))
     for index in ((0, 0, 0), (19, 23, 5)):
@@ -126,7 +114,7 @@ def test_an_enhanced_ct_in_parts_is_joined(tmp_path, parts):
     for k, frames in enumerate(parts):
         write_frames(CT, tmp_path / f"{k}.dcm", frames)
         same = {"SeriesInstanceUID": "1.2.3", "ConcatenationUID": "1.2.4"}
-        change(tmp_path / f"{k}.dcm", **same, InConcatenationNumber=k + 1, InConcatenationTotalNumber=len(parts))
+        change_dicom(tmp_path / f"{k}.dcm", **same, InConcatenationNumber=k + 1, InConcatenationTotalNumber=len(parts))
     volume = read_volume(tmp_path)
     assert volume.series_uid == "1.2.3"
     assert volume.image.GetSize() == CT.GetSize()
@@ -177,9 +165,9 @@ def test_slices_of_more_than_one_acquisition_are_refused(tmp_path, name, value):
     }
     write_dicom_series(CT, tmp_path)
     for k, file in enumerate(sorted(tmp_path.iterdir())):
-        change(file, **usual)
+        change_dicom(file, **usual)
         if k >= 3:
-            change(file, **{name: value})
+            change_dicom(file, **{name: value})
     with pytest.raises(ImageError) as refused:
         read_volume(tmp_path)
     shown = " ".join(value) if isinstance(value, list) else str(value)
@@ -189,7 +177,7 @@ def test_slices_of_more_than_one_acquisition_are_refused(tmp_path, name, value):
 
 def test_what_only_some_slices_state_is_no_difference(tmp_path):
     write_dicom_series(CT, tmp_path)
-    change(tmp_path / "002.dcm", ConvolutionKernel="B30f", PatientID="")
+    change_dicom(tmp_path / "002.dcm", ConvolutionKernel="B30f", PatientID="")
     assert same_place(read_volume(tmp_path).image)
 
 
@@ -199,9 +187,9 @@ def test_reconstructions_that_alternate_are_refused(tmp_path):
     uid = write_dicom_series(CT, tmp_path / "one")
     write_dicom_series(between, tmp_path / "two")
     for file in (tmp_path / "two").iterdir():
-        change(file, SeriesInstanceUID=uid, ConvolutionKernel="B80f")
+        change_dicom(file, SeriesInstanceUID=uid, ConvolutionKernel="B80f")
     for file in (tmp_path / "one").iterdir():
-        change(file, ConvolutionKernel="B30f")
+        change_dicom(file, ConvolutionKernel="B30f")
     with pytest.raises(ImageError, match=r"ConvolutionKernel is 'B80f', and 'B30f' in 000\.dcm"):
         read_volume(tmp_path)
 
@@ -236,10 +224,10 @@ def test_a_doubled_slice_is_named_with_its_twin(tmp_path, doubled):
 def test_uneven_slices_and_a_tilt_are_told_apart(tmp_path):
     write_dicom_series(make_ct(size=(20, 24, 12)), tmp_path)
     position = pydicom.dcmread(tmp_path / "006.dcm").ImagePositionPatient
-    change(tmp_path / "006.dcm", ImagePositionPatient=[*position[:2], position[2] + 0.5])
+    change_dicom(tmp_path / "006.dcm", ImagePositionPatient=[*position[:2], position[2] + 0.5])
     with pytest.raises(ImageError, match=r"2\.00 mm after 005\.dcm.*006\.dcm: the slices are unevenly spaced"):
         read_volume(tmp_path)
-    change(tmp_path / "006.dcm", ImagePositionPatient=[position[0] + 2, *position[1:]])
+    change_dicom(tmp_path / "006.dcm", ImagePositionPatient=[position[0] + 2, *position[1:]])
     with pytest.raises(ImageError, match=r"lies 2\.00 mm from its place in an even stack: \S*006\.dcm: the gantry"):
         read_volume(tmp_path)
 
@@ -247,13 +235,13 @@ def test_uneven_slices_and_a_tilt_are_told_apart(tmp_path):
 def test_a_slice_of_another_orientation_is_named_wherever_it_sorts(tmp_path):
     write_dicom_series(CT, tmp_path)
     shutil.copy(tmp_path / "003.dcm", tmp_path / "0 scout.dcm")
-    change(tmp_path / "0 scout.dcm", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    change_dicom(tmp_path / "0 scout.dcm", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
     with pytest.raises(
         ImageError, match=r"'1.0 0.0 0.0 0.0 0.0 -1.0', unlike the others' .*0 scout\.dcm: remove it if it is a loc"
     ):
         read_volume(tmp_path)
     shutil.copy(tmp_path / "003.dcm", tmp_path / "0 scout.dcm")
-    change(tmp_path / "0 scout.dcm", Rows=12)
+    change_dicom(tmp_path / "0 scout.dcm", Rows=12)
     with pytest.raises(ImageError, match=r"size 20×12×1, unlike the others: \S*0 scout\.dcm: remove it"):
         read_volume(tmp_path)
 
@@ -266,14 +254,14 @@ def test_frames_of_different_rescaling_are_refused(tmp_path):
 
 def test_frames_cut_short_are_refused(tmp_path):
     write_frames(CT, tmp_path / "ct.dcm", range(6))
-    change(tmp_path / "ct.dcm", PixelData=bytes(5000))
+    change_dicom(tmp_path / "ct.dcm", PixelData=bytes(5000))
     with pytest.raises(ImageError, match="no pixel data of 5760 bytes"):
         read_volume(tmp_path)
 
 
 def test_a_slice_without_pixels_is_refused(tmp_path):
     write_dicom_series(CT, tmp_path)
-    change(tmp_path / "005.dcm", PixelData=None)
+    change_dicom(tmp_path / "005.dcm", PixelData=None)
     with pytest.raises(ImageError, match=r"the DICOM file is damaged: \S*005\.dcm"):
         read_volume(tmp_path)
 
