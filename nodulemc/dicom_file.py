@@ -31,6 +31,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from nodulemc import limits
 from nodulemc.errors import ImageError, out_of_memory
 
 _CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -192,33 +193,25 @@ def _parse(path: Path, content: mmap.mmap) -> DicomFile:
             where.append(PixelData(_PIXEL_DATA[tag], 0, stored, vr))
         return tag in _PIXEL_DATA
 
-    stream: io.BytesIO | mmap.mmap = content
     begin = _begin_of_deflated(content)
     if begin is None:
-        data = read_partial(stream, at_pixel_data, force=True, specific_tags=_KEPT)
+        data = read_partial(content, at_pixel_data, force=True, specific_tags=_KEPT)
         syntax = data.file_meta.get("TransferSyntaxUID") or _guessed_syntax(data)
+        texts, end, size = _texts(data.file_meta) | _texts(data), content.tell(), len(content)
     else:
         stream = io.BytesIO(_inflate(content, begin, _DEFLATED_HEADER_BYTES))
         data = read_dataset(stream, False, True, stop_when=at_pixel_data, specific_tags=_KEPT)
         syntax = DeflatedExplicitVRLittleEndian
-    texts = _texts(data)
-    if begin is None:
-        texts = _texts(data.file_meta) | texts
-    pixels = None
-    if where:
-        offset = stream.tell() + (12 if where[-1].vr in _LONG_LENGTH else 8)
-        if begin is not None or offset + (where[-1].length or 0) <= len(content):
-            pixels = replace(where[-1], offset=offset)
-    return DicomFile(
-        path,
-        texts,
-        _numbers(data),
-        tuple(_frames(data)),
-        data if "ModalityLUTSequence" in data else None,
-        syntax,
-        pixels,
-        begin,
-    )
+        texts, end, size = _texts(data), stream.tell(), limits.MAX_CT_BYTES
+    pixels = _located(where[-1], end, size) if where else None
+    lookup = data if "ModalityLUTSequence" in data else None
+    return DicomFile(path, texts, _numbers(data), tuple(_frames(data)), lookup, syntax, pixels, begin)
+
+
+def _located(pixels: PixelData, element: int, size: int) -> PixelData | None:
+    """Pixel data whose element begins there in so many bytes; None where they end too early."""
+    offset = element + (12 if pixels.vr in _LONG_LENGTH else 8)
+    return replace(pixels, offset=offset) if offset + (pixels.length or 0) <= size else None
 
 
 def _begin_of_deflated(content: mmap.mmap) -> int | None:

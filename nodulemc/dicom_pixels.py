@@ -90,6 +90,7 @@ def _native(file: DicomFile, index: int) -> np.ndarray:
         content,
         raw=True,
         correct_unused_bits=False,
+        view_only=True,
         number_of_frames=1,
         pixel_keyword=file.pixels.keyword,
         pixel_vr=file.pixels.vr or "OW",
@@ -173,7 +174,11 @@ def _rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
         return stored.astype(np.float64) * slope + intercept
     largest = (1 << _stored_bits(file)) * abs(slope) + abs(intercept)
     type_ = next((t for t in (np.int16, np.int32, np.int64) if largest <= np.iinfo(t).max), np.float64)
-    return stored.astype(type_) * type_(slope) + type_(intercept)
+    hu = stored.astype(type_)
+    if slope != 1:
+        hu *= type_(slope)
+    hu += type_(intercept)
+    return hu
 
 
 def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarray | None:
@@ -188,4 +193,5 @@ def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarr
     bounds = (stated.view(np.int16) if cells.dtype.kind == "i" else stated).astype(cells.dtype)
     # A value beyond the stored bits is in the unused ones.
     values = stored if (_without_unused_bits(bounds, file) == bounds).all() else cells
-    return (values >= bounds.min()) & (values <= bounds.max())
+    low, high = bounds.min(), bounds.max()
+    return values == low if low == high else (values >= low) & (values <= high)

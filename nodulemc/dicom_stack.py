@@ -12,8 +12,8 @@ from nodulemc.plain_numbers import plain_number
 
 # What all slices of one acquisition of one patient have in common, where they state it.
 _COMMON = (
-    "PatientID", "PatientName", "StudyDate", "FrameOfReferenceUID", "Modality", "SeriesNumber",
-    "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "KVP", "RescaleType",
+    "PatientID", "PatientName", "StudyDate", "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "KVP",
+    "Modality", "RescaleType", "SeriesNumber", "FrameOfReferenceUID",
 )  # fmt: skip
 _SAME_IN_FRAMES = ("ImageOrientationPatient", "PixelSpacing", "RescaleIntercept", "RescaleSlope")
 # Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
