@@ -19,6 +19,7 @@ from nodulemc.dicom_stack import Slice
 from nodulemc.errors import ImageError, out_of_memory
 
 AIR_HU = -1000
+_LARGEST_HU = 3071  # of 12 bits from -1024 on
 _BITS = {"PixelData": (8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
 _DELIMITER = b"\xfe\xff\xdd\xe0"
 
@@ -67,7 +68,7 @@ def hounsfield(one: Slice) -> np.ndarray:
             raise
         raise _undecodable(file) from error
     padding = _padding(cells, stored, file)
-    if padding is not None:
+    if padding is not None and _is_outside(padding, hu):
         hu[padding] = np.minimum(hu[padding], AIR_HU)
     return hu
 
@@ -195,3 +196,12 @@ def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarr
     values = stored if (_without_unused_bits(bounds, file) == bounds).all() else cells
     low, high = bounds.min(), bounds.max()
     return values == low if low == high else (values >= low) & (values <= high)
+
+
+def _is_outside(padding: np.ndarray, hu: np.ndarray) -> bool:
+    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or is denser than bone.
+
+    A program that has rewritten the values may have left the old padding value, which is then some tissue's.
+    """
+    corners = padding[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return bool(corners.any()) or hu[padding].min(initial=_LARGEST_HU) >= _LARGEST_HU

@@ -14,7 +14,7 @@ from nodulemc.dicom_pixels import check_format, hounsfield
 from nodulemc.dicom_stack import Slice, axes, slices_of, stack
 from nodulemc.headers import check_bytes, check_grid
 
-_ACQUISITION = ("Modality", "ContrastBolusAgent", "SliceThickness", "RescaleType")
+_ACQUISITION = ("Modality", "ContrastBolusAgent", "SliceThickness", "RescaleSlope", "RescaleType")
 
 
 @dataclass(frozen=True)

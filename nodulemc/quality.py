@@ -53,7 +53,7 @@ class Notes:
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:
     """Warnings about a scan's geometry, intensities and DICOM header."""
-    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume.acquisition))
+    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume))
 
 
 def patch_notes(volume: Volume, nodule: Nodule, patch: np.ndarray) -> tuple[str, ...]:
@@ -124,8 +124,9 @@ def _noise(hu: np.ndarray) -> float:
     return float(np.median(differences)) / 0.954 if differences.size else 0.0
 
 
-def _header_notes(acquisition: dict[str, str]) -> list[str]:
+def _header_notes(volume: Volume) -> list[str]:
     notes = []
+    acquisition = volume.acquisition
     modality = acquisition.get("Modality", "CT")
     if modality != "CT":
         notes.append(f"the DICOM modality is {modality[:16]!r}, not CT")
@@ -134,6 +135,8 @@ def _header_notes(acquisition: dict[str, str]) -> list[str]:
     unit = acquisition.get("RescaleType", "HU")
     if unit != "HU":
         notes.append(f"the DICOM rescale type is {unit[:16]!r}, not HU")
+    if volume.series_uid is not None and "RescaleSlope" not in acquisition:
+        notes.append("the DICOM header states no rescaling; the stored values are taken for HU")
     try:
         thickness = float(acquisition.get("SliceThickness", "nan"))
     except ValueError:

@@ -659,6 +659,8 @@ FORMAT_ROWS = [
     BadInput("DICOM: MONOCHROME1", dicom(PhotometricInterpretation="MONOCHROME1"), READ),
     BadInput("DICOM: one slice without rescaling", dicom(25, 26, RescaleSlope=None, RescaleIntercept=None), REFUSED,
              "no RescaleSlope, unlike 000.dcm"),
+    BadInput("DICOM: no slice states a rescaling", dicom(RescaleSlope=None, RescaleIntercept=None), WARNED,
+             "states no rescaling"),
     BadInput("DICOM: a rescale slope of 0", dicom(RescaleSlope="0"), REFUSED, "the rescaling has slope '0'"),
     BadInput("DICOM: no HU by its rescale type", dicom(RescaleType="US"), WARNED, "rescale type is 'US', not HU"),
     BadInput("DICOM: slices of two patients", dicom(20, PatientID="another"), REFUSED,

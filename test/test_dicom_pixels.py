@@ -37,6 +37,15 @@ def store(files: list[Path], values: np.ndarray, kind: str, **attributes: object
         change_dicom(file, PixelData=plane.astype(kind).tobytes(), **attributes)
 
 
+def state_padding(files: list[Path], value: int, limit: int | None = None) -> None:
+    for file in files:
+        data = pydicom.dcmread(file)
+        for tag, number in ((0x00280120, value), (0x00280121, limit)):
+            if number is not None:
+                data.add_new(tag, "SS" if number < 0 else "US", number)
+        data.save_as(file)
+
+
 def read(files: list[Path]) -> np.ndarray:
     return sitk.GetArrayFromImage(read_volume(files[0].parent).image)
 
@@ -174,22 +183,33 @@ def test_padding_is_air(series, signed, bits, cells, value, limit):
     padding[:, :6] = padding[:, :, -2:] = True
     form = {"PixelRepresentation": signed, "BitsStored": bits, "HighBit": bits - 1}
     store(series, np.where(padding, cells, STORED) & 0xFFFF, "<u2", **form)
-    for file in series:
-        data = pydicom.dcmread(file)
-        for tag, number in ((0x00280120, value), (0x00280121, limit)):
-            if number is not None:
-                data.add_new(tag, "SS" if number < 0 else "US", number)
-        data.save_as(file)
+    state_padding(series, value, limit)
     hu = read(series)
     np.testing.assert_array_equal(hu[~padding], (STORED - 1024)[~padding])
     assert hu[padding].max() <= -1000
 
 
+def test_a_padding_value_that_is_a_tissues_changes_nothing(series):
+    values = STORED.copy()
+    values[:, 0] = values[:, -1] = 24
+    store(series, values, "<i2")
+    state_padding(series, 1064)  # 40 HU
+    assert (values == 1064).any()
+    np.testing.assert_array_equal(read(series), values - 1024)
+
+
+def test_padding_inside_that_is_denser_than_bone_is_air(series):
+    values = STORED.copy()
+    values[:, 5:9, 5:9] = 4095
+    store(series, values, "<i2")
+    state_padding(series, 4095)
+    hu = read(series)
+    assert (hu[:, 5:9, 5:9] == -1000).all()
+    np.testing.assert_array_equal(hu[:, 9:], values[:, 9:] - 1024)
+
+
 def test_a_padding_value_that_no_pixel_has_changes_nothing(series):
-    for file in series:
-        data = pydicom.dcmread(file)
-        data.add_new(0x00280120, "SS", -2000)
-        data.save_as(file)
+    state_padding(series, -2000)
     np.testing.assert_array_equal(read(series), sitk.GetArrayViewFromImage(CT))
 
 
