@@ -199,7 +199,7 @@ def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarr
 
 
 def _is_outside(padding: np.ndarray, hu: np.ndarray) -> bool:
-    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or is denser than bone.
+    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or above all tissue.
 
     A program that has rewritten the values may have left the old padding value, which is then some tissue's.
     """
