@@ -48,8 +48,9 @@ def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
         raise ImageError("no DICOM series", folder, "give a folder with the CT's slices, or the CT's own file")
     chosen = _choose(found, folder) if uid is None else _named(found, uid, folder)
     slices = _without_strangers(found[chosen])
+    parents = {file.path.parent for file in slices}
     for other in others:
-        if _may_be_slice(other, slices):
+        if other.path.parent in parents and _may_be_slice(other, slices[0]):
             raise damaged(other.path)
     _check_parts(slices)
     return slices
@@ -88,26 +89,22 @@ def _frame_count(files: Iterator[DicomFile]) -> int:
 
 def _without_strangers(files: Sequence[DicomFile]) -> Sequence[DicomFile]:
     """A series' files without its localizers and secondary captures, where it holds a CT as well."""
-    slices = [file for file in files if _is_scan(file)] or files
-    strangers = [file.path for file in files if file not in slices]
-    if strangers:
+    slices = [file for file in files if _is_scan(file)]
+    strangers = [file.path for file in files if not _is_scan(file)]
+    if slices and strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         logger.warning(
             "%s%s: a localizer or secondary capture in the CT's series is left out; remove it from the folder",
             strangers[0],
             more,
         )
-    return slices
+    return slices or files
 
 
-def _may_be_slice(other: DicomFile, slices: Sequence[DicomFile]) -> bool:
-    """Whether a file without readable pixels may be one of the slices: it lies beside them and states nothing else."""
-    kind, known = (file.texts.get("SOPClassUID") for file in (other, slices[0]))
-    return (
-        (kind is None or known is None or kind == known)
-        and other.series in ("", slices[0].series)
-        and any(other.path.parent == file.path.parent for file in slices)
-    )
+def _may_be_slice(other: DicomFile, known: DicomFile) -> bool:
+    """Whether a file without readable pixels may be of a slice's series: it states no other class and no other UID."""
+    kinds = {file.texts["SOPClassUID"] for file in (other, known) if "SOPClassUID" in file.texts}
+    return len(kinds) < 2 and other.series in ("", known.series)
 
 
 def _check_parts(slices: Sequence[DicomFile]) -> None:

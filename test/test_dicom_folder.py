@@ -190,6 +190,7 @@ def test_a_damaged_file_of_another_series_or_folder_is_no_hindrance(tmp_path):
     with pytest.raises(ImageError, match=r"the DICOM file is damaged: \S*a/005\.dcm"):
         read_volume(tmp_path, series=uid)
     write_dicom_series(CT, tmp_path / "c")
+    shutil.copy(tmp_path / "b" / "005.dcm", tmp_path / "c" / "damaged.dcm")
     chosen = pydicom.dcmread(tmp_path / "c" / "000.dcm").SeriesInstanceUID
     assert is_ct(read_volume(tmp_path, series=chosen).image)
 
