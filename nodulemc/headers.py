@@ -40,17 +40,26 @@ def check_image_header(header: ImageHeader, path: Path) -> None:
     _check_geometry(header.spacing, header.origin, header.direction, path)
 
 
-def check_grid(
-    grid: sitk.Image | sitk.ImageFileReader, path: Path, *, slices: int | None = None, descending: bool = False
-) -> None:
+def check_bytes(promised: int, path: Path) -> None:
+    """Check how many bytes of voxels a header promises.
+
+    Raises:
+        ImageError: they are more than a CT has.
+    """
+    if promised > limits.MAX_CT_BYTES:
+        refuse(
+            f"the header promises {promised} bytes of voxels",
+            path,
+            f"a CT has at most {limits.MAX_CT_BYTES >> 30} GiB; crop it to the lungs",
+        )
+
+
+def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
     """Check the size, voxel type and geometry of an image, or of a reader that has read an image's information.
 
     Args:
         grid: the image or reader.
         path: where it comes from.
-        slices: how many files of this size form the scan; None where the grid is the whole scan.
-        descending: accept a negative slice spacing, which GDCM tells of frames against their normal and of slices that
-            state one; the image itself has a positive one.
 
     Raises:
         ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.
@@ -59,14 +68,9 @@ def check_grid(
     components = grid.GetNumberOfComponentsPerPixel() if isinstance(grid, sitk.Image) else grid.GetNumberOfComponents()
     if components != 1 or not kind[0].isdigit():  # "16-bit signed integer", not "complex of 32-bit float"
         refuse_type(kind, path)
-    _check_size(grid.GetSize(), voxel_type(grid), path, slices)
-    x, y, z = grid.GetSpacing()
-    _check_geometry((x, y, abs(z) if descending else z), grid.GetOrigin(), grid.GetDirection(), path)
-
-
-def voxel_type(grid: sitk.Image | sitk.ImageFileReader) -> np.dtype:
-    """The type of a scalar image's voxels."""
-    return sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], grid.GetPixelID())).dtype
+    type_ = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], grid.GetPixelID())).dtype
+    _check_size(grid.GetSize(), type_, path)
+    _check_geometry(grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection(), path)
 
 
 def refuse(what: str, path: Path, remedy: str) -> NoReturn:
@@ -94,16 +98,10 @@ def in_numbers(values: Iterable[float]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _check_size(size: Sequence[int], type_: np.dtype, path: Path, slices: int | None = None) -> None:
-    if len(size) != 3 or (min(size) < 2 and slices is None):
+def _check_size(size: Sequence[int], type_: np.dtype, path: Path) -> None:
+    if len(size) != 3 or min(size) < 2:
         refuse_size(size, path)
-    promised = math.prod(size) * (slices or 1) * type_.itemsize
-    if promised > limits.MAX_CT_BYTES:
-        refuse(
-            f"the header promises {promised} bytes of voxels",
-            path,
-            f"a CT has at most {limits.MAX_CT_BYTES >> 30} GiB; crop it to the lungs",
-        )
+    check_bytes(math.prod(size) * type_.itemsize, path)
 
 
 def _check_geometry(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float], path: Path) -> None:

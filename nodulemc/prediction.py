@@ -51,6 +51,8 @@ def predict(
     ct: str | Path | sitk.Image | Volume,
     points: str | Path | Iterable[Nodule | Sequence[float] | np.ndarray],
     ensemble: Ensemble,
+    *,
+    series: str | None = None,
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of the nodules in one CT.
 
@@ -59,6 +61,7 @@ def predict(
         points: a points file (see ``nodulemc.points.read_points``), or nodules, or points x, y, z in mm (LPS), such as
             the rows of an array (N, 3).
         ensemble: the seeds to vote.
+        series: SeriesInstanceUID of the series to read, for a DICOM folder with several CTs.
 
     Returns:
         One prediction per nodule, in the order of ``points``.
@@ -67,7 +70,7 @@ def predict(
         ImageError: the CT cannot be used.
         PointsError: the points cannot be used, or one lies outside the CT.
     """
-    volume = _as_volume(ct)
+    volume = _as_volume(ct, series)
     nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)
     return score(nodules, *look(volume, nodules), ensemble)
 
@@ -141,10 +144,10 @@ def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
     return patches
 
 
-def _as_volume(ct: str | Path | sitk.Image | Volume) -> Volume:
+def _as_volume(ct: str | Path | sitk.Image | Volume, series: str | None) -> Volume:
     if isinstance(ct, Volume):
         return ct
     if isinstance(ct, sitk.Image):
         check_grid(ct, Path("image"))
         return Volume(ct, Path("image"))
-    return read_volume(ct)
+    return read_volume(ct, series=series)

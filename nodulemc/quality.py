@@ -5,6 +5,7 @@ with slices of 1 to 3.2 mm. Thresholds that no training data state are marked as
 """
 
 import math
+import re
 from dataclasses import dataclass
 from itertools import product
 
@@ -25,6 +26,13 @@ MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
 LUNG_HU = -500
 LEAST_LUNG = 0.05  # chosen: of a patch; nodules at the pleura have far more
 MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
+# How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
+_NO_AGENT = re.compile(
+    r"(?:(?:no|none|non?[ -]?contrast|not|nil|null|n|n[/.]?a\.?|false|without|w/?o|un-?enhanced|non-?enhanced|nativ\w*"
+    r"|ohne|kein\w*|sans|aucun|senza|sin|ningun[oa]|geen|zonder|-+|0+(?:[.,]0*)?(?: ?(?:ml|cc))?)"
+    r"(?:[ /,;.-]*(?:given|used|applied|applicable|available|administered|injected|injection|iv|i\.v\.|oral|or|contrast"
+    r"|contraste|kontrast(?:mittel)?|km|contrasto|agent|medium|media|material|dye|bolus|enhancement))*\.?)?"
+)
 _SAMPLE = 1 << 20
 _STORED_OFFSET = 1024
 _TOLERANCE_MM = 0.05
@@ -45,7 +53,7 @@ class Notes:
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:
     """Warnings about a scan's geometry, intensities and DICOM header."""
-    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume.acquisition))
+    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume))
 
 
 def patch_notes(volume: Volume, nodule: Nodule, patch: np.ndarray) -> tuple[str, ...]:
@@ -116,13 +124,19 @@ def _noise(hu: np.ndarray) -> float:
     return float(np.median(differences)) / 0.954 if differences.size else 0.0
 
 
-def _header_notes(acquisition: dict[str, str]) -> list[str]:
+def _header_notes(volume: Volume) -> list[str]:
     notes = []
+    acquisition = volume.acquisition
     modality = acquisition.get("Modality", "CT")
     if modality != "CT":
         notes.append(f"the DICOM modality is {modality[:16]!r}, not CT")
-    if acquisition.get("ContrastBolusAgent"):
+    if not _NO_AGENT.fullmatch(acquisition.get("ContrastBolusAgent", "").strip().lower()):
         notes.append("a contrast agent was given; the training data are without")
+    unit = acquisition.get("RescaleType", "HU")
+    if unit != "HU":
+        notes.append(f"the DICOM rescale type is {unit[:16]!r}, not HU")
+    if volume.series_uid is not None and "RescaleSlope" not in acquisition:
+        notes.append("the DICOM header states no rescaling; the stored values are taken for HU")
     try:
         thickness = float(acquisition.get("SliceThickness", "nan"))
     except ValueError:

@@ -14,7 +14,6 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc import meta_image, nifti, nrrd
-from nodulemc.dicom_series import read_series
 from nodulemc.errors import ImageError, out_of_memory
 from nodulemc.headers import check_grid, check_image_header, check_path
 from nodulemc.inflating import check_length, read_voxels
@@ -71,19 +70,27 @@ class Volume:
         return part
 
 
-def read_volume(path: str | Path) -> Volume:
-    """Read a CT from a file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff) or a folder with one DICOM series.
+def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
+    """Read a CT from a file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff) or a folder with a DICOM series in or below it.
+
+    Args:
+        path: the file or folder.
+        series: SeriesInstanceUID of the series to read, for a folder with several CTs.
 
     Raises:
         ImageError: there is no such file, it is unreadable or truncated, is not a 3-D scalar image, or the
-            DICOM folder holds no series, several, or one with missing or sheared slices.
+            DICOM folder holds no series, several CTs, not the one asked for, or one with missing or sheared slices.
     """
     path = Path(path)
     check_path(path)
     with reading(path):
         if path.is_dir():
-            series = read_series(path)
-            return Volume(series.image, path, series.uid, series.acquisition)
+            from nodulemc.dicom_series import read_series  # pydicom takes a while to import
+
+            found = read_series(path, series)
+            return Volume(found.image, path, found.uid, found.acquisition)
+        if series is not None:
+            raise ImageError(f"--series {series} with a CT that is no folder", path, "leave it out")
         if not path.is_file():
             raise ImageError("no such CT", path, "check the path")
         if not path.name.lower().endswith(SUFFIXES):

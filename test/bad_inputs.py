@@ -7,6 +7,7 @@ The rows drive `test_bad_inputs.py` and, through `scripts/reliability.py`, the t
 import gzip
 import json
 import os
+import shutil
 import struct
 import sys
 import tempfile
@@ -18,11 +19,12 @@ from functools import partial
 from pathlib import Path
 
 import nibabel
+import numpy as np
 import pydicom
 import SimpleITK as sitk
 from conftest import centre_of, make_ct, rotation
-from dicom import write_dicom_series
-from pydicom.uid import MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
+from dicom import change_dicom, write_dicom_series
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
 from test_case import MeanOfPatch, make_case
 
 from nodulemc import predict
@@ -336,14 +338,7 @@ def nrrd(*changes: str):
 def dicom(first: int = 0, end: int | None = None, **attributes: object):
     """A DICOM series with other attributes in some slices."""
 
-    def change(path: Path) -> None:
-        for file in sorted(path.iterdir())[first:end]:
-            data = pydicom.dcmread(file)
-            for name, value in attributes.items():
-                setattr(data, name, value)
-            data.save_as(file)
-
-    return dicom_folder(change)
+    return dicom_folder(lambda path: change_dicom(*sorted(path.iterdir())[first:end], **attributes))
 
 
 def dicom_folder(change: Callable[[Path], None]):
@@ -378,6 +373,53 @@ def files_beside_slices(path: Path) -> None:
         data.save_as(path / name)
     (path / "notes.txt").write_text("a note")
     (path / "._000.dcm").write_bytes(bytes(4096))
+
+
+def unsigned_padding(path: Path) -> None:
+    """A round field of view in unsigned pixels; -2000 around it is written as 63536."""
+    for file in path.iterdir():
+        data = pydicom.dcmread(file)
+        pixels = np.frombuffer(data.PixelData, "<i2").reshape(data.Rows, data.Columns).clip(0).astype("<u2")
+        pixels[:10] = 63536
+        data.PixelData, data.PixelRepresentation = pixels.tobytes(), 0
+        data.add_new(0x00280120, "US", 63536)
+        data.save_as(file)
+
+
+def two_kernels(path: Path) -> None:
+    for k, file in enumerate(sorted(path.iterdir())):
+        data = pydicom.dcmread(file)
+        data.ConvolutionKernel = ("B30f", "B80f")[k % 2]
+        data.save_as(file)
+
+
+def localizer(path: Path) -> None:
+    data = pydicom.dcmread(path / "000.dcm")
+    data.ImageType, data.ImageOrientationPatient = ["ORIGINAL", "PRIMARY", "LOCALIZER"], [1, 0, 0, 0, 0, -1]
+    data.save_as(path / "scout.dcm")
+
+
+def nested(path: Path) -> None:
+    files = list(path.iterdir())
+    (path / "study" / "series").mkdir(parents=True)
+    for file in files:
+        file.rename(path / "study" / "series" / file.name)
+
+
+def deflated(path: Path) -> None:
+    for file in path.iterdir():
+        data = pydicom.dcmread(file)
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.save_as(file)
+
+
+def deflated_bomb(path: Path) -> None:
+    deflated(path)
+    content = (path / "030.dcm").read_bytes()
+    begin = 144 + int.from_bytes(content[140:144], "little")
+    whole = zlib.decompress(content[begin:], -15) + bytes(256 << 20)
+    deflater = zlib.compressobj(wbits=-15)
+    (path / "030.dcm").write_bytes(content[:begin] + deflater.compress(whole) + deflater.flush())
 
 
 # --- other points formats
@@ -613,6 +655,29 @@ FORMAT_ROWS = [
              "No such file"),
     BadInput("DICOM: a named pipe", dicom_folder(lambda p: os.mkfifo(p / "pipe")), REFUSED, "named pipe"),
     BadInput("DICOM: index, dose report and notes beside", dicom_folder(files_beside_slices), READ),
+    BadInput("DICOM: padding of unsigned pixels", dicom_folder(unsigned_padding), READ),
+    BadInput("DICOM: MONOCHROME1", dicom(PhotometricInterpretation="MONOCHROME1"), READ),
+    BadInput("DICOM: one slice without rescaling", dicom(25, 26, RescaleSlope=None, RescaleIntercept=None), REFUSED,
+             "no RescaleSlope, unlike 000.dcm"),
+    BadInput("DICOM: no slice states a rescaling", dicom(RescaleSlope=None, RescaleIntercept=None), WARNED,
+             "states no rescaling"),
+    BadInput("DICOM: a rescale slope of 0", dicom(RescaleSlope="0"), REFUSED, "the rescaling has slope '0'"),
+    BadInput("DICOM: no HU by its rescale type", dicom(RescaleType="US"), WARNED, "rescale type is 'US', not HU"),
+    BadInput("DICOM: slices of two patients", dicom(20, PatientID="another"), REFUSED,
+             "PatientID is 'another', and 'phantom'"),
+    BadInput("DICOM: two reconstructions in one series", dicom_folder(two_kernels), REFUSED, "ConvolutionKernel is"),
+    BadInput("DICOM: colours", dicom(SamplesPerPixel=3), REFUSED, "3 samples per pixel"),
+    BadInput("DICOM: a slice missing", dicom_folder(lambda p: (p / "030.dcm").unlink()), REFUSED, "after 029.dcm"),
+    BadInput("DICOM: a slice doubled", dicom_folder(lambda p: shutil.copy(p / "030.dcm", p / "030 (1).dcm")), REFUSED,
+             "the slice is doubled"),
+    BadInput("DICOM: a localizer in the series", dicom_folder(localizer), READ),
+    BadInput("DICOM: two CTs", dicom_folder(lambda p: write_dicom_series(make_ct(seed=1), p / "other")), REFUSED,
+             "2 DICOM series"),
+    BadInput("DICOM: in a folder below", dicom_folder(nested), READ),
+    BadInput("DICOM: deflated", dicom_folder(deflated), READ),
+    BadInput("DICOM: a deflated file that inflates to 256 MiB more than it promises", dicom_folder(deflated_bomb), READ,
+             hostile=True),
+    BadInput("DICOM: contrast agent NONE", dicom(ContrastBolusAgent="NONE"), READ),
     BadInput("CSV: 100,000 nodules", other_points("t.csv", CSV + "n,0,0,0\n" * 100_000), REFUSED, "at most 1000",
              hostile=True),
     BadInput("CSV: a coordinate NaN", other_points("t.csv", CSV + "n,0,nan,0\n"), REFUSED, "line 2"),

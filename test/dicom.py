@@ -44,6 +44,19 @@ def write_dicom_series(image: sitk.Image, folder: Path, *, shear_mm: float = 0.0
     return series
 
 
+def change_dicom(*files: Path, **attributes: object) -> None:
+    """Rewrite DICOM files with other attributes; None takes one away."""
+    for file in files:
+        data = pydicom.dcmread(file)
+        for name, value in attributes.items():
+            if value is None:
+                del data[name]
+            else:
+                setattr(data, name, value)
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+        data.save_as(file)
+
+
 def write_frames(image: sitk.Image, file: Path, frames: Sequence[int], *, intercepts: Sequence[int] = ()) -> None:
     """Write slices of an int16 CT as one Enhanced CT, each with its position; each with an intercept, or all -1024."""
     with TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
 import os
-from pathlib import Path
+import shutil
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
-from dicom import write_dicom_series, write_frames
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from dicom import change_dicom, write_dicom_series, write_frames
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from nodulemc.errors import ImageError
 from nodulemc.volume import read_volume
@@ -15,23 +15,12 @@ from nodulemc.volume import read_volume
 CT = make_ct(size=(20, 24, 6), direction=rotation(8, 20, -5))
 
 
-def change(file: Path, **attributes: object) -> None:
-    """Rewrite a DICOM file with other attributes; None takes one away."""
-    data = pydicom.dcmread(file)
-    for name, value in attributes.items():
-        if value is None:
-            del data[name]
-        else:
-            setattr(data, name, value)
-    data.save_as(file)
-
-
 @pytest.mark.parametrize("name", ["ImageOrientationPatient", "PixelSpacing", "ImagePositionPatient"])
 @pytest.mark.parametrize("slices", [slice(None), slice(3, 4)], ids=["all", "one"])
 def test_slices_without_geometry_are_refused(tmp_path, name, slices):
     write_dicom_series(CT, tmp_path)
     for file in sorted(tmp_path.iterdir())[slices]:
-        change(file, **{name: None})
+        change_dicom(file, **{name: None})
     with pytest.raises(ImageError, match=r"Image Position|image orientation is ''|pixel spacing is ''"):
         read_volume(tmp_path)
 
@@ -40,7 +29,7 @@ def test_an_orientation_of_few_decimals_is_read(tmp_path):
     write_dicom_series(CT, tmp_path)
     for file in tmp_path.iterdir():
         cosines = pydicom.dcmread(file).ImageOrientationPatient
-        change(file, ImageOrientationPatient=[f"{cosine:.3f}" for cosine in cosines])
+        change_dicom(file, ImageOrientationPatient=[f"{cosine:.3f}" for cosine in cosines])
     assert read_volume(tmp_path).image.GetDirection() == pytest.approx(CT.GetDirection(), abs=1e-3)
 
 
@@ -86,7 +75,7 @@ def test_frames_against_their_normal_are_read(tmp_path):
 def test_slices_that_state_a_negative_spacing_are_placed_by_their_positions(tmp_path):
     write_dicom_series(CT, tmp_path)
     for file in tmp_path.iterdir():
-        change(file, SpacingBetweenSlices=-CT.GetSpacing()[2])
+        change_dicom(file, SpacingBetweenSlices=-CT.GetSpacing()[2])
     image = read_volume(tmp_path).image
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(CT))
     for index in ((0, 0, 0), (19, 23, 5)):
@@ -94,10 +83,166 @@ def test_slices_that_state_a_negative_spacing_are_placed_by_their_positions(tmp_
         assert image.TransformIndexToPhysicalPoint(index) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [5, 4, 3, 1, 0], [0, 2, 1, 3, 4, 5], [0, 1, 1, 2, 3, 4]])
+@pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [5, 4, 3, 1, 0], [0, 2, 1, 3, 5], [0, 1, 1, 2, 3, 4]])
 def test_frames_that_are_no_even_stack_are_refused(tmp_path, frames):
     write_frames(CT, tmp_path / "ct.dcm", frames)
     with pytest.raises(ImageError, match="from its place in an even stack"):
+        read_volume(tmp_path)
+
+
+def same_place(image: sitk.Image) -> bool:
+    """Whether an image has CT's values at CT's places."""
+    again = sitk.Resample(image, CT, sitk.Transform(), sitk.sitkNearestNeighbor, -3000)
+    return np.array_equal(sitk.GetArrayViewFromImage(again), sitk.GetArrayViewFromImage(CT))
+
+
+@pytest.mark.parametrize("frames", [[0, 2, 4, 1, 3, 5], [5, 1, 4, 0, 2, 3]])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_frames_in_any_order_are_sorted(tmp_path, frames, compressed):
+    write_frames(CT, tmp_path / "ct.dcm", frames)
+    if compressed:
+        data = pydicom.dcmread(tmp_path / "ct.dcm")
+        data.compress(RLELossless)
+        data.save_as(tmp_path / "ct.dcm")
+    image = read_volume(tmp_path).image
+    assert image.GetSize() == CT.GetSize()
+    assert same_place(image)
+
+
+@pytest.mark.parametrize("parts", [[[0, 1, 2], [3, 4, 5]], [[1, 3, 5], [0, 2, 4]], [[5], [0, 1], [4, 2, 3]]])
+def test_an_enhanced_ct_in_parts_is_joined(tmp_path, parts):
+    for k, frames in enumerate(parts):
+        write_frames(CT, tmp_path / f"{k}.dcm", frames)
+        same = {"SeriesInstanceUID": "1.2.3", "ConcatenationUID": "1.2.4"}
+        change_dicom(tmp_path / f"{k}.dcm", **same, InConcatenationNumber=k + 1, InConcatenationTotalNumber=len(parts))
+    volume = read_volume(tmp_path)
+    assert volume.series_uid == "1.2.3"
+    assert volume.image.GetSize() == CT.GetSize()
+    assert same_place(volume.image)
+    (tmp_path / "1.dcm").unlink()
+    with pytest.raises(ImageError, match=rf"{len(parts) - 1} of the series' {len(parts)} parts"):
+        read_volume(tmp_path)
+
+
+def test_a_deflated_enhanced_ct_is_read(tmp_path):
+    write_frames(CT, tmp_path / "ct.dcm", [5, 0, 1, 4, 2, 3])
+    data = pydicom.dcmread(tmp_path / "ct.dcm")
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "ct.dcm")
+    assert same_place(read_volume(tmp_path).image)
+    whole = (tmp_path / "ct.dcm").read_bytes()
+    for lost in (40, len(whole) // 2):
+        (tmp_path / "ct.dcm").write_bytes(whole[:-lost])
+        with pytest.raises(ImageError):
+            read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PatientID", "another"),
+        ("PatientName", "Doe^Jane"),
+        ("FrameOfReferenceUID", "1.2.4"),
+        ("AcquisitionNumber", 2),
+        ("ConvolutionKernel", "B80f"),
+        ("ConvolutionKernel", ["Br38f", "3"]),
+        ("SliceThickness", "5.0"),
+        ("SeriesNumber", 9),
+        ("StudyDate", "20200102"),
+        ("KVP", "80"),
+        ("Modality", "MR"),
+        ("RescaleType", "US"),
+    ],
+)
+def test_slices_of_more_than_one_acquisition_are_refused(tmp_path, name, value):
+    usual = {"PatientID": "one", "PatientName": "Doe^John", "FrameOfReferenceUID": "1.2", "AcquisitionNumber": 1}
+    usual |= {
+        "ConvolutionKernel": "B30f",
+        "SeriesNumber": 3,
+        "StudyDate": "20190102",
+        "KVP": "120",
+        "RescaleType": "HU",
+    }
+    write_dicom_series(CT, tmp_path)
+    for k, file in enumerate(sorted(tmp_path.iterdir())):
+        change_dicom(file, **usual)
+        if k >= 3:
+            change_dicom(file, **{name: value})
+    with pytest.raises(ImageError) as refused:
+        read_volume(tmp_path)
+    shown = " ".join(value) if isinstance(value, list) else str(value)
+    first = str(pydicom.dcmread(tmp_path / "000.dcm")[name].value)
+    assert f"{name} is {shown!r}, and {first!r} in 000.dcm: {tmp_path / '003.dcm'}" in str(refused.value)
+
+
+def test_what_only_some_slices_state_is_no_difference(tmp_path):
+    write_dicom_series(CT, tmp_path)
+    change_dicom(tmp_path / "002.dcm", ConvolutionKernel="B30f", PatientID="")
+    assert same_place(read_volume(tmp_path).image)
+
+
+def test_reconstructions_that_alternate_are_refused(tmp_path):
+    between = sitk.Image(CT)
+    between.SetOrigin(CT.TransformContinuousIndexToPhysicalPoint((0, 0, 0.5)))
+    uid = write_dicom_series(CT, tmp_path / "one")
+    write_dicom_series(between, tmp_path / "two")
+    for file in (tmp_path / "two").iterdir():
+        change_dicom(file, SeriesInstanceUID=uid, ConvolutionKernel="B80f")
+    for file in (tmp_path / "one").iterdir():
+        change_dicom(file, ConvolutionKernel="B30f")
+    with pytest.raises(ImageError, match=r"ConvolutionKernel is 'B80f', and 'B30f' in 000\.dcm"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [[1], [3], [9], [4, 5], [2, 9]])
+def test_a_missing_slice_is_named_by_its_neighbours(tmp_path, missing):
+    write_dicom_series(make_ct(size=(20, 24, 12)), tmp_path)
+    for k in missing:
+        (tmp_path / f"{k:03}.dcm").unlink()
+    before = missing[0] - 1
+    after = next(k for k in range(before + 1, 12) if k not in missing)
+    with pytest.raises(ImageError) as refused:
+        read_volume(tmp_path)
+    gap = 1.5 * (after - before)
+    assert str(refused.value) == (
+        f"the slice lies {gap - 1.5:.2f} mm from its place in an even stack: {gap:.2f} mm after {before:03}.dcm, where "
+        f"others are 1.50 mm apart: {tmp_path / f'{after:03}.dcm'}: slices between the two are missing; "
+        "export the series again"
+    )
+
+
+@pytest.mark.parametrize("doubled", [0, 4, 11])
+def test_a_doubled_slice_is_named_with_its_twin(tmp_path, doubled):
+    write_dicom_series(make_ct(size=(20, 24, 12)), tmp_path)
+    shutil.copy(tmp_path / f"{doubled:03}.dcm", tmp_path / "copy.dcm")
+    with pytest.raises(ImageError) as refused:
+        read_volume(tmp_path)
+    assert f"0.00 mm after {doubled:03}.dcm" in str(refused.value)
+    assert f"{tmp_path / 'copy.dcm'}: the slice is doubled; remove one of the two" in str(refused.value)
+
+
+def test_uneven_slices_and_a_tilt_are_told_apart(tmp_path):
+    write_dicom_series(make_ct(size=(20, 24, 12)), tmp_path)
+    position = pydicom.dcmread(tmp_path / "006.dcm").ImagePositionPatient
+    change_dicom(tmp_path / "006.dcm", ImagePositionPatient=[*position[:2], position[2] + 0.5])
+    with pytest.raises(ImageError, match=r"2\.00 mm after 005\.dcm.*006\.dcm: the slices are unevenly spaced"):
+        read_volume(tmp_path)
+    change_dicom(tmp_path / "006.dcm", ImagePositionPatient=[position[0] + 2, *position[1:]])
+    with pytest.raises(ImageError, match=r"lies 2\.00 mm from its place in an even stack: \S*006\.dcm: the gantry"):
+        read_volume(tmp_path)
+
+
+def test_a_slice_of_another_orientation_is_named_wherever_it_sorts(tmp_path):
+    write_dicom_series(CT, tmp_path)
+    shutil.copy(tmp_path / "003.dcm", tmp_path / "0 scout.dcm")
+    change_dicom(tmp_path / "0 scout.dcm", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    with pytest.raises(
+        ImageError, match=r"'1.0 0.0 0.0 0.0 0.0 -1.0', unlike the others' .*0 scout\.dcm: remove it if it is a loc"
+    ):
+        read_volume(tmp_path)
+    shutil.copy(tmp_path / "003.dcm", tmp_path / "0 scout.dcm")
+    change_dicom(tmp_path / "0 scout.dcm", Rows=12)
+    with pytest.raises(ImageError, match=r"size 20×12×1, unlike the others: \S*0 scout\.dcm: remove it"):
         read_volume(tmp_path)
 
 
@@ -109,14 +254,14 @@ def test_frames_of_different_rescaling_are_refused(tmp_path):
 
 def test_frames_cut_short_are_refused(tmp_path):
     write_frames(CT, tmp_path / "ct.dcm", range(6))
-    change(tmp_path / "ct.dcm", PixelData=bytes(5000))
+    change_dicom(tmp_path / "ct.dcm", PixelData=bytes(5000))
     with pytest.raises(ImageError, match="no pixel data of 5760 bytes"):
         read_volume(tmp_path)
 
 
 def test_a_slice_without_pixels_is_refused(tmp_path):
     write_dicom_series(CT, tmp_path)
-    change(tmp_path / "005.dcm", PixelData=None)
+    change_dicom(tmp_path / "005.dcm", PixelData=None)
     with pytest.raises(ImageError, match=r"the DICOM file is damaged: \S*005\.dcm"):
         read_volume(tmp_path)
 

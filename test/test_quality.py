@@ -86,3 +86,26 @@ def test_warnings_do_not_change_a_probability():
     assert any("slice spacing" in warning for warning in noted.warnings)
     mean = look(Volume(image, Path("ct")), [Nodule(None, centre_of(image))])[0].astype(float).mean()
     assert noted.probability == pytest.approx((mean + mean**2) / 2, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("agent", "given"),
+    [
+        *((text, False) for text in ("", "NONE", "No", "n", "0", "N/A", "no contrast", "WITHOUT", "w/o contrast", "-")),
+        *((text, False) for text in ("NO IV CONTRAST", "Not given", "ohne KM", "0.0 ml", "non-contrast", "UNENHANCED")),
+        *(
+            (text, True)
+            for text in ("APPLIED", "IV CONTRAST", "Non-ionic", "Omnipaque 350", "0.5 ml/kg Ultravist", "1")
+        ),
+        *((text, True) for text in ("ORAL", "without and with contrast", "No oral, 100 ml iv", "YES", "NONIONIC 300")),
+    ],
+)
+def test_a_contrast_agent_named_none_is_none(agent, given):
+    notes = scan_notes(Volume(make_ct(), Path("ct"), acquisition={"ContrastBolusAgent": agent}))
+    assert any("contrast agent" in note for note in notes) == given
+
+
+@pytest.mark.parametrize(("unit", "warned"), [("HU", False), ("US", True), ("HU_MOD", True)])
+def test_a_rescale_type_other_than_hu_is_told(unit, warned):
+    notes = scan_notes(Volume(make_ct(), Path("ct"), acquisition={"RescaleType": unit}))
+    assert any("rescale type" in note for note in notes) == warned

@@ -372,6 +372,18 @@ def test_a_compressed_nifti_of_another_length_is_refused(tmp_path, change):
         read_volume(tmp_path / "ct.nii.gz")
 
 
+def test_pydicom_is_imported_for_dicom_only(tmp_path):
+    sitk.WriteImage(make_ct(size=(8, 8, 8)), str(tmp_path / "ct.mha"))
+    write_dicom_series(make_ct(size=(8, 8, 8)), tmp_path / "series")
+    for name, expected in (("ct.mha", "False"), ("series", "True")):
+        code = (
+            "import sys; from nodulemc.volume import read_volume; "
+            f"read_volume({str(tmp_path / name)!r}); print('pydicom' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
 def test_bad_images_are_refused(tmp_path):
     with pytest.raises(ImageError, match="no such CT"):
         read_volume(tmp_path / "none.mha")

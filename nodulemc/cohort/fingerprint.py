@@ -13,6 +13,7 @@ from typing import Any
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError
 from nodulemc.extras import import_extra
+from nodulemc.folder_files import files_below, is_hidden
 from nodulemc.meta_image import SUFFIXES, locate_voxels
 
 _CHUNK = 1 << 20
@@ -57,12 +58,14 @@ def take(scan: Scan) -> Fingerprint:
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
     files = _ct_files(scan.path)
     if scan.path.is_dir():
-        files = [path for path in files if not path.name.startswith(".")]
+        files = [path for path in files if not is_hidden(path, scan.path)]
     hashes = [_file_hash(path) for path in files]
     if len(files) == 1:
         ct = hashes[0]
     else:
-        lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
+        base = scan.path if scan.path.is_dir() else scan.path.parent
+        names = (os.path.relpath(path, base) for path in files)
+        lines = "".join(f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
         ct = _hash(os.fsencode(lines)).hexdigest()
     return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
 
@@ -70,7 +73,7 @@ def take(scan: Scan) -> Fingerprint:
 def _ct_files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
-            return sorted(entry for entry in path.iterdir() if entry.is_file())
+            return [file for file in files_below(path) if file.is_file()]
         if path.is_file() and path.name.lower().endswith(SUFFIXES):
             return list(dict.fromkeys([path, locate_voxels(path).file]))
     except (ImageError, OSError):

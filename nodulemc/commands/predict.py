@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ct",
         type=Path,
         metavar="CT",
-        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series",
+        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series, in it or below",
+    )
+    parser.add_argument(
+        "--series", metavar="UID", help="SeriesInstanceUID of the series to read, where a folder holds several CTs"
     )
     parser.add_argument(
         "--points",
@@ -94,7 +97,7 @@ def _read(args: argparse.Namespace) -> tuple[Volume, list[Nodule], tuple[np.ndar
     from nodulemc.prediction import look
     from nodulemc.volume import read_volume
 
-    volume = read_volume(args.ct)
+    volume = read_volume(args.ct, series=args.series)
     nodules = read_points(args.points, volume)
     if args.masks:
         mask_paths(args.masks, nodules, (args.ct, args.points))

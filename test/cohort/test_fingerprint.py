@@ -103,6 +103,17 @@ def test_a_hidden_file_of_a_dicom_folder_changes_its_look_only(tmp_path):
     assert after.same_content(before)
 
 
+def test_files_in_folders_below_count_but_hidden_folders_do_not(tmp_path):
+    (tmp_path / "study" / "series").mkdir(parents=True)
+    (tmp_path / "study" / "series" / "1").write_text("1")
+    before = take(scan_of(tmp_path))
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "2").touch()
+    assert take(scan_of(tmp_path)).same_content(before)
+    (tmp_path / "study" / "series" / "1").write_text("2")
+    assert not take(scan_of(tmp_path)).same_content(before)
+
+
 @pytest.mark.skipif(os.sep != "/", reason="names that are not UTF-8")
 def test_names_that_are_not_utf_8(tmp_path):
     for name in (b"\xe9", b"\xe8"):

@@ -117,6 +117,12 @@ def dicom(data: bytes) -> None:
     read_volume(_FOLDER / "series")
 
 
+def dicom_frames(data: bytes) -> None:
+    """A DICOM folder of one file with several frames."""
+    _written("frames/1.dcm", data)
+    read_volume(_FOLDER / "frames")
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "platform_points": platform_points,
     "slicer_points": slicer_points,
@@ -133,6 +139,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "nrrd": _ct("ct.nrrd"),
     "tiff": _ct("ct.tif"),
     "dicom": dicom,
+    "dicom_frames": dicom_frames,
 }
 
 

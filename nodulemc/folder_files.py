@@ -1,0 +1,25 @@
+"""The files of a folder with a CT, in whatever folders below they lie."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those below it, sorted by folder; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file of ``folder``, or a folder between the two, is hidden, as macOS's copies of attributes are."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _raise(error: OSError) -> None:
+    raise error
