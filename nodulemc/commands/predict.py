@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> None:
     masks = write_masks(args.masks, volume, nodules, ensemble) if args.masks else []
     with none_on_failure(masks):
         if args.output:
-            write_results(args.output, predictions, ensemble.manifest)
+            write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
-            print(table(predictions, ensemble.manifest), flush=True)
+            print(table(predictions, ensemble.manifest, calibrated=args.calibrated), flush=True)
 
 
 def _read(ct: Path, points: Path) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
