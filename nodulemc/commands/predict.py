@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict and write or print the results."""
     from nodulemc.json_files import none_on_failure
     from nodulemc.masks import write_masks
-    from nodulemc.prediction import score
+    from nodulemc.prediction import score, with_notes
     from nodulemc.results import clear_output, table, write_results
     from nodulemc.side_by_side import side_by_side
 
@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> None:
     )
     predictions = score(nodules, *seen, ensemble)
     # The output comes last: where it is, the masks are complete.
-    masks = write_masks(args.masks, volume, nodules, ensemble) if args.masks else []
+    masks = []
+    if args.masks:
+        masks, notes = write_masks(args.masks, volume, nodules, ensemble)
+        predictions = with_notes(predictions, notes)
     with none_on_failure(masks):
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
