@@ -258,6 +258,9 @@ def print_points(found: Sequence[Found]) -> None:
     chosen_on = [f.around.contrast_hu for f in found if f.kind.startswith("chosen on") and f.kind.endswith(TEXTURES)]
     at_most = np.quantile(chosen_on, MOST_WARNED)
     print(f"least contrast {LEAST_CONTRAST_HU} HU; {at_most:.0f} HU would warn {MOST_WARNED:.1%} of {len(chosen_on)}\n")
+    for name in ("chosen on", "judged on"):
+        warned = [any(f.warnings) for f in found if f.kind.startswith(name) and f.kind.endswith(TEXTURES)]
+        print(f"real nodules {name}: {sum(warned)} of {len(warned)} warned, {np.mean(warned):.1%}\n")
     columns = ("points", "n", "warned", *WARNINGS, "amid lung")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for kind in dict.fromkeys(f.kind for f in found):

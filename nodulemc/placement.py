@@ -23,7 +23,7 @@ from nodulemc.volume import Volume
 BALL_MM = 1.6
 REACH_MM = 1.7
 BALL_QUANTILE = 0.1
-LEAST_CONTRAST_HU = 100
+LEAST_CONTRAST_HU = 60
 LUNG_HU = (-970, -500)  # darker is the air beside the patient, brighter a vessel, a nodule or a wall
 LEAST_LUNG = 0.05  # chosen: of a patch; nodules at the pleura have far more
 DARK_HU = -800  # a point brighter than this does not lie in air

@@ -97,7 +97,7 @@ class Ball(MeanOfPatch):
         return np.repeat(inside[None].astype(np.float64), len(patches), axis=0)
 
 
-@pytest.mark.parametrize(("voxels", "note"), [(0, None), (5, None), (19, "13 mm beside the point"), (40, "is empty")])
+@pytest.mark.parametrize(("voxels", "note"), [(0, None), (4, None), (19, "13 mm beside the point"), (40, "is empty")])
 def test_a_mask_that_misses_its_point_is_warned_about(tmp_path, monkeypatch, caplog, voxels, note):
     # The nearest voxel is 2.5 voxels of 50/64 mm nearer than the ball's centre.
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Ball(voxels))
