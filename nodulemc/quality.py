@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.nodules import Nodule
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, SIZE, VOXEL_MM
 from nodulemc.placement import (
     BALL_MM,
@@ -24,7 +25,6 @@ from nodulemc.placement import (
     may_be_misread,
     other_reading,
 )
-from nodulemc.points import Nodule
 from nodulemc.volume import Volume
 
 TRAINING_SLICE_MM = (1.0, 3.2)

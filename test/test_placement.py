@@ -15,9 +15,9 @@ from nodulemc import cli
 from nodulemc.cohort.reading import Job, read_scan
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import PointsError
+from nodulemc.nodules import Nodule
 from nodulemc.patch import HU_WINDOW, SIZE, VOXEL_MM, extract_patch, scale_hu
 from nodulemc.placement import BALL_MM, REACH_MM, surroundings
-from nodulemc.points import Nodule
 from nodulemc.prediction import look
 from nodulemc.volume import Volume, read_volume
 

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from nodulemc.calibration_map import apply_calibration
 from nodulemc.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
-from nodulemc.points import Nodule
+from nodulemc.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
 from nodulemc.results import detailed_json, table, write_results
 

@@ -68,14 +68,8 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
             rows = [row | _before_calibration(p, ensemble) for row, p in _rows(scans, columns)]
-            columns += [
-                PATIENT,
-                "scan",
-                "name",
-                *COORDINATES,
-                "warnings",
-                *(_CALIBRATED if ensemble.calibration else ()),
-            ]
+            columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
+            columns += _CALIBRATED if ensemble.calibration else ()
             cells = [[row[column] for column in columns] for row in rows]
             write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
             _write_parquet(output / PARQUET_NAME, columns, rows)
