@@ -22,7 +22,7 @@ from nodulemc.errors import EnsembleError
 from nodulemc.json_values import number
 
 METHODS = ("temperature", "platt", "isotonic")
-_PREVALENCES = ("training_prevalence", "fitted_prevalence", "prevalence")
+PREVALENCES = ("training_prevalence", "fitted_prevalence", "prevalence")
 # Probabilities are kept this far from 0 and 1, where log-odds are infinite.
 _MARGIN = 1e-15
 # An isotonic map has steps; so much of the uncalibrated probability is blended in to keep the order within a step.
@@ -39,11 +39,16 @@ def check_calibration(calibration: Any, source: object) -> None:
     if calibration is None:
         return
     try:
-        found = all(0 < number(calibration[name]) < 1 for name in _PREVALENCES) and _keeps_order(calibration)
+        found = all(0 < number(calibration[name]) < 1 for name in PREVALENCES) and _keeps_order(calibration)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EnsembleError(f"malformed calibration ({error!r})", source, _REMEDY) from error
     if not found:
         raise EnsembleError("a calibration parameter is out of range", source, _REMEDY)
+
+
+def describe_calibration(calibration: Mapping[str, Any]) -> str:
+    """What stands beside calibrated numbers: the method and the share of malignant nodules they are for."""
+    return f"{calibration['method']}, for a prevalence of {calibration['prevalence']:.3g}"
 
 
 def apply_calibration(probabilities: np.ndarray, calibration: Mapping[str, Any] | None) -> np.ndarray:

@@ -33,9 +33,7 @@ class Ensemble:
         self.manifest = manifest
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
         self._seeds = seeds
-        weights = np.array([member.weight for member in manifest.members])
-        weights = weights / weights.max()  # the sum of huge ones would overflow
-        self._weights = weights / weights.sum()
+        self._weights = manifest.vote_weights
         self._calibration = manifest.calibration if calibrated else None
 
     @classmethod

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nodulemc import patch
 from nodulemc.calibration_map import check_calibration
 from nodulemc.errors import EnsembleError
@@ -74,6 +76,13 @@ class Manifest:
     def seed_names(self) -> list[str]:
         """The members' names in results: their file names without the suffix."""
         return [Path(member.file).stem for member in self.members]
+
+    @property
+    def vote_weights(self) -> np.ndarray:
+        """The members' shares of the vote, which add up to 1."""
+        weights = np.array([member.weight for member in self.members])
+        weights = weights / weights.max()  # the sum of huge ones would overflow
+        return weights / weights.sum()
 
     @property
     def origin(self) -> str:

@@ -14,6 +14,7 @@ from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.points import Nodule, shortened
 from nodulemc.prediction import extract_patches
 from nodulemc.progress import QUIET_S, progress
+from nodulemc.quality import mask_notes
 from nodulemc.volume import Volume
 
 # Bytes; file systems take 255, which hold the suffix and what a temporary file's name adds, too.
@@ -35,13 +36,15 @@ def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) 
     return [folder / f"{name}.mha" for name in names]
 
 
-def write_masks(folder: Path, volume: Volume, nodules: Sequence[Nodule], ensemble: Ensemble) -> list[Path]:
+def write_masks(
+    folder: Path, volume: Volume, nodules: Sequence[Nodule], ensemble: Ensemble
+) -> tuple[list[Path], list[tuple[str, ...]]]:
     """Segment each nodule and write its mask on its patch's grid (64³ voxels over 50 mm, world-aligned).
 
     Where a file cannot be written none of them stays, nor do earlier ones of these names.
 
     Returns:
-        The files, in the nodules' order.
+        The files, and each mask's warnings, in the nodules' order.
 
     Raises:
         CaseError: as ``mask_paths``, or a file cannot be written.
@@ -55,7 +58,7 @@ def write_masks(folder: Path, volume: Volume, nodules: Sequence[Nodule], ensembl
     with none_on_failure(paths):
         for path, nodule, mask in zip(paths, nodules, masks, strict=True):
             write_atomically(path, _meta_image(mask, patch_origin(nodule.point)), CaseError)
-    return paths
+    return paths, [mask_notes(mask) for mask in masks]
 
 
 def _meta_image(mask: np.ndarray, origin: Sequence[float]) -> bytes:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from nodulemc.headers import check_grid
 from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.nodules import Nodule, as_nodules, shortened
 from nodulemc.patch import SIZE, extract_patch
+from nodulemc.placement import OpenAir, other_reading, surroundings
 from nodulemc.points import read_points
 from nodulemc.progress import QUIET_S, progress
-from nodulemc.quality import Notes, patch_notes, scan_notes, seed_notes
+from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_notes
 from nodulemc.volume import Volume, read_volume
 
 logger = logging.getLogger(__name__)
@@ -78,8 +79,10 @@ def predict(
 def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
     """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
-    about = (patch_notes(volume, nodule, patch) for nodule, patch in zip(nodules, patches, strict=True))
-    return patches, Notes(scan_notes(volume), tuple(about))
+    around = [surroundings(patch) for patch in patches]
+    air = OpenAir(volume)
+    about = (patch_notes(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
+    return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about))
 
 
 def score(
@@ -89,9 +92,7 @@ def score(
     per_seed = _in_turn(patches, ensemble) if show_progress else ensemble.seed_probabilities(patches)
     for note in notes.scan:
         logger.warning("%s", note)
-    for k, (nodule, seeds) in enumerate(zip(nodules, per_seed, strict=True)):
-        for note in (*notes.nodules[k], *seed_notes(seeds)):
-            logger.warning("nodule %s: %s", shortened(nodule.name or k + 1), note)
+    _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, per_seed, strict=True)])
     return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), ensemble.caveat)
 
 
@@ -103,6 +104,18 @@ def _in_turn(patches: np.ndarray, ensemble: Ensemble) -> np.ndarray:
     parts = (ensemble.seed_probabilities(patches[k : k + size]) for k in range(0, len(patches), size))
     rows = (row for part in parts for row in part)
     return np.array([*progress(rows, len(patches), "nodules", quiet_s=QUIET_S)])
+
+
+def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:
+    """Predictions with further warnings of each, which are logged as well."""
+    _log_notes([prediction.nodule for prediction in predictions], notes)
+    return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, notes, strict=True)]
+
+
+def _log_notes(nodules: Sequence[Nodule], notes: Sequence[tuple[str, ...]]) -> None:
+    for k, (nodule, own) in enumerate(zip(nodules, notes, strict=True), start=1):
+        for note in own:
+            logger.warning("nodule %s: %s", shortened(nodule.name or k), note)
 
 
 def with_warnings(
@@ -133,10 +146,13 @@ def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
     for k, nodule in enumerate(nodules, start=1):
         outside = volume.distance_outside_mm(nodule.point)
         if outside > FACE_TOLERANCE_MM:
+            reading = other_reading(volume, [nodule.point for nodule in nodules])
             raise PointsError(
                 f"nodule {shortened(nodule.name or k)} lies {round(outside, 3):g} mm outside the CT",
                 volume.source,
-                "check that point and CT belong together and that the point is x, y, z in mm, LPS",
+                f"give x, y, z in mm, LPS; the file's points look like {reading}"
+                if reading
+                else "check that point and CT belong together and that the point is x, y, z in mm, LPS",
             )
     patches = np.empty((len(nodules), SIZE, SIZE, SIZE), np.float32)
     for patch, nodule in zip(patches, nodules, strict=True):

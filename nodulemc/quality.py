@@ -6,14 +6,26 @@ with slices of 1 to 3.2 mm. Thresholds that no training data state are marked as
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.patch import EXTENT_MM, SIZE, VOXEL_MM, scale_hu
-from nodulemc.points import Nodule
+from nodulemc.nodules import Nodule
+from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, SIZE, VOXEL_MM
+from nodulemc.placement import (
+    BALL_MM,
+    LEAST_CONTRAST_HU,
+    LEAST_LUNG,
+    LUNG_HU,
+    REACH_MM,
+    OpenAir,
+    Surroundings,
+    may_be_misread,
+    other_reading,
+)
 from nodulemc.volume import Volume
 
 TRAINING_SLICE_MM = (1.0, 3.2)
@@ -23,8 +35,7 @@ AIR_HU = (-1100, -600)  # air and lung
 SOFT_TISSUE_HU = (-200, 200)
 LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
 MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
-LUNG_HU = -500
-LEAST_LUNG = 0.05  # chosen: of a patch; nodules at the pleura have far more
+MOST_BESIDE_MM = 2.0
 MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
 # How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
 _NO_AGENT = re.compile(
@@ -56,18 +67,41 @@ def scan_notes(volume: Volume) -> tuple[str, ...]:
     return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume))
 
 
-def patch_notes(volume: Volume, nodule: Nodule, patch: np.ndarray) -> tuple[str, ...]:
-    """Warnings about one patch: float32 (64, 64, 64), axes z, y, x, values 0…1."""
-    notes = []
+def patch_notes(volume: Volume, nodule: Nodule, around: Surroundings, air: OpenAir) -> tuple[str, ...]:
+    """Warnings about one patch and the place of its nodule in it; ``air`` is the volume's."""
     reach = (SIZE - 1) / 2 * VOXEL_MM
     corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
     beyond = max(map(volume.distance_outside_mm, corners))
-    if beyond > VOXEL_MM:
-        notes.append(f"its {EXTENT_MM:g} mm cube reaches {beyond:.0f} mm beyond the scan, where air is assumed")
-    lung = float((patch < scale_hu(np.float32(LUNG_HU))).mean())
-    if lung < LEAST_LUNG:
-        notes.append(f"no lung around the point: {lung:.1%} of its {EXTENT_MM:g} mm cube lies below {LUNG_HU} HU")
-    return tuple(notes)
+    cut = f"its {EXTENT_MM:g} mm cube reaches {beyond:.0f} mm beyond the scan, where air is assumed"
+    return (*([cut] if beyond > VOXEL_MM else []), *_placement_notes(nodule, around, air))
+
+
+def _placement_notes(nodule: Nodule, around: Surroundings, air: OpenAir) -> list[str]:
+    if around.is_dark and air.holds(nodule.point):
+        return ["the point lies outside the body, in the air beside the patient"]
+    notes = []
+    if around.contrast_hu < LEAST_CONTRAST_HU:
+        notes.append(f"nothing denser than lung lies within {BALL_MM + REACH_MM:.0f} mm of the point")
+    if around.lung_share < LEAST_LUNG:
+        low, high = LUNG_HU
+        what = f"{around.lung_share:.1%} of its {EXTENT_MM:g} mm cube lies in {low}…{high} HU"
+        notes.append(f"no lung around the point: {what}")
+    return notes
+
+
+def points_notes(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Surroundings]) -> tuple[str, ...]:
+    """Warnings about a file's points as a whole."""
+    points = [nodule.point for nodule in nodules]
+    reading = other_reading(volume, points) if points and may_be_misread(around) else None
+    return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
+
+
+def mask_notes(mask: np.ndarray) -> tuple[str, ...]:
+    """Warnings about a nodule's mask: bool (64, 64, 64) on its patch's grid, axes z, y, x."""
+    if not mask.any():
+        return ("its mask is empty",)
+    beside = np.linalg.norm((np.argwhere(mask) - CENTRE_INDEX) * VOXEL_MM, axis=1).min()
+    return (f"its mask lies {beside:.0f} mm beside the point",) if beside > MOST_BESIDE_MM else ()
 
 
 def seed_notes(per_seed: np.ndarray) -> tuple[str, ...]:

@@ -1,10 +1,14 @@
-"""Detailed results of one CT: the platform's points plus each seed's probability, their spread and warnings."""
+"""Detailed results of one CT: the platform's points plus each seed's probability, their spread and warnings.
+
+Calibrated results say so: by which method, for which prevalence, and what the vote was before.
+"""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nodulemc.calibration_map import PREVALENCES, describe_calibration
 from nodulemc.case import platform_json
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
@@ -29,38 +33,60 @@ def clear_output(path: Path, inputs: Sequence[Path]) -> None:
     prepare_output(path, CaseError)
 
 
-def write_results(path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest) -> None:
+def write_results(
+    path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+) -> None:
     """Write predictions as JSON or CSV, by the path's suffix, atomically.
+
+    Args:
+        path: .json or .csv file.
+        predictions: of one CT.
+        manifest: the ensemble's.
+        calibrated: whether its calibration was applied.
 
     Raises:
         CaseError: the file cannot be written.
     """
     if path.suffix.lower() == ".json":
-        write_json_atomically(path, detailed_json(predictions, manifest), CaseError)
+        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
     else:
-        write_csv_atomically(path, [csv_header(manifest), *map(csv_row, predictions)], CaseError)
+        rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
+        write_csv_atomically(path, [csv_header(manifest, calibrated=calibrated), *rows], CaseError)
 
 
-def detailed_json(predictions: Sequence[NodulePrediction], manifest: Manifest) -> dict[str, Any]:
-    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the weights' origin."""
+def detailed_json(
+    predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+) -> dict[str, Any]:
+    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the weights' origin.
+
+    Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
+    """
     content = platform_json(predictions)
     for point, prediction in zip(content["points"], predictions, strict=True):
         point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
         point["spread"] = prediction.spread
         point["warnings"] = list(prediction.warnings)
+        if calibrated:
+            point["uncalibrated"] = uncalibrated(prediction, manifest)
+    if calibrated:
+        content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
     return content | {"trained_on": manifest.trained_on}
 
 
-def csv_header(manifest: Manifest) -> list[str]:
+def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
+    """The vote of a prediction's seeds before calibration."""
+    return float(prediction.per_seed @ manifest.vote_weights)
+
+
+def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
-    return [
-        "AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"
-    ]  # fmt: skip
+    columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
+    return columns + ["uncalibrated", "calibration"] * calibrated
 
 
-def csv_row(prediction: NodulePrediction) -> list[Any]:
+def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: bool = False) -> list[Any]:
     """One nodule's row of the CSV output."""
-    return [
+    row = [
         prediction.nodule.name,
         *prediction.nodule.point,
         prediction.probability,
@@ -68,14 +94,18 @@ def csv_row(prediction: NodulePrediction) -> list[Any]:
         prediction.spread,
         "; ".join(prediction.warnings),
     ]
+    return row + [uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)] * calibrated
 
 
-def table(predictions: Sequence[NodulePrediction], manifest: Manifest) -> str:
-    """A short table for people, with the weights' origin beneath it."""
+def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
+    """A short table for people, with the calibration, where it was applied, and the weights' origin beneath it."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
-    lines = [f"{'nodule':<{width}}  probability  " + "  ".join(f"{seed:>9}" for seed in manifest.seed_names)]
+    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
+    lines = [f"{'nodule':<{width}}  {'  '.join(columns)}"]
     for name, prediction in zip(names, predictions, strict=True):
-        per_seed = "  ".join(f"{p:9.4f}" for p in prediction.per_seed)
-        lines.append(f"{name:<{width}}  {prediction.probability:11.4f}  {per_seed}")
-    return "\n".join([*lines, manifest.origin])
+        before = [uncalibrated(prediction, manifest)] * calibrated
+        values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
+        lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.4f}" for column, value in values)]))
+    said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
+    return "\n".join([*lines, *said, manifest.origin])

@@ -30,7 +30,7 @@ POINT = centre_of(CT)
 
 
 def written(folder, *names, source="ct.mha"):
-    return write_masks(folder, Volume(CT, Path(source)), [Nodule(name, POINT) for name in names], Dense())
+    return write_masks(folder, Volume(CT, Path(source)), [Nodule(name, POINT) for name in names], Dense())[0]
 
 
 def test_a_mask_lies_on_its_patchs_grid(tmp_path):
@@ -87,6 +87,33 @@ def test_the_longest_name_is_written_twice(tmp_path):
 def test_the_ct_is_never_overwritten(tmp_path):
     with pytest.raises(CaseError, match="'ct' gives no file of its own"):
         written(tmp_path, "ct", source=tmp_path / "ct.mha")
+
+
+class Ball(MeanOfPatch):
+    """An ensemble whose masks are a ball of 3 voxels' radius, its centre so many voxels along x from the point."""
+
+    def __init__(self, voxels):
+        self.voxels = voxels
+
+    def mask_probabilities(self, patches):
+        z, y, x = np.indices(patches.shape[1:]) - 31.5
+        inside = z**2 + y**2 + (x - self.voxels) ** 2 < 3**2
+        return np.repeat(inside[None].astype(np.float64), len(patches), axis=0)
+
+
+@pytest.mark.parametrize(("voxels", "note"), [(0, None), (4, None), (19, "13 mm beside the point"), (40, "is empty")])
+def test_a_mask_that_misses_its_point_is_warned_about(tmp_path, monkeypatch, caplog, voxels, note):
+    # The nearest voxel is 2.5 voxels of 50/64 mm nearer than the ball's centre.
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Ball(voxels))
+    ct, points, output = (tmp_path / name for name in ("ct.mha", "p.json", "out.json"))
+    sitk.WriteImage(CT, str(ct))
+    points.write_text(json.dumps({"points": [{"name": "n1", "point": list(POINT)}]}))
+    options = ["--points", points, "--masks", tmp_path / "masks", "--output", output]
+    assert cli.main(["predict", str(ct), *map(str, options)]) == 0
+    (point,) = json.loads(output.read_text())["points"]
+    said = [warning for warning in point["warnings"] if "mask" in warning]
+    assert len(said) == (note is not None)
+    assert all(note in warning and f"nodule 'n1': {warning}" in caplog.messages for warning in said)
 
 
 def test_predict_leaves_all_files_or_none(tmp_path, monkeypatch):

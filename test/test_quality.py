@@ -43,7 +43,7 @@ def test_the_reach_beyond_the_scan_is_measured_in_mm():
     # The cube's outermost voxel centres lie 31.5·50/64 = 24.61 mm from the point; the first face is at −0.5 mm.
     (note,) = notes_of(image, (10.0, 60.0, 60.0)).nodules[0]
     assert note == "its 50 mm cube reaches 14 mm beyond the scan, where air is assumed"
-    assert notes_of(image, (24.5, 60.0, 60.0)).nodules == ((),)
+    assert not any("cube reaches" in note for note in notes_of(image, (24.5, 60.0, 60.0)).nodules[0])
 
 
 def test_a_point_without_lung_around_is_flagged():

@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nodulemc.calibration_map import describe_calibration
 from nodulemc.case import platform_json
+from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, view
@@ -24,6 +28,7 @@ PARQUET_NAME = "predictions.parquet"
 FAILURES_NAME = "failures.csv"
 JSON_FOLDER = "json"
 _JSON_LIST_NAME = ".written"  # not *.json, which `evaluate` takes for results
+_CALIBRATED = ("uncalibrated", "calibration")
 _LOCK_NAME = ".export.lock"
 
 
@@ -43,7 +48,7 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
     nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
-    in the manifest's order.
+    in the manifest's order. Of calibrated results the first two also say the vote before and the calibration.
 
     Returns:
         The state that was written.
@@ -60,10 +65,12 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = view(folder)
             scans = _named(state)
-            seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in state.plan.ensemble.seeds]
+            ensemble = state.plan.ensemble
+            seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
-            rows = list(_rows(scans, columns))
+            rows = [row | _before_calibration(p, ensemble) for row, p in _rows(scans, columns)]
             columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
+            columns += _CALIBRATED if ensemble.calibration else ()
             cells = [[row[column] for column in columns] for row in rows]
             write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
             _write_parquet(output / PARQUET_NAME, columns, rows)
@@ -101,18 +108,26 @@ def _labels(listed: Listed, nodules: int) -> list[int | None]:
     return listed.labels if isinstance(listed.labels, list) else [listed.labels] * nodules
 
 
-def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], NodulePrediction]]:
     for scan in scans:
         for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
             row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name}
-            yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}
+            yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
+
+
+def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dict[str, Any]:
+    if ensemble.calibration is None:
+        return {}
+    vote = float(prediction.per_seed @ np.array(ensemble.vote_weights))
+    return dict(zip(_CALIBRATED, (vote, describe_calibration(ensemble.calibration)), strict=True))
 
 
 def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     pyarrow, parquet = import_extra("pyarrow", "cohort"), import_extra("pyarrow.parquet", "cohort")
     kinds = dict.fromkeys(columns, pyarrow.float64()) | {"label": pyarrow.int8()}
     kinds |= dict.fromkeys(("AnnotationID", PATIENT, "scan", "name", "warnings"), pyarrow.string())
+    kinds |= {"calibration": pyarrow.string()} if "calibration" in kinds else {}
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
     write_atomically(path, content.getvalue(), CaseError)

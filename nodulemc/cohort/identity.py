@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from nodulemc.manifest import Manifest
 
@@ -19,17 +20,23 @@ class Identity:
         precision: "fp32", "bf16" or "fp16".
         seeds: the seeds' names, in voting order.
         trained_on: as in the ensemble's manifest.
+        vote_weights: the seeds' shares of the vote.
+        calibration: the map that is applied, None where none is.
     """
 
     weights: str
     precision: str
     seeds: tuple[str, ...]
     trained_on: str | None
+    vote_weights: tuple[float, ...] = ()
+    calibration: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
         """The identity of an ensemble folder's content."""
         members = [[m.sha256, m.weight, asdict(m.architecture)] for m in manifest.members]
-        content = [_METHOD, members, manifest.calibration if calibrated else None]
+        calibration = manifest.calibration if calibrated else None
+        content = [_METHOD, members, calibration]
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return cls(weights, precision, tuple(manifest.seed_names), manifest.trained_on)
+        shares = tuple(manifest.vote_weights.tolist())
+        return cls(weights, precision, tuple(manifest.seed_names), manifest.trained_on, shares, calibration)

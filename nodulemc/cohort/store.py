@@ -174,8 +174,8 @@ class Store:
         """The last run's plan."""
         with self._reading() as do:
             about = json.loads(do.execute("SELECT about FROM plan").fetchone()[0])
-            about["ensemble"]["seeds"] = tuple(about["ensemble"]["seeds"])
-            return Plan(**about | {"ensemble": Identity(**about["ensemble"])})
+            ensemble = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
+            return Plan(**about | {"ensemble": Identity(**ensemble)})
 
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""

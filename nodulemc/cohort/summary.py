@@ -1,5 +1,6 @@
 """A cohort's state in words."""
 
+from nodulemc.calibration_map import describe_calibration
 from nodulemc.cohort.store import now
 from nodulemc.cohort.view import View
 from nodulemc.errors import printable
@@ -22,6 +23,8 @@ def summary(state: View) -> str:
         f"{scans}: {len(done)} done ({nodules}), {len(failed)} failed, {state.pending} to do",
         f"{seeds}, {ensemble.precision}, weights trained on: {origin}",
     ]
+    if ensemble.calibration:
+        lines.append(f"calibrated: {describe_calibration(ensemble.calibration)}")
     if state.outdated:
         lines.append(_outdated(state))
     if state.running:

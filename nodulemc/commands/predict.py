@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
     from nodulemc.json_files import make_folder, none_on_failure
     from nodulemc.masks import write_masks
-    from nodulemc.prediction import score
+    from nodulemc.prediction import score, with_notes
     from nodulemc.results import clear_output, table, write_results
     from nodulemc.side_by_side import side_by_side
 
@@ -72,12 +72,15 @@ def run(args: argparse.Namespace) -> None:
     )
     predictions = score(nodules, *seen, ensemble, show_progress=True)
     # The output comes last: where it is, the masks are complete.
-    masks = write_masks(args.masks, volume, nodules, ensemble) if args.masks else []
+    masks = []
+    if args.masks:
+        masks, notes = write_masks(args.masks, volume, nodules, ensemble)
+        predictions = with_notes(predictions, notes)
     with none_on_failure(masks):
         if args.output:
-            write_results(args.output, predictions, ensemble.manifest)
+            write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
-            print(table(predictions, ensemble.manifest), flush=True)
+            print(table(predictions, ensemble.manifest, calibrated=args.calibrated), flush=True)
     if args.output:
         print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
     if args.masks:

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pyarrow.parquet
 import pytest
-from cohort.made import make_cohort, read_rows, results, run_serially, scan_file, write_rows
+from cohort.made import ENSEMBLE, make_cohort, read_rows, results, run_serially, scan_file, write_rows
 
 from nodulemc.cohort.export import export
+from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.platform_results import read_platform_results
 from nodulemc.evaluation.predictions import read_predictions
@@ -184,3 +186,18 @@ def test_nothing_there(tmp_path):
     with pytest.raises(ConfigError, match="no cohort"):
         export(tmp_path / "typo", tmp_path / "typo")
     assert not (tmp_path / "typo").exists()
+
+
+def test_calibrated_results_say_so(luna, tmp_path):
+    platt = {"method": "platt", "training_prevalence": 0.5, "fitted_prevalence": 0.1, "prevalence": 0.09, "slope": 1.0,
+             "intercept": 0.0}  # fmt: skip
+    run_serially(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, vote_weights=(0.25, 0.75), calibration=platt))
+    state = export(tmp_path / "out", tmp_path / "out")
+    rows = read_rows(tmp_path / "out" / "predictions.csv")
+    for row in rows:
+        expected = 0.25 * float(row["seed_1"]) + 0.75 * float(row["seed_2"])
+        assert float(row["uncalibrated"]) == pytest.approx(expected)
+        assert row["calibration"] == "platt, for a prevalence of 0.09"
+    stored = pyarrow.parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert [str(row["uncalibrated"]) for row in stored] == [row["uncalibrated"] for row in rows]
+    assert "calibrated: platt, for a prevalence of 0.09" in summary(state).splitlines()

@@ -1,0 +1,75 @@
+"""Detailed results in their three forms, calibrated and not, against a map worked out by hand."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from nodulemc.calibration_map import apply_calibration
+from nodulemc.manifest import Manifest, Member
+from nodulemc.models.architecture import Architecture
+from nodulemc.nodules import Nodule
+from nodulemc.prediction import NodulePrediction
+from nodulemc.results import detailed_json, table, write_results
+
+PLATT = {
+    "method": "platt", "training_prevalence": 0.5, "fitted_prevalence": 0.1, "prevalence": 0.09, "slope": 0.8,
+    "intercept": -1.1,
+}  # fmt: skip
+MEMBERS = tuple(Member(f"seed_{k}.safetensors", "0" * 64, Architecture("inception_i3d"), weight) for k, weight in
+                enumerate((1.0, 3.0)))  # fmt: skip
+MANIFEST = Manifest(MEMBERS, trained_on="phantoms", calibration=PLATT)
+PER_SEED = ((0.2, 0.6), (0.9, 0.7))
+VOTES = (0.5, 0.75)  # (0.2 + 3 · 0.6) / 4, (0.9 + 3 · 0.7) / 4
+
+
+def predictions(calibrated):
+    values = apply_calibration(np.array(VOTES), PLATT if calibrated else None)
+    return [
+        NodulePrediction(Nodule(f"n{k}", (1.0, 2.0, 3.0)), float(value), seeds, ("warned",))
+        for k, (value, seeds) in enumerate(zip(values, PER_SEED, strict=True))
+    ]
+
+
+def by_hand(vote):
+    return expit(0.8 * logit(vote) - 1.1 + logit(0.09) - logit(0.1))
+
+
+def test_json_says_what_was_before_and_how_it_was_calibrated():
+    content = detailed_json(predictions(True), MANIFEST, calibrated=True)
+    stated = {name: PLATT[name] for name in ("method", "training_prevalence", "fitted_prevalence", "prevalence")}
+    assert content["calibration"] == stated
+    for point, vote in zip(content["points"], VOTES, strict=True):
+        assert point["uncalibrated"] == pytest.approx(vote)
+        assert point["probability"] == pytest.approx(by_hand(vote))
+    json.dumps(content)
+
+
+def test_csv_says_so_in_each_row(tmp_path):
+    write_results(tmp_path / "p.csv", predictions(True), MANIFEST, calibrated=True)
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert [float(row["uncalibrated"]) for row in rows] == pytest.approx(VOTES)
+    assert [float(row["probability"]) for row in rows] == pytest.approx([by_hand(vote) for vote in VOTES])
+    assert {row["calibration"] for row in rows} == {"platt, for a prevalence of 0.09"}
+
+
+def test_the_table_says_so():
+    header, first, second, said, origin = table(predictions(True), MANIFEST, calibrated=True).splitlines()
+    assert header.split() == ["nodule", "probability", "uncalibrated", "seed_0", "seed_1"]
+    assert first.split() == ["n0", f"{by_hand(0.5):.4f}", "0.5000", "0.2000", "0.6000"]
+    assert second.split() == ["n1", f"{by_hand(0.75):.4f}", "0.7500", "0.9000", "0.7000"]
+    assert said == "calibrated: platt, for a prevalence of 0.09"
+    assert origin == "weights trained on: phantoms"
+    assert len({len(line) for line in (header, first, second)}) == 1
+
+
+def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path):
+    content = detailed_json(predictions(False), MANIFEST)
+    assert "calibration" not in content
+    assert "uncalibrated" not in content["points"][0]
+    assert "calibrat" not in table(predictions(False), MANIFEST)
+    write_results(tmp_path / "p.csv", predictions(False), MANIFEST)
+    (header, *_) = csv.reader((tmp_path / "p.csv").open())
+    assert header[-1] == "warnings"
