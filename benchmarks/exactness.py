@@ -4,12 +4,13 @@
 
 The yardstick runs each seed as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
 each path it prints the largest difference in a seed's and in the voted probability, the pairs of nodules that change
-places, and both AUCs. "Rounded to bf16" is what bf16 does, by rounding in fp32, so on CPUs without it, too. Without
+places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by rounding in fp32, so on any CPU. Without
 --store it draws the nodules of seed 25 first.
 """
 
 import argparse
 import tempfile
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 
@@ -18,13 +19,13 @@ import torch
 from measure import precisions, record
 from sklearn.metrics import roc_auc_score
 
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.backends.torch_backend import DTYPES, TorchSeeds, load_network
 from nodulemc.ensemble import Ensemble
 from nodulemc.evaluation.store import StoredNodules
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.multitask import MultiTaskI3d, create_model
-from nodulemc.models.rounding import round_to_bf16
+from nodulemc.models.rounding import round_network
 from nodulemc.phantom.block_store import write_block_store
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
@@ -79,7 +80,9 @@ def paths(resources: Path):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
     networks = [load_network(resources, member) for member in members]
     yield "PyTorch fp32", TorchSeeds(networks, "cpu", "fp32")
-    yield "rounded to bf16", TorchSeeds([round_to_bf16(network) for network in networks], "cpu", "fp32")
+    for precision in ("bf16", "fp16"):
+        coarse = [round_network(deepcopy(network), DTYPES[precision]) for network in networks]
+        yield f"rounded to {precision}", TorchSeeds(coarse, "cpu", "fp32")
     if torch.cuda.is_available():
         for precision in ("fp16", "bf16"):
             networks = [load_network(resources, member) for member in members]

@@ -51,7 +51,7 @@ def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, 
         seeds = OpenVinoSeeds(args.resources, members, precision)
     else:
         seeds = TorchSeeds([load_network(args.resources, member) for member in members], args.device, precision)
-        seeds._batch_size = batch
+        seeds.batch_size = batch
     probes = probe_patches()
     patches = probes[np.arange(max(batch, 4)) % len(probes)]
     on_gpu = args.device == "cuda"

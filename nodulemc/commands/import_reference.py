@@ -25,5 +25,5 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.reference import import_reference
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
-    deviation = manifest.max_deviation["bf16"]
-    print(f"{args.output}: {counted(len(manifest.members), 'seed')}; bf16 differs from fp32 by at most {deviation:.4f}")
+    seeds = counted(len(manifest.members), "seed")
+    print(f"{args.output}: {seeds}; largest difference from fp32: {manifest.deviations}")
