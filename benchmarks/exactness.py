@@ -11,12 +11,11 @@ places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by round
 import argparse
 import tempfile
 from copy import deepcopy
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
-from measure import precisions, record
+from measure import precisions, record, swapped_gaps
 from sklearn.metrics import roc_auc_score
 
 from nodulemc.backends.torch_backend import DTYPES, TorchSeeds, load_network
@@ -106,13 +105,6 @@ def plain_network(resources: Path, member) -> MultiTaskI3d:
     tensors = read_weights(resources, member)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
     return network.eval()
-
-
-def swapped_gaps(expected: np.ndarray, found: np.ndarray) -> list[float]:
-    """The expected differences of the pairs that the found values rank the other way round."""
-    pairs = np.array(list(combinations(range(len(expected)), 2)))
-    before, after = (values[pairs[:, 0]] - values[pairs[:, 1]] for values in (expected, found))
-    return np.abs(before[before * after < 0]).tolist()
 
 
 if __name__ == "__main__":

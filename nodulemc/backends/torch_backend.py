@@ -165,14 +165,14 @@ def load_seeds(
     with ThreadPoolExecutor(min(available_cores(), len(members)) + 1) as pool:
         if device == "cuda":
             # What goes wrong in it goes wrong again where it is dealt with.
-            pool.submit(_start_gpu, DTYPES[precision])
+            pool.submit(start_gpu, DTYPES[precision])
         read = pool.map(lambda member: read_weights(folder, member, masks=masks), members)
         # PyTorch's default device, which building sets, is one for all threads.
         networks = [_build(member, tensors, masks) for member, tensors in zip(members, read, strict=True)]
     return TorchSeeds(networks, device, precision)
 
 
-def _start_gpu(dtype: torch.dtype) -> None:
+def start_gpu(dtype: torch.dtype) -> None:
     """Let the driver, cuDNN and its kernels load, for which the first pass would wait."""
     blank = torch.zeros((16, 16, 3, 3, 3), dtype=dtype, device="cuda").to(memory_format=torch.channels_last_3d)
     torch.nn.functional.conv3d(blank, blank)

@@ -172,7 +172,7 @@ def test_the_gpu_starts_while_the_seeds_are_read(device, started, monkeypatch):
         found.append(dtype)
         raise RuntimeError("whatever goes wrong is found where the seeds move")
 
-    monkeypatch.setattr(torch_backend, "_start_gpu", start)
+    monkeypatch.setattr(torch_backend, "start_gpu", start)
     monkeypatch.setattr(torch_backend, "read_weights", lambda folder, member, masks: f"{folder}/{member} {masks}")
     monkeypatch.setattr(torch_backend, "_build", lambda member, tensors, masks: (member, tensors))
     monkeypatch.setattr(torch_backend, "TorchSeeds", lambda *arguments: arguments)
