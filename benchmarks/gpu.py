@@ -34,16 +34,17 @@ from nodulemc.cli import exit_code_of
 from nodulemc.manifest import PACKAGED_MODEL
 from nodulemc.precision import choose_device
 
-# Seconds for each part; together seven minutes.
+# Seconds for each part; seven minutes with what lies between them. A small run may be on a slow machine, busy with other things.
+_SMALL_TIMES = 10
 LIMITS = {
-    "right": 65,
+    "right": 60,
     "loaded": 40,
     "ways": 50,
     "cold": 55,
     "data": 15,
     "robust": 40,
-    "training": 75,
-    "compiled": 80,
+    "training": 70,
+    "compiled": 70,
 }
 
 
@@ -87,7 +88,8 @@ def run_parts(args: argparse.Namespace) -> int:
         try:
             for part in args.parts:
                 table[part] = []
-                for row in run_part(part, command_of(args, part), LIMITS[part], Path(temporary)):
+                limit = LIMITS[part] * (_SMALL_TIMES if args.small else 1)
+                for row in run_part(part, command_of(args, part), limit, Path(temporary)):
                     table[part].append(row)
                     print(f"{part:9}{row.text()}", flush=True)
         finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from measure import run_cold
 
-from gpu_parts.row import Row
+from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +20,10 @@ _GOAL = 1.2
 
 def rows(setting: Setting) -> Iterator[Row]:
     """1, 10 and 50 nodules; the floor alternates with the shortest case."""
+    yield from attempt("cold cases", _cases(setting))
+
+
+def _cases(setting: Setting) -> Iterator[Row]:
     from cold_start import SLICES, write_ct, write_points
 
     with tempfile.TemporaryDirectory() as temporary:

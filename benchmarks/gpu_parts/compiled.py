@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gpu_parts.row import Row, attempt
-from gpu_parts.setting import Setting, in_process, probes, timed
+from gpu_parts.setting import Setting, probes, timed
 from nodulemc.backends.torch_backend import DTYPES
 from nodulemc.models.upscaled_stem import PatchNetwork
 
@@ -32,7 +32,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 def _candidate(setting: Setting, name: str, measure: Callable[[Setting], Beside]) -> Iterator[Row]:
     if name in _ON_GPU_ONLY:
         setting.require_gpu()
-    batch, results = in_process(measure, setting)
+    batch, results = setting.alone(measure, setting)
     for what, start, each, difference in results:
         beside = f"start {start:.2f} s, largest difference {difference:.1e}"
         yield Row(f"batch {batch}, {what}", batch / each, "nodules/s", beside)

@@ -32,7 +32,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 def _by_batch(setting: Setting, networks: list[PatchNetwork], precision: str, flops: float) -> Iterator[Row]:
     rate = matrix_rate(precision, setting.device, side=256 if setting.small else None)
     yield Row(f"{precision}: matrix product", rate / 1e12, "TFLOP/s")
-    for batch in (1, 2) if setting.small else _BATCHES:
+    for batch in (2,) if setting.small else _BATCHES:
         each = _seconds_per_nodule(setting, networks, precision, batch)
         share = flops / rate / each
         judged = setting.device == "cuda" and precision == "bf16" and batch >= _GOAL_BATCH
@@ -59,7 +59,8 @@ def _kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
     seeds, patches = setting.seeds(networks, setting.half), probes(2 if setting.small else _GOAL_BATCH)
     seeds.seed_probabilities(patches)
     on_gpu = setting.device == "cuda"
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with profile(activities=[activity], acc_events=True) as profiled:
         seeds.seed_probabilities(patches)
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total

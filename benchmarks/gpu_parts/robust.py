@@ -30,7 +30,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def _patches(setting: Setting) -> np.ndarray:
-    return probes(4 if setting.small else 32)
+    return probes(2 if setting.small else 32)
 
 
 def _halving(setting: Setting) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.precision import choose_precision
 from nodulemc.probes import probe_patches
+
+Result = TypeVar("Result")
 
 _SHRINK = 4
 _SMALL_MEMBERS = 2
@@ -116,6 +118,10 @@ class Setting:
         if self.device != "cuda":
             raise RuntimeError("it needs a GPU")
 
+    def alone(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Result of some work that leaves traces in its process, in one of its own; a small run leaves none."""
+        return work(*arguments) if self.small else in_process(work, *arguments)
+
     def vote(self, per_member: np.ndarray) -> np.ndarray:
         """The ensemble's vote."""
         return Ensemble(self.manifest, None).vote(per_member)
@@ -134,7 +140,7 @@ def timed(run: Callable[[], object], setting: Setting) -> tuple[float, float]:
     return max(0.0, first - each), each
 
 
-def in_process(work, *arguments: Any) -> Any:
+def in_process(work: Callable[..., Result], *arguments: Any) -> Result:
     """Result of some work in a fresh process, as cuDNN keeps what it chose, and Accelerate its state, for good.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from measure import peak_memory_mb, reset_peak_memory
 
 from gpu_parts.row import Row, attempt
-from gpu_parts.setting import Setting, in_process, probes, timed
+from gpu_parts.setting import Setting, probes, timed
 from nodulemc.backends.ways import EAGER, Way
 
 _WAYS = {
@@ -35,7 +35,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 def _way(setting: Setting, name: str, way: Way, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
     if way != EAGER:
         setting.require_gpu()
-    costs[name] = in_process(time_way, setting, way)
+    costs[name] = setting.alone(time_way, setting, way)
     for batch, (start, each, memory) in costs[name].items():
         peak = "" if memory is None else f", peak {memory:.0f} MB"
         yield Row(f"{setting.half}, {name}, batch {batch}", 1 / each, "nodules/s", f"start {start:.2f} s{peak}")
