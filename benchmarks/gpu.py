@@ -34,8 +34,7 @@ from nodulemc.cli import exit_code_of
 from nodulemc.manifest import PACKAGED_MODEL
 from nodulemc.precision import choose_device
 
-# Seconds for each part; seven minutes with what lies between them. A small run may be on a slow machine, busy with other things.
-_SMALL_TIMES = 10
+# Seconds for each part; seven minutes with what lies between them.
 LIMITS = {
     "right": 60,
     "loaded": 40,
@@ -46,6 +45,10 @@ LIMITS = {
     "training": 70,
     "compiled": 70,
 }
+# A small run may be on a slow machine that is busy with other things.
+_SMALL_TIMES = 10
+_END_S = 5
+ENDED = "the part did not end by itself"
 
 
 def main() -> None:
@@ -104,9 +107,6 @@ def command_of(args: argparse.Namespace, part: str) -> list[str]:
     return [sys.executable, *map(str, (__file__, *options))]
 
 
-ENDED = "the part did not end by itself"
-
-
 def run_part(part: str, command: list[str], limit: float, folder: Path) -> Iterator[Row]:
     """A part's rows as they come, and one more where it failed or its time was up.
 
@@ -132,9 +132,10 @@ def run_part(part: str, command: list[str], limit: float, folder: Path) -> Itera
                 time.sleep(0.1 * running)
             late = process.poll() is None
         finally:
-            with suppress(ProcessLookupError):
+            # A process that hangs in the driver may not even end when it is killed.
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                process.wait(_END_S)
     yield Row("the part's time", time.monotonic() - start, "s", f"of {limit:g}")
     if late:
         yield Row(ENDED, None, "", f"stopped after its {limit:g} s", False)

@@ -63,7 +63,9 @@ def _create(setting: Setting, model: ModelConfig, seed: int) -> PatchNetwork:
 
 def _recipe(setting: Setting, store: Path, precision: str, compiler: str) -> Iterator[Row]:
     config = _config(setting, precision)
-    figures = in_process(_measure, setting, store, config, compiler)
+    # Accelerate asks only once whether to compile.
+    alone = setting.alone if compiler == "no" else in_process
+    figures = alone(_measure, setting, store, config, compiler)
     name = f"{precision}{'' if compiler == 'no' else f', compiled by {figures.compiler}'}"
     share = figures.training / figures.network
     memory = "" if figures.gpu_memory is None else f", peak {figures.gpu_memory / 2**30:.2f} GiB"
@@ -91,7 +93,7 @@ def _measure(setting: Setting, store: Path, config: TrainingConfig, compiler: st
 
 
 def _resumed(setting: Setting, store: Path, folder: Path) -> Iterator[Row]:
-    difference, usual = in_process(_train_thrice, setting, store, folder)
+    difference, usual = setting.alone(_train_thrice, setting, store, folder)
     beside = f"mean of all weights; two whole runs differ by {usual:.1e}"
     yield Row("a resumed run's difference from a whole one", difference, "", beside, difference <= 2 * usual)
 
@@ -104,7 +106,8 @@ def _train_thrice(setting: Setting, store: Path, folder: Path) -> tuple[float, f
     config = _config(setting, setting.half)
     size = 2 if setting.small else 8
     run = replace(config.run, epochs=2, batch_size=size, samples_per_epoch=size, workers=0)
-    config = replace(config, run=run)
+    # A smaller decoder, so that little time goes into writing checkpoints.
+    config = replace(config, model=replace(config.model, decoder_widths=UNTRAINED.decoder_widths), run=run)
     blocks = BlockStore(store)
     labels = [k % 2 for k in range(len(blocks))]
     data = trainer.TrainingData(blocks, labels, range(len(blocks)), range(2))
