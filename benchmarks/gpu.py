@@ -38,12 +38,12 @@ from nodulemc.precision import choose_device
 LIMITS = {
     "right": 60,
     "loaded": 40,
-    "ways": 50,
+    "ways": 65,
     "cold": 55,
     "data": 15,
     "robust": 40,
-    "training": 70,
-    "compiled": 70,
+    "training": 65,
+    "compiled": 60,
 }
 # A small run may be on a slow machine that is busy with other things.
 _SMALL_TIMES = 10

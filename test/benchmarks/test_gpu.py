@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,13 @@ def test_every_part_runs_on_a_cpu(folder, tmp_path):
 
 def test_the_limits_leave_time_for_what_lies_between_the_parts():
     assert sum(gpu.LIMITS.values()) <= 7 * 60 - 20
+
+
+def test_the_page_on_speed_states_every_parts_time():
+    page = (BENCHMARKS.parent / "docs" / "speed.md").read_text()
+    assert f"together {sum(gpu.LIMITS.values())} s" in " ".join(page.split())
+    stated = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE))
+    assert {part: int(seconds) for part, seconds in stated.items()} == gpu.LIMITS
 
 
 def run_part(tmp_path, program, limit=60.0):
