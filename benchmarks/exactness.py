@@ -4,27 +4,27 @@
 
 The yardstick runs each seed as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
 each path it prints the largest difference in a seed's and in the voted probability, the pairs of nodules that change
-places, and both AUCs. "Rounded to bf16" is what bf16 does, by rounding in fp32, so on CPUs without it, too. Without
+places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by rounding in fp32, so on any CPU. Without
 --store it draws the nodules of seed 25 first.
 """
 
 import argparse
 import tempfile
-from itertools import combinations
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
-from measure import precisions, record
+from measure import precisions, record, swapped_gaps
 from sklearn.metrics import roc_auc_score
 
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.backends.torch_backend import DTYPES, TorchSeeds, load_network
 from nodulemc.ensemble import Ensemble
 from nodulemc.evaluation.store import StoredNodules
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.multitask import MultiTaskI3d, create_model
-from nodulemc.models.rounding import round_to_bf16
+from nodulemc.models.rounding import round_network
 from nodulemc.phantom.block_store import write_block_store
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockStore
@@ -79,7 +79,9 @@ def paths(resources: Path):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
     networks = [load_network(resources, member) for member in members]
     yield "PyTorch fp32", TorchSeeds(networks, "cpu", "fp32")
-    yield "rounded to bf16", TorchSeeds([round_to_bf16(network) for network in networks], "cpu", "fp32")
+    for precision in ("bf16", "fp16"):
+        coarse = [round_network(deepcopy(network), DTYPES[precision]) for network in networks]
+        yield f"rounded to {precision}", TorchSeeds(coarse, "cpu", "fp32")
     if torch.cuda.is_available():
         for precision in ("fp16", "bf16"):
             networks = [load_network(resources, member) for member in members]
@@ -103,13 +105,6 @@ def plain_network(resources: Path, member) -> MultiTaskI3d:
     tensors = read_weights(resources, member)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
     return network.eval()
-
-
-def swapped_gaps(expected: np.ndarray, found: np.ndarray) -> list[float]:
-    """The expected differences of the pairs that the found values rank the other way round."""
-    pairs = np.array(list(combinations(range(len(expected)), 2)))
-    before, after = (values[pairs[:, 0]] - values[pairs[:, 1]] for values in (expected, found))
-    return np.abs(before[before * after < 0]).tolist()
 
 
 if __name__ == "__main__":

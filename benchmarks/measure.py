@@ -5,20 +5,26 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nodulemc.backends.torch_backend import DTYPES
 from nodulemc.cpu import available_cores, bf16_instructions
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
+from nodulemc.patch import SIZE
 
 RESULTS = Path(__file__).parent / "results.json"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _SIDE = {"cpu": 3072, "cuda": 8192}
 
 
@@ -39,9 +45,9 @@ def seconds(work: Callable[[], Any], repeats: int = 5, device: str = "cpu") -> f
     return statistics.median(times)
 
 
-def matrix_rate(precision: str, device: str = "cpu") -> float:
+def matrix_rate(precision: str, device: str = "cpu", side: int | None = None) -> float:
     """FLOP/s of a large matrix product: the best of some, as other work on the machine can only slow it down."""
-    side = _SIDE[device]
+    side = side or _SIDE[device]
     a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     return 2 * side**3 / min(seconds(lambda: a @ b, 1, device) for _ in range(8))
 
@@ -55,22 +61,52 @@ def network_flops(backbone: str = "inception_i3d") -> float:
     return counter.get_total_flops()
 
 
+def pass_flops(network: nn.Module) -> float:
+    """FLOPs of one pass of an inference network for one nodule, as it is run."""
+    on_paper = deepcopy(network).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        on_paper.classify(torch.empty(1, 1, SIZE, SIZE, SIZE, device="meta"))
+    return counter.get_total_flops()
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start to look for the highest memory of a GPU; nothing on a CPU."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """The highest memory of a GPU that tensors took since ``reset_peak_memory``; None on a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+
+
+def swapped_gaps(expected: np.ndarray, found: np.ndarray) -> list[float]:
+    """The expected differences of the pairs that the found values rank the other way round."""
+    pairs = np.array(list(combinations(range(len(expected)), 2)))
+    before, after = (values[pairs[:, 0]] - values[pairs[:, 1]] for values in (expected, found))
+    return np.abs(before[before * after < 0]).tolist()
+
+
 def run_cold(arguments: list[str]) -> tuple[float, float]:
     """Wall seconds and peak memory in MB of a fresh Python process.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        RuntimeError: it failed; with the last line that it wrote to stderr.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
-    # What wait4 says of the peak counts this process's own memory, from before the new program was started.
-    while process.poll() is None:
-        peak = max(peak, _peak_kb(process.pid))
-        time.sleep(0.005)
-    elapsed = time.perf_counter() - start
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, arguments)
+    with tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors)
+        peak = 0
+        # What wait4 says of the peak counts this process's own memory, from before the new program was started.
+        while process.poll() is None:
+            peak = max(peak, _peak_kb(process.pid))
+            time.sleep(0.005)
+        elapsed = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().strip().splitlines()[-1:]
+            raise RuntimeError(f"{Path(arguments[0]).name} ended with {process.returncode}: {' '.join(said)}")
     return elapsed, peak / 1024
 
 

@@ -1,6 +1,8 @@
 """One case phase after phase, without their overlap, in a process of its own: a part of benchmarks/cold_start.py.
 
-python benchmarks/phases.py INPUT RESOURCES DEVICE PRECISION
+python benchmarks/phases.py INPUT RESOURCES DEVICE PRECISION [floor]
+
+With "floor" it ends after what every case waits for: the imports, the GPU's start, and reading the CT.
 """
 
 import json
@@ -12,7 +14,7 @@ from pathlib import Path
 
 def main() -> None:
     """Print each phase's seconds as JSON."""
-    folder, resources, device, precision = sys.argv[1:]
+    folder, resources, device, precision, *floor = sys.argv[1:]
     marks = [("start", time.perf_counter())]
 
     def done(name: str) -> None:
@@ -25,21 +27,27 @@ def main() -> None:
     from nodulemc.volume import read_volume
 
     if device == "cpu":
-        import nodulemc.backends.openvino_backend
+        pass
     else:
-        import nodulemc.backends.torch_backend  # noqa: F401
+        import torch
+
+        from nodulemc.backends.torch_backend import start_gpu
     done("imports")
+    if device == "cuda":
+        start_gpu(torch.float16)
+        done("CUDA's start")
     case = read_case(Path(folder))
     volume = read_volume(case.ct)
     done("CT read")
-    seen = look(volume, case.nodules)
-    done("patches")
-    ensemble = Ensemble.load(resources, device=device, precision=precision)
-    done("weights")
-    predictions = score(case.nodules, *seen, ensemble)
-    done("network")
-    write_json_atomically(Path(folder) / "out.json", platform_json(predictions), RuntimeError)
-    done("write")
+    if not floor:
+        seen = look(volume, case.nodules)
+        done("patches")
+        ensemble = Ensemble.load(resources, device=device, precision=precision)
+        done("weights")
+        predictions = score(case.nodules, *seen, ensemble)
+        done("network")
+        write_json_atomically(Path(folder) / "out.json", platform_json(predictions), RuntimeError)
+        done("write")
     print(json.dumps({name: mark - before for (_, before), (name, mark) in pairwise(marks)}))
 
 

@@ -11,8 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
-from measure import matrix_rate, network_flops, precisions, record, seconds
+from measure import matrix_rate, network_flops, peak_memory_mb, precisions, record, reset_peak_memory, seconds
 
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.manifest import PACKAGED_MODEL, read_manifest
@@ -51,18 +50,16 @@ def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, 
         seeds = OpenVinoSeeds(args.resources, members, precision)
     else:
         seeds = TorchSeeds([load_network(args.resources, member) for member in members], args.device, precision)
-        seeds._batch_size = batch
+        seeds.batch_size = batch
     probes = probe_patches()
     patches = probes[np.arange(max(batch, 4)) % len(probes)]
-    on_gpu = args.device == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_memory(args.device)
     seeds.seed_probabilities(patches)
     each = seconds(lambda: seeds.seed_probabilities(patches), 5, args.device) / len(patches)
     row = {"backend": backend, "precision": precision, "batch": batch, "nodules_per_second": 1 / each}
     row |= {"seconds_per_nodule": each, "floor_seconds": floor, "ratio": each / floor}
-    row["peak_mb"] = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-    memory = f"{row['peak_mb']:7.0f}" if on_gpu else "      -"
+    row["peak_mb"] = peak_memory_mb(args.device)
+    memory = "      -" if row["peak_mb"] is None else f"{row['peak_mb']:7.0f}"
     print(
         f"{backend:9} {precision:9} {batch:6} {1 / each:10.2f} {each:9.4f} {floor:7.4f} {each / floor:6.2f}  {memory}",
         flush=True,

@@ -16,7 +16,10 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +27,15 @@ from accelerate import Accelerator
 from measure import record
 from torch.utils.data import DataLoader
 
+from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
-from nodulemc.training.config import TrainingConfig, read_config
-from nodulemc.training.dataset import PREFETCHED, BalancedBatches, NoduleDataset, make_loader
+from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
+from nodulemc.training.dataset import PREFETCHED, BalancedBatches, Batch, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
 from nodulemc.training.trainer import create_network
+
+Result = TypeVar("Result")
 
 SEED = 2000
 SPACING_MM = np.array([0.7, 0.7, 1.25])
@@ -49,7 +55,7 @@ def main() -> None:
         if args.store is None:
             args.store = Path(temporary)
             write_random_blocks(args.store, args.blocks)
-        report(config, BlockStore(args.store), args.warmup, args.steps)
+        report(config, measure(config, BlockStore(args.store), args.warmup, args.steps))
 
 
 def write_random_blocks(folder: Path, count: int) -> None:
@@ -67,13 +73,49 @@ def write_random_blocks(folder: Path, count: int) -> None:
             writer.add(NoduleBlock(voxels, (voxels > 0).astype(np.uint8), np.zeros(3), matrix, point, box, row))
 
 
-def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -> None:
-    """Time training and the network alone, and print."""
+@dataclass(frozen=True)
+class Figures:
+    """What one recipe costs on a device.
+
+    Attributes:
+        training, network, reading, resampling: samples per second, of training and of its parts alone.
+        waiting: share of training's time spent waiting for data.
+        start: seconds of the first step, in which a compiled one is compiled, without waiting for data.
+        compiler: what compiles the step, "no" for nothing.
+        gpu_memory: the highest in bytes, None without a GPU.
+    """
+
+    training: float
+    network: float
+    reading: float
+    resampling: float
+    waiting: float
+    start: float
+    compiler: str
+    gpu_memory: int | None
+
+
+def measure(
+    config: TrainingConfig,
+    store: BlockStore,
+    warmup: int,
+    steps: int,
+    create: Callable[[ModelConfig, int], PatchNetwork] = create_network,
+) -> Figures:
+    """Time training, and the network, reading and resampling alone.
+
+    Args:
+        config: the recipe.
+        store: the blocks.
+        warmup: steps before the clock runs, at least 1.
+        steps: steps to time.
+        create: builds the network.
+    """
     accelerator = create_accelerator(config.run.precision)
     torch.manual_seed(SEED)
-    step = TrainingStep(create_network(config.model, SEED), config, accelerator)
+    step = TrainingStep(create(config.model, SEED), config, accelerator)
     step.prepare_to_train()
-    rate, size = config.optimizer.learning_rate, config.run.batch_size
+    rate, samples = config.optimizer.learning_rate, steps * config.run.batch_size
     # One epoch for all that follows: between two the queue runs dry.
     read_ahead = PREFETCHED * config.run.workers
     batches = iter(make_batches(config, store, accelerator, warmup + 2 * steps + read_ahead))
@@ -88,45 +130,60 @@ def report(config: TrainingConfig, store: BlockStore, warmup: int, steps: int) -
         step(*inputs, rate).tolist()
         return waited, inputs
 
-    for _ in range(warmup):
-        _, inputs = train()
-    start = time.perf_counter()
-    waited = sum(train()[0] for _ in range(steps))
-    training_s = time.perf_counter() - start
-    start = time.perf_counter()
-    for _ in range(steps):
-        step(*inputs, rate).tolist()
-    network_s = time.perf_counter() - start
+    def read() -> Batch:
+        # Looking at a value waits for the device.
+        batch = next(batches).to(accelerator.device)
+        batch.labels.tolist()
+        return batch
+
+    first, (waited, inputs) = timed(train)
+    for _ in range(warmup - 1):
+        train()
+    training_s, waits = timed(lambda: [train()[0] for _ in range(steps)])
+    network_s, _ = timed(lambda: [step(*inputs, rate).tolist() for _ in range(steps)])
     # What was read while the network worked would make reading look faster than it is.
     for _ in itertools.islice(batches, read_ahead):
         pass
-    start = time.perf_counter()
-    for raw in itertools.islice(batches, steps):
-        batch = raw.to(accelerator.device)
-        # Looking at a value waits for the device.
-        batch.labels.tolist()
-    reading_s = time.perf_counter() - start
-    start = time.perf_counter()
-    for _ in range(steps):
-        batch.resample()[1].sum().item()
-    resampling_s = time.perf_counter() - start
-
+    reading_s, (*_, batch) = timed(lambda: [read() for _ in range(steps)])
+    resampling_s, _ = timed(lambda: [batch.resample()[1].sum().item() for _ in range(steps)])
     device = accelerator.device
+    return Figures(
+        training=samples / training_s,
+        network=samples / network_s,
+        reading=samples / reading_s,
+        resampling=samples / resampling_s,
+        waiting=sum(waits) / training_s,
+        start=first - waited,
+        compiler=accelerator.state.dynamo_plugin.backend.value.lower(),
+        gpu_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    )
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds that some work takes, and its result."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def report(config: TrainingConfig, figures: Figures) -> None:
+    """Print and keep."""
+    accelerator = create_accelerator(config.run.precision)
+    device, size = accelerator.device, config.run.batch_size
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    compiler = accelerator.state.dynamo_plugin.backend.value.lower()
     rows = {
         "device": f"{name}, {accelerator.mixed_precision} mixed precision",
-        "compiled by": compiler,
+        "compiled by": figures.compiler,
         "network": f"{config.model.backbone}, decoder {list(config.model.decoder_widths)}, batch {size}",
-        "training": f"{steps * size / training_s:.2f} samples/s ({training_s / steps:.3f} s per step)",
-        "waiting for data": f"{100 * waited / training_s:.1f} % of the time",
-        "network alone": f"{steps * size / network_s:.2f} samples/s ({network_s / steps:.3f} s per step)",
-        "training / network alone": f"{100 * network_s / training_s:.1f} %",
-        "reading alone": f"{steps * size / reading_s:.0f} samples/s, reading processes: {config.run.workers}",
-        "resampling alone": f"{steps * size / resampling_s:.0f} samples/s",
+        "training": f"{figures.training:.2f} samples/s ({size / figures.training:.3f} s per step)",
+        "waiting for data": f"{100 * figures.waiting:.1f} % of the time",
+        "network alone": f"{figures.network:.2f} samples/s ({size / figures.network:.3f} s per step)",
+        "training / network alone": f"{100 * figures.training / figures.network:.1f} %",
+        "reading alone": f"{figures.reading:.0f} samples/s, reading processes: {config.run.workers}",
+        "resampling alone": f"{figures.resampling:.0f} samples/s",
     }
-    if device.type == "cuda":
-        rows["peak GPU memory"] = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    if figures.gpu_memory is not None:
+        rows["peak GPU memory"] = f"{figures.gpu_memory / 2**30:.2f} GiB"
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     rows["peak memory"] = f"{resident / 2**30:.2f} GiB, without the {config.run.workers} reading processes"
     for label, value in rows.items():

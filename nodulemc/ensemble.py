@@ -127,6 +127,6 @@ def _load_seeds(
         from nodulemc.backends.openvino_backend import OpenVinoSeeds
 
         return OpenVinoSeeds(folder, manifest.members, precision)
-    from nodulemc.backends.torch_backend import TorchSeeds, load_network
+    from nodulemc.backends.torch_backend import load_seeds
 
-    return TorchSeeds([load_network(folder, member, masks=masks) for member in manifest.members], device, precision)
+    return load_seeds(folder, manifest.members, device, precision, masks=masks)

@@ -4,19 +4,20 @@ import hashlib
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
 
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.backends.torch_backend import DTYPES, TorchSeeds, load_network
 from nodulemc.errors import EnsembleError
 from nodulemc.json_files import prepare_output, write_atomically
 from nodulemc.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
-from nodulemc.models.rounding import round_to_bf16, rounded
+from nodulemc.models.rounding import round_network, rounded
 from nodulemc.probes import probe_patches
 from nodulemc.progress import progress
 from nodulemc.weights import parse_weights
@@ -65,7 +66,8 @@ def write_ensemble(
         trained_on: what the weights were trained on, None for untrained weights.
         licence: the weights' licence.
         dtype: float type of the stored tensors (torch.float32 or torch.float16).
-        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 is compared with fp32 (default: ``probe_patches()``).
+        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32 (default:
+            ``probe_patches()``).
 
     Raises:
         EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
@@ -80,11 +82,13 @@ def write_ensemble(
     prepare_output(folder / FILE_NAME, EnsembleError)
     members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
     manifest = Manifest(members, trained_on, licence, git_revision())
-    deviation = _deviation(folder, manifest, probe_patches() if probes is None else probes)
-    if not math.isfinite(deviation):
+    deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
+    if not math.isfinite(deviations["bf16"]):
         sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
         raise EnsembleError("a network overflows on the probes", sources, "use other weights")
-    manifest = Manifest(members, trained_on, licence, manifest.git_revision, {"bf16": deviation})
+    # bf16 holds what fp32 holds; fp16 ends at 65,504, and a network that needs more is not to run in it.
+    measured = {name: deviation for name, deviation in deviations.items() if math.isfinite(deviation)}
+    manifest = replace(manifest, max_deviation=measured)
     write_manifest(folder, manifest)
     return manifest
 
@@ -120,13 +124,17 @@ def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
     return Member(seed.file, hashlib.sha256(content).hexdigest(), seed.architecture, seed.weight, seed.seed)
 
 
-def _deviation(folder: Path, manifest: Manifest, probes: np.ndarray) -> float:
-    """Largest difference that rounding to bf16 makes to any seed's probability; checks the written files, too."""
-    patches = rounded(torch.from_numpy(probes)).numpy()
-    deviations = []
-    for member in progress(manifest.members, len(manifest.members), "measuring bf16"):
-        network = load_network(folder, member, masks=member.architecture.decoder_widths is not None)
-        exact = TorchSeeds([network], "cpu", "fp32").seed_probabilities(probes)
-        coarse = TorchSeeds([round_to_bf16(network)], "cpu", "fp32").seed_probabilities(patches)
-        deviations.append(np.abs(coarse - exact).max())
-    return float(np.max(deviations))
+def _deviations(folder: Path, manifest: Manifest, probes: np.ndarray) -> dict[str, float]:
+    """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
+    networks = [
+        load_network(folder, member, masks=member.architecture.decoder_widths is not None)
+        for member in manifest.members
+    ]
+    exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
+
+    def deviation(dtype: torch.dtype) -> float:
+        coarse = TorchSeeds([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
+        return float(np.abs(coarse.seed_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max())
+
+    shorter = ("bf16", "fp16")
+    return {name: deviation(DTYPES[name]) for name in progress(shorter, len(shorter), "measuring bf16 and fp16")}

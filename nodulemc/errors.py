@@ -8,7 +8,9 @@ import re
 
 _NO_MEMORY = re.compile(
     r"can't alloc|bad.?alloc|not enough memory|(failed|unable|cannot) to (re)?alloc|cannot allocate|"
-    r"failed to map segment|can't start new thread|resource temporarily unavailable|out of memory|_ALLOC_FAILED",
+    r"failed to map segment|can't start new thread|resource temporarily unavailable|out of memory|_ALLOC_FAILED|"
+    # PyTorch's words where no algorithm of cuDNN found room to work in (pytorch issue 108645).
+    r"unable to find an engine to execute",
     re.IGNORECASE,
 )
 

@@ -20,7 +20,7 @@ from nodulemc.models.architecture import Architecture
 FILE_NAME = "ensemble.json"
 FORMAT = 1
 _SHA256 = re.compile("[0-9a-f]{64}")
-# Largest difference in probability from fp32 that a faster precision may make (DESIGN.md).
+# Largest difference in probability from fp32 that a faster precision may make, where an ensemble states no other.
 TOLERANCE = 0.005
 PLATFORM_MODEL = Path("/opt/ml/model")
 PACKAGED_MODEL = Path(__file__).parent.parent / "resources"
@@ -61,8 +61,9 @@ class Manifest:
         licence: the weights' licence.
         git_revision: of the code that wrote the folder, None where unknown.
         max_deviation: precision ("bf16", "fp16") -> largest difference from fp32 in any seed's probability
-            that was seen on the probe patches; a precision that is not listed was not measured.
+            that was seen on the probe patches; a precision that is not listed was not measured, or overflows.
         calibration: parameters of the calibration map, None where there is none.
+        tolerance: largest such difference with which a precision is chosen by itself.
     """
 
     members: tuple[Member, ...]
@@ -71,6 +72,7 @@ class Manifest:
     git_revision: str | None = None
     max_deviation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    tolerance: float = TOLERANCE
 
     @property
     def seed_names(self) -> list[str]:
@@ -88,6 +90,11 @@ class Manifest:
     def origin(self) -> str:
         """What the weights were trained on, in words that belong beside every number."""
         return f"weights trained on: {self.trained_on or 'nothing (untrained)'}"
+
+    @property
+    def deviations(self) -> str:
+        """The measured deviations in words."""
+        return ", ".join(f"{name} {value:.5f}" for name, value in self.max_deviation.items()) or "not measured"
 
 
 def find_resources() -> Path:
@@ -133,6 +140,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             git_revision=text_or_none(content["git_revision"]),
             max_deviation={k: number(v) for k, v in content["precision"]["max_deviation"].items()},
             calibration=content["calibration"],
+            tolerance=number(content["precision"]["tolerance"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
@@ -142,9 +150,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     repeated = [file for file, times in Counter(member.file for member in manifest.members).items() if times > 1]
     if repeated:
         raise EnsembleError(f"member {repeated[0]} is listed twice", path, "list it once, with the sum of the weights")
-    negative = [f"{name} {value}" for name, value in manifest.max_deviation.items() if value < 0]
+    limits = {f"largest deviation of {name}": value for name, value in manifest.max_deviation.items()}
+    negative = [f"{name} {value}" for name, value in (limits | {"tolerance": manifest.tolerance}).items() if value < 0]
     if negative:
-        raise EnsembleError(f"the largest deviation of {negative[0]} is negative", path, "make the folder again")
+        raise EnsembleError(f"the {negative[0]} is negative", path, "make the folder again")
     return manifest
 
 
@@ -179,7 +188,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
         "licence": manifest.licence,
         "git_revision": manifest.git_revision,
         "input": INPUT_CONTRACT,
-        "precision": {"tolerance": TOLERANCE, "max_deviation": manifest.max_deviation},
+        "precision": {"tolerance": manifest.tolerance, "max_deviation": manifest.max_deviation},
         "calibration": manifest.calibration,
         "members": [asdict(m) | {"architecture": m.architecture.to_json()} for m in manifest.members],
     }

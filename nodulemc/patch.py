@@ -2,16 +2,19 @@
 
 A patch has 64³ voxels over 50 mm, its axes (z, y, x) aligned with the world's, the nodule's point at
 continuous index 31.5 on each axis. Inference, block preparation and augmentation all use this grid.
-Source: the LUNA25 baseline (64 voxels over 50 mm, HU −1000…400).
+Source: the LUNA25 baseline (64 voxels over 50 mm, HU −1000…400). The grid's numbers need no SimpleITK.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
-from nodulemc.volume import Volume
+if TYPE_CHECKING:
+    from nodulemc.volume import Volume
 
 SIZE = 64
 EXTENT_MM = 50.0
@@ -49,6 +52,8 @@ def extract_patch(volume: Volume, point: Sequence[float]) -> np.ndarray:
     Raises:
         ImageError: a voxel under the patch is NaN or infinite.
     """
+    import SimpleITK as sitk
+
     origin = patch_origin(point)
     reach = VOXEL_MM * (SIZE - 1)
     corners = np.array(origin) + reach * np.array(list(product((0, 1), repeat=3)))

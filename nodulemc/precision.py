@@ -3,11 +3,12 @@
 import ctypes
 import importlib.util
 import logging
+import math
 from pathlib import Path
 
 from nodulemc.cpu import bf16_instructions
 from nodulemc.errors import ConfigError
-from nodulemc.manifest import TOLERANCE, Manifest
+from nodulemc.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +33,24 @@ def choose_device(requested: str) -> str:
 def choose_precision(requested: str, device: str, manifest: Manifest) -> str:
     """The precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
-    Auto takes fp32 where the ensemble's measured deviation of bf16 from fp32 is unknown or beyond tolerance. Else it
-    takes bf16 on GPUs of compute capability 8.0 and later and on CPUs whose instructions make it the faster one,
-    fp16, which rounds eight times finer, on GPUs from 7.0, and fp32 elsewhere.
+    Auto takes the first precision at which the device is fast and whose measured deviation from fp32 is within the
+    ensemble's tolerance; fp32 where there is none. bf16 is fast on GPUs of compute capability 8.0 and later and on CPUs
+    with instructions for it; fp16, which rounds eight times finer but holds smaller numbers only, on GPUs from 7.0.
     """
     if requested != "auto":
         return requested
-    deviation = manifest.max_deviation.get("bf16")
-    if deviation is None or deviation > TOLERANCE:
-        return "fp32"
-    if device == "cuda":
-        import torch
+    within = (p for p in _fast(device) if manifest.max_deviation.get(p, math.inf) <= manifest.tolerance)
+    return next(within, "fp32")
 
-        capability = torch.cuda.get_device_capability(device)
-        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
-    return "bf16" if bf16_instructions() else "fp32"
+
+def _fast(device: str) -> tuple[str, ...]:
+    """The precisions shorter than fp32 at which a device is fast."""
+    if device == "cpu":
+        return ("bf16",) if bf16_instructions() else ()
+    import torch
+
+    capability = torch.cuda.get_device_capability(device)
+    return ("bf16", "fp16") if capability >= (8, 0) else ("fp16",) if capability >= (7, 0) else ()
 
 
 def cuda_is_usable() -> bool:

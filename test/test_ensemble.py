@@ -126,7 +126,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(monkeypatch, fits, batches):
 
     monkeypatch.setattr(TorchSeeds, "_run_batch", with_little_memory)
     seeds = TorchSeeds([Mean(), Mean()], "cpu", "fp32")
-    monkeypatch.setattr(seeds, "_batch_size", 32)
+    monkeypatch.setattr(seeds, "batch_size", 32)
     np.testing.assert_allclose(seeds.seed_probabilities(PATCHES), np.stack([MEANS, MEANS], axis=1), rtol=1e-6)
     assert done == batches
 

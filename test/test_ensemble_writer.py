@@ -37,14 +37,14 @@ def test_bad_tensors_leave_the_ensemble_that_is_there(tmp_path, change, message)
 
 
 def test_a_network_that_overflows_on_the_probes_makes_no_ensemble(tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble_writer, "_deviation", lambda *_: float("nan"))
+    monkeypatch.setattr(ensemble_writer, "_deviations", lambda *_: {"bf16": float("nan"), "fp16": float("nan")})
     with pytest.raises(EnsembleError, match=r"overflows on the probes: .*best\.pth"):
         write(tmp_path, {}, source="best.pth")
     assert not (tmp_path / "ensemble.json").exists()
 
 
 def test_tensors_may_share_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble_writer, "_deviation", lambda *_: 0.001)
+    monkeypatch.setattr(ensemble_writer, "_deviations", lambda *_: {"bf16": 0.001})
     shared = torch.ones(64, dtype=torch.float16)
     norm = "backbone.conv3d_1a_7x7.batch3d"
     manifest = write(tmp_path, {f"{norm}.weight": shared, f"{norm}.bias": shared})

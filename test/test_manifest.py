@@ -31,8 +31,9 @@ def example() -> Manifest:
         trained_on="phantoms",
         licence="Apache-2.0",
         git_revision="abc",
-        max_deviation={"bf16": 0.002},
+        max_deviation={"bf16": 0.002, "fp16": 0.0003},
         calibration=CALIBRATION,
+        tolerance=0.004,
     )
 
 
@@ -90,6 +91,8 @@ def test_the_input_contract_is_written_out(tmp_path):
         (lambda c: c["precision"].update(max_deviation={"bf16": 10**400}), "missing or malformed"),
         (lambda c: c["precision"].update(max_deviation={"bf16": -0.001}), "deviation of bf16 -0.001 is negative"),
         (lambda c: c["precision"].update(max_deviation={"bf16": "0.001"}), "'0.001' is no number"),
+        (lambda c: c["precision"].update(tolerance=-0.001), "the tolerance -0.001 is negative"),
+        (lambda c: c["precision"].update(tolerance=None), "None is no number"),
         (lambda c: c.update(trained_on=5), "5 is no text"),
         (lambda c: c.update(trained_on=""), "empty text"),
         (lambda c: c.update(licence=["MIT"]), "no text"),

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from nodulemc.backends.ways import EAGER, CudaGraphs, Way, choose_way
 from nodulemc.cpu import available_cores
 from nodulemc.errors import out_of_memory
 from nodulemc.manifest import Member
@@ -18,7 +21,7 @@ from nodulemc.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
 
@@ -31,49 +34,67 @@ class TorchSeeds:
     Attributes:
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" or "fp16".
+        batch_size: how many nodules run at once at most.
     """
 
-    def __init__(self, networks: Sequence[PatchNetwork], device: str, precision: str) -> None:
+    def __init__(
+        self, networks: Sequence[PatchNetwork], device: str, precision: str, *, way: Way | None = None
+    ) -> None:
         """Move the seeds to their device.
 
         Args:
             networks: from ``load_network``.
             device: "cpu" or "cuda".
             precision: of weights and activations.
+            way: how to run them on a GPU; None for what ``nodulemc.backends.ways`` says.
         """
         self._networks = list(networks)
+        self._way = way
+        self._nodules = 0
+        self._graphs = CudaGraphs()
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
-        return self._run(patches, lambda seed, x: torch.sigmoid(seed.classify(x).double()), ())
+        return self._run(patches, _malignancy, ())
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's probability of each voxel to belong to the nodule: float64 (N, number of seeds, 64, 64, 64)."""
-        return self._run(patches, lambda seed, x: torch.sigmoid(seed(x)[1].double()), patches.shape[1:])
+        return self._run(patches, _mask, patches.shape[1:])
 
     def _move(self, device: str, precision: str) -> None:
         if device == "cpu" and torch.get_num_threads() > available_cores():
             torch.set_num_threads(available_cores())
         self.device = device
         self.precision = precision
-        self._dtype = _DTYPES[precision]
+        self._dtype = DTYPES[precision]
         self._networks = [
             network.to(device, self._dtype, memory_format=torch.channels_last_3d) for network in self._networks
         ]
-        self._batch_size = _BATCH_SIZE[device]
+        self.batch_size = _BATCH_SIZE[device]
 
     def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
+        self._nodules += len(patches)
         results = np.empty((len(patches), len(self._networks), *shape))
         start = 0
         while start < len(patches):
-            batch = slice(start, start + self._batch_size)
+            batch = slice(start, start + self._next_size(len(patches) - start))
             if self._fits(self._run_batch, patches[batch], task, results[batch]):
-                start += self._batch_size
+                start = batch.stop
             else:
                 self._retreat()
         return results
+
+    def _next_size(self, left: int) -> int:
+        size = min(left, self.batch_size)
+        # Graphs are for one size each: with powers of two few sizes do for any number of nodules.
+        return 1 << size.bit_length() - 1 if self._chosen_way().graphs else size
+
+    def _chosen_way(self) -> Way:
+        if self.device == "cpu":
+            return EAGER
+        return self._way or choose_way(self.device, torch.cuda.get_device_capability(), self._nodules)
 
     def _fits(self, work: Callable, *arguments: object) -> bool:
         """Do some work; whether the GPU's memory was enough.
@@ -95,13 +116,24 @@ class TorchSeeds:
         if self.device == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         batch = batch.to(self._dtype)
+        way = self._chosen_way()
+        # PyTorch's default for convolutions is TF32, with which fp32 is fp32 no more.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=way.cudnn_benchmark, allow_tf32=way.tf32):
+            if way.graphs:
+                outputs = self._graphs.run(task, lambda inputs: self._run_networks(inputs, task), batch)
+            else:
+                outputs = self._run_networks(batch, task)
         # One copy back for all seeds: each one waits for the GPU.
-        results[:] = torch.stack([task(network, batch) for network in self._networks], dim=1).cpu().numpy()
+        results[:] = outputs.cpu().numpy()
+
+    def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
+        return torch.stack([task(network, batch) for network in self._networks], dim=1)
 
     def _retreat(self) -> None:
+        self._graphs.clear()
         torch.cuda.empty_cache()
-        if self._batch_size > 1:
-            self._batch_size //= 2
+        if self.batch_size > 1:
+            self.batch_size //= 2
         else:
             self._leave_gpu()
 
@@ -114,13 +146,49 @@ class TorchSeeds:
         torch.cuda.empty_cache()
 
 
+def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
+    return torch.sigmoid(network.classify(batch).double())
+
+
+def _mask(network: PatchNetwork, batch: Tensor) -> Tensor:
+    return torch.sigmoid(network(batch)[1].double())
+
+
+def load_seeds(
+    folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
+) -> TorchSeeds:
+    """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
+
+    Raises:
+        EnsembleError: as ``nodulemc.weights.read_weights``.
+    """
+    with ThreadPoolExecutor(min(available_cores(), len(members)) + 1) as pool:
+        if device == "cuda":
+            # What goes wrong in it goes wrong again where it is dealt with.
+            pool.submit(start_gpu, DTYPES[precision])
+        read = pool.map(lambda member: read_weights(folder, member, masks=masks), members)
+        # PyTorch's default device, which building sets, is one for all threads.
+        networks = [_build(member, tensors, masks) for member, tensors in zip(members, read, strict=True)]
+    return TorchSeeds(networks, device, precision)
+
+
+def start_gpu(dtype: torch.dtype) -> None:
+    """Let the driver, cuDNN and its kernels load, for which the first pass would wait."""
+    blank = torch.zeros((16, 16, 3, 3, 3), dtype=dtype, device="cuda").to(memory_format=torch.channels_last_3d)
+    torch.nn.functional.conv3d(blank, blank)
+    torch.cuda.synchronize()
+
+
 def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
     """Build one seed's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
 
     Raises:
         EnsembleError: as ``nodulemc.weights.read_weights``.
     """
-    tensors = read_weights(folder, member, masks=masks)
+    return _build(member, read_weights(folder, member, masks=masks), masks)
+
+
+def _build(member: Member, tensors: dict[str, np.ndarray], masks: bool) -> PatchNetwork:
     with torch.device("meta"):
         network = create_model(member.architecture, with_decoder=masks)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})

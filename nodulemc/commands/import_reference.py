@@ -31,6 +31,5 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.reference import import_reference
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
-    deviation = manifest.max_deviation["bf16"]
     members = counted(len(manifest.members), "seed")
-    print(f"written: {args.output}: {members}; bf16 differs from fp32 by at most {deviation:.4f}")
+    print(f"written: {args.output}: {members}; largest difference from fp32: {manifest.deviations}")

@@ -1,23 +1,26 @@
-"""What bf16 does to a network, by rounding in fp32: the same on every CPU, those without bf16 instructions included.
+"""What bf16 and fp16 do to a network, by rounding in fp32: the same on every CPU, those without their instructions too.
 
-Such CPUs would need minutes for one patch in bf16 itself.
+Such CPUs would need minutes for one patch in bf16 or fp16 itself.
 """
 
 import torch
 from torch import Tensor, nn
 
 
-def rounded(value: Tensor) -> Tensor:
-    """Nearest bf16 numbers, as fp32."""
-    return value.bfloat16().float()
+def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Nearest numbers of a shorter type, as fp32; infinite where they are beyond its range."""
+    return value.to(dtype).float()
 
 
 @torch.no_grad()
-def round_to_bf16(network: nn.Module) -> nn.Module:
-    """Let a network hold and pass on bf16 numbers only, in place; sums inside a layer stay fp32, as in hardware."""
+def round_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Let a network hold and pass on numbers of a shorter type only, in place; returns the network.
+
+    Sums inside a layer stay fp32, as in hardware.
+    """
     for parameter in network.parameters():
-        parameter.copy_(rounded(parameter))
+        parameter.copy_(rounded(parameter, dtype))
     for module in network.modules():
         if next(module.children(), None) is None:
-            module.register_forward_hook(lambda _module, _inputs, output: rounded(output))
+            module.register_forward_hook(lambda _module, _inputs, output: rounded(output, dtype))
     return network

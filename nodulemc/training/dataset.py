@@ -103,10 +103,10 @@ class NoduleDataset(Dataset):
         if self._augmentation is not None:
             random = np.random.default_rng([self._seed, _TRANSFORM, draw.epoch, draw.place])
             transform = draw_augmentation(self._augmentation, random)
-        return _cut(block, sampling_affine(block, transform), self._labels[draw.index], draw.index)
+        return cut_sample(block, sampling_affine(block, transform), self._labels[draw.index], draw.index)
 
 
-def _cut(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batch:
+def cut_sample(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batch:
     """The part of a block between whose voxels the patch is sampled."""
     corners = _CORNERS @ affine.T
     size = np.array(block.voxels.shape)

@@ -101,7 +101,7 @@ def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Data
             f"- Started from: {start}",
             f"- Code: git revision {manifest.git_revision or 'unknown'}",
             f"- Stored: moving averages after the last epoch, in half precision, {decoder}",
-            f"- Largest difference of bf16 from fp32 on probe patches: {manifest.max_deviation['bf16']:.5f}",
+            f"- Largest difference from fp32 on probe patches: {manifest.deviations}",
             "",
             "## Data",
             "",

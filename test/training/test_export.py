@@ -55,7 +55,7 @@ def test_the_card_states_data_recipe_code_and_metrics(tmp_path, written):
         "Licence: MIT",
         "Kinetics-400",
         "git revision abc-dirty",
-        "fp32 on probe patches: 0.00100",
+        "fp32 on probe patches: bf16 0.00100",
         "| training | 5 | 2 |",
         "| validation | 3 | 1 |",
         "| 2001 | 2 | 0.6250 | 0.5000 | 0.2500 | 0.7500 |",

@@ -1,0 +1,187 @@
+"""What all parts are given: the device, the ensemble and its networks, and the nodules."""
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from measure import seconds
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.backends.ways import Way
+from nodulemc.ensemble import Ensemble
+from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.errors import EnsembleError
+from nodulemc.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork
+from nodulemc.precision import choose_precision
+from nodulemc.probes import probe_patches
+
+Result = TypeVar("Result")
+
+_SHRINK = 4
+_SMALL_MEMBERS = 2
+UNTRAINED = Architecture("inception_i3d", decoder_widths=(64, 64, 48, 32, 16))
+
+
+class ShrunkNetwork(PatchNetwork):
+    """The same network on patches shrunk to 16³, a 64th of the work: for trying the benchmark itself out on a CPU."""
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``PatchNetwork``."""
+        logits, masks = super().forward(_shrunk(patches))
+        return logits, F.interpolate(masks[:, None], scale_factor=_SHRINK)[:, 0]
+
+    def classify(self, patches: Tensor) -> Tensor:
+        """As ``PatchNetwork``."""
+        return super().classify(_shrunk(patches))
+
+
+def _shrunk(patches: Tensor) -> Tensor:
+    # Every fourth voxel: not every CPU averages bf16 and fp16.
+    return patches[:, :, ::_SHRINK, ::_SHRINK, ::_SHRINK]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a part is to measure on.
+
+    Attributes:
+        device: "cuda" or "cpu".
+        small: whether only to try the benchmark itself out, on few and shrunk patches.
+        resources: the ensemble's folder.
+        patches: file of nodules' patches (see ``gpu_parts.nodules``); None to draw and read them.
+        cubes: folder of real nodules.
+    """
+
+    device: str
+    small: bool
+    resources: Path
+    patches: Path | None
+    cubes: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The ensemble's manifest, with the members that are used."""
+        manifest = read_manifest(self.resources)
+        return replace(manifest, members=manifest.members[: _SMALL_MEMBERS if self.small else None])
+
+    @property
+    def half(self) -> str:
+        """The shorter precision that the device is fast at; fp32 in a small run, as not every CPU has another one."""
+        exact = replace(self.manifest, max_deviation={"bf16": 0.0, "fp16": 0.0})
+        return "fp32" if self.small else choose_precision("auto", self.device, exact)
+
+    @property
+    def compiler(self) -> str:
+        """What compiles for torch.compile; a small run only traces and does without a C++ compiler."""
+        return "eager" if self.small else "inductor"
+
+    @property
+    def repeats(self) -> int:
+        """How often what is timed is done."""
+        return 1 if self.small else 5
+
+    def networks(self, *, masks: bool = False) -> list[PatchNetwork]:
+        """The members' networks, folded, in fp32 on the CPU."""
+        loaded = [load_network(self.resources, member, masks=masks) for member in self.manifest.members]
+        return [ShrunkNetwork(network.network).eval() for network in loaded] if self.small else loaded
+
+    def seeds(self, networks: list[PatchNetwork], precision: str, *, way: Way | None = None) -> TorchSeeds:
+        """The networks on the device, themselves left as they are.
+
+        Raises:
+            RuntimeError: they did not fit it.
+        """
+        seeds = TorchSeeds(deepcopy(networks), self.device, precision, way=way)
+        self.require(seeds)
+        return seeds
+
+    def require(self, seeds: TorchSeeds) -> None:
+        """Raise RuntimeError where seeds are not on the device, so that no figure of the CPU passes for a GPU's."""
+        if seeds.device != self.device:
+            raise RuntimeError(f"the seeds left the {self.device} for the {seeds.device}")
+
+    def require_gpu(self) -> None:
+        """Raise RuntimeError on a CPU."""
+        if self.device != "cuda":
+            raise RuntimeError("it needs a GPU")
+
+    def alone(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Result of some work that leaves traces in its process, in one of its own; a small run leaves none."""
+        return work(*arguments) if self.small else in_process(work, *arguments)
+
+    def vote(self, per_member: np.ndarray) -> np.ndarray:
+        """The ensemble's vote."""
+        return Ensemble(self.manifest, None).vote(per_member)
+
+
+def probes(count: int) -> np.ndarray:
+    """So many made patches."""
+    patches = probe_patches()
+    return patches[np.arange(count) % len(patches)]
+
+
+def timed(run: Callable[[], object], setting: Setting) -> tuple[float, float]:
+    """Seconds by which the first run is longer than a later one, and of a later one."""
+    first = seconds(run, 1, setting.device)
+    each = seconds(run, setting.repeats, setting.device)
+    return max(0.0, first - each), each
+
+
+def in_process(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Result of some work in a fresh process, as cuDNN keeps what it chose, and Accelerate its state, for good.
+
+    Raises:
+        BrokenProcessPool: the process died.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def find_ensemble(folder: Path, temporary: Path) -> tuple[Path, str]:
+    """The ensemble's members that are here, or one that is made now, and in words which they are.
+
+    A tree may have to be small to travel, so weight files may be left out of the folder, or the folder itself.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except EnsembleError:
+        return _write_untrained(temporary)
+    here = tuple(member for member in manifest.members if (folder / member.file).is_file())
+    if not here:
+        return _write_untrained(temporary)
+    words = f"{len(here)} of {len(manifest.members)} members of {folder.resolve().name}, {manifest.origin}"
+    if len(here) == len(manifest.members):
+        return folder, words
+    for member in here:
+        shutil.copyfile(folder / member.file, temporary / member.file)
+    write_manifest(temporary, replace(manifest, members=here))
+    return temporary, words
+
+
+def _write_untrained(folder: Path) -> tuple[Path, str]:
+    torch.manual_seed(0)
+    network = create_model(UNTRAINED, with_decoder=True)
+    for parameter in network.parameters():
+        if parameter.ndim >= 2:
+            nn.init.kaiming_normal_(parameter)
+    seeds = [SeedWeights("untrained", UNTRAINED, network.state_dict())]
+    write_ensemble(folder, seeds, trained_on=None, licence=None, dtype=torch.float16, probes=probe_patches()[-1:])
+    return folder, "1 member, untrained: differences between precisions are not those of trained weights"
+
+
+def workers() -> int:
+    """How many processes may draw or read nodules."""
+    return len(os.sched_getaffinity(0))
