@@ -94,7 +94,9 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
         prediction.spread,
         "; ".join(prediction.warnings),
     ]
-    return row + [uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)] * calibrated
+    if not calibrated:
+        return row
+    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
 
 
 def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
