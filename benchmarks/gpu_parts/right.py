@@ -9,9 +9,10 @@ from measure import swapped_gaps
 
 from gpu_parts.nodules import collect, read_patches
 from gpu_parts.row import Row, attempt
-from gpu_parts.setting import Setting, workers
+from gpu_parts.setting import Setting
 from nodulemc.backends.torch_backend import TorchSeeds
 from nodulemc.backends.ways import Way
+from nodulemc.cpu import available_cores
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.precision import choose_precision
 
@@ -53,7 +54,7 @@ def _patches(setting: Setting) -> tuple[np.ndarray, str]:
     if setting.patches is not None:
         return read_patches(setting.patches)
     try:
-        return collect(setting.cubes, 1 if setting.small else _NODULES, workers())
+        return collect(setting.cubes, 1 if setting.small else _NODULES, min(4, available_cores()))
     except ModuleNotFoundError as error:
         from nodulemc.probes import probe_patches
 

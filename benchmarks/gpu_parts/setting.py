@@ -1,6 +1,5 @@
 """What all parts are given: the device, the ensemble and its networks, and the nodules."""
 
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -180,8 +179,3 @@ def _write_untrained(folder: Path) -> tuple[Path, str]:
     seeds = [SeedWeights("untrained", UNTRAINED, network.state_dict())]
     write_ensemble(folder, seeds, trained_on=None, licence=None, dtype=torch.float16, probes=probe_patches()[-1:])
     return folder, "1 member, untrained: differences between precisions are not those of trained weights"
-
-
-def workers() -> int:
-    """How many processes may draw or read nodules."""
-    return len(os.sched_getaffinity(0))
