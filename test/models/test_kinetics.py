@@ -18,7 +18,7 @@ from nodulemc.models.multitask import create_model
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """Names and shapes of the baseline's model_rgb.pth: backbone without prefix, and the 400-class layer."""
-    path = save_reference(tmp_path_factory.mktemp("kinetics") / "model_rgb.pth", reference_state(3), form="baseline")
+    path = save_reference(tmp_path_factory.mktemp("kinetics") / "model_rgb.pth", reference_state(3), form="single_task")
     tensors = {name: value for name, value in torch.load(path).items() if not name.startswith("fc.")}
     torch.save(tensors, path)
     return path
