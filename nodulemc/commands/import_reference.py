@@ -1,6 +1,7 @@
 """Turn checkpoints of the public LUNA25 3D baseline and of MClab's public code into an ensemble folder.
 
-Each member keeps its own classifier and input size, so both kinds may vote in one ensemble. Checkpoints are read as tensors only; nothing in them is executed.
+Each member keeps its own classifier and input size, so both kinds may vote in one ensemble. Checkpoints are read as
+tensors only; nothing in them is executed.
 """
 
 import argparse
