@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,20 @@ class Ensemble:
         caveat: a warning that belongs beside every number of this ensemble, None where there is none.
     """
 
-    def __init__(self, manifest: Manifest, seeds: OpenVinoSeeds | TorchSeeds, *, calibrated: bool = False) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        seeds: OpenVinoSeeds | TorchSeeds,
+        *,
+        masks: bool = False,
+        calibrated: bool = False,
+    ) -> None:
         self.manifest = manifest
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
         self._seeds = seeds
         self._weights = manifest.vote_weights
         self._calibration = manifest.calibration if calibrated else None
+        self._masks = masks
 
     @classmethod
     def load(
@@ -52,7 +61,7 @@ class Ensemble:
             folder: holds ``ensemble.json`` and the seeds' safetensors files.
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
-            masks: also build the decoders, for ``mask_probabilities``; always with PyTorch.
+            masks: also build the decoders of the seeds that have one, for ``mask_probabilities``; always with PyTorch.
             calibrated: apply the folder's calibration map to the vote.
 
         Raises:
@@ -62,9 +71,11 @@ class Ensemble:
         manifest = read_manifest(folder)
         if calibrated and manifest.calibration is None:
             raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
+        if masks and not any(member.segments for member in manifest.members):
+            raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
         chosen = choose_device(device)
-        seeds = _load_seeds(Path(folder), manifest, chosen, choose_precision(precision, chosen, manifest), masks)
-        ensemble = cls(manifest, seeds, calibrated=calibrated)
+        seeds = _load_seeds(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
+        ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated)
         if ensemble.caveat:
             logger.warning("%s: %s", folder, ensemble.caveat)
         return ensemble
@@ -91,10 +102,10 @@ class Ensemble:
         Raises:
             EnsembleError: a seed's numbers overflow.
         """
-        return self._finite(self._seeds.seed_probabilities(patches))
+        return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
-        """Probability of each voxel to belong to the nodule, the soft vote of all seeds.
+        """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.
 
         Args:
             patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
@@ -103,30 +114,38 @@ class Ensemble:
             float64 (N, 64, 64, 64), on the patches' grid.
 
         Raises:
-            EnsembleError: a seed's numbers overflow.
+            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
         """
-        return np.average(self._finite(self._seeds.mask_probabilities(patches)), axis=1, weights=self._weights)
+        if not self._masks:
+            raise EnsembleError(
+                "the ensemble was loaded without decoders, so it cannot segment",
+                self.manifest.folder,
+                "load it with Ensemble.load(folder, masks=True)",
+            )
+        decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
+        names = [self.manifest.seed_names[k] for k in decoding]
+        per_seed = self._finite(self._seeds.mask_probabilities(patches), names)
+        return np.average(per_seed, axis=1, weights=self._weights[decoding])
 
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
         """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
         return apply_calibration(per_seed @ self._weights, self._calibration)
 
-    def _finite(self, per_seed: np.ndarray) -> np.ndarray:
+    def _finite(self, per_seed: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Probabilities (N, seeds, …), as they are where all are numbers."""
         if not np.isfinite(per_seed).all():
-            seeds = [name for k, name in enumerate(self.manifest.seed_names) if not np.isfinite(per_seed[:, k]).all()]
+            seeds = [name for k, name in enumerate(names) if not np.isfinite(per_seed[:, k]).all()]
             remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
             raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(seeds), remedy)
         return per_seed
 
 
-def _load_seeds(
-    folder: Path, manifest: Manifest, device: str, precision: str, masks: bool
-) -> OpenVinoSeeds | TorchSeeds:
+def _load_seeds(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoSeeds | TorchSeeds:
+    folder, members = manifest.folder, manifest.members
     if device == "cpu" and not masks and importlib.util.find_spec("openvino"):
         from nodulemc.backends.openvino_backend import OpenVinoSeeds
 
-        return OpenVinoSeeds(folder, manifest.members, precision)
+        return OpenVinoSeeds(folder, members, precision)
     from nodulemc.backends.torch_backend import load_seeds
 
-    return load_seeds(folder, manifest.members, device, precision, masks=masks)
+    return load_seeds(folder, members, device, precision, masks=masks)

@@ -33,6 +33,7 @@ class SeedWeights:
         state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
+        upscales: as of ``nodulemc.manifest.Member``.
         source: where the tensors come from, for messages; None for the file that they are to become.
     """
 
@@ -41,6 +42,7 @@ class SeedWeights:
     state_dict: Mapping[str, torch.Tensor]
     weight: float = 1.0
     seed: int | None = None
+    upscales: bool = True
     source: str | Path | None = None
 
     @property
@@ -121,15 +123,13 @@ def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
 
 def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
     write_atomically(folder / seed.file, content, EnsembleError)
-    return Member(seed.file, hashlib.sha256(content).hexdigest(), seed.architecture, seed.weight, seed.seed)
+    digest = hashlib.sha256(content).hexdigest()
+    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales)
 
 
 def _deviations(folder: Path, manifest: Manifest, probes: np.ndarray) -> dict[str, float]:
     """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
-    networks = [
-        load_network(folder, member, masks=member.architecture.decoder_widths is not None)
-        for member in manifest.members
-    ]
+    networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
 
     def deviation(dtype: torch.dtype) -> float:

@@ -26,18 +26,26 @@ def read_json(path: Path, error: type[NoduleMCError]) -> Any:
     Raises:
         error: the file is missing, unreadable, too large or malformed.
     """
-    content = read_limited(path, MAX_JSON_BYTES, error)
+    return parse_json(read_limited(path, MAX_JSON_BYTES, error), path, error)
+
+
+def parse_json(content: bytes, path: Path, error: type[NoduleMCError]) -> Any:
+    """Parse a JSON file's content as ``read_json`` does.
+
+    Raises:
+        error: it is malformed.
+    """
     try:
         # Given bytes, json.loads would take UTF-16 and UTF-32 as well, and half characters in any of them.
         text = content.decode("utf-8-sig")
-        content = json.loads(
+        value = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_refuse_repeated_keys
         )
         if _SURROGATE.search(text):
-            json.dumps(content, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:  # Unicode errors and JSONDecodeError are ValueErrors
         raise error(f"malformed JSON ({problem})", path, "repair the file") from problem
-    return content
+    return value
 
 
 def require_regular(path: Path, error: type[NoduleMCError]) -> None:

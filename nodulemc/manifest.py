@@ -11,25 +11,35 @@ import numpy as np
 
 from nodulemc import patch
 from nodulemc.calibration_map import check_calibration
-from nodulemc.errors import EnsembleError
-from nodulemc.json_files import read_json, read_limited, write_json_atomically
+from nodulemc.errors import EnsembleError, printable
+from nodulemc.json_files import parse_json, read_limited, write_json_atomically
 from nodulemc.json_values import number, text_or_none
-from nodulemc.limits import MAX_SEED_BYTES
+from nodulemc.limits import MAX_JSON_BYTES, MAX_SEED_BYTES
 from nodulemc.models.architecture import Architecture
 
 FILE_NAME = "ensemble.json"
-FORMAT = 1
+FORMAT = 2  # what is written; 1, in which all members have the ensemble's input, is read as well
+_READ = (1, FORMAT)
 _SHA256 = re.compile("[0-9a-f]{64}")
 # Largest difference in probability from fp32 that a faster precision may make, where an ensemble states no other.
 TOLERANCE = 0.005
 PLATFORM_MODEL = Path("/opt/ml/model")
-PACKAGED_MODEL = Path(__file__).parent.parent / "resources"
+_PACKAGE = Path(__file__).parent
+# Inside the package where it was installed from a wheel, beside it in a checkout and in the container.
+PACKAGED_MODEL = (_PACKAGE if (_PACKAGE / "resources").is_dir() else _PACKAGE.parent) / "resources"
+_NAMES_SHOWN = 5
+_REMEDY = (
+    f"give an ensemble folder, that is {FILE_NAME} and the .safetensors files that it names; "
+    "`nodulemc import-reference` makes one"
+)
 INPUT_CONTRACT = {
     "patch_size": patch.SIZE,
     "extent_mm": patch.EXTENT_MM,
     "hu_window": list(patch.HU_WINDOW),
     "upscaled": list(patch.UPSCALED),
 }
+# What a member may state in its place, as the LUNA25 baseline's do, which take the patch as it is.
+_NOT_UPSCALED = {"upscaled": [patch.SIZE] * 3}
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Member:
         architecture: how to build the network that the file's tensors fill.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
+        upscales: whether the network is fed the patch upscaled, as the ensemble's input contract says, or as it is.
     """
 
     file: str
@@ -49,6 +60,12 @@ class Member:
     architecture: Architecture
     weight: float = 1.0
     seed: int | None = None
+    upscales: bool = True
+
+    @property
+    def segments(self) -> bool:
+        """Whether the file holds a decoder."""
+        return self.architecture.decoder_widths is not None
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class Manifest:
             that was seen on the probe patches; a precision that is not listed was not measured, or overflows.
         calibration: parameters of the calibration map, None where there is none.
         tolerance: largest such difference with which a precision is chosen by itself.
+        folder: where it was read from, the files of its members beside it; None for one that was not read.
+        sha256: of the ``ensemble.json`` that was read, which names every member's own, so it stands for the ensemble.
     """
 
     members: tuple[Member, ...]
@@ -73,6 +92,8 @@ class Manifest:
     max_deviation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     tolerance: float = TOLERANCE
+    folder: Path | None = field(default=None, compare=False)
+    sha256: str | None = field(default=None, compare=False)
 
     @property
     def seed_names(self) -> list[str]:
@@ -89,7 +110,12 @@ class Manifest:
     @property
     def origin(self) -> str:
         """What the weights were trained on, in words that belong beside every number."""
-        return f"weights trained on: {self.trained_on or 'nothing (untrained)'}"
+        return origin_of(self.trained_on)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which ensemble it is, for results: ``path`` of its folder and ``sha256`` of its ``ensemble.json``."""
+        return {"path": str(self.folder.absolute()), "sha256": self.sha256}
 
     @property
     def deviations(self) -> str:
@@ -97,11 +123,25 @@ class Manifest:
         return ", ".join(f"{name} {value:.5f}" for name, value in self.max_deviation.items()) or "not measured"
 
 
+def origin_of(trained_on: str | None) -> str:
+    """A manifest's ``origin``, from its ``trained_on``."""
+    return f"weights trained on: {trained_on or 'nothing (untrained)'}"
+
+
+def named(identity: dict[str, str]) -> str:
+    """A manifest's ``identity`` for people."""
+    return printable(f"{identity['path']} (SHA-256 {identity['sha256'][:12]})")
+
+
 def find_resources() -> Path:
-    """The ensemble to use by default: the one mounted on the platform's model path, else the packaged one."""
+    """The ensemble to use by default: what is mounted on the platform's model path, be it usable or not, else the
+    packaged one.
+    """
     try:
-        mounted = (PLATFORM_MODEL / FILE_NAME).is_file()
-    except PermissionError:  # no reason to answer with other weights: reading it says what is wrong
+        mounted = (PLATFORM_MODEL / FILE_NAME).is_file() or any(PLATFORM_MODEL.iterdir())
+    except FileNotFoundError:
+        mounted = False
+    except OSError:  # no reason to answer with other weights: reading it says what is wrong
         mounted = True
     return PLATFORM_MODEL if mounted else PACKAGED_MODEL
 
@@ -109,25 +149,20 @@ def find_resources() -> Path:
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check ``ensemble.json``; the members' files are not touched.
 
+    Args:
+        folder: holds ``ensemble.json``, or one folder that does, as an archive of a folder is unpacked.
+
     Raises:
         EnsembleError: the manifest is missing, unreadable, malformed, of another format version, or states an input
             contract that this version does not produce.
     """
-    path = Path(folder) / FILE_NAME
-    try:
-        found = path.is_file()
-    except OSError as error:
-        raise EnsembleError(f"cannot read the folder ({error.strerror})", folder, "check its permissions") from error
-    if not found:
-        raise EnsembleError(
-            f"no {FILE_NAME}",
-            folder,
-            "give an ensemble folder, for example one made by `nodulemc import-reference`",
-        )
-    content = read_json(path, EnsembleError)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    folder = _located(Path(folder))
+    path = folder / FILE_NAME
+    stored = read_limited(path, MAX_JSON_BYTES, EnsembleError)
+    content = parse_json(stored, path, EnsembleError)
+    if not isinstance(content, dict) or content.get("format") not in _READ:
         stated = content.get("format") if isinstance(content, dict) else content
-        raise EnsembleError(f"format {stated!r}", path, f"this version reads format {FORMAT}")
+        raise EnsembleError(f"format {stated!r}", path, f"this version reads formats {_READ[0]} and {_READ[1]}")
     if content.get("input") != INPUT_CONTRACT:
         raise EnsembleError(
             f"the input contract is {content.get('input')}", path, f"this version feeds {INPUT_CONTRACT}"
@@ -141,6 +176,8 @@ def read_manifest(folder: str | Path) -> Manifest:
             max_deviation={k: number(v) for k, v in content["precision"]["max_deviation"].items()},
             calibration=content["calibration"],
             tolerance=number(content["precision"]["tolerance"]),
+            folder=folder,
+            sha256=hashlib.sha256(stored).hexdigest(),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
@@ -157,6 +194,31 @@ def read_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
+def _located(folder: Path) -> Path:
+    """The folder with the manifest: this one, or the only one right below it that has any."""
+    try:
+        if (folder / FILE_NAME).is_file():
+            return folder
+        if not folder.is_dir():
+            raise EnsembleError(f"no {FILE_NAME}, as this is no folder", folder, _REMEDY)
+        entries = sorted(folder.iterdir())
+        below = [entry for entry in entries if (entry / FILE_NAME).is_file()]
+    except OSError as error:
+        raise EnsembleError(f"cannot read the folder ({error.strerror})", folder, "check its permissions") from error
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise EnsembleError(f"it holds {len(below)} ensembles ({_listed(below)})", folder, "give one of them")
+    raise EnsembleError(f"no {FILE_NAME} in it or one folder below; it holds {_listed(entries)}", folder, _REMEDY)
+
+
+def _listed(paths: list[Path]) -> str:
+    """The first few names, of folders with a slash."""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in paths[:_NAMES_SHOWN]]
+    left = len(paths) - len(names)
+    return ", ".join(names) + (f" and {left} more" if left else "") or "nothing"
+
+
 def _member(entry: dict[str, Any], path: Path) -> Member:
     member = Member(
         file=entry["file"],
@@ -164,6 +226,7 @@ def _member(entry: dict[str, Any], path: Path) -> Member:
         architecture=Architecture.from_json(entry["architecture"]),
         weight=number(entry["weight"]),
         seed=entry["seed"],
+        upscales=_upscales(INPUT_CONTRACT | entry.get("input", {}), path),
     )
     if Path(member.file).name != member.file or not member.file.endswith(".safetensors") or "\0" in member.file:
         raise EnsembleError(f"member file {member.file!r}", path, "name a .safetensors file inside the folder")
@@ -174,6 +237,15 @@ def _member(entry: dict[str, Any], path: Path) -> Member:
     if member.seed is not None and type(member.seed) is not int:
         raise EnsembleError(f"{member.file} has seed {member.seed!r:.40}", path, "give an integer or null")
     return member
+
+
+def _upscales(contract: dict[str, Any], path: Path) -> bool:
+    """Whether a member's input contract is the ensemble's; else it is that of a patch as it is."""
+    if contract in (INPUT_CONTRACT, INPUT_CONTRACT | _NOT_UPSCALED):
+        return contract == INPUT_CONTRACT
+    raise EnsembleError(
+        f"a member's input contract is {contract}", path, f"this version feeds {INPUT_CONTRACT} or {_NOT_UPSCALED}"
+    )
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
@@ -190,9 +262,14 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
         "input": INPUT_CONTRACT,
         "precision": {"tolerance": manifest.tolerance, "max_deviation": manifest.max_deviation},
         "calibration": manifest.calibration,
-        "members": [asdict(m) | {"architecture": m.architecture.to_json()} for m in manifest.members],
+        "members": [_member_json(member) for member in manifest.members],
     }
     write_json_atomically(Path(folder) / FILE_NAME, content, EnsembleError)
+
+
+def _member_json(member: Member) -> dict[str, Any]:
+    content = asdict(member) | {"architecture": member.architecture.to_json()}
+    return content if content.pop("upscales") else content | {"input": _NOT_UPSCALED}
 
 
 def member_bytes(folder: str | Path, member: Member) -> bytes:

@@ -13,7 +13,7 @@ from nodulemc.case import platform_json
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
 from nodulemc.json_files import prepare_output, write_json_atomically
-from nodulemc.manifest import Manifest
+from nodulemc.manifest import Manifest, named
 from nodulemc.prediction import NodulePrediction
 
 OUTPUT_SUFFIXES = (".json", ".csv")
@@ -57,7 +57,7 @@ def write_results(
 def detailed_json(
     predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the weights' origin.
+    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
     Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
@@ -70,7 +70,7 @@ def detailed_json(
             point["uncalibrated"] = uncalibrated(prediction, manifest)
     if calibrated:
         content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
-    return content | {"trained_on": manifest.trained_on}
+    return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
 
 
 def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
@@ -100,7 +100,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
 
 
 def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
-    """A short table for people, with the calibration, where it was applied, and the weights' origin beneath it."""
+    """A short table for people; beneath it the calibration, where it was applied, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
     columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
@@ -110,4 +110,4 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
         values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
         lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.4f}" for column, value in values)]))
     said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
-    return "\n".join([*lines, *said, manifest.origin])
+    return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])

@@ -26,7 +26,7 @@ find_python() {
 }
 
 python=$(find_python)
-stamp=$({ echo "$PWD"; "$python" --version; cat requirements.txt pyproject.toml; } | sha256sum | cut -d' ' -f1)
+stamp=$({ echo "$PWD"; "$python" --version; cat requirements.txt pyproject.toml setup.py; } | sha256sum | cut -d' ' -f1)
 done_file=.venv/set-up
 if [ -f "$done_file" ] && grep -qx "$stamp all" "$done_file"; then exit 0; fi
 if [ "$level" = runtime ] && [ -f "$done_file" ] && grep -qx "$stamp runtime" "$done_file"; then exit 0; fi

@@ -22,7 +22,12 @@ class MeanOfPatch:
 
     caveat = None
     device = "cpu"
-    manifest = SimpleNamespace(seed_names=["seed_1", "seed_2"], trained_on="nothing", origin="trained on nothing")
+    manifest = SimpleNamespace(
+        seed_names=["seed_1", "seed_2"],
+        trained_on="nothing",
+        origin="trained on nothing",
+        identity={"path": "/made", "sha256": "0" * 64},
+    )
 
     def seed_probabilities(self, patches):
         means = patches.astype(np.float64).mean(axis=(1, 2, 3))

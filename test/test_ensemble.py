@@ -26,6 +26,7 @@ from nodulemc.probes import probe_patches
 from nodulemc.weights import read_weights
 
 INCEPTION = Architecture("inception_i3d")
+DECODING = Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,16 @@ def plain_probability(seed: int, patch: np.ndarray, architecture: Architecture =
     upscaled = torch.from_numpy(patch.repeat(2, axis=1).repeat(2, axis=2))
     with torch.no_grad():
         return torch.sigmoid(model(upscaled.expand(1, 3, 64, 128, 128))).item()
+
+
+def plain_mask(tensors: dict[str, torch.Tensor], architecture: Architecture, patch: np.ndarray) -> np.ndarray:
+    """The same of a mask, (1, 64, 64, 64) to (1, 64, 64, 64)."""
+    model = create_model(architecture, with_decoder=True)
+    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in tensors.items()})
+    upscaled = torch.from_numpy(patch.repeat(2, axis=2).repeat(2, axis=3))
+    with torch.no_grad():
+        logits = model.eval().forward_multitask(upscaled.expand(1, 3, 64, 128, 128))[1]
+    return torch.sigmoid(logits).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +185,8 @@ def test_another_fault_of_the_gpu_is_no_lack_of_memory():
 
 
 def voting(weights, seeds=None) -> Ensemble:
-    members = (Member(f"seed_{k}.safetensors", "0" * 64, INCEPTION, weight) for k, weight in enumerate(weights))
-    return Ensemble(Manifest(tuple(members), trained_on="phantoms"), seeds)
+    members = (Member(f"seed_{k}.safetensors", "0" * 64, DECODING, weight) for k, weight in enumerate(weights))
+    return Ensemble(Manifest(tuple(members), trained_on="phantoms"), seeds, masks=True)
 
 
 @pytest.mark.parametrize("weight", [1.7e308, 5e-324])
@@ -252,8 +263,36 @@ def test_untrained_weights_carry_a_caveat(folder, caplog):
 
 
 def test_masks_need_a_decoder(folder):
-    with pytest.raises(EnsembleError, match="the seed has no decoder"):
+    with pytest.raises(EnsembleError, match="no seed has a decoder, so it cannot segment"):
         Ensemble.load(folder, device="cpu", masks=True)
+    with pytest.raises(EnsembleError, match="the seed has no decoder"):
+        load_network(folder, read_manifest(folder).members[0], masks=True)
+
+
+@pytest.mark.parametrize("openvino", [True, False])
+def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino, monkeypatch):
+    make_untrained_ensemble(tmp_path, architecture=DECODING)
+    if not openvino:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32")
+    assert isinstance(ensemble._seeds, OpenVinoSeeds if openvino else TorchSeeds)
+    with pytest.raises(EnsembleError, match=rf"loaded without decoders.*{tmp_path}: .*masks=True"):
+        ensemble.mask_probabilities(probe_patches()[:1])
+
+
+def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path):
+    architectures = [DECODING, Architecture("inception_i3d", pooling="windows_2x2x2"), DECODING]
+    members = [
+        SeedWeights(f"seed_{k}", a, untrained_weights(a, k), weight, upscales=a is DECODING)
+        for k, (a, weight) in enumerate(zip(architectures, (1.0, 7.0, 3.0), strict=True))
+    ]
+    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=probe_patches()[:1])
+    ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
+    patch = probe_patches()[5:6]
+    assert ensemble.seed_probabilities(patch).shape == (1, 3)
+    first, third = (plain_mask(untrained_weights(DECODING, k), DECODING, patch) for k in (0, 2))
+    assert np.abs(first - third).max() > 0.05
+    np.testing.assert_allclose(ensemble.mask_probabilities(patch), (first + 3 * third) / 4, atol=1e-4)
 
 
 def test_the_decoder_is_built_only_for_masks(tmp_path):
@@ -265,13 +304,8 @@ def test_the_decoder_is_built_only_for_masks(tmp_path):
     patch = probe_patches()[3:4]
     mask = ensemble.mask_probabilities(patch)
     assert mask.shape == (1, 64, 64, 64)
-    model = create_model(architecture, with_decoder=True)
     stored = safetensors.torch.load_file(tmp_path / member.file)
-    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in stored.items()})
-    upscaled = torch.from_numpy(patch.repeat(2, axis=2).repeat(2, axis=3))
-    with torch.no_grad():
-        logits = model.eval().forward_multitask(upscaled.expand(1, 3, 64, 128, 128))[1]
-    np.testing.assert_allclose(mask, torch.sigmoid(logits).numpy(), atol=1e-4)
+    np.testing.assert_allclose(mask, plain_mask(stored, architecture, patch), atol=1e-4)
 
 
 def rewritten(folder, change):

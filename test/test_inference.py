@@ -54,6 +54,11 @@ def case_folder(tmp_path, ct: Path | sitk.Image, points):
     return folder, tmp_path / "output"
 
 
+def sha256_of(file: Path) -> str:
+    done = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]
+
+
 def probabilities(file: Path) -> list[float]:
     return [point["probability"] for point in json.loads(file.read_text())["points"]]
 
@@ -134,11 +139,34 @@ def test_table_on_stdout(tmp_path, resources):
         "predict", tmp_path / "ct.nrrd", "--points", tmp_path / "t.csv", "--resources", resources, "--device", "cpu"
     )
     assert done.returncode == 0, done.stderr
-    head, row, foot = done.stdout.splitlines()
+    head, row, ensemble, foot = done.stdout.splitlines()
     assert head.split() == ["nodule", "probability", "seed_1", "seed_2", "seed_3"]
     assert row.split()[0] == "n1"
     assert len(row.split()) == 5
+    assert ensemble == f"ensemble: {resources} (SHA-256 {sha256_of(resources / 'ensemble.json')[:12]})"
     assert foot == "weights trained on: nothing (untrained)"
+
+
+def test_an_ensemble_in_a_folder_of_its_own_is_found_and_named(tmp_path, resources):
+    shutil.copytree(resources, tmp_path / "model" / "wrapped")
+    image = make_ct()
+    source, target = case_folder(tmp_path, image, [{"name": "n1", "point": list(centre_of(image))}])
+    ct, points = source / "images" / "chest-ct" / "ct.mha", source / "nodule-locations.json"
+    done = run("predict", ct, "--points", points, "--resources", tmp_path / "model", "--device", "cpu",
+               "--output", tmp_path / "p.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "p.json").read_text())
+    digest = sha256_of(resources / "ensemble.json")
+    assert content["ensemble"] == {"path": str(tmp_path / "model" / "wrapped"), "sha256": digest}
+    # The platform's own output stays as its contract has it.
+    done = run("inference", "--input", source, "--output", target, "--resources", tmp_path / "model", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((target / OUTPUT_NAME).read_text())) == {"name", "type", "points", "version"}
+    (tmp_path / "model" / "wrapped" / "ensemble.json").rename(tmp_path / "model" / "wrapped" / "other.json")
+    done = run("inference", "--input", source, "--output", target, "--resources", tmp_path / "model", "--device", "cpu")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no ensemble.json in it or one folder below; it holds wrapped/: ")
+    assert list(target.iterdir()) == []
 
 
 def test_output_does_not_depend_on_locale_or_time_zone(tmp_path, resources):

@@ -1,12 +1,14 @@
 import json
 import os
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nodulemc import manifest as manifests
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import Manifest, Member, member_bytes, read_manifest, write_manifest
+from nodulemc.manifest import Manifest, Member, member_bytes, named, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 
 ARCHITECTURE = Architecture(backbone="inception_i3d")
@@ -27,6 +29,9 @@ def example() -> Manifest:
         members=(
             Member("seed_2000.safetensors", ABC_SHA256, ARCHITECTURE, seed=2000),
             Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0),
+            Member(
+                "base.safetensors", ABC_SHA256, Architecture("inception_i3d", pooling="windows_2x2x2"), upscales=False
+            ),
         ),
         trained_on="phantoms",
         licence="Apache-2.0",
@@ -49,7 +54,22 @@ def edited(folder, change):
 def test_a_manifest_survives_writing_and_reading(tmp_path):
     write_manifest(tmp_path, example())
     assert read_manifest(tmp_path) == example()
-    assert example().seed_names == ["seed_2000", "seed_2001"]
+    assert example().seed_names == ["seed_2000", "seed_2001", "base"]
+    assert read_manifest(tmp_path).folder == tmp_path
+
+
+def test_format_1_is_read_as_ever(tmp_path):
+    folder = edited(tmp_path, lambda c: (c.update(format=1), c["members"].pop()))
+    manifest = read_manifest(folder)
+    assert manifest == replace(example(), members=example().members[:2])
+    assert all(member.upscales for member in manifest.members)
+
+
+def test_the_manifests_own_sha256_names_the_ensemble(tmp_path):
+    write_manifest(tmp_path, example())
+    found = subprocess.run(["sha256sum", "ensemble.json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert read_manifest(tmp_path).identity == {"path": str(tmp_path), "sha256": found.stdout.split()[0]}
+    assert named(read_manifest(tmp_path).identity) == f"{tmp_path} (SHA-256 {found.stdout[:12]})"
 
 
 def test_the_input_contract_is_written_out(tmp_path):
@@ -66,7 +86,12 @@ def test_the_input_contract_is_written_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "format 2"),
+        (lambda c: c.update(format=3), "format 3: .*reads formats 1 and 2"),
+        (lambda c: c.update(format="2"), "format '2'"),
+        (lambda c: c["members"][0].update(input={"upscaled": [64, 96, 96]}), "a member's input contract is .*96"),
+        (lambda c: c["members"][0].update(input={"extent_mm": 60.0}), "a member's input contract is .*60"),
+        (lambda c: c["members"][0].update(input=[64, 64, 64]), "missing or malformed"),
+        (lambda c: c["members"][0]["architecture"].update(pooling="max"), "unknown pooling 'max'"),
         (lambda c: c["input"].update(extent_mm=60.0), "input contract"),
         (lambda c: c.pop("members"), "missing or malformed"),
         (lambda c: c.update(members=[]), "no members"),
@@ -104,9 +129,48 @@ def test_a_manifest_that_cannot_be_honoured_is_refused(tmp_path, change, message
         read_manifest(edited(tmp_path, change))
 
 
-def test_a_folder_without_a_manifest_is_refused(tmp_path):
-    with pytest.raises(EnsembleError, match=r"no ensemble\.json"):
-        read_manifest(tmp_path)
+def unpacked(folder, *names):
+    """Files and, where a name ends in a slash, folders with an ensemble, in a folder that is there."""
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            write_manifest(folder / name, example())
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("weights")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], r"no ensemble\.json in it or one folder below; it holds nothing: .*: give an ensemble folder"),
+        (["model.pth", "notes/a.txt"], r"no ensemble\.json in it or one folder below; it holds model\.pth, notes/: "),
+        (["a/b/ensemble/"], r"no ensemble\.json in it or one folder below; it holds a/: "),
+        ([f"{k}.bin" for k in range(9)], r"it holds 0\.bin, 1\.bin, 2\.bin, 3\.bin, 4\.bin and 4 more: "),
+        (["first/", "second/"], r"it holds 2 ensembles \(first/, second/\): .*: give one of them"),
+    ],
+)
+def test_a_folder_without_a_manifest_is_refused(tmp_path, names, message):
+    with pytest.raises(EnsembleError, match=message):
+        read_manifest(unpacked(tmp_path, *names))
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "ensemble.json").write_text("{}")
+    for path in (tmp_path / "none", tmp_path / "ensemble.json"):
+        with pytest.raises(EnsembleError, match=r"no ensemble\.json, as this is no folder: "):
+            read_manifest(path)
+
+
+def test_an_ensemble_wrapped_in_one_folder_is_found(tmp_path):
+    manifest = read_manifest(unpacked(tmp_path, "my-model/", "__MACOSX/._my-model", "._my-model", "README.md"))
+    assert manifest == example()
+    assert manifest.folder == tmp_path / "my-model"
+
+
+def test_a_manifest_in_the_folder_wins_over_those_below(tmp_path):
+    assert read_manifest(unpacked(tmp_path, "./", "older/")).folder == tmp_path
 
 
 def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, monkeypatch):
@@ -148,7 +212,21 @@ def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "none")
+    assert manifests.find_resources() == manifests.PACKAGED_MODEL
     monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
     assert manifests.find_resources() == manifests.PACKAGED_MODEL
     write_manifest(tmp_path, example())
     assert manifests.find_resources() == tmp_path
+
+
+@pytest.mark.parametrize("name", ["model/", "model.tar.gz", ".hidden"])
+def test_whatever_is_mounted_is_never_passed_over(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(manifests, "PLATFORM_MODEL", unpacked(tmp_path, name))
+    assert manifests.find_resources() == tmp_path
+
+
+def test_a_file_in_place_of_the_mounted_folder_is_not_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "model")
+    (tmp_path / "model").touch()
+    assert manifests.find_resources() == tmp_path / "model"

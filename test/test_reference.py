@@ -8,14 +8,16 @@ import SimpleITK as sitk
 import torch
 from conftest import centre_of, make_ct
 from models.reference_files import reference_state, save_reference
-from models.reference_network import reference_logit, reference_taps
+from models.reference_network import baseline_logit, reference_logit, reference_taps
 from torch.nn import functional as F
 
 from nodulemc import cli, ensemble_writer
+from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import read_manifest
-from nodulemc.reference import import_reference, reference_tensors
+from nodulemc.probes import probe_patches
+from nodulemc.reference import import_reference, reference_network
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +28,24 @@ def one_probe(monkeypatch):
 
 
 def reference_patch(image: sitk.Image, point) -> torch.Tensor:
-    """The reference's patch of an axis-aligned CT, but for its rounding of HU: numpy, one axis after the other."""
+    """The reference's patch (1, 3, 64, 64, 64) of an axis-aligned CT, but for its rounding of HU: numpy, one axis after
+    the other.
+    """
     hu = sitk.GetArrayFromImage(image).astype(np.float64)
     for axis, (spacing, origin) in enumerate(zip(image.GetSpacing()[::-1], image.GetOrigin()[::-1], strict=True)):
         at = (point[2 - axis] + (np.arange(64) - 31.5) * 50 / 64 - origin) / spacing
         low = np.floor(at).astype(int)
         fraction = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
         hu = hu.take(low, axis) * (1 - fraction) + hu.take(low + 1, axis) * fraction
-    patch = torch.from_numpy(np.clip((hu + 1000) / 1400, 0, 1).astype(np.float32))
-    return F.interpolate(patch.expand(1, 3, 64, 64, 64), size=(64, 128, 128))
+    return torch.from_numpy(np.clip((hu + 1000) / 1400, 0, 1).astype(np.float32)).expand(1, 3, 64, 64, 64)
+
+
+@torch.no_grad()
+def expected_logit(file, form: str, state: dict[str, torch.Tensor], patch: torch.Tensor) -> float:
+    """What the public network gives for the patch."""
+    if form == "baseline":
+        return baseline_logit(torch.load(file), patch).item()
+    return reference_logit(state, reference_taps(state, F.interpolate(patch, size=(64, 128, 128)))).item()
 
 
 def run(*arguments) -> int:
@@ -45,13 +56,14 @@ def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-@pytest.mark.parametrize(("form", "seeds"), [("mclab", (11, 12, 13)), ("baseline", (14,))])
-def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, form, seeds, capsys):
-    states = [reference_state(seed, decoder=seed == 11) for seed in seeds]  # MClab's with aux_model.* and without
-    files = [save_reference(tmp_path / f"{k}.pth", state, form=form) for k, state in enumerate(states)]
+@pytest.mark.parametrize("forms", [("mclab", "mclab", "mclab"), ("single_task",), ("baseline", "mclab", "baseline")])
+def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, forms, capsys):
+    # MClab's with aux_model.* and without.
+    states = [reference_state(11 + k, decoder=k == 1) for k in range(len(forms))]
+    files = [save_reference(tmp_path / f"{k}.pth", *rest) for k, rest in enumerate(zip(states, forms, strict=True))]
     assert run("import-reference", *files, "--output", tmp_path / "ensemble") == 0
     written = capsys.readouterr().out
-    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(seeds)} seed")
+    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(forms)} seed")
 
     image = make_ct(size=(100, 90, 60))
     point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()
@@ -64,11 +76,32 @@ def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_p
 
     (result,) = json.loads((tmp_path / "result.json").read_text())["points"]
     patch = reference_patch(image, point)
-    with torch.no_grad():
-        expected = [reference_logit(state, reference_taps(state, patch)).item() for state in states]
+    expected = [expected_logit(*given, patch) for given in zip(files, forms, states, strict=True)]
     assert np.std([0, *expected]) > 0.05
     assert [logit(p) for p in result["per_seed"].values()] == pytest.approx(expected, abs=2e-3)
     assert result["probability"] == pytest.approx(np.mean(1 / (1 + np.exp(-np.array(expected)))), abs=1e-3)
+    manifest = read_manifest(tmp_path / "ensemble")
+    in_torch = TorchSeeds([load_network(manifest.folder, member) for member in manifest.members], "cpu", "fp32")
+    found = in_torch.seed_probabilities(patch[:, 0].numpy())[0]
+    assert [logit(p) for p in found] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_baselines_member_states_its_head_and_its_input(tmp_path):
+    state = reference_state(21)
+    files = [save_reference(tmp_path / f"{form}.pth", state, form=form) for form in ("baseline", "single_task")]
+    import_reference(files, tmp_path / "ensemble")
+    content = json.loads((tmp_path / "ensemble" / "ensemble.json").read_text())
+    baseline, single_task = content["members"]
+    assert content["format"] == 2
+    assert baseline["architecture"]["pooling"] == "windows_2x2x2"
+    assert baseline["input"] == {"upscaled": [64, 64, 64]}
+    assert "pooling" not in single_task["architecture"]
+    assert "input" not in single_task
+    assert baseline["sha256"] == single_task["sha256"]  # the tensors are the same, what is made of them is not
+    per_seed = Ensemble.load(tmp_path / "ensemble", device="cpu", precision="fp32").seed_probabilities(
+        probe_patches()[-1:]
+    )
+    assert abs(logit(per_seed[0, 0]) - logit(per_seed[0, 1])) > 0.1
 
 
 def test_the_manifest_says_where_the_weights_come_from(tmp_path):
@@ -82,14 +115,17 @@ def test_the_manifest_says_where_the_weights_come_from(tmp_path):
 
 def test_the_decoder_is_kept_on_request(tmp_path):
     file = save_reference(tmp_path / "best.pth", reference_state(1, decoder=True))
-    names = reference_tensors(file, keep_decoder=True).keys()
-    assert sum(name.startswith("aux_model.") for name in names) == 5 * 6 + 2
+    _, tensors = reference_network(file, keep_decoder=True)
+    assert sum(name.startswith("aux_model.") for name in tensors) == 5 * 6 + 2
     manifest = import_reference([file], tmp_path / "ensemble", keep_decoder=True)
     assert manifest.members[0].architecture.decoder_widths == (832, 480, 192, 64, 64)
     Ensemble.load(tmp_path / "ensemble", device="cpu", masks=True)
     bare = save_reference(tmp_path / "bare.pth", reference_state(1))
     with pytest.raises(EnsembleError, match=r"32 tensors missing|tensors missing \(aux_model"):
         import_reference([bare], tmp_path / "other", keep_decoder=True)
+    baseline = save_reference(tmp_path / "baseline.pth", reference_state(1), form="baseline")
+    with pytest.raises(EnsembleError, match=r"no decoder to keep: baseline\.pth: import without --keep-decoder"):
+        import_reference([baseline], tmp_path / "other", keep_decoder=True)
 
 
 @pytest.mark.parametrize("wrap", [
@@ -100,7 +136,7 @@ def test_the_decoder_is_kept_on_request(tmp_path):
 def test_usual_wrappings_are_unwrapped(tmp_path, wrap):
     state = reference_state(2)
     torch.save(wrap(state), tmp_path / "wrapped.pth")
-    tensors = reference_tensors(tmp_path / "wrapped.pth")
+    _, tensors = reference_network(tmp_path / "wrapped.pth")
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[name], state[name]) for name in state)
 
@@ -139,19 +175,19 @@ def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, writer):
 def test_a_tensor_that_fills_no_network_is_refused(tmp_path, make, message):
     torch.save({"num_batches_tracked": torch.tensor(3), "fc.weight": make()}, tmp_path / "x.pth")
     with pytest.raises(EnsembleError, match=rf"tensor fc\.weight is {message}: .*x\.pth"):
-        reference_tensors(tmp_path / "x.pth")
+        reference_network(tmp_path / "x.pth")
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path):
     torch.save({"fc.bias": torch.zeros(1), "module.fc.bias": torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(EnsembleError, match="two tensors have one name"):
-        reference_tensors(tmp_path / "x.pth")
+        reference_network(tmp_path / "x.pth")
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "x.pth")
     with pytest.raises(EnsembleError, match="not a regular file"):
-        reference_tensors(tmp_path / "x.pth")
+        reference_network(tmp_path / "x.pth")
 
 
 def test_a_number_beyond_fp32_is_refused_before_anything_is_written(tmp_path):
@@ -178,12 +214,28 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path):
         import_reference([tmp_path / "other.pth"], tmp_path / "ensemble")
 
 
-def test_the_early_baselines_convolution_head_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.update({"fc.weight": torch.ones(1, 1024)}),
+            r"two classifiers, fc and conv3d_0c_1x1: .*early\.pth",
+        ),
+        (
+            lambda t: t.update({"conv3d_0c_1x1.conv3d.weight": torch.ones(1, 1024, 1, 1, 2)}),
+            r"1 tensors of another shape \(classifier_head\.2\.weight\): .*early\.pth",
+        ),
+        (
+            lambda t: t.update({"conv3d_0c_1x1.conv3d.weight": torch.ones(2, 1024, 1, 1, 1)}),
+            r"2 tensors missing \(classifier_head\.2\.bias, classifier_head\.2\.weight\): .*early\.pth",
+        ),
+        (lambda t: t.pop("conv3d_0c_1x1.conv3d.bias"), r"1 tensors missing \(classifier_head\.2\.bias\): .*early\.pth"),
+    ],
+)
+def test_a_baseline_with_another_classifier_is_refused(tmp_path, change, message):
     tensors = torch.load(save_reference(tmp_path / "x.pth", reference_state(1), form="baseline"))
-    tensors = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
-    tensors["conv3d_0c_1x1.conv3d.weight"] = torch.ones(1, 1024, 1, 1, 1)
-    tensors["conv3d_0c_1x1.conv3d.bias"] = torch.ones(1)
+    change(tensors)
     torch.save(tensors, tmp_path / "early.pth")
-    with pytest.raises(EnsembleError, match=r"conv3d_0c_1x1, for a 64×64×64 input: .*early\.pth"):
+    with pytest.raises(EnsembleError, match=message):
         import_reference([tmp_path / "early.pth"], tmp_path / "ensemble")
     assert not (tmp_path / "ensemble").exists()

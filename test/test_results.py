@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ PLATT = {
 }  # fmt: skip
 MEMBERS = tuple(Member(f"seed_{k}.safetensors", "0" * 64, Architecture("inception_i3d"), weight) for k, weight in
                 enumerate((1.0, 3.0)))  # fmt: skip
-MANIFEST = Manifest(MEMBERS, trained_on="phantoms", calibration=PLATT)
+MANIFEST = Manifest(
+    MEMBERS, trained_on="phantoms", calibration=PLATT, folder=Path("/models/a"), sha256="abcdef012345" + 52 * "6"
+)
 PER_SEED = ((0.2, 0.6), (0.9, 0.7))
 VOTES = (0.5, 0.75)  # (0.2 + 3 · 0.6) / 4, (0.9 + 3 · 0.7) / 4
 
@@ -41,6 +44,7 @@ def test_json_says_what_was_before_and_how_it_was_calibrated():
     content = detailed_json(predictions(True), MANIFEST, calibrated=True)
     stated = {name: PLATT[name] for name in ("method", "training_prevalence", "fitted_prevalence", "prevalence")}
     assert content["calibration"] == stated
+    assert content["ensemble"] == {"path": "/models/a", "sha256": MANIFEST.sha256}
     for point, vote in zip(content["points"], VOTES, strict=True):
         assert point["uncalibrated"] == pytest.approx(vote)
         assert point["probability"] == pytest.approx(by_hand(vote))
@@ -56,11 +60,12 @@ def test_csv_says_so_in_each_row(tmp_path):
 
 
 def test_the_table_says_so():
-    header, first, second, said, origin = table(predictions(True), MANIFEST, calibrated=True).splitlines()
+    header, first, second, said, ensemble, origin = table(predictions(True), MANIFEST, calibrated=True).splitlines()
     assert header.split() == ["nodule", "probability", "uncalibrated", "seed_0", "seed_1"]
     assert first.split() == ["n0", f"{by_hand(0.5):.4f}", "0.5000", "0.2000", "0.6000"]
     assert second.split() == ["n1", f"{by_hand(0.75):.4f}", "0.7500", "0.9000", "0.7000"]
     assert said == "calibrated: platt, for a prevalence of 0.09"
+    assert ensemble == "ensemble: /models/a (SHA-256 abcdef012345)"
     assert origin == "weights trained on: phantoms"
     assert len({len(line) for line in (header, first, second)}) == 1
 

@@ -48,7 +48,7 @@ class OpenVinoSeeds:
     def _load(self, folder: str | Path, member: Member) -> tuple[openvino.InferRequest, list[Layer]]:
         """One seed's backbone, compiled, and its head."""
         tensors = read_weights(folder, member)
-        model = features_graph(member.architecture.backbone, tensors)
+        model = features_graph(member.architecture, tensors, upscaled=member.upscales)
         return self._core.compile_model(model, "CPU", self._settings).create_infer_request(), _head(tensors)
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The backbones as OpenVINO graphs: patches in, pooled features out, with everything constant folded into the weights.
 
-BatchNorm becomes part of the convolution before it. The network's input is a patch upscaled by nearest neighbour in
-three equal channels, so the first convolution's weights are summed over the channels and over the copies of each
-voxel, and the graph takes the patch itself.
+BatchNorm becomes part of the convolution before it. The network's input is a patch in three equal channels, mostly
+upscaled by nearest neighbour, so the first convolution's weights are summed over the channels and over the copies of
+each voxel, and the graph takes the patch itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nodulemc.backends.openvino_runtime import openvino, ops
+from nodulemc.models.architecture import Architecture
 from nodulemc.models.layouts import (
     EPSILON,
     INCEPTION_BLOCKS,
@@ -33,27 +34,34 @@ _UPSCALING = UPSCALED[2] // SIZE
 _UNIT_STRIDE = (1, 1, 1)
 
 
-def features_graph(backbone: str, tensors: Mapping[str, np.ndarray]) -> openvino.Model:
-    """A backbone and its global average pooling.
+def features_graph(
+    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True
+) -> openvino.Model:
+    """A backbone and the pooling of its last tap.
 
     Args:
-        backbone: "inception_i3d" or "i3d_r50".
+        architecture: the network's.
         tensors: fp16 or fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
+        upscaled: whether the network is fed the upscaled patch; else the patch as it is.
 
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
     """
     patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
-    build = _inception if backbone == "inception_i3d" else _resnet
-    last = build(_Layers(tensors), patch.output(0))
+    build = _inception if architecture.backbone == "inception_i3d" else _resnet
+    last = build(_Layers(tensors, _UPSCALING if upscaled else 1), patch.output(0))
+    if architecture.pooling == "windows_2x2x2":
+        none = [0, 0, 0]
+        last = ops.avg_pool(last, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
     return openvino.Model([ops.reduce_mean(last, ops.constant(np.array([2, 3, 4])), False)], [patch])
 
 
 class _Layers:
     """Layers made of a network's tensors."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, tensors: Mapping[str, np.ndarray], upscaling: int) -> None:
         self._tensors = tensors
+        self._upscaling = upscaling
 
     def unit(self, x: Node, name: str, kernel: int, stride: int = 1) -> Node:
         """Inception's ConvUnit."""
@@ -68,15 +76,17 @@ class _Layers:
         """The first convolution, of what the upscaled patch would be, and its ReLU."""
         weight, bias = self._folded(name, norm)
         near, far = np.array(padding)
-        # In plane the stride is that of the upscaling, and kernel taps from an even place on see the same voxel.
-        odd = near[1] % _UPSCALING
-        weight = np.pad(weight.sum(axis=1, keepdims=True), ((0, 0),) * 3 + ((odd, 1 - odd),) * 2)
+        # In plane, that many taps see the same voxel: the kernel gets zeros where such a group would be cut.
+        size = self._upscaling
+        before = near[1] % size
+        after = -(weight.shape[-1] + before) % size
+        weight = np.pad(weight.sum(axis=1, keepdims=True), ((0, 0),) * 3 + ((before, after),) * 2)
         out, _, depth, height, width = weight.shape
-        height, width = height // _UPSCALING, width // _UPSCALING
-        weight = weight.reshape(out, 1, depth, height, _UPSCALING, width, _UPSCALING).sum(axis=(4, 6))
-        near[1:] = (near[1:] + odd) // _UPSCALING
-        far[1:] = (height, width) - near[1:] - 1
-        return ops.relu(_convolution(x, weight, bias, (stride[0], 1, 1), (near.tolist(), far.tolist()))).output(0)
+        weight = weight.reshape(out, 1, depth, height // size, size, width // size, size).sum(axis=(4, 6))
+        near[1:] = (near[1:] + before) // size
+        far[1:] = (far[1:] + after) // size
+        steps = (stride[0], stride[1] // size, stride[2] // size)
+        return ops.relu(_convolution(x, weight, bias, steps, (near.tolist(), far.tolist()))).output(0)
 
     def _folded(self, name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
         gain, bias, mean, variance = (

@@ -60,7 +60,9 @@ class TorchSeeds:
         return self._run(patches, _malignancy, ())
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
-        """Each seed's probability of each voxel to belong to the nodule: float64 (N, number of seeds, 64, 64, 64)."""
+        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these seeds, 64, 64, 64).
+        """
         return self._run(patches, _mask, patches.shape[1:])
 
     def _move(self, device: str, precision: str) -> None:
@@ -76,7 +78,7 @@ class TorchSeeds:
 
     def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
         self._nodules += len(patches)
-        results = np.empty((len(patches), len(self._networks), *shape))
+        results = np.empty((len(patches), len(self._able(task)), *shape))
         start = 0
         while start < len(patches):
             batch = slice(start, start + self._next_size(len(patches) - start))
@@ -111,7 +113,9 @@ class TorchSeeds:
         return True
 
     @torch.inference_mode()
-    def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
+    def _run_batch(
+        self, patches: np.ndarray, task: Callable, networks: Sequence[PatchNetwork], results: np.ndarray
+    ) -> None:
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
@@ -127,7 +131,11 @@ class TorchSeeds:
         results[:] = outputs.cpu().numpy()
 
     def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
-        return torch.stack([task(network, batch) for network in self._networks], dim=1)
+        return torch.stack([task(network, batch) for network in self._able(task)], dim=1)
+
+    def _able(self, task: Callable) -> list[PatchNetwork]:
+        """The seeds that can do it: a mask needs a decoder."""
+        return [network for network in self._networks if task is not _mask or network.segments]
 
     def _retreat(self) -> None:
         self._graphs.clear()
@@ -159,6 +167,8 @@ def load_seeds(
 ) -> TorchSeeds:
     """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
 
+    For masks, the seeds that have a decoder get it.
+
     Raises:
         EnsembleError: as ``nodulemc.weights.read_weights``.
     """
@@ -166,9 +176,10 @@ def load_seeds(
         if device == "cuda":
             # What goes wrong in it goes wrong again where it is dealt with.
             pool.submit(start_gpu, DTYPES[precision])
-        read = pool.map(lambda member: read_weights(folder, member, masks=masks), members)
+        decoders = [masks and member.segments for member in members]
+        read = pool.map(lambda member, decoder: read_weights(folder, member, masks=decoder), members, decoders)
         # PyTorch's default device, which building sets, is one for all threads.
-        networks = [_build(member, tensors, masks) for member, tensors in zip(members, read, strict=True)]
+        networks = [_build(*given) for given in zip(members, read, decoders, strict=True)]
     return TorchSeeds(networks, device, precision)
 
 
@@ -194,5 +205,6 @@ def _build(member: Member, tensors: dict[str, np.ndarray], masks: bool) -> Patch
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
     network.eval().requires_grad_(False)
     fold_input_channels(fold_batch_norm(network))
-    absorb_upscaling(network)
-    return PatchNetwork(network)
+    if member.upscales:
+        absorb_upscaling(network)
+    return PatchNetwork(network, upscaled=member.upscales)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nodulemc.manifest import Manifest
@@ -34,7 +34,11 @@ class Identity:
     @classmethod
     def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
         """The identity of an ensemble folder's content."""
-        members = [[m.sha256, m.weight, asdict(m.architecture)] for m in manifest.members]
+        # What is as it has always been is left out: results of earlier versions go on counting.
+        members = [
+            [m.sha256, m.weight, m.architecture.to_json(), *([] if m.upscales else ["as it is"])]
+            for m in manifest.members
+        ]
         calibration = manifest.calibration if calibrated else None
         content = [_METHOD, members, calibration]
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

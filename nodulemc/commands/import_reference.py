@@ -1,6 +1,7 @@
-"""Turn checkpoints of the public LUNA25 3D baseline or of MClab's public code into an ensemble folder.
+"""Turn checkpoints of the public LUNA25 3D baseline and of MClab's public code into an ensemble folder.
 
-Checkpoints are read as tensors only; nothing in them is executed.
+Each member keeps its own classifier and input size, so both kinds may vote in one ensemble. Checkpoints are read as
+tensors only; nothing in them is executed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="PTH", help="one checkpoint per seed")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="ensemble folder to write")
     parser.add_argument(
-        "--keep-decoder", action="store_true", help="keep MClab's segmentation decoder, for `predict --masks`"
+        "--keep-decoder", action="store_true", help="keep MClab's segmentation decoders, for `predict --masks`"
     )
 
 

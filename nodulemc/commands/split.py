@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=VALIDATION_SAMPLES,
         metavar="N",
-        help=f"nodulemc: at most this many validation samples (default: {VALIDATION_SAMPLES})",
+        help=f"nodulemc: at most this many validation samples; 0 trains on all (default: {VALIDATION_SAMPLES})",
     )
     parser.add_argument("--group-a", type=Path, metavar="CSV", help="nodulemc: published group A (valid_1-1.csv)")
     parser.add_argument("--group-b", type=Path, metavar="CSV", help="nodulemc: published group B (train_other.csv)")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     for option, value, least in (
         ("--seed", args.seed, 0),
-        ("--validation", args.validation, 2),
+        ("--validation", args.validation, 2 if args.validation else 0),  # 0: none
         ("--folds", args.folds, 2),
     ):
         if not least <= value < 2**32:

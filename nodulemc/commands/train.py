@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,21 @@ if TYPE_CHECKING:
     from nodulemc.training.trainer import TrainedSeed
 
 _LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator's, which Accelerate sets as well
-EXAMPLE = "nodulemc train configs/nodulemc.yaml --store blocks --split split.json --output run"
+EXAMPLE = "nodulemc train configs/phantom_cpu.yaml --store blocks --split split.json --output run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the recipe, see configs/")
     parser.add_argument("--store", type=Path, required=True, help="block store made by `nodulemc prepare`")
-    parser.add_argument("--split", type=Path, required=True, help="JSON file made by `nodulemc split`")
+    parser.add_argument(
+        "--split",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="JSON",
+        help="made by `nodulemc split`: one for all seeds, or one for each, in the order of --seeds",
+    )
     parser.add_argument("--fold", type=int, help="validate on this fold (from 0) of a k-fold split")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for DIR/seed_N (checkpoint, metrics), DIR/ensemble"
@@ -41,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     """Train and export."""
     check_extra("train")
     check_seeds(args.seeds)
-    require_inputs(args.config, args.store, args.split)
+    require_inputs(args.config, args.store, *args.split)
     from nodulemc.training.config import read_config
     from nodulemc.training.data import load_training_data
     from nodulemc.training.devices import create_accelerator
@@ -50,7 +58,14 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.trainer import require_no_run, train_seed
 
     config = read_config(args.config)
-    data = load_training_data(args.store, args.split, args.fold)
+    config.card.require(args.config)
+    if len(args.split) not in (1, len(args.seeds)):
+        raise ConfigError(
+            f"{len(args.split)} splits for {len(args.seeds)} seeds",
+            "--split",
+            "give one for all seeds, or one for each",
+        )
+    data = [load_training_data(args.store, split, args.fold) for split in args.split]
     folders = {seed: args.output / f"seed_{seed}" for seed in args.seeds}
     if not args.resume:
         for folder in folders.values():
@@ -60,14 +75,14 @@ def run(args: argparse.Namespace) -> None:
         for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
             seed_tensors(config.model.start_from, seed, config.model.architecture)
     trained = []
-    for seed, folder in folders.items():
+    for (seed, folder), samples in zip(folders.items(), cycle(data), strict=False):
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
         accelerator = create_accelerator(config.run.precision)
-        trained.append(train_seed(config, data, folder, seed, accelerator, resume=args.resume))
+        trained.append(train_seed(config, samples, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()
     if accelerator.is_main_process:
-        ensemble = args.output / "ensemble"
-        manifest = export_ensemble(ensemble, trained, config, DataSummary.of(data), decoder=args.decoder)
+        ensemble, summaries = args.output / "ensemble", [DataSummary.of(samples) for samples in data]
+        manifest = export_ensemble(ensemble, trained, config, summaries, decoder=args.decoder)
         for seed in trained:
             print(_described(seed))
         bf16 = manifest.max_deviation["bf16"]

@@ -6,6 +6,8 @@ from typing import Any
 from nodulemc.errors import EnsembleError
 
 BACKBONES = ("inception_i3d", "i3d_r50")
+# "windows_2x2x2" is the LUNA25 baseline's: the mean over all windows of 2×2×2, stride 1, of each one's mean.
+POOLINGS = ("global", "windows_2x2x2")
 
 
 @dataclass(frozen=True)
@@ -17,20 +19,25 @@ class Architecture:
         head_widths: hidden widths of the classification MLP; none gives the reference's single linear layer.
         decoder_widths: output widths of the decoder's five stages; None for no decoder. Where a width
             differs from the tap it meets, the tap is projected to it by a 1×1×1 convolution.
+        pooling: how the head reads the coarsest tap: "global", its mean, or "windows_2x2x2", in which voxels at the
+            ends of a side count half, and those of a side of two fully.
     """
 
     backbone: str
     head_widths: tuple[int, ...] = ()
     decoder_widths: tuple[int, ...] | None = None
+    pooling: str = POOLINGS[0]
 
     def __post_init__(self) -> None:
         """Refuse values that name no network.
 
         Raises:
-            EnsembleError: unknown backbone, or widths that are not positive integers, five for a decoder.
+            EnsembleError: unknown backbone or pooling, or widths that are not positive integers, five for a decoder.
         """
         if self.backbone not in BACKBONES:
             raise EnsembleError(f"unknown backbone {self.backbone!r}", "architecture", f"use {' or '.join(BACKBONES)}")
+        if self.pooling not in POOLINGS:
+            raise EnsembleError(f"unknown pooling {self.pooling!r}", "architecture", f"use {' or '.join(POOLINGS)}")
         object.__setattr__(self, "head_widths", _widths(self.head_widths))
         if self.decoder_widths is not None:
             object.__setattr__(self, "decoder_widths", _widths(self.decoder_widths))
@@ -38,8 +45,11 @@ class Architecture:
                 raise EnsembleError(f"decoder widths {self.decoder_widths}", "architecture", "give five, one per stage")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values, the pooling only where it is not global."""
+        content = asdict(self)
+        if self.pooling == POOLINGS[0]:
+            del content["pooling"]
+        return content
 
     @classmethod
     def from_json(cls, content: Any) -> "Architecture":
@@ -48,10 +58,13 @@ class Architecture:
         Raises:
             EnsembleError: a field is missing, unknown or of no use.
         """
-        known = {field.name for field in fields(cls)}
-        if not isinstance(content, dict) or set(content) != known:
+        optional = {"pooling"}
+        needed = {field.name for field in fields(cls)} - optional
+        if not isinstance(content, dict) or set(content) - optional != needed:
             raise EnsembleError(
-                f"architecture {content!r}", "ensemble.json", f"give exactly {', '.join(sorted(known))}"
+                f"architecture {content!r}",
+                "ensemble.json",
+                f"give exactly {', '.join(sorted(needed))}, and pooling where it is not global",
             )
         return cls(**content)
 

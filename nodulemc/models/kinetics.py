@@ -20,26 +20,35 @@ class KineticsFile:
     Attributes:
         name: file name.
         url: where it is published.
+        size: in bytes, None where it is not known.
         sha256: its checksum, None where the publisher states none.
         classifier: prefix of the tensors of the Kinetics classifier, which the backbone has no place for.
     """
 
     name: str
     url: str
+    size: int | None
     sha256: str | None
     classifier: str
+
+    def by_hand(self, path: Path, sha256: str) -> str:
+        """What to do where it cannot be downloaded to ``path``."""
+        size = f"{self.size:,} bytes, " if self.size else ""
+        return f"fetch this file by hand ({size}SHA-256 {sha256}); save it as {path}, or name it in model.kinetics"
 
 
 KINETICS_FILES = {
     "inception_i3d": KineticsFile(
         "model_rgb.pth",
         "https://github.com/DIAGNijmegen/luna25-baseline-public/raw/main/resources/model_rgb.pth",
+        50_887_222,
         "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a",
         "conv3d_0c_1x1.",
     ),
     "i3d_r50": KineticsFile(
         "I3D_8x8_R50.pyth",
         "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+        None,
         None,
         "blocks.6.",
     ),
@@ -99,8 +108,8 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
             content = response.read()
     # A connection that breaks amid the answer is an HTTPException or a bare OSError.
     except (OSError, HTTPException) as error:
-        raise EnsembleError(f"download failed ({error})", source.url, f"fetch it by hand into {folder}") from error
-    _check(content, expected, source.url, f"fetch it by hand into {folder}")
+        raise EnsembleError(f"download failed ({error})", source.url, source.by_hand(path, expected)) from error
+    _check(content, expected, source.url, source.by_hand(path, expected))
     make_folder(path.parent, EnsembleError)
     write_atomically(path, content, EnsembleError)
     return path

@@ -14,19 +14,22 @@ from nodulemc.patch import SIZE
 class MultiTaskI3d(nn.Module):
     """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``."""
 
-    def __init__(self, backbone: nn.Module, head_widths: tuple[int, ...], decoder_widths: tuple[int, ...] | None):
+    def __init__(self, backbone: nn.Module, architecture: Architecture, *, with_decoder: bool) -> None:
         super().__init__()
         self.backbone = backbone
-        widths = (backbone.tap_channels[-1], *head_widths)
+        widths = (backbone.tap_channels[-1], *architecture.head_widths)
         hidden = [
             layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
         ]
-        self.classifier_head = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
-        if decoder_widths is not None:
-            self.aux_model = SegmentationDecoder(backbone.tap_channels, decoder_widths)
+        pooling = nn.AdaptiveAvgPool3d(1)
+        if architecture.pooling == "windows_2x2x2":
+            pooling = nn.Sequential(nn.AvgPool3d(2, stride=1), pooling)
+        self.classifier_head = nn.Sequential(pooling, nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
+        if with_decoder and architecture.decoder_widths is not None:
+            self.aux_model = SegmentationDecoder(backbone.tap_channels, architecture.decoder_widths)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1 or 3, 64, 128, 128), values 0…1, to malignancy logits (N,)."""
+        """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
         return self.classifier_head(self._taps(x)[-1]).squeeze(1)
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, Tensor]:
@@ -46,7 +49,7 @@ def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTask
         EnsembleError: the I3D-R50 is wanted and pytorchvideo or torchvision is not installed.
     """
     backbone = InceptionI3d() if architecture.backbone == "inception_i3d" else _create_i3d_r50()
-    return MultiTaskI3d(backbone, architecture.head_widths, architecture.decoder_widths if with_decoder else None)
+    return MultiTaskI3d(backbone, architecture, with_decoder=with_decoder)
 
 
 def _create_i3d_r50() -> nn.Module:

@@ -55,10 +55,16 @@ def absorb_upscaling(network: MultiTaskI3d) -> None:
 class PatchNetwork(nn.Module):
     """A multi-task network that takes patches: as training calls it, both tasks' logits out."""
 
-    def __init__(self, network: MultiTaskI3d) -> None:
+    def __init__(self, network: MultiTaskI3d, *, upscaled: bool = True) -> None:
+        """Wrap a network that is to be fed upscaled patches, or, where ``upscaled`` is false, patches as they are."""
         super().__init__()
         self.network = network
-        self._upscales = not any(isinstance(module, UpscaledStem) for module in network.modules())
+        self._upscales = upscaled and not any(isinstance(module, UpscaledStem) for module in network.modules())
+
+    @property
+    def segments(self) -> bool:
+        """Whether the network has a decoder."""
+        return hasattr(self.network, "aux_model")
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1, S, S, S), values 0…1, to malignancy logits (N,) and mask logits (N, S, S, S)."""

@@ -1,7 +1,6 @@
 """Random transforms of a training sample: drawn here as numbers, applied with the resampling in one step.
 
-Source: slides "Nodule Classification using a Multi-Task Training" (rotations, shifts, flips in the y–z planes);
-MClab's public code for their distributions.
+Source: MClab's public code (dataloader_mask.py, train_amp.py); docs/training.md lists what differs from it.
 """
 
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ from nodulemc.patch import EXTENT_MM
 from nodulemc.training.lock import try_to_lock
 from nodulemc.training.tables import TYPES, Row, point_of
 
-# The longest shift that augmentation may draw (slides "Nodule Classification using a Multi-Task Training").
+# The longest shift that augmentation may draw (MClab's public code, dataloader_mask.py).
 MAX_SHIFT_MM = 2.5
 # A patch turned by any angle and shifted stays within this cube, whose inscribed sphere holds its corners.
 BLOCK_MM = EXTENT_MM * sqrt(3) + 2 * MAX_SHIFT_MM

@@ -78,16 +78,16 @@ class ModelConfig:
         backbone: "inception_i3d" or "i3d_r50".
         head_widths: hidden widths of the classification MLP.
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
-        kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from scratch. With them the
-            backbone's BatchNorm stays frozen, without them BatchNorm learns.
+        kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from random weights. With
+            them the backbone's BatchNorm stays frozen, without them BatchNorm learns.
         start_from: ensemble folder with decoders, whose weights of the same seed, or of the only one, training starts
-            from, all of them, BatchNorm learning on; instead of Kinetics-400 weights.
+            from, all of them, BatchNorm learning on; instead of Kinetics-400 weights, which need not be named then.
     """
 
     backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
     head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
-    kinetics: str | None = _setting(None, _optional(_TEXT))
+    kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))
     start_from: str | None = _setting(None, _optional(_TEXT))
 
     @property
@@ -160,20 +160,26 @@ class RunConfig:
     segmentation_weight: float = _setting(0.5, _real(0, 100))
     ema_decay: float = _setting(0.998, _real(0, 1, below=True))
     precision: str = _setting("auto", _one_of(PRECISIONS))
-    workers: int = _setting(4, _whole(0, 256))
+    workers: int = _setting(8, _whole(0, 256))
 
 
 @dataclass(frozen=True)
 class CardConfig:
-    """What the ensemble says of itself.
+    """What the ensemble says of itself; there is no default for it, as only whoever trains knows.
 
     Attributes:
         trained_on: the data, in a few words.
         licence: of the weights.
     """
 
-    trained_on: str = _setting("unnamed data", _TEXT)
-    licence: str = _setting("all rights reserved", _TEXT)
+    trained_on: str | None = _setting(None, _optional(_TEXT))
+    licence: str | None = _setting(None, _optional(_TEXT))
+
+    def require(self, where: object) -> None:
+        """Raise ConfigError, with the key's name, where a value is missing."""
+        for key, example in (("trained_on", "LUNA25 training set (NLST)"), ("licence", "CC-BY-4.0")):
+            if getattr(self, key) is None:
+                raise ConfigError(f"card.{key} is not given", where, f"state it in the recipe, for example: {example}")
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,8 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
             if not rule.accepts(value):
                 raise ConfigError(f"{section}.{key} is {value!r}", where, f"give {rule.text}")
             values[key] = rule.convert(value)
+        if values.get("start_from") is not None:
+            values.setdefault("kinetics", None)
         sections[section] = keys(**values)
     config = TrainingConfig(**sections)
     if config.model.kinetics is not None and config.model.start_from is not None:

@@ -16,13 +16,12 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     Args:
         store: folder made by `nodulemc prepare`.
         split: file made by `nodulemc split`: ``{"train": [...], "validation": [...]}`` or ``{"folds": [...]}``, all
-            lists of AnnotationIDs.
+            lists of AnnotationIDs; the validation may be empty, the fold not.
         fold: the fold to validate on, from 0, the others train; None for a split without folds.
 
     Raises:
         TableError: the split is malformed, names samples that the store does not have, has a patient on both sides,
-            has one without a mask, or one class is missing from the
-            training side.
+            has one without a mask, or one class is missing from the training side.
         ConfigError: a fold is missing, not in the split, or not wanted by it.
     """
     blocks = BlockStore(store)
@@ -47,8 +46,8 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
             "leave them out of the split",
         )
     labels = [row["label"] for row in blocks.table]
-    if len({labels[k] for k in sides[0]}) < 2 or not sides[1]:
-        raise TableError("the training side lacks a class, or the validation side is empty", split, "split again")
+    if len({labels[k] for k in sides[0]}) < 2:
+        raise TableError("the training side lacks a class", split, "split again")
     return TrainingData(blocks, labels, *sides)
 
 
@@ -59,6 +58,10 @@ def _sides(content: Any, path: Path, fold: int | None) -> tuple[list, list]:
         folds = content["folds"]
         if fold is None or not 0 <= fold < len(folds):
             raise ConfigError(f"--fold is {fold}", path, f"the split has folds; give one from 0 to {len(folds) - 1}")
+        if not folds[fold]:
+            raise TableError(
+                f"fold {fold} is empty", path, "split again, or train on all with an empty validation list"
+            )
         return [i for k, ids in enumerate(folds) if k != fold for i in ids], folds[fold]
     if fold is not None:
         raise ConfigError(f"--fold is {fold}", path, "the split has no folds; leave --fold out")

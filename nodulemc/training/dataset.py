@@ -134,8 +134,8 @@ def collate(samples: Sequence[Batch]) -> Batch:
 class BalancedBatches(Sampler):
     """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
 
-    Source: slides (balanced sampling); the public code draws as many samples per epoch as the training set has.
-    Here the last batch is full, too.
+    Source: MClab's public code (train_amp.py), which draws as many samples per epoch as the training set has. Here the
+    last batch is full, too.
     """
 
     def __init__(

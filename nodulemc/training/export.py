@@ -25,7 +25,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class DataSummary:
-    """How many samples there are on each side, for the model card."""
+    """How many samples a seed had on each side, for the model card."""
 
     train: int
     train_malignant: int
@@ -40,7 +40,7 @@ class DataSummary:
 
 
 def export_ensemble(
-    folder: Path, seeds: Sequence[TrainedSeed], config: TrainingConfig, summary: DataSummary, *, decoder: bool
+    folder: Path, seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Sequence[DataSummary], *, decoder: bool
 ) -> Manifest:
     """Write the seeds' averaged weights in half precision, and ``MODEL_CARD.md``.
 
@@ -48,12 +48,14 @@ def export_ensemble(
         folder: made where it does not exist; an ensemble already there is replaced.
         seeds: finished runs.
         config: their recipe.
-        summary: their data.
+        data: what they were trained on: one for all seeds, or one each.
         decoder: keep the decoders, for masks.
 
     Raises:
+        ConfigError: the recipe does not say what the weights are trained on, or their licence.
         EnsembleError: the weights are not finite in half precision, or the folder cannot be written.
     """
+    config.card.require(folder)
     architecture = config.model.architecture
     if not decoder:
         architecture = replace(architecture, decoder_widths=None)
@@ -68,19 +70,16 @@ def export_ensemble(
     ]
     card = config.card
     manifest = write_ensemble(folder, members, trained_on=card.trained_on, licence=card.licence, dtype=torch.float16)
-    text = _model_card(seeds, config, summary, manifest)
+    text = _model_card(seeds, config, data, manifest)
     write_atomically(folder / "MODEL_CARD.md", text.encode(), EnsembleError)
     return manifest
 
 
-def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: DataSummary, manifest: Manifest) -> str:
+def _model_card(
+    seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Sequence[DataSummary], manifest: Manifest
+) -> str:
     header = "| seed | epochs | " + " | ".join(_COLUMNS.values()) + " |"
-    rows = [
-        f"| {trained.seed} | {len(trained.history)} | "
-        + " | ".join(f"{trained.history[-1][column]:.4f}" for column in _COLUMNS)
-        + " |"
-        for trained in seeds
-    ]
+    rows = [_metrics_row(trained) for trained in seeds]
     start = "random weights"
     if config.model.kinetics:
         start = "Kinetics-400 weights, BatchNorm of the backbone frozen"
@@ -105,15 +104,12 @@ def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Data
             "",
             "## Data",
             "",
-            "| | nodules | malignant |",
-            "|---|---|---|",
-            f"| training | {data.train} | {data.train_malignant} |",
-            f"| validation | {data.validation} | {data.validation_malignant} |",
-            "",
+            *_data_tables(seeds, data),
             "## Metrics",
             "",
             "Of the moving average on the validation nodules after the last epoch; no epoch was chosen by them. "
-            "Cross-entropy is in nats, Dice the mean over nodules.",
+            "Cross-entropy is in nats, Dice the mean over nodules. Without validation nodules there is only the "
+            "training loss.",
             "",
             header,
             "|" + "---|" * (len(_COLUMNS) + 2),
@@ -127,3 +123,24 @@ def _model_card(seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Data
             "",
         ]
     )
+
+
+def _metrics_row(trained: TrainedSeed) -> str:
+    last = trained.history[-1]
+    cells = [f"{last[column]:.4f}" if column in last else "–" for column in _COLUMNS]
+    return f"| {trained.seed} | {len(trained.history)} | {' | '.join(cells)} |"
+
+
+def _data_tables(seeds: Sequence[TrainedSeed], data: Sequence[DataSummary]) -> list[str]:
+    """Lines of a table of how many nodules there were; where each seed had its own, of one for each seed."""
+    lines = []
+    for trained, summary in zip(seeds, data, strict=False):
+        lines += [f"Seed {trained.seed}:", ""] if len(data) > 1 else []
+        lines += [
+            "| | nodules | malignant |",
+            "|---|---|---|",
+            f"| training | {summary.train} | {summary.train_malignant} |",
+            f"| validation | {summary.validation} | {summary.validation_malignant} |",
+            "",
+        ]
+    return lines

@@ -69,14 +69,15 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
     """Draw validation patients from group A; everything else trains.
 
     At most ``samples`` samples are drawn, in A's ratio of classes, and as close to both numbers as patients allow; the
-    public code goes on until it has one patient too many. A patient with samples in both groups is never drawn, so
-    nothing in B is lost and nobody is on both sides. (In the published groups there is no such patient.)
+    public code goes on until it has one patient too many. With 0 everything trains. A patient with samples in both
+    groups is never drawn, so nothing in B is lost and nobody is on both sides. (In the published groups there is no
+    such patient.)
 
     Returns:
         ``{"train": [...], "validation": [...]}``, AnnotationIDs in order A, B.
 
     Raises:
-        TableError: validation would be empty or lack a class, or would leave training without one.
+        TableError: validation would lack a class, or would leave training without one.
     """
     counts = _counts(groups.a)
     benign, malignant = (sum(count[label] for count in counts.values()) for label in (0, 1))
@@ -86,7 +87,7 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
     chosen = _draw(free, counts, (samples - wanted, wanted), np.random.default_rng(seed))
     sides = _divide([*groups.a, *groups.b], chosen)
     for side, name in ((sides.a, "validation"), (sides.b, "training")):
-        if len({row["label"] for row in side}) < 2:
+        if len({row["label"] for row in side}) < 2 and (samples or side is sides.b):
             raise TableError(
                 f"with {samples} validation samples the {name} side has {len(side)} samples and lacks a class",
                 source,

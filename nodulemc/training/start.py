@@ -17,17 +17,18 @@ def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> d
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the architecture.
     """
-    members = read_manifest(folder).members
+    manifest = read_manifest(folder)
+    members = manifest.members
     # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
     member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)
     if member is None:
         known = ", ".join(str(member.seed) for member in members)
         raise EnsembleError(f"no seed {seed} to start from", folder, f"train with --seeds from {known}")
-    if member.architecture != architecture:
+    if member.architecture != architecture or not member.upscales:
         raise EnsembleError(
             f"seed {member.seed} is {member.architecture}, the recipe {architecture}",
             folder,
             "give the recipe's model section the ensemble's values; decoders are kept by `nodulemc train --decoder`",
         )
-    tensors = read_weights(folder, member, masks=True)
+    tensors = read_weights(manifest.folder, member, masks=True)
     return {name: torch.from_numpy(value.copy()).float() for name, value in tensors.items()}

@@ -49,7 +49,7 @@ class TrainingData:
         store: the nodules' blocks.
         labels: of every block, in the store's order.
         train: numbers of the blocks to train on.
-        validation: numbers of the blocks to validate on.
+        validation: numbers of the blocks to validate on; none trains without validation.
     """
 
     store: BlockStore
@@ -70,7 +70,7 @@ class TrainedSeed:
     Attributes:
         seed: the run's.
         state_dict: the averaged multi-task network's tensors, decoder included, on the CPU.
-        history: one row of metrics per epoch.
+        history: one row of metrics per epoch; without validation samples there are none of validation.
     """
 
     seed: int
@@ -248,14 +248,7 @@ class _Run:
             log = MetricsLog(self._folder, epochs_done * len(self._draws))
         for epoch in range(epochs_done, self._config.run.epochs):
             row = self._train_epoch(epoch, log)
-            batches = self._validation_loader
-            if log is not None:
-                batches = progress(batches, len(batches), f"{self._label(epoch)}, validation", quiet_s=QUIET_S)
-            row |= validate(self._step.ema.network, batches, self._accelerator)
-            # The last step can spoil the weights after its own loss was finite.
-            self._require_finite(
-                "validation cross-entropy", row["validation_cross_entropy"], (epoch + 1) * len(self._draws)
-            )
+            row |= self._validate(epoch, log)
             self.history.append({"epoch": epoch + 1, **row})
             self._accelerator.wait_for_everyone()
             if log is not None:
@@ -263,6 +256,21 @@ class _Run:
                 save_checkpoint(self._folder / CHECKPOINT_NAME, self._checkpoint())
         if log is not None:
             log.close()
+
+    def _validate(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
+        """The average's metrics, and a check of it: the last step can spoil the weights after its loss was finite."""
+        steps = (epoch + 1) * len(self._draws)
+        if self._data.validation:
+            batches = self._validation_loader
+            if log is not None:
+                batches = progress(batches, len(batches), f"{self._label(epoch)}, validation", quiet_s=QUIET_S)
+            metrics = validate(self._step.ema.network, batches, self._accelerator)
+            self._require_finite("validation cross-entropy", metrics["validation_cross_entropy"], steps)
+            return metrics
+        tensors = [value for value in self._step.ema.network.state_dict().values() if value.is_floating_point()]
+        largest = torch.stack([value.abs().max() for value in tensors]).max().item()
+        self._require_finite("largest averaged weight", largest, steps)
+        return {}
 
     def _train_epoch(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
         self._step.prepare_to_train()

@@ -164,6 +164,14 @@ def test_the_nodules_since_loading_choose_the_way(fake_gpu, monkeypatch):
     assert seeds._chosen_way() == EAGER
 
 
+class Seed(str):
+    """A member of that file, with a decoder where its name is long."""
+
+    @property
+    def segments(self):
+        return len(self) > 1
+
+
 @pytest.mark.parametrize(("device", "started"), [("cpu", []), ("cuda", [torch.float16])])
 def test_the_gpu_starts_while_the_seeds_are_read(device, started, monkeypatch):
     found = []
@@ -174,9 +182,9 @@ def test_the_gpu_starts_while_the_seeds_are_read(device, started, monkeypatch):
 
     monkeypatch.setattr(torch_backend, "start_gpu", start)
     monkeypatch.setattr(torch_backend, "read_weights", lambda folder, member, masks: f"{folder}/{member} {masks}")
-    monkeypatch.setattr(torch_backend, "_build", lambda member, tensors, masks: (member, tensors))
+    monkeypatch.setattr(torch_backend, "_build", lambda member, tensors, masks: (member, tensors, masks))
     monkeypatch.setattr(torch_backend, "TorchSeeds", lambda *arguments: arguments)
-    networks, *where = load_seeds("folder", ["a", "b"], device, "fp16", masks=True)
-    assert networks == [("a", "folder/a True"), ("b", "folder/b True")]
+    networks, *where = load_seeds("folder", [Seed("a"), Seed("bb")], device, "fp16", masks=True)
+    assert networks == [("a", "folder/a False", False), ("bb", "folder/bb True", True)]
     assert where == [device, "fp16"]
     assert found == started

@@ -137,6 +137,20 @@ def test_a_mounted_ensemble_wins(image, output, tmp_path):
     assert all(abs(f["probability"] - e["probability"]) > 1e-4 for f, e in zip(found, expected, strict=True))
 
 
+def test_a_mounted_ensemble_may_lie_one_folder_deep_and_is_never_passed_over(image, output, tmp_path):
+    make_untrained_ensemble(tmp_path / "model" / "wrapped", (77,))
+    mounted = ["-v", f"{tmp_path / 'model'}:/opt/ml/model:ro"]
+    done = run_image(image, INPUT, output, *mounted)
+    assert done.returncode == 0, done.stderr
+    assert "/opt/ml/model: the weights are untrained" in done.stderr
+    (tmp_path / "model" / "wrapped" / "ensemble.json").unlink()
+    done = run_image(image, INPUT, output, *mounted)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no ensemble.json in it or one folder below; it holds wrapped/: /opt/ml/model: ")
+    assert list(output.iterdir()) == []
+
+
 def no_ct(case):
     (case / "images" / "chest-ct" / "ct.mha").unlink()
     return "no CT"

@@ -24,6 +24,7 @@ GOOD = (
     "raw",
     "gzip",
     "slice_2",
+    "baseline_member",
 )
 
 

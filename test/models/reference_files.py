@@ -37,8 +37,8 @@ def reference_state(seed: int, *, decoder: bool = False) -> dict[str, Tensor]:
     return state
 
 
-def save_reference(path: Path, state: dict[str, Tensor], *, form: str = "mclab") -> Path:
-    """Write a state as MClab's training does ("mclab") or as the LUNA25 baseline's ("baseline")."""
+def save_reference(path: Path, state: dict[str, Tensor], form: str = "mclab") -> Path:
+    """Write a state as MClab's training does ("mclab", or "single_task") or as the LUNA25 baseline's ("baseline")."""
     fc = {"fc.weight": torch.ones(1, 1024), "fc.bias": torch.ones(1)}
     kinetics = {
         "conv3d_0c_1x1.conv3d.weight": torch.ones(400, 1024, 1, 1, 1),
@@ -47,7 +47,12 @@ def save_reference(path: Path, state: dict[str, Tensor], *, form: str = "mclab")
     if form == "mclab":
         content = state | {f"backbone.{name}": value for name, value in (fc | kinetics).items()}
     else:
-        content = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")} | kinetics
-        content |= {f"fc.{part}": state[f"classifier_head.2.{part}"] for part in ("weight", "bias")}
+        content = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
+        weight, bias = (state[f"classifier_head.2.{part}"] for part in ("weight", "bias"))
+        if form == "single_task":
+            content |= kinetics | {"fc.weight": weight, "fc.bias": bias}
+        else:
+            classifier = {"weight": weight[:, :, None, None, None], "bias": bias}
+            content |= {f"conv3d_0c_1x1.conv3d.{part}": value for part, value in classifier.items()}
     torch.save(content, path)
     return path

@@ -1,7 +1,7 @@
 """The public reference's network, written anew as plain functions over its checkpoint's tensors.
 
 Nothing here uses the package: padding is explicit, BatchNorm unfolded, channels three, one case at a time.
-Facts from MClab's public code (models/model_3d.py, models/auxiliary.py).
+Facts from MClab's public code (models/model_3d.py, models/auxiliary.py) and the LUNA25 baseline's (models/model_3d.py).
 """
 
 import torch
@@ -60,6 +60,14 @@ def reference_logit(tensors: dict[str, Tensor], taps: list[Tensor]) -> Tensor:
     """Malignancy logits (N,) from the coarsest tap."""
     pooled = taps[-1].mean(dim=(2, 3, 4))
     return F.linear(pooled, tensors["classifier_head.2.weight"], tensors["classifier_head.2.bias"]).squeeze(1)
+
+
+def baseline_logit(tensors: dict[str, Tensor], patch: Tensor) -> Tensor:
+    """The LUNA25 baseline's malignancy logits (N,) of patches (N, 3, 64, 64, 64), from tensors under its own names."""
+    coarsest = reference_taps({f"backbone.{name}": value for name, value in tensors.items()}, patch)[-1]
+    windows = F.avg_pool3d(coarsest, kernel_size=2, stride=1)
+    classifier = [tensors[f"conv3d_0c_1x1.conv3d.{part}"] for part in ("weight", "bias")]
+    return F.conv3d(windows, *classifier).mean(dim=2).reshape(len(patch))
 
 
 def reference_mask(tensors: dict[str, Tensor], taps: list[Tensor], size: tuple[int, int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from nodulemc.models.multitask import create_model
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """Names and shapes of the baseline's model_rgb.pth: backbone without prefix, and the 400-class layer."""
-    path = save_reference(tmp_path_factory.mktemp("kinetics") / "model_rgb.pth", reference_state(3), form="baseline")
+    path = save_reference(tmp_path_factory.mktemp("kinetics") / "model_rgb.pth", reference_state(3), form="single_task")
     tensors = {name: value for name, value in torch.load(path).items() if not name.startswith("fc.")}
     torch.save(tensors, path)
     return path
@@ -134,8 +134,18 @@ def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
 def test_no_network_says_what_to_do(served, tmp_path):
     served.shutdown()
     served.server_close()
-    with pytest.raises(EnsembleError, match=r"download failed.*by hand"):
+    with pytest.raises(EnsembleError) as refused:
         fetch_kinetics("inception_i3d", tmp_path / "cache")
+    line = str(refused.value)
+    for fact in (
+        "download failed (",
+        kinetics.KINETICS_FILES["inception_i3d"].url,
+        f"by hand (50,887,222 bytes, SHA-256 {hashlib.sha256(b'weights').hexdigest()})",
+        f"save it as {tmp_path / 'cache' / 'model_rgb.pth'}, or name it in model.kinetics",
+    ):
+        assert fact in line
+    unmeasured = kinetics.KINETICS_FILES["i3d_r50"].by_hand(tmp_path, "0123")
+    assert unmeasured == f"fetch this file by hand (SHA-256 0123); save it as {tmp_path}, or name it in model.kinetics"
 
 
 def test_without_a_known_checksum_nothing_is_downloaded(tmp_path):
@@ -143,7 +153,7 @@ def test_without_a_known_checksum_nothing_is_downloaded(tmp_path):
         fetch_kinetics("i3d_r50", tmp_path)
 
 
-def test_the_published_checksum_is_the_designs():
-    assert kinetics.KINETICS_FILES["inception_i3d"].sha256 == (
-        "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a"
-    )
+def test_the_published_size_and_checksum_are_the_designs():
+    published = kinetics.KINETICS_FILES["inception_i3d"]
+    assert published.size == 50_887_222
+    assert published.sha256 == "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a"

@@ -22,7 +22,7 @@ def main() -> None:
     folder, batch_norm, epochs = Path(sys.argv[1]), sys.argv[2] == "True", int(sys.argv[3])
     torch.set_num_threads(1)
     run = {"epochs": epochs, "batch_size": 4, "workers": 0, "precision": "fp32"}
-    config = parse_config({"run": run, "optimizer": {"learning_rate": 0.01}}, "test")
+    config = parse_config({"model": {"kinetics": None}, "run": run, "optimizer": {"learning_rate": 0.01}}, "test")
     accelerator = create_accelerator("fp32")
     # Processes that do not know of each other would give a single one's weights, too.
     assert accelerator.num_processes == int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ PUBLISHED = {
         "backbone": "inception_i3d",
         "head_widths": [],
         "decoder_widths": [832, 480, 192, 64, 64],
-        "kinetics": None,
+        "kinetics": "download",
         "start_from": None,
     },
     "optimizer": {
@@ -33,19 +34,15 @@ PUBLISHED = {
         "segmentation_weight": 0.5,
         "ema_decay": 0.998,
         "precision": "auto",
+        "workers": 8,
     },
+    "card": {"trained_on": None, "licence": None},  # no default
 }
 
 
-def without_free_choices(config: TrainingConfig) -> dict:
-    content = config.to_dict()
-    del content["card"], content["run"]["workers"]
-    return content
-
-
 def test_the_defaults_and_the_shipped_recipe_are_the_published_ones():
-    assert without_free_choices(TrainingConfig()) == PUBLISHED
-    assert without_free_choices(read_config(CONFIGS / "nodulemc.yaml")) == PUBLISHED
+    assert TrainingConfig().to_dict() == PUBLISHED
+    assert read_config(CONFIGS / "nodulemc.yaml").to_dict() == PUBLISHED
     assert TrainingConfig().model.architecture == Architecture("inception_i3d", (), (832, 480, 192, 64, 64))
 
 
@@ -62,9 +59,28 @@ def test_shipped_recipes_are_valid_complete_and_name_a_source_for_each_value(pat
             assert "#" in line or lines[number - 1].lstrip().startswith("#"), line
 
 
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [({}, "trained_on"), ({"licence": "MIT"}, "trained_on"), ({"trained_on": "my hospital's"}, "licence")],
+)
+def test_whoever_trains_has_to_say_on_what(given, key):
+    card = parse_config({"card": given}, "here").card
+    with pytest.raises(ConfigError, match=rf"card\.{key} is not given: here: state it in the recipe"):
+        card.require("here")
+    replace(card, **{key: "said"}, **({"licence": "said"} if not given else {})).require("here")
+
+
 def test_a_recipe_survives_its_dictionary():
-    config = parse_config({"model": {"head_widths": [64], "kinetics": "k.pth"}, "run": {"epochs": 3}}, "here")
-    assert parse_config(config.to_dict(), "there") == config
+    for model in ({"head_widths": [64], "kinetics": "k.pth"}, {"start_from": "e"}, {"kinetics": None}):
+        config = parse_config({"model": model, "run": {"epochs": 3}}, "here")
+        assert parse_config(config.to_dict(), "there") == config
+
+
+def test_weights_are_random_only_where_that_is_asked_for():
+    assert parse_config({}, "here").model.kinetics == "download"
+    assert parse_config({"model": {"kinetics": None}}, "here").model.kinetics is None
+    # An ensemble to start from takes their place.
+    assert parse_config({"model": {"start_from": "e"}}, "here").model.kinetics is None
 
 
 @pytest.mark.parametrize(

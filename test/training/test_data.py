@@ -43,6 +43,11 @@ def test_a_fold_is_validated_on_while_the_others_train(store):
     assert (data.train, data.validation) == ([0, 1, 3, 4], [2])
 
 
+def test_the_validation_side_may_be_empty(store):
+    data = load(store, {"train": ["a0", "a1", "a2", "a3", "a4"], "validation": []})
+    assert (data.train, data.validation) == ([0, 1, 2, 3, 4], [])
+
+
 @pytest.mark.parametrize(
     ("content", "fold", "error", "message"),
     [
@@ -50,7 +55,7 @@ def test_a_fold_is_validated_on_while_the_others_train(store):
         ({"train": ["a0", "a3"], "validation": ["a1"]}, None, TableError, "patient p1 is on both sides"),
         ({"train": ["a0", "a3"], "validation": ["a5"]}, None, TableError, "1 sample without a mask, first a5"),
         ({"train": ["a0", "a2"], "validation": ["a3"]}, None, TableError, "lacks a class"),
-        ({"train": ["a0", "a1"], "validation": []}, None, TableError, "validation side is empty"),
+        ({"folds": [["a0", "a1"], []]}, 1, TableError, "fold 1 is empty"),
         ({"train": ["a0", "a1"]}, None, TableError, "no lists of train and validation"),
         ([1], None, TableError, "no lists of train and validation"),
         ({"folds": [["a0", "a1"], ["a2"]]}, None, ConfigError, "--fold is None.*from 0 to 1"),

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nodulemc.errors import ConfigError
 from nodulemc.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
 from nodulemc.training import export
@@ -36,7 +37,7 @@ def written(monkeypatch):
 @pytest.mark.parametrize("decoder", [False, True])
 def test_the_decoder_is_left_out_unless_asked_for(tmp_path, written, decoder):
     data = TrainingData(None, [0, 1, 1, 0], [0, 1, 2], [3])
-    export.export_ensemble(tmp_path / "e", SEEDS, CONFIG, export.DataSummary.of(data), decoder=decoder)
+    export.export_ensemble(tmp_path / "e", SEEDS, CONFIG, [export.DataSummary.of(data)], decoder=decoder)
     for member in written["members"]:
         assert member.state_dict.keys() == ({"backbone.w", "aux_model.w"} if decoder else {"backbone.w"})
         expected = Architecture("inception_i3d", (), (832, 480, 192, 64, 64) if decoder else None)
@@ -48,7 +49,7 @@ def test_the_decoder_is_left_out_unless_asked_for(tmp_path, written, decoder):
 def test_the_card_states_data_recipe_code_and_metrics(tmp_path, written):
     summary = export.DataSummary(train=5, train_malignant=2, validation=3, validation_malignant=1)
     config = replace(CONFIG, model=replace(CONFIG.model, kinetics="model_rgb.pth"))
-    export.export_ensemble(tmp_path / "e", SEEDS, config, summary, decoder=False)
+    export.export_ensemble(tmp_path / "e", SEEDS, config, [summary], decoder=False)
     card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
     for fact in (
         "Trained on: toys",
@@ -62,3 +63,22 @@ def test_the_card_states_data_recipe_code_and_metrics(tmp_path, written):
         "ema_decay: 0.998",
     ):
         assert fact in card
+
+
+def test_the_card_tells_seeds_with_samples_of_their_own_apart(tmp_path, written):
+    summaries = [export.DataSummary(5, 2, 3, 1), export.DataSummary(8, 3, 0, 0)]
+    unvalidated = TrainedSeed(2001, WEIGHTS, [{"train_loss": 0.75}])
+    export.export_ensemble(tmp_path / "e", [SEEDS[0], unvalidated], CONFIG, summaries, decoder=False)
+    card = (tmp_path / "e" / "MODEL_CARD.md").read_text().splitlines()
+    tables = [card.index(f"Seed {seed}:") for seed in (2000, 2001)]
+    assert card[tables[0] + 4 : tables[0] + 6] == ["| training | 5 | 2 |", "| validation | 3 | 1 |"]
+    assert card[tables[1] + 4 : tables[1] + 6] == ["| training | 8 | 3 |", "| validation | 0 | 0 |"]
+    assert "| 2000 | 2 | 0.6250 | 0.5000 | 0.2500 | 0.7500 |" in card
+    assert "| 2001 | 1 | – | – | – | 0.7500 |" in card
+
+
+@pytest.mark.usefixtures("written")
+def test_weights_without_a_word_on_their_data_are_not_exported(tmp_path):
+    with pytest.raises(ConfigError, match=r"card\.trained_on is not given"):
+        export.export_ensemble(tmp_path / "e", SEEDS, parse_config({}, "test"), [], decoder=False)
+    assert not (tmp_path / "e").exists()

@@ -183,6 +183,16 @@ def test_more_folds_than_patients_of_a_class():
         split_folds(rows_of((3, 0), (1, 0)), 2, 0, "table")
 
 
+def test_without_validation_everything_trains(tmp_path: Path):
+    table = write_table(tmp_path / "t.csv", [table_row(k, f"1.{k}", 1, (0, 0, 0), k % 2) for k in range(10)])
+    assert run_split(table, "--output", tmp_path / "s.json", "--seed", "1", "--validation", "0") == 0
+    split = json.loads((tmp_path / "s.json").read_text())
+    assert split["validation"] == []
+    assert Counter(split["train"]) == Counter(facts(table).keys())
+    with pytest.raises(TableError, match="with 0 validation samples the training side has 3 samples and lacks a class"):
+        split_groups(draw_groups(rows_of((3, 0)), 0), 0, 0, "table")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

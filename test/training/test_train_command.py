@@ -9,11 +9,14 @@ from training.toys import ToyStore
 
 from nodulemc.cli import main
 from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import read_manifest
+from nodulemc.manifest import Manifest, read_manifest
+from nodulemc.training import export, trainer
 from nodulemc.training.blocks import BlockWriter
+from nodulemc.training.export import DataSummary
+from nodulemc.training.trainer import TrainedSeed
 
 RECIPE = """
-model: {decoder_widths: [8, 8, 8, 8, 8]}
+model: {decoder_widths: [8, 8, 8, 8, 8], kinetics: null}
 run: {epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
 card: {trained_on: toys, licence: Apache-2.0}
 """
@@ -66,8 +69,55 @@ def test_a_seed_that_lacks_its_start_is_told_before_training(arguments, tmp_path
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("model: {", f"model: {{start_from: {tmp_path / 'none'}, "))
     assert main(arguments) == 2
-    assert "error: no ensemble.json: " in capsys.readouterr().err
+    assert "error: no ensemble.json, as this is no folder: " in capsys.readouterr().err
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_the_data_are_named_before_anything_is_trained(arguments, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("trained_on: toys, ", ""))
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"error: card.trained_on is not given: {tmp_path}/recipe.yaml: "
+        "state it in the recipe, for example: LUNA25 training set (NLST)\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Which blocks each seed would train on and validate on, and what would be exported of them."""
+    seen = {}
+
+    def train_seed(config, data, folder, seed, accelerator, *, resume):
+        seen[seed] = (data.train, data.validation)
+        return TrainedSeed(seed, {}, [{"train_loss": 0.75}])
+
+    def export_ensemble(folder, seeds, config, data, *, decoder):
+        seen["summaries"] = data
+        return Manifest((), "toys", max_deviation={"bf16": 0.001})
+
+    monkeypatch.setattr(trainer, "train_seed", train_seed)
+    monkeypatch.setattr(export, "export_ensemble", export_ensemble)
+    return seen
+
+
+def test_each_seed_may_have_a_split_of_its_own(arguments, trained, tmp_path):
+    (tmp_path / "other.json").write_text(json.dumps({"train": ["a2", "a3"], "validation": ["a0", "a1"]}))
+    (tmp_path / "all.json").write_text(json.dumps({"train": ["a0", "a1", "a2", "a3"], "validation": []}))
+    splits = [str(tmp_path / name) for name in ("split.json", "other.json", "all.json")]
+    place = arguments.index("--split") + 1
+    assert main([*arguments[:place], *splits, *arguments[place + 1 : -1], "7", "5", "6"]) == 0
+    assert (trained[7], trained[5], trained[6]) == (([0, 1], [2, 3]), ([2, 3], [0, 1]), ([0, 1, 2, 3], []))
+    assert trained["summaries"] == [DataSummary(2, 1, 2, 1), DataSummary(2, 1, 2, 1), DataSummary(4, 2, 0, 0)]
+
+
+def test_one_split_serves_all_seeds_and_two_serve_no_three(arguments, trained, capsys):
+    assert main([*arguments, "8", "9"]) == 0
+    assert trained[7] == trained[8] == trained[9] == ([0, 1], [2, 3])
+    assert trained["summaries"] == [DataSummary(2, 1, 2, 1)]
+    place = arguments.index("--split") + 1
+    assert main([*arguments[:place], arguments[place], *arguments[place:], "8", "9"]) == 2
+    assert "error: 2 splits for 3 seeds: --split: give one for all seeds" in capsys.readouterr().err
 
 
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):

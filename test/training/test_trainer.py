@@ -20,14 +20,15 @@ from nodulemc.training import trainer
 from nodulemc.training.checkpoints import load_checkpoint
 from nodulemc.training.config import parse_config
 from nodulemc.training.devices import create_accelerator
-from nodulemc.training.trainer import create_network, train_seed
+from nodulemc.training.trainer import TrainingData, create_network, train_seed
 
 RUN_TOY = Path(__file__).parent / "run_toy.py"
 
 
 def config(learning_rate=0.01, **run):
     settings = {"epochs": 2, "batch_size": 4, "workers": 0, "precision": "fp32"} | run
-    return parse_config({"run": settings, "optimizer": {"learning_rate": learning_rate}}, "test")
+    sections = {"model": {"kinetics": None}, "run": settings, "optimizer": {"learning_rate": learning_rate}}
+    return parse_config(sections, "test")
 
 
 def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5):
@@ -187,6 +188,41 @@ def test_weights_that_are_spoilt_by_an_epochs_last_step_are_not_kept(tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def without_validation() -> TrainingData:
+    return replace(toy_data(), train=range(12), validation=[])
+
+
+def test_training_on_everything_keeps_the_last_average_and_says_nothing_of_validation(tmp_path):
+    trained = train(tmp_path, config(epochs=2), data=without_validation())
+    assert [row["epoch"] for row in trained.history] == [1, 2]
+    assert set(trained.history[-1]) == {"epoch", "seconds", "train_loss", "train_cross_entropy", "train_dice_loss"}
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert header == "epoch,seconds,train_loss,train_cross_entropy,train_dice_loss"
+    assert len(rows) == 2
+    averaged = load_checkpoint(tmp_path / "checkpoint.pt").ema
+    assert all(torch.equal(averaged[f"network.{name}"], value) for name, value in trained.state_dict.items())
+    again = train(tmp_path, config(epochs=2), data=without_validation(), resume=True)
+    assert again.history == trained.history
+
+
+class SpoiltByTheLastStep(ToyMultiTask):
+    """A finite loss whose gradient, of a root at zero, is none."""
+
+    def forward_multitask(self, x, mask_size):
+        logits, masks = super().forward_multitask(x, mask_size)
+        return logits + torch.sqrt(self.head.weight.sum() * 0), masks
+
+
+def test_spoilt_weights_are_not_kept_where_nothing_validates_them(tmp_path):
+    # One step per epoch: the next step's loss would tell.
+    recipe = config(epochs=1, samples_per_epoch=4)
+    with pytest.raises(
+        TrainingError, match=r"the largest averaged weight became nan in step 1, epoch 1: .*no epoch was"
+    ):
+        train(tmp_path, recipe, data=without_validation(), create=lambda *_: PatchNetwork(SpoiltByTheLastStep()))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_a_run_is_not_overwritten_and_not_continued_with_anything_else(tmp_path):
     recipe = config(epochs=1)
     train(tmp_path, recipe)
@@ -230,13 +266,13 @@ def test_the_checkpoint_holds_the_whole_state(tmp_path):
 
 
 def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():
-    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
+    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8], "kinetics": None}}, "test").model
     network = create_network(model, 5)
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is(tmp_path):
-    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8]}}, "test").model
+    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8], "kinetics": None}}, "test").model
     donor = create_network(model, 5).network.backbone.state_dict()
     donor = {name: torch.full_like(value, 0.01) for name, value in donor.items() if value.is_floating_point()}
     file = tmp_path / "model_rgb.pth"
@@ -253,7 +289,7 @@ def test_kinetics_weights_can_be_downloaded(monkeypatch):
     asked, used = [], []
     monkeypatch.setattr(trainer, "fetch_kinetics", lambda *where: asked.append(where) or Path("fetched"))
     monkeypatch.setattr(trainer, "load_kinetics", lambda network, backbone, path: used.append((backbone, path)))
-    create_network(parse_config({"model": {"decoder_widths": [8] * 5, "kinetics": "download"}}, "test").model, 5)
+    create_network(parse_config({"model": {"decoder_widths": [8] * 5}}, "test").model, 5)
     assert asked == [("inception_i3d", Path.home() / ".cache" / "nodulemc")]
     assert used == [("inception_i3d", Path("fetched"))]
 
@@ -271,7 +307,7 @@ def test_training_starts_from_the_ensembles_seed_of_the_same_number_decoder_incl
     assert all(parameter.requires_grad for parameter in network.parameters())
     with pytest.raises(EnsembleError, match=r"no seed 2002 to start from.*--seeds from 2000, 2001"):
         create_network(model, 2002)
-    with pytest.raises(EnsembleError, match=r"seed 2000 is .*decoder_widths=.8, 8, 8, 8, 8.., the recipe .*16"):
+    with pytest.raises(EnsembleError, match=r"seed 2000 is .*decoder_widths=.8, 8, 8, 8, 8.*, the recipe .*16"):
         create_network(replace(model, decoder_widths=(16,) * 5), 2000)
 
 
