@@ -113,9 +113,7 @@ class TorchSeeds:
         return True
 
     @torch.inference_mode()
-    def _run_batch(
-        self, patches: np.ndarray, task: Callable, networks: Sequence[PatchNetwork], results: np.ndarray
-    ) -> None:
+    def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
