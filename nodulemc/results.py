@@ -106,7 +106,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
     columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
     lines = [f"{'nodule':<{width}}  {'  '.join(columns)}"]
     for name, prediction in zip(names, predictions, strict=True):
-        before = [uncalibrated(prediction, manifest)] * calibrated
+        before = [uncalibrated(prediction, manifest)] if calibrated else []
         values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
         lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.4f}" for column, value in values)]))
     said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +71,12 @@ def test_the_table_says_so():
     assert len({len(line) for line in (header, first, second)}) == 1
 
 
-def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path):
-    content = detailed_json(predictions(False), MANIFEST)
+@pytest.mark.parametrize("manifest", [MANIFEST, replace(MANIFEST, calibration=None)])
+def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path, manifest):
+    content = detailed_json(predictions(False), manifest)
     assert "calibration" not in content
     assert "uncalibrated" not in content["points"][0]
-    assert "calibrat" not in table(predictions(False), MANIFEST)
-    write_results(tmp_path / "p.csv", predictions(False), MANIFEST)
+    assert "calibrat" not in table(predictions(False), manifest)
+    write_results(tmp_path / "p.csv", predictions(False), manifest)
     (header, *_) = csv.reader((tmp_path / "p.csv").open())
     assert header[-1] == "warnings"
