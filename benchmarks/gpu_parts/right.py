@@ -27,7 +27,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     """Differences of probabilities and masks by precision, over batch sizes; then what ``auto`` makes of them."""
     patches, words = _patches(setting)
     yield Row("nodules", len(patches), "", words)
-    decoders = all(member.architecture.decoder_widths for member in setting.manifest.members)
+    decoders = any(member.segments for member in setting.manifest.members)
     networks = setting.networks(masks=decoders)
     exact = TorchSeeds(deepcopy(networks), "cpu", "fp32")
     expected = exact.seed_probabilities(patches)

@@ -20,7 +20,7 @@ from nodulemc.backends.ways import Way
 from nodulemc.ensemble import Ensemble
 from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork
@@ -93,9 +93,12 @@ class Setting:
         return 1 if self.small else 5
 
     def networks(self, *, masks: bool = False) -> list[PatchNetwork]:
-        """The members' networks, folded, in fp32 on the CPU."""
-        loaded = [load_network(self.resources, member, masks=masks) for member in self.manifest.members]
-        return [ShrunkNetwork(network.network).eval() for network in loaded] if self.small else loaded
+        """The members' networks, folded, in fp32 on the CPU; for masks with their decoders, where they have one."""
+        return [self._network(member, masks and member.segments) for member in self.manifest.members]
+
+    def _network(self, member: Member, masks: bool) -> PatchNetwork:
+        network = load_network(self.resources, member, masks=masks)
+        return ShrunkNetwork(network.network, upscaled=member.upscales).eval() if self.small else network
 
     def seeds(self, networks: list[PatchNetwork], precision: str, *, way: Way | None = None) -> TorchSeeds:
         """The networks on the device, themselves left as they are.
