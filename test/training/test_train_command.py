@@ -141,7 +141,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
         assert fact in card
     assert f"| 7 | 1 | {float(row['validation_auc']):.4f} |" in card
     shown = capsys.readouterr()
-    for line in ("seed 7, epoch 1/1: 1/1, ", "seed 7, epoch 1/1, validation: 1/1, ", "measuring bf16: 1/1, "):
+    for line in ("seed 7, epoch 1/1: 1/1, ", "seed 7, epoch 1/1, validation: 1/1, ", "measuring bf16 and fp16: 2/2, "):
         assert line in shown.err
     figures, written = shown.out.splitlines()
     loss, auc = float(row["train_loss"]), float(row["validation_auc"])
