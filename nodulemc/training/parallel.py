@@ -9,6 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import SimpleITK as sitk
@@ -18,13 +22,15 @@ from nodulemc.errors import ConfigError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+# A worker's: held while it works on no item, as when it sends a result: on the rest of one, the pool waits for ever.
+_between_items = threading.Lock()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Yield ``work(item)`` for each item, in the items' order.
 
     At most two items per worker are under way or waiting to be taken, so memory stays bounded. An exception in a
-    worker is raised here, in its item's turn.
+    worker is raised here, in its item's turn. What is still under way when this ends early is given up.
 
     Args:
         work: a function of a module; with one worker it runs in this process.
@@ -37,11 +43,14 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     if workers == 1:
         yield from map(work, items)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (theirs,))
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            with _interrupts_held():
+                waiting.append(pool.submit(_work_on, work, item))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -51,18 +60,46 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
             "a worker process was killed", f"--workers {workers}", "memory may be short; use fewer and run again"
         ) from error
     finally:
+        ours.close()
         pool.shutdown(cancel_futures=True)
+        theirs.close()
 
 
-def _start_worker() -> None:
-    # An interrupt is the main process's to handle, and each worker has one core.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes inherit it: a terminal's Ctrl-C reaches them, too, and is the main process's to handle."""
+    resource_tracker.ensure_running()  # started by the first process otherwise, it would unblock SIGINT there
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work_on(work: Callable[[Item], Result], item: Item) -> Result:
+    _between_items.release()
+    try:
+        return work(item)
+    finally:
+        _between_items.acquire()
+
+
+def _start_worker(wanted: Connection) -> None:
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # each worker has one core
     threadpool_limits(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _between_items.acquire()
+    # Without the first, workers of a killed process wait for work for ever.
+    for end in (partial(_end_with, multiprocessing.parent_process().sentinel), partial(_end_amid_work, wanted)):
+        threading.Thread(target=end, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """Without this, workers of a killed process wait for work for ever."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _end_amid_work(wanted: Connection) -> None:
+    """End once the pipe is closed and an item is worked on: its result is not wanted any more."""
+    multiprocessing.connection.wait([wanted])
+    _between_items.acquire()
     os._exit(1)

@@ -1,8 +1,10 @@
 import math
 import operator
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -50,3 +52,37 @@ def test_workers_end_with_a_killed_process():
     killed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert killed.communicate(timeout=60) == (b"", None)
     assert killed.returncode == -9
+
+
+@pytest.mark.parametrize("size", [0, 50_000_000])
+def test_an_early_end_gives_up_what_is_under_way(tmp_path, size):
+    """Long work ends at once, also beside results that are being sent, and a terminal's interrupt reaches all."""
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import sys, time
+from pathlib import Path
+from nodulemc.cli import exit_code_of
+from nodulemc.training.parallel import in_order
+def work(item):
+    Path(str(item)).touch()
+    time.sleep(0.05 if {size} else 600)
+    return bytes({size})
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: [*in_order(work, iter(range(10**6)), 2)] and None))""")
+    running = subprocess.Popen(
+        [sys.executable, program], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "1").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.communicate(timeout=20) == (None, "interrupted\n")
+    assert running.returncode == 130
+
+
+def test_closing_ends_the_workers():
+    results = in_order(time.sleep, [0, 600, 600, 600], 2)
+    next(results)
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < 10
