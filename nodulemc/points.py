@@ -10,6 +10,7 @@ from typing import Any
 from nodulemc.columns import ANNOTATION, COORDINATES, PATHS, UID, canonical, two_points
 from nodulemc.csv_files import read_csv
 from nodulemc.errors import PointsError
+from nodulemc.identifiers import restored, spellings
 from nodulemc.json_files import read_json
 from nodulemc.limits import MAX_NODULES
 from nodulemc.nodules import Nodule, check_count, make_nodule, shortened
@@ -32,7 +33,8 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     taken whole, with a warning, where it is another one.
 
     Raises:
-        PointsError: the file cannot be used, holds too many nodules, or a point is not three finite numbers.
+        PointsError: the file cannot be used, holds too many nodules, a point is not three finite numbers, or a name in
+            a table is a number that has lost digits.
     """
     path = Path(path)
     readers: dict[str, Callable[[], list[Nodule]]] = {
@@ -91,10 +93,12 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
         rows = _rows_of_scan(rows, scan, volume, path)
     numbered = list(islice(rows, MAX_NODULES + 1))
     check_count(numbered, path)
+    places = [f"{path}, line {line}" for line, _ in numbered]
+    names = restored(ANNOTATION, [row.get(ANNOTATION, "") for _, row in numbered], places.__getitem__, PointsError)
     nodules = []
-    for line, row in numbered:
+    for (line, row), name, place in zip(numbered, names, places, strict=True):
         point = [text if (number := plain_number(text)) is None else number for text in map(row.get, COORDINATES)]
-        nodules.append(make_nodule(row.get(ANNOTATION) or None, point, line, f"{path}, line {line}"))
+        nodules.append(make_nodule(name or None, point, line, place))
     return nodules
 
 
@@ -137,7 +141,7 @@ def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str],
     """Whether a cell of the column means this scan, and what the column calls it."""
     source = volume.source
     if column == UID:
-        known = {volume.series_uid, source.name, scan_name(source)}
+        known = {volume.series_uid, source.name, *spellings(scan_name(source))}
         return known.__contains__, volume.series_uid or scan_name(source)
     base, place = path.absolute().parent, os.path.normpath(source.absolute())
     # Most cells of other scans end otherwise, which is quickly seen.

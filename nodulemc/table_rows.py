@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,12 @@ from nodulemc.columns import IDENTIFIERS, canonical
 from nodulemc.csv_files import read_csv
 from nodulemc.errors import TableError
 from nodulemc.extras import import_extra
+from nodulemc.identifiers import EXACT_BITS, restored, rounded
 from nodulemc.json_files import read_limited
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.words import plural
 
 _NAMED_LINES = 5
-# pandas turns a column of whole numbers with gaps into floats, whose names then end in ".0".
-_WHOLE_FLOAT = re.compile(r"(\d+)\.0", re.ASCII)
-_ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+\d+", re.ASCII)
-# Above them, floats by their bits leave out whole numbers.
-_EXACT_BITS = {16: 11, 32: 24, 64: 53}
 
 
 @dataclass(frozen=True, slots=True)  # a cohort may have a million
@@ -99,22 +94,9 @@ def _restore_identifiers(rows: Sequence[TableRow], column: str) -> None:
     Raises:
         TableError: one is rounded.
     """
-    written = [row for row in rows if row.cells[column]]
-    for row in written:
-        cell = row.cells[column]
-        digits = _WHOLE_FLOAT.fullmatch(cell)
-        if _ROUNDED.fullmatch(cell) or (digits and int(digits[1]) >= 1 << _EXACT_BITS[64]):
-            raise _rounded(column, cell, row.where)
-    found = [_WHOLE_FLOAT.fullmatch(row.cells[column]) for row in written]
-    if all(found):
-        for row, digits in zip(written, found, strict=True):
-            row.cells[column] = digits[1]
-
-
-def _rounded(column: str, value: object, where: str) -> TableError:
-    return TableError(
-        f"{column} is {value}, a rounded number", where, "store identifiers as text, which keeps all their digits"
-    )
+    cells = restored(column, [row.cells[column] for row in rows], lambda k: rows[k].where, TableError)
+    for row, cell in zip(rows, cells, strict=True):
+        row.cells[column] = cell
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -141,8 +123,8 @@ def _require_exact(name: str, values: Sequence[object], kind: object, path: Path
     """
     kind = getattr(kind, "value_type", kind)  # of categories
     for line, value in enumerate(values, start=1):
-        if isinstance(value, float) and value.is_integer() and abs(value) >= 1 << _EXACT_BITS[kind.bit_width]:
-            raise _rounded(name, value, f"{path}, line {line}")
+        if isinstance(value, float) and value.is_integer() and abs(value) >= 1 << EXACT_BITS[kind.bit_width]:
+            raise rounded(name, value, f"{path}, line {line}", TableError)
 
 
 def _text(value: object) -> str:

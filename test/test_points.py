@@ -292,3 +292,21 @@ def test_whole_numbers_and_no_rows():
 def test_arrays_of_another_shape_or_kind_are_refused(points):
     with pytest.raises(PointsError, match=r"the point of nodule .* give three finite numbers"):
         predict(make_ct(), points, MeanOfPatch())
+
+
+def test_names_that_pandas_has_made_floats(tmp_path, volume):
+    """As the other commands read them; names of several kinds stay as they are."""
+    frame = pd.DataFrame({"AnnotationID": [1, None, 12], "CoordX": 1.0, "CoordY": 2.0, "CoordZ": 3.0})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert [nodule.name for nodule in read_points(tmp_path / "t.csv", volume)] == ["1", None, "12"]
+    table = written(tmp_path / "t.csv", "name,x,y,z\n1.0,1,2,3\nb,1,2,3\n")
+    assert [nodule.name for nodule in read_points(table, volume)] == ["1.0", "b"]
+    with pytest.raises(PointsError, match=r"AnnotationID is 1e\+16, a rounded number: .*t\.csv, line 3: store"):
+        read_points(written(tmp_path / "t.csv", "name,x,y,z\n1.0,1,2,3\n1e+16,1,2,3\n"), volume)
+
+
+def test_scans_that_pandas_has_made_floats(tmp_path, volume):
+    frame = pd.DataFrame({"SeriesInstanceUID": [7, None, 8], "x": [1.0, 2.0, 3.0], "y": 2.0, "z": 3.0})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    ct = Volume(volume.image, tmp_path / "8.mha")
+    assert [nodule.point for nodule in read_points(tmp_path / "t.csv", ct)] == [(3, 2, 3)]

@@ -1,0 +1,47 @@
+"""Identifiers in tables: whole numbers that pandas or a spreadsheet has written as floats."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from nodulemc.errors import NoduleMCError
+
+# pandas turns a column of whole numbers with gaps into floats, whose names then end in ".0".
+_WHOLE_FLOAT = re.compile(r"(\d+)\.0", re.ASCII)
+_ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+\d+", re.ASCII)
+# Above them, floats by their bits leave out whole numbers.
+EXACT_BITS = {16: 11, 32: 24, 64: 53}
+
+
+def restored(
+    column: str, cells: Sequence[str], where: Callable[[int], object], error: type[NoduleMCError]
+) -> Sequence[str]:
+    """A column's cells, whole numbers with their own digits again where all of them are written as floats.
+
+    Args:
+        column: its name.
+        cells: what it holds; empty ones are gaps.
+        where: the place of the cell of this index, for messages.
+        error: what to raise.
+
+    Raises:
+        error: a number is rounded.
+    """
+    found = [_WHOLE_FLOAT.fullmatch(cell) for cell in cells]
+    for k, (cell, digits) in enumerate(zip(cells, found, strict=True)):
+        if _ROUNDED.fullmatch(cell) or (digits and int(digits[1]) >= 1 << EXACT_BITS[64]):
+            raise rounded(column, cell, where(k), error)
+    if not all(digits or not cell for cell, digits in zip(cells, found, strict=True)):
+        return cells
+    return [digits[1] if digits else "" for digits in found]
+
+
+def spellings(identifier: str) -> set[str]:
+    """How a table may write an identifier."""
+    return {identifier, f"{identifier}.0"} if identifier.isdecimal() else {identifier}
+
+
+def rounded(column: str, value: object, where: object, error: type[NoduleMCError]) -> NoduleMCError:
+    """The error of an identifier that has lost digits."""
+    return error(
+        f"{column} is {value}, a rounded number", where, "store identifiers as text, which keeps all their digits"
+    )
