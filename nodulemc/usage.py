@@ -58,8 +58,20 @@ class Parser(argparse.ArgumentParser):
 class _Help(argparse.HelpFormatter):
     """Wraps each paragraph to the terminal; one with an indented line, such as an example, stays as it is."""
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
+    def _format_usage(self, *args: Any) -> str:
         import textwrap  # a case is scored without
+
+        usage = super()._format_usage(*args)
+        if all(len(line) <= self._width for line in usage.splitlines()):
+            return usage
+        # Where the terminal is narrow, argparse's indent leaves too little, and it breaks no group.
+        words = re.sub(r"(--[\w-]+) (?=\w|{)", "\\1\xa0", " ".join(usage.split()))
+        kept = {"break_long_words": False, "break_on_hyphens": False}
+        lines = textwrap.fill(words, self._width, subsequent_indent="  ", **kept)
+        return lines.replace("\xa0", " ") + "\n\n"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap
 
         paragraphs = re.split(r"\n\s*\n", text.strip())
         return "\n\n".join(
