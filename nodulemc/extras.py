@@ -26,7 +26,8 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise _missing(module, error, extra) from error
+        # What is missing may be something that the module itself imports.
+        raise _missing(error.name or module, error, extra) from error
 
 
 def check_extra(extra: str, *modules: str) -> None:
@@ -37,10 +38,14 @@ def check_extra(extra: str, *modules: str) -> None:
 
 def missing_extra(error: ImportError) -> ConfigError | None:
     """What is to be said of a failed import: None where the module comes with no extra, which is a bug."""
-    module = (error.name or "").partition(".")[0]
-    extra = next((extra for extra, modules in MODULES.items() if module in modules), None)
-    return _missing(module, error, extra) if extra else None
+    name = error.name or ""
+    extra = next((extra for extra, modules in MODULES.items() if _package(name) in modules), None)
+    return _missing(name, error, extra) if extra else None
 
 
-def _missing(module: str, error: ImportError, extra: str) -> ConfigError:
-    return ConfigError(f"{module} cannot be imported ({error})", extra, f"pip install 'nodulemc[{extra}]'")
+def _missing(name: str, error: ImportError, extra: str) -> ConfigError:
+    return ConfigError(f"{_package(name)} cannot be imported ({error})", extra, f"pip install 'nodulemc[{extra}]'")
+
+
+def _package(name: str) -> str:
+    return name.partition(".")[0]

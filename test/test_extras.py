@@ -14,7 +14,8 @@ from conftest import centre_of, make_ct
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
-from nodulemc.extras import MODULES
+from nodulemc.errors import ConfigError
+from nodulemc.extras import MODULES, check_extra
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Words of a command line whose inputs do not exist, and the extra that it needs.
@@ -106,6 +107,18 @@ def test_an_import_that_fails_amid_the_work_names_the_extra(module, capsys):
     assert err.endswith(f": {first}: pip install 'nodulemc[{first}]'\n")
     with pytest.raises(ModuleNotFoundError):
         cli.exit_code_of(lambda: __import__("nodulemc.nothing"))
+
+
+@pytest.mark.parametrize(
+    ("imports", "package"), [("nothing_of_this_name", "nothing_of_this_name"), ("json.none", "json")]
+)
+def test_the_missing_module_is_named_not_the_one_that_imports_it(tmp_path, monkeypatch, imports, package):
+    (tmp_path / "importing_others.py").write_text(f"import {imports}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=rf"^{package} cannot be imported \(No module .*: train: pip install 'nodulemc\["
+    ):
+        check_extra("train", "importing_others")
 
 
 def test_scoring_needs_no_extra(tmp_path):
