@@ -37,7 +37,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError with argparse's message."""
-        raise ConfigError(message.removeprefix("argument "), self.prog, f"see `{self.prog} --help`")
+        remedy = f"{self._order(message)}see `{self.prog} --help`"
+        raise ConfigError(message.removeprefix("argument "), self.prog, remedy)
+
+    def _order(self, message: str) -> str:
+        """What to do where an option that takes any number of words may have taken the last one for its own."""
+        takers = [action.option_strings[0] for action in self._get_optional_actions() if action.nargs == "+"]
+        missing = [str(action.metavar) for action in self._get_positional_actions() if f" {action.metavar}" in message]
+        return f"give {' '.join(missing)} before {' and '.join(takers)}; " if takers and missing else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -46,6 +46,11 @@ def run(*words: object, **environment: str) -> subprocess.CompletedProcess:
         (["predict", "ct"], "the following arguments are required: --points: nodulemc predict: see "),
         (["predict", "ct", "--points"], "--points: expected one argument: nodulemc predict: see "),
         (["predict", "a", "b", "--points", "p"], "unrecognized arguments: b: nodulemc predict: see "),
+        (
+            ["train", "--store", "s", "--output", "o", "--split", "a", "b", "c.yaml"],
+            "the following arguments are required: CONFIG.yaml: nodulemc train: give CONFIG.yaml before --split and "
+            "--seeds; see `nodulemc train --help`",
+        ),
         (["bench", "--device", "gpu"], "--device gpu: nodulemc bench: use auto, cpu, cuda"),
         (["bench", "--nodules", "many"], "--nodules: 'many' is no whole number: nodulemc bench: see "),
         (

@@ -26,7 +26,7 @@ EXAMPLE = "nodulemc train configs/phantom_cpu.yaml --store blocks --split split.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the recipe, see configs/")
+    parser.add_argument("config", type=Path, metavar="CONFIG.yaml", help="the recipe, see configs/; it comes first")
     parser.add_argument("--store", type=Path, required=True, help="block store made by `nodulemc prepare`")
     parser.add_argument(
         "--split",
