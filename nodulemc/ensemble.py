@@ -12,7 +12,7 @@ import numpy as np
 
 from nodulemc.calibration_map import apply_calibration
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import Manifest, read_manifest
+from nodulemc.manifest import Manifest, find_resources, read_manifest
 from nodulemc.precision import choose_device, choose_precision
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Ensemble:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path | None = None,
         *,
         device: str = "auto",
         precision: str = "auto",
@@ -58,7 +58,8 @@ class Ensemble:
         """Load an ensemble folder: with OpenVINO on a CPU where it is installed, else with PyTorch.
 
         Args:
-            folder: holds ``ensemble.json`` and the seeds' safetensors files.
+            folder: holds ``ensemble.json`` and the seeds' safetensors files; None: the one that
+                ``nodulemc.manifest.find_resources`` gives, which the commands use by default.
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
             masks: also build the decoders of the seeds that have one, for ``mask_probabilities``; always with PyTorch.
@@ -68,6 +69,7 @@ class Ensemble:
             EnsembleError: the folder is incomplete, damaged, or lacks the decoders or the calibration that are wanted.
             ConfigError: the device is not there.
         """
+        folder = find_resources() if folder is None else folder
         manifest = read_manifest(folder)
         if calibrated and manifest.calibration is None:
             raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")

@@ -72,9 +72,8 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: 
         EnsembleError: the folder cannot be used.
         ConfigError: the device is not there.
     """
-    # `--help` and a server's open port do without.
-    from nodulemc.ensemble import Ensemble
-    from nodulemc.manifest import find_resources
+    from nodulemc.ensemble import Ensemble  # `--help` and a server's open port do without
 
-    resources = args.resources or find_resources()
-    return Ensemble.load(resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated)
+    return Ensemble.load(
+        args.resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated
+    )

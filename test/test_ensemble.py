@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from ensembles import make_untrained_ensemble, untrained_weights
 
+from nodulemc import manifest
 from nodulemc.backends import openvino_backend
 from nodulemc.backends.openvino_backend import OpenVinoSeeds
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
@@ -39,6 +40,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ensemble(folder):
     return Ensemble.load(folder, device="cpu", precision="fp32")
+
+
+def test_without_a_folder_it_is_the_ensemble_that_commands_use(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "PLATFORM_MODEL", folder)
+    assert Ensemble.load(device="cpu").manifest == read_manifest(folder)
+    monkeypatch.setattr(manifest, "PLATFORM_MODEL", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)
+    assert Ensemble.load(device="cpu").manifest == read_manifest(manifest.PACKAGED_MODEL)
 
 
 def plain_probability(seed: int, patch: np.ndarray, architecture: Architecture = INCEPTION) -> float:
