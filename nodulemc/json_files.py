@@ -124,6 +124,19 @@ def none_on_failure(paths: Sequence[Path]) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """If the block does not come to its end, remove what it made of these folders and those above, and left empty."""
+    new = [path for folder in folders for path in (folder, *folder.parents) if not os.access(path, os.F_OK)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
 def write_json_atomically(path: Path, content: Any, error: type[NoduleMCError]) -> None:
     """Write UTF-8 JSON so that ``path`` holds either the whole content or what it held before.
 

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from nodulemc.errors import CaseError
-from nodulemc.json_files import none_on_failure, read_json, remove_old, write_json_atomically
+from nodulemc.json_files import no_empty_folders, none_on_failure, read_json, remove_old, write_json_atomically
 
 
 def test_written_json_is_readable_by_others_and_leaves_no_temporary_file(tmp_path):
@@ -70,3 +70,22 @@ def test_files_stay_only_where_all_goes_well(tmp_path):
     with pytest.raises(KeyboardInterrupt), none_on_failure(paths):
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def make_in_vain(root, folders):
+    with no_empty_folders(*folders, root / ("x" * 300)):
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        (root / "kept" / "file").touch()
+        raise KeyboardInterrupt
+
+
+def test_folders_that_were_made_in_vain_are_removed(tmp_path):
+    """Not those that were there or hold something."""
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        make_in_vain(tmp_path, [tmp_path / name for name in ("old", "old/new", "a/b", "a/c", "kept/d")])
+    assert {*tmp_path.rglob("*")} == {tmp_path / name for name in ("old", "kept", "kept/file")}
+    with no_empty_folders(tmp_path / "a"):
+        (tmp_path / "a").mkdir()
+    assert (tmp_path / "a").is_dir()

@@ -159,11 +159,17 @@ def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys
     ensemble = Dense()
     ensemble.seed_probabilities = None
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: ensemble)
-    ct, points, masks = (tmp_path / name for name in ("ct.mha", "p.json", "masks"))
+    ct, points, masks, output = (tmp_path / name for name in ("ct.mha", "p.json", "made/masks", "also/made/out.json"))
     sitk.WriteImage(CT, str(ct))
     points.write_text(json.dumps({"points": [{"name": "a/b", "point": list(POINT)}]}))
-    assert cli.main(["predict", str(ct), "--points", str(points), "--masks", str(masks)]) == 2
+    words = ["predict", ct, "--points", points, "--masks", masks, "--output", output]
+    assert cli.main([*map(str, words)]) == 2
     assert "error: nodule name 'a/b' gives no file of its own" in capsys.readouterr().err
+    assert {*tmp_path.iterdir()} == {ct, points}
+    masks.parent.mkdir()
+    assert cli.main([*map(str, words)]) == 2
+    assert {*tmp_path.iterdir()} == {ct, points, masks.parent}
+    assert not list(masks.parent.iterdir())
 
 
 def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):

@@ -55,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
+    from nodulemc.json_files import no_empty_folders
+
+    folders = [args.output.parent] if args.output else []
+    with no_empty_folders(*folders, *filter(None, [args.masks])):
+        _predict(args)
+
+
+def _predict(args: argparse.Namespace) -> None:
     from nodulemc.json_files import make_folder, none_on_failure
     from nodulemc.masks import write_masks
     from nodulemc.prediction import score, with_notes
