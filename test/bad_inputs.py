@@ -393,6 +393,21 @@ def two_kernels(path: Path) -> None:
         data.save_as(file)
 
 
+def a_kernel_in_half(path: Path) -> None:
+    change_dicom(*sorted(path.iterdir())[::2], ConvolutionKernel="B30f")
+
+
+def every_second_derived(path: Path) -> None:
+    files = sorted(path.iterdir())
+    change_dicom(*files, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])
+    change_dicom(*files[1::2], ImageType=["DERIVED", "SECONDARY", "AXIAL"])
+
+
+def two_runs(path: Path) -> None:
+    for k, file in enumerate(sorted(path.iterdir())):
+        change_dicom(file, InstanceNumber=k // 2 + 1 + k % 2 * 100)
+
+
 def localizer(path: Path) -> None:
     data = pydicom.dcmread(path / "000.dcm")
     data.ImageType, data.ImageOrientationPatient = ["ORIGINAL", "PRIMARY", "LOCALIZER"], [1, 0, 0, 0, 0, -1]
@@ -666,6 +681,11 @@ FORMAT_ROWS = [
     BadInput("DICOM: slices of two patients", dicom(20, PatientID="another"), REFUSED,
              "PatientID is 'another', and 'phantom'"),
     BadInput("DICOM: two reconstructions in one series", dicom_folder(two_kernels), REFUSED, "ConvolutionKernel is"),
+    BadInput("DICOM: every second slice without the others' kernel", dicom_folder(a_kernel_in_half), REFUSED,
+             "ConvolutionKernel is none, and 'B30f'"),
+    BadInput("DICOM: every second slice derived", dicom_folder(every_second_derived), REFUSED, "ImageType is"),
+    BadInput("DICOM: slices of two studies", dicom(20, StudyInstanceUID="1.2.3"), REFUSED, "StudyInstanceUID is"),
+    BadInput("DICOM: instance numbers of two runs in turn", dicom_folder(two_runs), REFUSED, "goes 1, 101, 2, 102"),
     BadInput("DICOM: colours", dicom(SamplesPerPixel=3), REFUSED, "3 samples per pixel"),
     BadInput("DICOM: a slice missing", dicom_folder(lambda p: (p / "030.dcm").unlink()), REFUSED, "after 029.dcm"),
     BadInput("DICOM: a slice doubled", dicom_folder(lambda p: shutil.copy(p / "030.dcm", p / "030 (1).dcm")), REFUSED,
