@@ -386,6 +386,23 @@ def unsigned_padding(path: Path) -> None:
         data.save_as(file)
 
 
+def padding_inside(path: Path) -> None:
+    """A padding value that a program has left which rewrote the pixels."""
+    for file in path.iterdir():
+        data = pydicom.dcmread(file)
+        pixels = np.frombuffer(data.PixelData, "<i2").reshape(data.Rows, data.Columns).copy()
+        pixels[pixels == 1064] = 1065
+        pixels[data.Rows // 2, data.Columns // 2] = 1064
+        data.PixelData = pixels.tobytes()
+        data.add_new(0x00280120, "SS", 1064)
+        data.save_as(file)
+
+
+def one_slice(folder: Path) -> tuple[Path, Path]:
+    write_dicom_series(make_ct(), folder / "series")
+    return folder / "series" / "000.dcm", folder / "nodule-locations.json"
+
+
 def two_kernels(path: Path) -> None:
     for k, file in enumerate(sorted(path.iterdir())):
         data = pydicom.dcmread(file)
@@ -671,6 +688,8 @@ FORMAT_ROWS = [
     BadInput("DICOM: a named pipe", dicom_folder(lambda p: os.mkfifo(p / "pipe")), REFUSED, "named pipe"),
     BadInput("DICOM: index, dose report and notes beside", dicom_folder(files_beside_slices), READ),
     BadInput("DICOM: padding of unsigned pixels", dicom_folder(unsigned_padding), READ),
+    BadInput("DICOM: a padding value that is a tissue's", dicom_folder(padding_inside), WARNED, "calls 40 HU padding"),
+    BadInput("DICOM: a slice's file instead of the folder", one_slice, REFUSED, "a single DICOM file"),
     BadInput("DICOM: MONOCHROME1", dicom(PhotometricInterpretation="MONOCHROME1"), READ),
     BadInput("DICOM: one slice without rescaling", dicom(25, 26, RescaleSlope=None, RescaleIntercept=None), REFUSED,
              "no RescaleSlope, unlike 000.dcm"),
