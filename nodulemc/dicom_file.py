@@ -41,16 +41,18 @@ _GROUPS = {
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
-    "CTReconstructionSequence": ("ConvolutionKernel",),
+    "CTReconstructionSequence": ("ConvolutionKernel", "ReconstructionDiameter"),
+    "CTXRayDetailsSequence": ("FilterType", "KVP"),
+    "CTImageFrameTypeSequence": ("FrameType",),
 }
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _TEXTS = {
     Tag(name): name
     for name in (
-        *chain(*_GROUPS.values()), "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
-        "FrameOfReferenceUID", "ImageType", "KVP", "Modality", "NumberOfFrames", "PatientID", "PatientName",
-        "PhotometricInterpretation", "SOPClassUID", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber",
-        "StudyDate",
+        *chain(*_GROUPS.values()), "AcquisitionDate", "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
+        "FrameOfReferenceUID", "ImageType", "InstanceNumber", "Modality", "NumberOfFrames", "PatientBirthDate",
+        "PatientID", "PatientName", "PatientSex", "PhotometricInterpretation", "SOPClassUID", "SeriesDescription",
+        "SeriesInstanceUID", "SeriesNumber", "StudyDate", "StudyInstanceUID",
     )
 } | {Tag("MediaStorageSOPClassUID"): "SOPClassUID"}  # fmt: skip
 _NUMBERS = {

@@ -49,8 +49,12 @@ def check_format(file: DicomFile) -> None:
         raise ImageError(f"no pixel data of {promised} bytes", file.path, "the slice is damaged; export it again")
 
 
-def hounsfield(one: Slice) -> np.ndarray:
-    """A slice's values in HU, (y, x): int16 where that holds all that the header allows, else int32, int64 or float64.
+def hounsfield(one: Slice) -> tuple[np.ndarray, float | None]:
+    """A slice's values in HU, with padding as -1000.
+
+    Returns:
+        The values (y, x): int16 where that holds all that the header allows, else int32, int64 or float64; and the
+        least of those that the header calls padding and that are kept, as they do not look like it, or None.
 
     Raises:
         ImageError: the pixel data or the rescaling are damaged.
@@ -68,9 +72,12 @@ def hounsfield(one: Slice) -> np.ndarray:
             raise
         raise _undecodable(file) from error
     padding = _padding(cells, stored, file)
-    if padding is not None and _is_outside(padding, hu):
-        hu[padding] = np.minimum(hu[padding], AIR_HU)
-    return hu
+    if padding is None or not padding.any():
+        return hu, None
+    if not _is_outside(padding, values := hu[padding]):
+        return hu, values.min().item()
+    hu[padding] = AIR_HU
+    return hu, None
 
 
 def _undecodable(file: DicomFile) -> ImageError:
@@ -198,10 +205,10 @@ def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarr
     return values == low if low == high else (values >= low) & (values <= high)
 
 
-def _is_outside(padding: np.ndarray, hu: np.ndarray) -> bool:
-    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or above all tissue.
+def _is_outside(padding: np.ndarray, values: np.ndarray) -> bool:
+    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or is no tissue's.
 
     A program that has rewritten the values may have left the old padding value, which is then some tissue's.
     """
     corners = padding[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return bool(corners.any()) or hu[padding].min(initial=_LARGEST_HU) >= _LARGEST_HU
+    return bool(corners.any() or values.min() >= _LARGEST_HU or values.max() <= AIR_HU)

@@ -24,7 +24,8 @@ class Series:
     Attributes:
         image: 3-D scalar image after rescaling: in HU where it is a CT.
         uid: SeriesInstanceUID.
-        acquisition: what the first slice says of how it was made, by attribute name.
+        acquisition: what the first slice says of how it was made, by attribute name; as PixelPaddingValue the HU that
+            the header calls padding, where they are kept.
     """
 
     image: sitk.Image
@@ -45,22 +46,26 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
         check_format(file)
     check_bytes(sum(file.frame_bytes * file.number_of_frames for file in files), folder)
     slices, step = stack([one for file in files for one in slices_of(file)])
-    image = sitk.GetImageFromArray(_voxels(slices, folder))
+    voxels, kept = _voxels(slices, folder)
+    image = sitk.GetImageFromArray(voxels)
     first = slices[0]
     row_mm, column_mm = first.numbers("PixelSpacing", 2).tolist()
     image.SetOrigin(first.numbers("ImagePositionPatient", 3).tolist())
     image.SetDirection(axes(first).T.ravel().tolist())
     image.SetSpacing([column_mm, row_mm, step])
     check_grid(image, folder)
-    return Series(image, files[0].series, {name: first.texts[name] for name in _ACQUISITION if name in first.texts})
+    acquisition = {name: first.texts[name] for name in _ACQUISITION if name in first.texts}
+    if kept:
+        acquisition["PixelPaddingValue"] = f"{min(kept):g}"
+    return Series(image, files[0].series, acquisition)
 
 
-def _voxels(slices: Sequence[Slice], folder: Path) -> np.ndarray:
-    """The slices' values (z, y, x)."""
-    voxels = np.empty(0, np.int16)
+def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:
+    """The slices' values (z, y, x), and those in HU that their headers call padding and that are kept."""
+    voxels, kept = np.empty(0, np.int16), []
     # ITK has one thread in a process that is one of many.
     with ThreadPoolExecutor(min(available_cores(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads())) as pool:
-        for k, values in enumerate(pool.map(hounsfield, slices)):
+        for k, (values, padding) in enumerate(pool.map(hounsfield, slices)):
             type_ = np.promote_types(voxels.dtype, values.dtype)
             if k == 0 or type_ != voxels.dtype:
                 check_bytes(len(slices) * values.size * type_.itemsize, folder)
@@ -68,4 +73,6 @@ def _voxels(slices: Sequence[Slice], folder: Path) -> np.ndarray:
                 voxels = np.empty((len(slices), *values.shape), type_)
             voxels = voxels.astype(type_, copy=False)
             voxels[k] = values
-    return voxels
+            if padding is not None:
+                kept.append(padding)
+    return voxels, kept

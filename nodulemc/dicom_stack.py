@@ -1,5 +1,6 @@
 """Whether DICOM slices are the one even stack of one acquisition of one patient that a CT is."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,20 @@ from nodulemc.dicom_file import DicomFile
 from nodulemc.errors import ImageError
 from nodulemc.plain_numbers import plain_number
 
-# What all slices of one acquisition of one patient have in common, where they state it.
+# What all slices of one reconstruction of one patient have in common: all state it alike, or none does.
 _COMMON = (
-    "PatientID", "PatientName", "StudyDate", "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "KVP",
-    "Modality", "RescaleType", "SeriesNumber", "FrameOfReferenceUID",
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "AcquisitionDate", "AcquisitionNumber",
+    "ConvolutionKernel", "FilterType", "ReconstructionDiameter", "SliceThickness", "KVP", "ContrastBolusAgent",
+    "Modality", "RescaleType", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID",
 )  # fmt: skip
+# What a CT slice means that does not state it.
+_IMPLIED = {"Modality": "CT", "RescaleType": "HU"}
+# Whether the pixels are original, and whether they are of the examination itself; then the kind of slice, which some
+# leave out, and values of the vendor's own.
+_TYPES = ("ImageType", "FrameType")
+_EMPTY_NAME_PARTS = re.compile(r"[\^ ]+(=|$)")
+# As many slices of each run before their numbers tell of two or three runs: those of few are so by chance.
+_LEAST_OF_RUN = 4
 _SAME_IN_FRAMES = ("ImageOrientationPatient", "PixelSpacing", "RescaleIntercept", "RescaleSlope")
 # Slice positions are written with few decimals; a missing slice is off by a whole slice spacing.
 _SLICE_TOLERANCE = 0.1
@@ -116,20 +126,18 @@ def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     _check_gaps(slices, along[order])
     step = (along[order[-1]] - along[order[0]]) / max(len(slices) - 1, 1)
     _check_places(slices, step)
+    _check_runs(slices)
     return slices, float(step) or 1.0
 
 
 def _check_common(slices: Sequence[Slice]) -> None:
     for name in _COMMON:
-        stated = [one for one in slices if name in one.texts]
-        for one in stated:
-            if one.texts[name] != stated[0].texts[name]:
-                raise ImageError(
-                    f"slices of more than one acquisition: {name} is {_shown(one, name)}, and {_shown(stated[0], name)}"
-                    f" in {stated[0].name}",
-                    one.where,
-                    "keep the slices of one in the folder",
-                )
+        _check_same(slices, name)
+    # Parts of an Enhanced CT may each have a study of their own.
+    _check_same([one for one in slices if not one.file.frames], "StudyInstanceUID")
+    for name in _TYPES:
+        _check_same(slices, name, 2)
+        _check_same([one for one in slices if len(_told(one, name)) > 2], name, 3)
     for name in ("RescaleSlope", "RescaleIntercept"):
         without = [one for one in slices if name not in one.texts]
         if 0 < len(without) < len(slices):
@@ -138,6 +146,40 @@ def _check_common(slices: Sequence[Slice]) -> None:
                 f"no {name}, unlike {other.name} with {_shown(other, name)}",
                 without[0].where,
                 "export the series again; its values mean nothing without it",
+            )
+
+
+def _check_same(slices: Sequence[Slice], name: str, most: int | None = None) -> None:
+    """Check that all slices have the same values of an attribute, at most so many of them, or all have none."""
+    expected = _told(slices[0], name)[:most] if slices else ()
+    for one in slices:
+        if _told(one, name)[:most] != expected:
+            raise ImageError(
+                f"slices of more than one acquisition: {name} is {_shown(one, name, 'none')}, and"
+                f" {_shown(slices[0], name, 'none')} in {slices[0].name}",
+                one.where,
+                "keep the slices of one in the folder",
+            )
+
+
+def _told(one: Slice, name: str) -> list[str]:
+    """The values of an attribute, as they are the same however they are written; one empty value where it has none."""
+    text = one.texts.get(name, _IMPLIED.get(name, ""))
+    if name == "PatientName":
+        text = _EMPTY_NAME_PARTS.sub(r"\1", text).rstrip("=")
+    return [value.strip(" ") for value in text.split("\\")]
+
+
+def _check_runs(slices: Sequence[Slice]) -> None:
+    """Check that sorted slices are not numbered in turn by two or three runs, as reconstructions between each other."""
+    numbers = np.array([one.numbers("InstanceNumber", 1)[0] for one in slices])
+    for runs in (2, 3):
+        if len(slices) >= runs * _LEAST_OF_RUN and (abs(numbers[runs:] - numbers[:-runs]) == 1).all():
+            shown = ", ".join(f"{number:g}" for number in numbers[: 2 * runs])
+            raise ImageError(
+                f"slices of {runs} reconstructions between each other: the InstanceNumber goes {shown}, …",
+                slices[0].where,
+                "keep the slices of one in the folder",
             )
 
 
@@ -224,5 +266,5 @@ def _size(one: Slice) -> tuple[int, int]:
     return one.file.numbers.get("Columns", 0), one.file.numbers.get("Rows", 0)
 
 
-def _shown(one: Slice, name: str) -> str:
-    return repr(one.texts.get(name, "")[:80].replace("\\", " "))
+def _shown(one: Slice, name: str, missing: str = "''") -> str:
+    return repr(one.texts[name][:80].replace("\\", " ")) if name in one.texts else missing

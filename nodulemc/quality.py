@@ -171,6 +171,8 @@ def _header_notes(volume: Volume) -> list[str]:
         notes.append(f"the DICOM rescale type is {unit[:16]!r}, not HU")
     if volume.series_uid is not None and "RescaleSlope" not in acquisition:
         notes.append("the DICOM header states no rescaling; the stored values are taken for HU")
+    if padding := acquisition.get("PixelPaddingValue"):
+        notes.append(f"the DICOM header calls {padding} HU padding, but pixels inside have it; they are kept as tissue")
     try:
         thickness = float(acquisition.get("SliceThickness", "nan"))
     except ValueError:

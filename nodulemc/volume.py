@@ -94,8 +94,16 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
         if not path.is_file():
             raise ImageError("no such CT", path, "check the path")
         if not path.name.lower().endswith(SUFFIXES):
-            raise ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
+            raise _unknown_type(path)
         return Volume(_read_file(path), path)
+
+
+def _unknown_type(path: Path) -> ImageError:
+    from nodulemc.dicom_file import read_file
+
+    if read_file(path) is not None:
+        return ImageError("a single DICOM file", path, "give the folder that holds the series' slices")
+    return ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
 
 
 def read_image_header(path: Path) -> ImageHeader | None:

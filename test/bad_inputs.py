@@ -386,11 +386,43 @@ def unsigned_padding(path: Path) -> None:
         data.save_as(file)
 
 
+def padding_inside(path: Path) -> None:
+    """A padding value that a program has left which rewrote the pixels."""
+    for file in path.iterdir():
+        data = pydicom.dcmread(file)
+        pixels = np.frombuffer(data.PixelData, "<i2").reshape(data.Rows, data.Columns).copy()
+        pixels[pixels == 1064] = 1065
+        pixels[data.Rows // 2, data.Columns // 2] = 1064
+        data.PixelData = pixels.tobytes()
+        data.add_new(0x00280120, "SS", 1064)
+        data.save_as(file)
+
+
+def one_slice(folder: Path) -> tuple[Path, Path]:
+    write_dicom_series(make_ct(), folder / "series")
+    return folder / "series" / "000.dcm", folder / "nodule-locations.json"
+
+
 def two_kernels(path: Path) -> None:
     for k, file in enumerate(sorted(path.iterdir())):
         data = pydicom.dcmread(file)
         data.ConvolutionKernel = ("B30f", "B80f")[k % 2]
         data.save_as(file)
+
+
+def a_kernel_in_half(path: Path) -> None:
+    change_dicom(*sorted(path.iterdir())[::2], ConvolutionKernel="B30f")
+
+
+def every_second_derived(path: Path) -> None:
+    files = sorted(path.iterdir())
+    change_dicom(*files, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])
+    change_dicom(*files[1::2], ImageType=["DERIVED", "SECONDARY", "AXIAL"])
+
+
+def two_runs(path: Path) -> None:
+    for k, file in enumerate(sorted(path.iterdir())):
+        change_dicom(file, InstanceNumber=k // 2 + 1 + k % 2 * 100)
 
 
 def localizer(path: Path) -> None:
@@ -656,6 +688,8 @@ FORMAT_ROWS = [
     BadInput("DICOM: a named pipe", dicom_folder(lambda p: os.mkfifo(p / "pipe")), REFUSED, "named pipe"),
     BadInput("DICOM: index, dose report and notes beside", dicom_folder(files_beside_slices), READ),
     BadInput("DICOM: padding of unsigned pixels", dicom_folder(unsigned_padding), READ),
+    BadInput("DICOM: a padding value that is a tissue's", dicom_folder(padding_inside), WARNED, "calls 40 HU padding"),
+    BadInput("DICOM: a slice's file instead of the folder", one_slice, REFUSED, "a single DICOM file"),
     BadInput("DICOM: MONOCHROME1", dicom(PhotometricInterpretation="MONOCHROME1"), READ),
     BadInput("DICOM: one slice without rescaling", dicom(25, 26, RescaleSlope=None, RescaleIntercept=None), REFUSED,
              "no RescaleSlope, unlike 000.dcm"),
@@ -666,6 +700,11 @@ FORMAT_ROWS = [
     BadInput("DICOM: slices of two patients", dicom(20, PatientID="another"), REFUSED,
              "PatientID is 'another', and 'phantom'"),
     BadInput("DICOM: two reconstructions in one series", dicom_folder(two_kernels), REFUSED, "ConvolutionKernel is"),
+    BadInput("DICOM: every second slice without the others' kernel", dicom_folder(a_kernel_in_half), REFUSED,
+             "ConvolutionKernel is none, and 'B30f'"),
+    BadInput("DICOM: every second slice derived", dicom_folder(every_second_derived), REFUSED, "ImageType is"),
+    BadInput("DICOM: slices of two studies", dicom(20, StudyInstanceUID="1.2.3"), REFUSED, "StudyInstanceUID is"),
+    BadInput("DICOM: instance numbers of two runs in turn", dicom_folder(two_runs), REFUSED, "goes 1, 101, 2, 102"),
     BadInput("DICOM: colours", dicom(SamplesPerPixel=3), REFUSED, "3 samples per pixel"),
     BadInput("DICOM: a slice missing", dicom_folder(lambda p: (p / "030.dcm").unlink()), REFUSED, "after 029.dcm"),
     BadInput("DICOM: a slice doubled", dicom_folder(lambda p: shutil.copy(p / "030.dcm", p / "030 (1).dcm")), REFUSED,

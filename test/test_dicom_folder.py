@@ -209,3 +209,13 @@ def test_an_enhanced_ct_beside_its_localizer_is_read(tmp_path, caplog):
 @pytest.fixture(autouse=True)
 def _all_messages(caplog):
     caplog.set_level(logging.INFO, logger="nodulemc")
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "IM000001", "000.dcm"])
+def test_one_file_of_a_series_asks_for_its_folder(tmp_path, name):
+    write_dicom_series(CT, tmp_path)
+    kind = {"SOPClassUID": MediaStorageDirectoryStorage, "PixelData": None} if name == "DICOMDIR" else {}
+    change_dicom(tmp_path / "000.dcm", **kind)
+    (tmp_path / "000.dcm").rename(tmp_path / name)
+    with pytest.raises(ImageError, match=rf"a single DICOM file: \S*{name}: give the folder that holds the series"):
+        read_volume(tmp_path / name)

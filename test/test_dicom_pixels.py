@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from nodulemc.errors import ImageError
+from nodulemc.quality import scan_notes
 from nodulemc.volume import read_volume
 
 CT = sitk.Clamp(make_ct(size=(20, 24, 6), direction=rotation(8, 20, -5)), lowerBound=-1024)
@@ -171,6 +172,7 @@ def test_an_unknown_compression_is_named(series):
     [
         (0, 16, 63536, 63536, None),
         (1, 16, -2000, -2000, None),
+        (1, 16, -32768, -32768, None),
         (0, 12, 63536, 63536, None),  # beyond the bits that are stored
         (0, 12, 4095, 4095, None),
         (0, 16, 40_000, 39_000, 41_000),
@@ -186,7 +188,7 @@ def test_padding_is_air(series, signed, bits, cells, value, limit):
     state_padding(series, value, limit)
     hu = read(series)
     np.testing.assert_array_equal(hu[~padding], (STORED - 1024)[~padding])
-    assert hu[padding].max() <= -1000
+    assert (hu[padding] == -1000).all()
 
 
 def test_a_padding_value_that_is_a_tissues_changes_nothing(series):
@@ -196,14 +198,17 @@ def test_a_padding_value_that_is_a_tissues_changes_nothing(series):
     state_padding(series, 1064)  # 40 HU
     assert (values == 1064).any()
     np.testing.assert_array_equal(read(series), values - 1024)
+    assert any("calls 40 HU padding" in note for note in scan_notes(read_volume(series[0].parent)))
 
 
-def test_padding_inside_that_is_denser_than_bone_is_air(series):
+@pytest.mark.parametrize("value", [4095, -2000])
+def test_padding_inside_that_is_no_tissues_is_air(series, value):
     values = STORED.copy()
-    values[:, 5:9, 5:9] = 4095
+    values[:, 5:9, 5:9] = value
     store(series, values, "<i2")
-    state_padding(series, 4095)
+    state_padding(series, value)
     hu = read(series)
+    assert not any("padding" in note for note in scan_notes(read_volume(series[0].parent)))
     assert (hu[:, 5:9, 5:9] == -1000).all()
     np.testing.assert_array_equal(hu[:, 9:], values[:, 9:] - 1024)
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -7,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
 from dicom import change_dicom, write_dicom_series, write_frames
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from nodulemc.errors import ImageError
@@ -175,10 +177,121 @@ def test_slices_of_more_than_one_acquisition_are_refused(tmp_path, name, value):
     assert f"{name} is {shown!r}, and {first!r} in 000.dcm: {tmp_path / '003.dcm'}" in str(refused.value)
 
 
-def test_what_only_some_slices_state_is_no_difference(tmp_path):
+ONE = {
+    "PatientID": "",
+    "PatientName": "Doe^John",
+    "PatientBirthDate": "19500102",
+    "PatientSex": "M",
+    "StudyInstanceUID": "1.2.5",
+    "AcquisitionDate": "20190102",
+    "SeriesDescription": "Lung 1.5",
+    "ReconstructionDiameter": "360",
+    "FilterType": "WEDGE_2",
+    "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"],
+    "ContrastBolusAgent": "Iohexol",
+    "ConvolutionKernel": "B30f",
+}
+OTHERS = [
+    ("PatientBirthDate", "19600304"),
+    ("PatientSex", "F"),
+    ("StudyInstanceUID", "1.2.6"),
+    ("AcquisitionDate", "20190203"),
+    ("SeriesDescription", "Lung MPR"),
+    ("ReconstructionDiameter", "250"),
+    ("FilterType", "FLAT"),
+    ("ImageType", ["DERIVED", "SECONDARY", "AXIAL"]),
+    ("ImageType", ["ORIGINAL", "PRIMARY", "REFORMATTED", "CT_SOM5 SPI"]),
+    ("ContrastBolusAgent", "NONE"),
+    *((name, None) for name in ONE if name != "PatientID"),
+]
+
+
+def shown(value: object) -> str:
+    return "none" if value is None else repr(" ".join(value) if isinstance(value, list) else value)
+
+
+def write_two_reconstructions(folder: Path, **second: object) -> None:
+    """CT as ``a/*.dcm``, which state ``ONE``, and as ``b/*.dcm`` 300 HU denser, half a slice further, of one series."""
+    between = sitk.Cast(CT + 300, CT.GetPixelID())
+    between.SetOrigin(CT.TransformContinuousIndexToPhysicalPoint((0, 0, 0.5)))
+    uid = write_dicom_series(CT, folder / "a")
+    write_dicom_series(between, folder / "b")
+    change_dicom(*folder.glob("a/*"), **ONE)
+    change_dicom(*folder.glob("b/*"), **ONE | {"SeriesInstanceUID": uid})
+    change_dicom(*folder.glob("b/*"), **second)
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+def test_reconstructions_between_each_other_are_refused_by_whatever_tells_them_apart(tmp_path, name, value):
+    write_two_reconstructions(tmp_path, **{name: value})
+    change_dicom(*tmp_path.glob("*/*"), InstanceNumber=1)
+    with pytest.raises(ImageError) as refused:
+        read_volume(tmp_path)
+    assert f"{name} is {shown(value)}, and {shown(ONE[name])} in 000.dcm: {tmp_path / 'b'}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS)
+def test_a_stack_whose_header_changes_partway_is_refused(tmp_path, name, value):
     write_dicom_series(CT, tmp_path)
-    change_dicom(tmp_path / "002.dcm", ConvolutionKernel="B30f", PatientID="")
+    files = sorted(tmp_path.iterdir())
+    change_dicom(*files, **ONE)
+    change_dicom(*files[3:], **{name: value})
+    with pytest.raises(ImageError) as refused:
+        read_volume(tmp_path)
+    assert f"{name} is {shown(value)}, and {shown(ONE[name])} in 000.dcm: {files[3]}" in str(refused.value)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("offset", [0, 6, 100])
+def test_reconstructions_that_only_their_numbers_tell_apart_are_refused(tmp_path, offset, backwards):
+    write_two_reconstructions(tmp_path)
+    for k, file in enumerate(sorted(tmp_path.glob("b/*"), reverse=backwards)):
+        change_dicom(file, InstanceNumber=k + 1 + offset)
+    with pytest.raises(ImageError, match="slices of 2 reconstructions between each other: the InstanceNumber goes 1, "):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "numbers", [range(12, 0, -1), [1] * 12, range(2, 26, 2), [2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11]]
+)
+def test_numbers_of_one_stack_are_read(tmp_path, numbers):
+    write_dicom_series(make_ct(size=(20, 24, 12)), tmp_path)
+    for file, number in zip(sorted(tmp_path.iterdir()), numbers, strict=True):
+        change_dicom(file, InstanceNumber=number)
+    assert read_volume(tmp_path).image.GetSize() == (20, 24, 12)
+
+
+def test_what_is_no_difference_between_slices_is_read(tmp_path):
+    write_dicom_series(CT, tmp_path)
+    files = sorted(tmp_path.iterdir())
+    change_dicom(*files, **ONE, Modality="CT", RescaleType="HU")
+    change_dicom(files[1], PatientName="Doe^John^^", ImageType=["ORIGINAL", "PRIMARY"])
+    change_dicom(files[2], Modality=None, RescaleType=None, ImageType=["ORIGINAL", "PRIMARY", "AXIAL", "OTHER"])
+    for k, file in enumerate(files):
+        times = {"AcquisitionTime": f"12000{k}", "ContentTime": f"12010{k}"}
+        change_dicom(file, **times, ExposureTime=500 + k, XRayTubeCurrent=100 + k)
     assert same_place(read_volume(tmp_path).image)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("CTReconstructionSequence", "ReconstructionDiameter", 250),
+        ("CTXRayDetailsSequence", "FilterType", "FLAT"),
+        ("CTXRayDetailsSequence", "KVP", 80),
+        ("CTImageFrameTypeSequence", "FrameType", ["DERIVED", "PRIMARY", "VOLUME", "NONE"]),
+    ],
+)
+def test_frames_of_more_than_one_acquisition_are_refused(tmp_path, group, name, value):
+    write_frames(CT, tmp_path / "ct.dcm", range(6))
+    data = pydicom.dcmread(tmp_path / "ct.dcm")
+    for item in data.PerFrameFunctionalGroupsSequence[1::2]:
+        macro = Dataset()
+        setattr(macro, name, value)
+        setattr(item, group, [macro])
+    data.save_as(tmp_path / "ct.dcm")
+    with pytest.raises(ImageError, match=rf"{name} is '.*', and none in ct\.dcm, frame 1: \S*, frame 2: keep"):
+        read_volume(tmp_path)
 
 
 def test_reconstructions_that_alternate_are_refused(tmp_path):
