@@ -59,7 +59,7 @@ def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
 def _named(found: dict[str, list[DicomFile]], uid: str, folder: Path) -> str:
     if uid not in found:
         raise ImageError(
-            f"no series {uid[:80]!r}", folder, f"choose one of its {len(found)} DICOM series: {_listed(found)}"
+            f"no series {uid[:80]!r}", folder, f"choose one of those it holds ({len(found)}): {_listed(found)}"
         )
     return uid
 
@@ -71,7 +71,7 @@ def _choose(found: dict[str, list[DicomFile]], folder: Path) -> str:
         what = f"{len(scans)} DICOM series: {_listed(scans)}"
         if _frame_count(file for files in scans.values() for file in files) == len(scans):
             raise ImageError(f"{what}; none has more", folder, "export the slices as one series")
-        raise ImageError(what, folder, "choose one with --series UID, or give a folder that holds only that one")
+        raise ImageError(what, folder, "give a folder that holds only one, or choose one by predict's --series UID")
     (chosen,) = scans
     if set(found) - {chosen}:
         rest = {uid: files for uid, files in found.items() if uid != chosen}

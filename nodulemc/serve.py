@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,27 +92,28 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
         CaseError: an old output cannot be removed.
         NoduleMCError: the ensemble cannot be loaded.
     """
-    listener = _listen(host, port)
-    check_extra("serve")
-    import uvicorn
-
-    from nodulemc.case import clear_output
-
-    clear_output(output_dir)
     writing = threading.Lock()
-    _end_on_signals(writing)
-    # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
-    threads = ThreadPoolExecutor(2)
-    ensemble = threads.submit(load)
-    app = create_app(ensemble, input_dir=input_dir, output_dir=output_dir, writing=writing)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    serving = threads.submit(server.run, [listener])
-    try:
-        ensemble.result()
-        print(f"ready on {host}:{port}", flush=True)
-        serving.result()
-    finally:
-        server.should_exit = True
+    with _ending_on_signals(writing):
+        listener = _listen(host, port)
+        # An earlier process's output goes before the slow imports.
+        from nodulemc.case import clear_output
+
+        clear_output(output_dir)
+        check_extra("serve")
+        import uvicorn
+
+        # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
+        threads = ThreadPoolExecutor(2)
+        ensemble = threads.submit(load)
+        app = create_app(ensemble, input_dir=input_dir, output_dir=output_dir, writing=writing)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        serving = threads.submit(server.run, [listener])
+        try:
+            ensemble.result()
+            print(f"ready on {host}:{port}", flush=True)
+            serving.result()
+        finally:
+            server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -120,11 +122,13 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:  # OverflowError: no such port
-        reason = getattr(error, "strerror", None) or error
+        # Python adds "(while attempting to bind on address …)", which the message says anyway.
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
         raise ConfigError(f"cannot listen ({reason})", f"{host}:{port}", "give another --host or --port") from error
 
 
-def _end_on_signals(writing: threading.Lock) -> None:
+@contextmanager
+def _ending_on_signals(writing: threading.Lock) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the process at once: the case in hand leaves no output, nor a part of one."""
 
     def end(number: int, _: object) -> None:
@@ -134,8 +138,12 @@ def _end_on_signals(writing: threading.Lock) -> None:
             print("interrupted", file=sys.stderr, flush=True)
         os._exit(130 if number == signal.SIGINT else 0)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> int:

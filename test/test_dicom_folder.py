@@ -117,13 +117,13 @@ def test_two_cts_are_told_apart_and_one_can_be_chosen(tmp_path):
         read_volume(tmp_path)
     assert str(refused.value) == (
         f"2 DICOM series: {uid} (6 slices, 1.50 mm apart), {other} ('Lung 1.5 B60f', 5 slices, 1.50 mm apart): "
-        f"{tmp_path}: choose one with --series UID, or give a folder that holds only that one"
+        f"{tmp_path}: give a folder that holds only one, or choose one by predict's --series UID"
     )
     volume = read_volume(tmp_path, series=uid)
     assert volume.series_uid == uid
     assert is_ct(volume.image)
     assert read_volume(tmp_path, series=other).image.GetSize() == (20, 24, 5)
-    with pytest.raises(ImageError, match=f"no series '1.2.3': .*one of its 2 DICOM series: {uid}"):
+    with pytest.raises(ImageError, match=f"no series '1.2.3': .*one of those it holds \\(2\\): {uid}"):
         read_volume(tmp_path, series="1.2.3")
 
 

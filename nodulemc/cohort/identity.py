@@ -8,7 +8,8 @@ from typing import Any
 from nodulemc.manifest import Manifest
 
 # To be raised when the same CT, points and weights give other probabilities.
-_METHOD = 1
+# 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.
+_METHOD = 2
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Identity:
     @classmethod
     def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
         """The identity of an ensemble folder's content."""
-        # What is as it has always been is left out: results of earlier versions go on counting.
+        # What is as it was before members had an input of their own is left out: such results go on counting.
         members = [
             [m.sha256, m.weight, m.architecture.to_json(), *([] if m.upscales else ["as it is"])]
             for m in manifest.members

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodulemc.calibration_map import METHODS
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, TableError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
@@ -51,6 +51,12 @@ def run(args: argparse.Namespace) -> None:
     manifest = read_manifest(args.ensemble)
     make_folder(args.ensemble, EnsembleError)
     predictions = read_predictions(args.predictions, read_table(args.table) if args.table else None)
+    if any(cells.get("calibration") for cells in predictions.columns):
+        raise TableError(
+            "the probabilities are calibrated already",
+            predictions.source,
+            "fit on uncalibrated ones: score without --calibrated, or make the column uncalibrated the probability",
+        )
     calibration = fit_calibration(
         predictions, args.method, training_prevalence=args.training_prevalence, prevalence=args.prevalence
     )

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,13 @@ def test_calibrate_refuses_without_touching_the_ensemble(files, ensemble, capsys
     assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--ensemble", ensemble) == 2
     assert capsys.readouterr().err.startswith("error: prevalence 9.0: calibrate: ")
     assert (ensemble / "ensemble.json").read_bytes() == before
+
+
+def test_calibrate_refuses_probabilities_that_are_calibrated(files, ensemble, tmp_path, capsys):
+    header, *rows = Path(files[0]).read_text().splitlines()
+    calibrated = [f"{header},uncalibrated,calibration", *(f"{row},0.5,platt" for row in rows)]
+    (tmp_path / "calibrated.csv").write_text("\n".join(calibrated) + "\n")
+    arguments = ("calibrate", tmp_path / "calibrated.csv", "--method", "platt", "--ensemble", ensemble)
+    assert run(*arguments) == 2
+    assert "calibrated already" in capsys.readouterr().err
+    assert read_manifest(ensemble).calibration is None
