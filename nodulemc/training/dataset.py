@@ -18,6 +18,7 @@ from nodulemc.patch import CENTRE_INDEX, SIZE
 from nodulemc.training.augmentation import IDENTITY, draw_augmentation
 from nodulemc.training.blocks import BlockStore, NoduleBlock
 from nodulemc.training.config import AugmentationConfig
+from nodulemc.training.parallel import SPAWN
 from nodulemc.training.resampling import resample, sampling_affine
 
 # Batches that each reading process keeps ready.
@@ -208,5 +209,5 @@ def make_loader(dataset: NoduleDataset, batches: Sampler, *, workers: int, pin_m
         persistent_workers=workers > 0,
         prefetch_factor=PREFETCHED if workers else None,
         # A fork of a process that has run OpenMP or CUDA can hang.
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=SPAWN if workers else None,
     )

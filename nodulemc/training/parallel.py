@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TypeVar
 
 import SimpleITK as sitk
@@ -22,6 +22,25 @@ from nodulemc.errors import ConfigError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _Process(SpawnProcess):
+    """A process without SIGINT: a terminal's Ctrl-C reaches it, too, and is the main process's to handle."""
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # started by the first process otherwise, it would unblock SIGINT there
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Spawn(SpawnContext):
+    Process = _Process
+
+
+SPAWN = _Spawn()
 # A worker's: held while it works on no item, as when it sends a result: on the rest of one, the pool waits for ever.
 _between_items = threading.Lock()
 
@@ -43,14 +62,12 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     if workers == 1:
         yield from map(work, items)
         return
-    context = multiprocessing.get_context("spawn")
-    theirs, ours = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (theirs,))
+    theirs, ours = SPAWN.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, SPAWN, _start_worker, (theirs,))
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            with _interrupts_held():
-                waiting.append(pool.submit(_work_on, work, item))
+            waiting.append(pool.submit(_work_on, work, item))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -63,17 +80,6 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
         ours.close()
         pool.shutdown(cancel_futures=True)
         theirs.close()
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes inherit it: a terminal's Ctrl-C reaches them, too, and is the main process's to handle."""
-    resource_tracker.ensure_running()  # started by the first process otherwise, it would unblock SIGINT there
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work_on(work: Callable[[Item], Result], item: Item) -> Result:

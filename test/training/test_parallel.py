@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from nodulemc.errors import ConfigError
-from nodulemc.training.parallel import in_order
+from nodulemc.training.parallel import SPAWN, in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -44,7 +45,7 @@ def test_workers_end_with_a_killed_process():
     """They hold the other end of its standard output, which is closed when the last of them has ended."""
     code = """if __name__ == "__main__":
         import os
-        from nodulemc.training.parallel import in_order
+        from nodulemc.training.parallel import SPAWN, in_order
         results = in_order(abs, range(9), 2)
         for _ in range(9):
             next(results)
@@ -62,7 +63,7 @@ def test_an_early_end_gives_up_what_is_under_way(tmp_path, size):
 import sys, time
 from pathlib import Path
 from nodulemc.cli import exit_code_of
-from nodulemc.training.parallel import in_order
+from nodulemc.training.parallel import SPAWN, in_order
 def work(item):
     Path(str(item)).touch()
     time.sleep(0.05 if {size} else 600)
@@ -86,3 +87,10 @@ def test_closing_ends_the_workers():
     began = time.monotonic()
     results.close()
     assert time.monotonic() - began < 10
+
+
+def test_interrupts_are_the_main_process_to_handle():
+    """Else each process that a terminal's Ctrl-C finds importing prints a traceback."""
+    with ProcessPoolExecutor(1, SPAWN) as pool:
+        assert signal.SIGINT in pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
