@@ -12,7 +12,7 @@ from nodulemc.cpu import available_cores
 from nodulemc.dicom_folder import list_slices
 from nodulemc.dicom_pixels import check_format, hounsfield
 from nodulemc.dicom_stack import Slice, axes, slices_of, stack
-from nodulemc.headers import check_bytes, check_grid
+from nodulemc.headers import check_bytes, check_grid, itk_direction
 
 _ACQUISITION = ("Modality", "ContrastBolusAgent", "SliceThickness", "RescaleSlope", "RescaleType")
 
@@ -51,7 +51,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     first = slices[0]
     row_mm, column_mm = first.numbers("PixelSpacing", 2).tolist()
     image.SetOrigin(first.numbers("ImagePositionPatient", 3).tolist())
-    image.SetDirection(axes(first).T.ravel().tolist())
+    image.SetDirection(itk_direction(axes(first).T.ravel().tolist()))
     image.SetSpacing([column_mm, row_mm, step])
     check_grid(image, folder)
     acquisition = {name: first.texts[name] for name in _ACQUISITION if name in first.texts}

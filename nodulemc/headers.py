@@ -17,6 +17,8 @@ from nodulemc import limits
 from nodulemc.errors import ImageError
 from nodulemc.stored_voxels import ImageHeader
 
+_NOTHING = 1e-30  # of a direction; over a whole scan it moves no voxel by the width of an atom
+
 
 def check_path(path: Path) -> None:
     """Check that ITK can be given a path: in C++, one that is not UTF-8 ends the process.
@@ -38,6 +40,11 @@ def check_image_header(header: ImageHeader, path: Path) -> None:
     """
     _check_size(header.size, header.voxel_type, path)
     _check_geometry(header.spacing, header.origin, header.direction, path)
+
+
+def itk_direction(direction: Sequence[float]) -> list[float]:
+    """A direction matrix (9 numbers) as ITK can invert it: of numbers near the smallest its SVD makes NaN."""
+    return [0.0 if abs(number) < _NOTHING else number for number in direction]
 
 
 def check_bytes(promised: int, path: Path) -> None:

@@ -12,7 +12,6 @@ from nodulemc.errors import CaseError
 from nodulemc.json_files import make_folder, none_on_failure, write_atomically
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.points import Nodule, shortened
-from nodulemc.prediction import extract_patches
 from nodulemc.progress import QUIET_S, progress
 from nodulemc.quality import mask_notes
 from nodulemc.volume import Volume
@@ -37,11 +36,18 @@ def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) 
 
 
 def write_masks(
-    folder: Path, volume: Volume, nodules: Sequence[Nodule], ensemble: Ensemble
+    folder: Path, volume: Volume, nodules: Sequence[Nodule], patches: np.ndarray, ensemble: Ensemble
 ) -> tuple[list[Path], list[tuple[str, ...]]]:
     """Segment each nodule and write its mask on its patch's grid (64³ voxels over 50 mm, world-aligned).
 
     Where a file cannot be written none of them stays, nor do earlier ones of these names.
+
+    Args:
+        folder: where the files go.
+        volume: the CT.
+        nodules: its nodules.
+        patches: theirs, from ``nodulemc.prediction.extract_patches``.
+        ensemble: loaded with ``masks=True``.
 
     Returns:
         The files, and each mask's warnings, in the nodules' order.
@@ -51,7 +57,6 @@ def write_masks(
     """
     paths = mask_paths(folder, nodules, [volume.source])
     make_folder(folder, CaseError)
-    patches = extract_patches(volume, nodules)
     # One at a time: all probabilities of a thousand nodules take gigabytes.
     found = (ensemble.mask_probabilities(patches[k : k + 1])[0] > 0.5 for k in range(len(patches)))
     masks = list(progress(found, len(patches), "masks", quiet_s=QUIET_S))

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from nodulemc import meta_image, nifti, nrrd
 from nodulemc.errors import ImageError, out_of_memory
-from nodulemc.headers import check_grid, check_image_header, check_path
+from nodulemc.headers import check_grid, check_image_header, check_path, itk_direction
 from nodulemc.inflating import check_length, read_voxels
 from nodulemc.stored_voxels import NOT_RESCALED, ImageHeader
 from nodulemc.tiff_pages import check_pages
@@ -143,7 +143,7 @@ def _read_voxels(header: ImageHeader) -> sitk.Image:
     image = sitk.Image(header.size, sitk.GetImageFromArray(np.zeros((1, 1, 1), header.voxel_type)).GetPixelID())
     image.SetOrigin(header.origin)
     image.SetSpacing(header.spacing)
-    image.SetDirection(header.direction)
+    image.SetDirection(itk_direction(header.direction))
     values = _memory(image)
     # What is to be rescaled is read into the memory's end: a voxel's float never reaches one that is yet to be read.
     stored = values.view(np.uint8)[-length:].view(header.stored_type.newbyteorder(header.voxels.byte_order))

@@ -15,6 +15,7 @@ from nodulemc.errors import CaseError
 from nodulemc.masks import write_masks
 from nodulemc.patch import patch_origin
 from nodulemc.points import Nodule
+from nodulemc.prediction import extract_patches
 from nodulemc.volume import Volume
 
 
@@ -30,7 +31,8 @@ POINT = centre_of(CT)
 
 
 def written(folder, *names, source="ct.mha"):
-    return write_masks(folder, Volume(CT, Path(source)), [Nodule(name, POINT) for name in names], Dense())[0]
+    volume, nodules = Volume(CT, Path(source)), [Nodule(name, POINT) for name in names]
+    return write_masks(folder, volume, nodules, extract_patches(volume, nodules), Dense())[0]
 
 
 def test_a_mask_lies_on_its_patchs_grid(tmp_path):

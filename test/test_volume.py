@@ -122,6 +122,19 @@ def test_a_dicom_position_that_is_no_point_is_refused(tmp_path, position):
         read_volume(tmp_path)
 
 
+def test_a_direction_of_tiny_numbers_keeps_points_in_place(tmp_path):
+    """ITK's inverse of it is NaN."""
+    affine = np.diag([-0.7, -0.8, 1.5, 1.0])
+    affine[1, :3] += [2e-319, 0, 1e-310]
+    image = nibabel.Nifti2Image(np.zeros((6, 5, 4), np.int16), affine)
+    image.set_sform(affine, 1)
+    nibabel.save(image, tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    point = volume.image.TransformIndexToPhysicalPoint((1, 2, 3))
+    assert point == pytest.approx((0.7, 1.6, 4.5))
+    assert volume.image.TransformPhysicalPointToContinuousIndex(point) == pytest.approx((1, 2, 3))
+
+
 def test_distance_outside_is_measured_from_the_outer_face():
     image = make_ct(direction=rotation(0, 0, 30))
     volume = Volume(image, Path("ct"))

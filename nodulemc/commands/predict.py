@@ -82,7 +82,7 @@ def _predict(args: argparse.Namespace) -> None:
     # The output comes last: where it is, the masks are complete.
     masks = []
     if args.masks:
-        masks, notes = write_masks(args.masks, volume, nodules, ensemble)
+        masks, notes = write_masks(args.masks, volume, nodules, seen[0], ensemble)
         predictions = with_notes(predictions, notes)
     with none_on_failure(masks):
         if args.output:
