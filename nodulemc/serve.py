@@ -95,12 +95,12 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
     writing = threading.Lock()
     with _ending_on_signals(writing):
         listener = _listen(host, port)
-        # An earlier process's output goes before the slow imports.
+        check_extra("serve")
+        import uvicorn
+
         from nodulemc.case import clear_output
 
         clear_output(output_dir)
-        check_extra("serve")
-        import uvicorn
 
         # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
         threads = ThreadPoolExecutor(2)
