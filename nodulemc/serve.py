@@ -92,16 +92,15 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
         CaseError: an old output cannot be removed.
         NoduleMCError: the ensemble cannot be loaded.
     """
+    listener = _listen(host, port)
+    check_extra("serve")
+    import uvicorn
+
+    from nodulemc.case import clear_output
+
+    clear_output(output_dir)
     writing = threading.Lock()
     with _ending_on_signals(writing):
-        listener = _listen(host, port)
-        check_extra("serve")
-        import uvicorn
-
-        from nodulemc.case import clear_output
-
-        clear_output(output_dir)
-
         # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
         threads = ThreadPoolExecutor(2)
         ensemble = threads.submit(load)
