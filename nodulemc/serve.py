@@ -92,16 +92,16 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
         CaseError: an old output cannot be removed.
         NoduleMCError: the ensemble cannot be loaded.
     """
-    listener = _listen(host, port)
-    check_extra("serve")
-    import uvicorn
-
-    from nodulemc.case import clear_output
-
-    clear_output(output_dir)
     writing = threading.Lock()
     with _ending_on_signals(writing):
-        # uvicorn leaves the signals alone where it is not in the main thread, which is free to handle them.
+        listener = _listen(host, port)
+        check_extra("serve")
+        import uvicorn
+
+        from nodulemc.case import clear_output
+
+        clear_output(output_dir)
+        # uvicorn leaves the signals alone where it is not in the main thread.
         threads = ThreadPoolExecutor(2)
         ensemble = threads.submit(load)
         app = create_app(ensemble, input_dir=input_dir, output_dir=output_dir, writing=writing)
@@ -128,21 +128,36 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _ending_on_signals(writing: threading.Lock) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the process at once: the case in hand leaves no output, nor a part of one."""
+    """Let SIGTERM and SIGINT end the process at once: the case in hand leaves no output, nor a part of one.
 
-    def end(number: int, _: object) -> None:
-        # Never given back: no output is written from now on, and none is half written.
-        writing.acquire(timeout=_PATIENCE_S)
-        if number == signal.SIGINT:
-            print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130 if number == signal.SIGINT else 0)
+    A thread waits for them. Python runs handlers in the main thread only, and the system may give a signal to another
+    one, which does not wake the main thread.
+    """
+    told, tell = socket.socketpair()
+    tell.setblocking(False)  # as set_wakeup_fd demands
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    def end() -> None:
+        for number in iter(lambda: told.recv(1), b""):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                # Never given back: no output is written from now on, and none is half written.
+                writing.acquire(timeout=_PATIENCE_S)
+                if number[0] == signal.SIGINT:
+                    print("interrupted", file=sys.stderr, flush=True)
+                os._exit(130 if number[0] == signal.SIGINT else 0)
+
+    waiting = threading.Thread(target=end, daemon=True)
+    waiting.start()
+    fd_before = signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(fd_before)
+        tell.close()
+        waiting.join()
+        told.close()
 
 
 def main() -> int:

@@ -340,7 +340,7 @@ def handles_sigterm(container):
 
 
 def test_invoke_ends_on_sigterm_while_it_loads(invoke_image):
-    with container_of(invoke_image, *RESTRICTIONS, "--tmpfs", "/output") as container:
+    with container_of(invoke_image, *RESTRICTIONS, "--tmpfs", "/output:uid=1001") as container:
         while not handles_sigterm(container):
             time.sleep(0.05)
         assert exit_code_after_stop(container) == 0
@@ -370,7 +370,7 @@ def test_the_port_is_open_within_a_second_and_health_is_503_until_the_ensemble_i
     with waiting(invoke_image, network) as stack:
         watched = in_client(client, WATCH, address_of(stack))
         time.sleep(1)
-        options = ["--network", f"container:{stack}", *CONFINED, "--tmpfs", "/output"]
+        options = ["--network", f"container:{stack}", *CONFINED, "--tmpfs", "/output:uid=1001"]
         with container_of(invoke_image, *options) as server:
             opened, answers = answer_of(watched)
             started = json.loads(docker("inspect", server).stdout)[0]["State"]["StartedAt"]
