@@ -47,19 +47,20 @@ class TrainingData:
 
     Attributes:
         store: the nodules' blocks.
-        labels: of every block, in the store's order.
+        labels: of every block, in the store's order; None where undecided.
         train: numbers of the blocks to train on.
         validation: numbers of the blocks to validate on; none trains without validation.
     """
 
     store: BlockStore
-    labels: Sequence[int]
+    labels: Sequence[int | None]
     train: Sequence[int]
     validation: Sequence[int]
 
     def fingerprint(self) -> str:
         """Changes with the blocks' labels and their division."""
-        text = repr(([int(k) for k in self.labels], [int(k) for k in self.train], [int(k) for k in self.validation]))
+        labels = [None if label is None else int(label) for label in self.labels]
+        text = repr((labels, [int(k) for k in self.train], [int(k) for k in self.validation]))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
