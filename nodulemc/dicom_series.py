@@ -33,6 +33,47 @@ class Series:
     acquisition: dict[str, str]
 
 
+@dataclass(frozen=True)
+class SeriesHeader:
+    """What the headers of a DICOM series say; every tuple is in x, y, z order, world coordinates are in mm, LPS.
+
+    Attributes:
+        slices: the slices, sorted along their normal.
+        size: voxels along each axis.
+        spacing: mm per voxel.
+        origin: world position of the first voxel's centre.
+        direction: row-major direction matrix, as in ITK.
+    """
+
+    slices: Sequence[Slice]
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+def read_header(folder: Path, uid: str | None = None) -> SeriesHeader:
+    """Read what ``read_series`` does, but for the voxels.
+
+    Raises:
+        ImageError, OSError: as ``read_series``, but for the voxels' faults.
+    """
+    files = list_slices(folder, uid)
+    for file in files:
+        check_format(file)
+    check_bytes(sum(file.frame_bytes * file.number_of_frames for file in files), folder)
+    slices, step = stack([one for file in files for one in slices_of(file)])
+    first = slices[0]
+    row_mm, column_mm = first.numbers("PixelSpacing", 2).tolist()
+    return SeriesHeader(
+        slices,
+        size=(first.file.numbers["Columns"], first.file.numbers["Rows"], len(slices)),
+        spacing=(column_mm, row_mm, step),
+        origin=tuple(first.numbers("ImagePositionPatient", 3).tolist()),
+        direction=tuple(itk_direction(axes(first).T.ravel().tolist())),
+    )
+
+
 def read_series(folder: Path, uid: str | None = None) -> Series:
     """Read the only CT series below a folder, or the series ``uid``, slices sorted along their normal.
 
@@ -41,23 +82,18 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
             with slices of more than one acquisition.
         OSError: a file cannot be read.
     """
-    files = list_slices(folder, uid)
-    for file in files:
-        check_format(file)
-    check_bytes(sum(file.frame_bytes * file.number_of_frames for file in files), folder)
-    slices, step = stack([one for file in files for one in slices_of(file)])
-    voxels, kept = _voxels(slices, folder)
+    header = read_header(folder, uid)
+    voxels, kept = _voxels(header.slices, folder)
     image = sitk.GetImageFromArray(voxels)
-    first = slices[0]
-    row_mm, column_mm = first.numbers("PixelSpacing", 2).tolist()
-    image.SetOrigin(first.numbers("ImagePositionPatient", 3).tolist())
-    image.SetDirection(itk_direction(axes(first).T.ravel().tolist()))
-    image.SetSpacing([column_mm, row_mm, step])
+    image.SetOrigin(header.origin)
+    image.SetDirection(header.direction)
+    image.SetSpacing(header.spacing)
     check_grid(image, folder)
+    first = header.slices[0]
     acquisition = {name: first.texts[name] for name in _ACQUISITION if name in first.texts}
     if kept:
         acquisition["PixelPaddingValue"] = f"{min(kept):g}"
-    return Series(image, files[0].series, acquisition)
+    return Series(image, first.file.series, acquisition)
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:

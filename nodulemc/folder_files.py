@@ -16,6 +16,24 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names))
 
 
+def folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and those below it, sorted, with the names of their files; hidden ones are left out.
+
+    Links to folders are followed, as a part of a large download is often made of links; each folder comes once.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    seen = set()
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(parent), sorted(name for name in names if not name.startswith("."))
+
+
 def is_hidden(path: Path, folder: Path) -> bool:
     """Whether a file of ``folder``, or a folder between the two, is hidden, as macOS's copies of attributes are."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)

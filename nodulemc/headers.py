@@ -39,7 +39,7 @@ def check_image_header(header: ImageHeader, path: Path) -> None:
         ImageError: the image is too small or too large, or its geometry is impossible.
     """
     _check_size(header.size, header.voxel_type, path)
-    _check_geometry(header.spacing, header.origin, header.direction, path)
+    check_geometry(header.spacing, header.origin, header.direction, path)
 
 
 def itk_direction(direction: Sequence[float]) -> list[float]:
@@ -77,7 +77,26 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
         refuse_type(kind, path)
     type_ = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], grid.GetPixelID())).dtype
     _check_size(grid.GetSize(), type_, path)
-    _check_geometry(grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection(), path)
+    check_geometry(grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection(), path)
+
+
+def check_geometry(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float], path: Path) -> None:
+    """Check spacing, origin and direction matrix (mm, LPS).
+
+    Raises:
+        ImageError: they are impossible.
+    """
+    low, high = limits.SPACING_MM
+    if not all(low <= mm <= high for mm in spacing):
+        refuse(f"the voxel spacing is {in_numbers(spacing)} mm", path, f"write it in mm, each {low:g} to {high:g}")
+    if not all(abs(mm) <= limits.MAX_COORDINATE_MM for mm in origin):
+        refuse(f"the origin is {in_numbers(origin)} mm", path, "write the scan's position in mm")
+    if _deviation_from_orthonormal(direction) > limits.MAX_DIRECTION_ERROR:
+        refuse(
+            f"the direction matrix is {in_numbers(direction)}",
+            path,
+            "its columns must be three unit vectors at right angles; resample a sheared scan",
+        )
 
 
 def refuse(what: str, path: Path, remedy: str) -> NoReturn:
@@ -109,20 +128,6 @@ def _check_size(size: Sequence[int], type_: np.dtype, path: Path) -> None:
     if len(size) != 3 or min(size) < 2:
         refuse_size(size, path)
     check_bytes(math.prod(size) * type_.itemsize, path)
-
-
-def _check_geometry(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float], path: Path) -> None:
-    low, high = limits.SPACING_MM
-    if not all(low <= mm <= high for mm in spacing):
-        refuse(f"the voxel spacing is {in_numbers(spacing)} mm", path, f"write it in mm, each {low:g} to {high:g}")
-    if not all(abs(mm) <= limits.MAX_COORDINATE_MM for mm in origin):
-        refuse(f"the origin is {in_numbers(origin)} mm", path, "write the scan's position in mm")
-    if _deviation_from_orthonormal(direction) > limits.MAX_DIRECTION_ERROR:
-        refuse(
-            f"the direction matrix is {in_numbers(direction)}",
-            path,
-            "its columns must be three unit vectors at right angles; resample a sheared scan",
-        )
 
 
 def _deviation_from_orthonormal(direction: Sequence[float]) -> float:

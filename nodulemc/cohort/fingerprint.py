@@ -26,8 +26,9 @@ class Fingerprint:
     Attributes:
         look: paths, sizes and times of all files, and points given in the manifest; the same as long as nothing has
             been touched.
-        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names. A DICOM
-            folder's hidden files, which no reader takes for slices, do not count.
+        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names, and of
+            the series to read among them, where one is named. A DICOM folder's hidden files, which no reader takes
+            for slices, do not count.
         points: hash of the points' file, or of the points as the manifest has them.
     """
 
@@ -66,6 +67,7 @@ def take(scan: Scan) -> Fingerprint:
         base = scan.path if scan.path.is_dir() else scan.path.parent
         names = (os.path.relpath(path, base) for path in files)
         lines = "".join(f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
+        lines += scan.series or ""
         ct = _hash(os.fsencode(lines)).hexdigest()
     return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
 

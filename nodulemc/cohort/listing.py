@@ -6,12 +6,14 @@ on.
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.scan import Scan
 from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, PATHS, PATIENT, POINTS, UID, canonical, two_points
-from nodulemc.errors import NoduleMCError, PointsError, TableError, printable
+from nodulemc.ct_folder import CT_SUFFIX, CtFolder
+from nodulemc.errors import ImageError, NoduleMCError, PointsError, TableError, printable
 from nodulemc.labels import LABELS
 from nodulemc.limits import MAX_NODULES
 from nodulemc.nodules import Nodule, make_nodule, shortened
@@ -31,7 +33,7 @@ def read_listing(path: str | Path) -> list[Scan]:
     """Read the scans of a manifest or folder, in its order, with absolute paths.
 
     Paths in a manifest are absolute or relative to the manifest's folder. A folder holds ``table.csv``, with LUNA25's
-    columns, and ``ct/<SeriesInstanceUID>.mha``.
+    columns, and in ``ct`` the CTs, see ``nodulemc.ct_folder``.
 
     Raises:
         TableError: the manifest or table is unreadable, has no rows, or its columns are missing or ambiguous.
@@ -40,12 +42,39 @@ def read_listing(path: str | Path) -> list[Scan]:
     path = Path(path).absolute()  # a cluster's nodes have other working folders
     if path.is_dir():
         rows = read_rows(path / TABLE_NAME, (UID, *COORDINATES))
-        return _by_nodule(rows, UID, lambda uid: f"{_CT_FOLDER}/{uid}.mha", path)
+        return _by_nodule(rows, UID, _Cts(path).find)
     header, rows = read_table(path, ())
     column = _path_column(header, path)
     if POINTS in rows[0].cells:
         return _by_scan(rows, column, path.parent)
-    return _by_nodule(rows, column, str, path.parent)
+    return _by_nodule(rows, column, lambda cell: _Ct(_name(cell), path.parent / cell))
+
+
+@dataclass(frozen=True)
+class _Ct:
+    """A scan's name and the rest of what ``Scan`` says of its CT."""
+
+    name: str
+    path: Path
+    series: str | None = None
+    fault: ImageError | None = None
+
+
+class _Cts:
+    """The CTs of a cohort's folder."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._folder = CtFolder(base / _CT_FOLDER)
+
+    def find(self, uid: str) -> _Ct:
+        """The CT of a series: a file, or a series in a DICOM folder, which is named by its UID wherever it is."""
+        name = _name(f"{_CT_FOLDER}/{uid}")
+        try:
+            place = self._folder.find(uid)
+        except ImageError as error:
+            return _Ct(name, self._base / name, fault=error)
+        return _Ct(name if place.series else f"{name}{CT_SUFFIX}", place.path, place.series)
 
 
 def _path_column(header: Sequence[str], where: Path) -> str:
@@ -79,23 +108,25 @@ def _by_scan(rows: Sequence[TableRow], column: str, base: Path) -> list[Scan]:
     return scans
 
 
-def _by_nodule(rows: Sequence[TableRow], column: str, path_of: Callable[[str], str], base: Path) -> list[Scan]:
-    groups: dict[str, list[TableRow]] = {}
+def _by_nodule(rows: Sequence[TableRow], column: str, locate: Callable[[str], _Ct]) -> list[Scan]:
+    groups: dict[object, tuple[_Ct, list[TableRow]]] = {}
     for row in rows:
         cell = row.cells[column]
-        # Rows without a path belong to nothing.
-        key = os.path.realpath(base / path_of(cell)) if _is_path(cell) else f"\0{row.line}"
-        groups.setdefault(key, []).append(row)
+        if _is_path(cell):
+            ct = locate(cell)
+            groups.setdefault((os.path.realpath(ct.path), ct.series), (ct, []))[1].append(row)
+        else:  # it belongs to nothing
+            groups[row.line] = _Ct(_name_of_row(cell, row), row.path.parent), [row]
     first: dict[str, TableRow] = {}
     scans = []
-    for group in groups.values():
-        cell = group[0].cells[column]
-        name = _name(path_of(cell)) if _is_path(cell) else _name_of_row(cell, group[0])
+    for ct, group in groups.values():
         nodules: list[Nodule] = []
         labels: list[int | None] = []
         patient, fault = None, None
         try:
-            _check_path(cell, "path", group[0])
+            _check_path(group[0].cells[column], "path", group[0])
+            if ct.fault:
+                raise ct.fault
             patient = _patient(group)
             if len(group) > MAX_NODULES:
                 raise PointsError(counted(len(group), "nodule"), group[0].where, f"give at most {MAX_NODULES} per scan")
@@ -103,10 +134,10 @@ def _by_nodule(rows: Sequence[TableRow], column: str, path_of: Callable[[str], s
                 nodules.append(_nodule(row, len(nodules) + 1))
                 labels.append(_label(row))
             _check_apart(nodules, group)
-            _claim(name, nodules, group, first)
+            _claim(ct.name, nodules, group, first)
         except NoduleMCError as error:
             nodules, labels, fault = [], [], error
-        scans.append(Scan(name, base / path_of(cell), tuple(nodules), tuple(labels), patient, fault))
+        scans.append(Scan(ct.name, ct.path, tuple(nodules), tuple(labels), patient, fault, ct.series))
     return scans
 
 

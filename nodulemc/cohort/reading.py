@@ -62,7 +62,7 @@ def read_scan(job: Job) -> Reading:
         if job.known is not None and job.known.same_content(fingerprint):
             return Unchanged(fingerprint)
         with _logged_warnings() as said:
-            volume = read_volume(job.scan.path)
+            volume = read_volume(job.scan.path, series=job.scan.series)
             points = job.scan.points
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
             patches, notes = look(volume, nodules)

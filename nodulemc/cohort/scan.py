@@ -21,6 +21,7 @@ class Scan:
         labels: 1 malignant, 0 benign, None unknown: one for each nodule, or a single one for all.
         patient: whose scan it is, None where the manifest does not say.
         fault: why the manifest's rows cannot be used, None where they can.
+        series: SeriesInstanceUID of the series to read in a DICOM folder, None for its only CT.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Scan:
     labels: tuple[int | None, ...] | int | None = None
     patient: str | None = None
     fault: NoduleMCError | None = None
+    series: str | None = None
 
     @property
     def given(self) -> str:

@@ -2,9 +2,9 @@
 
 MANIFEST is a CSV or Parquet file with a column ct (file or DICOM folder) and either one row per nodule (CoordX, CoordY,
 CoordZ, optional AnnotationID) or one row per scan with a column points (a points file, as for `predict`), both with
-optional label and PatientID; or a folder with table.csv and ct/<SeriesInstanceUID>.mha. DIR gets predictions.csv,
-predictions.parquet and failures.csv. The same command continues where it has stopped. Exit code 3: some scans have
-failed or are yet to be done. More: docs/cohort.md.
+optional label and PatientID; or a folder with table.csv and, in ct, <SeriesInstanceUID>.mha or DICOM series at any
+depth. DIR gets predictions.csv, predictions.parquet and failures.csv. The same command continues where it has stopped.
+Exit code 3: some scans have failed or are yet to be done. More: docs/cohort.md.
 """
 
 from __future__ import annotations

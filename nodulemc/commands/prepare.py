@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "readers' ratings where there are any; an empty label means undecided",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--ct", type=Path, metavar="DIR", help="folder with <SeriesInstanceUID>.mha")
+    source.add_argument(
+        "--ct", type=Path, metavar="DIR", help="folder with <SeriesInstanceUID>.mha, or with DICOM series at any depth"
+    )
     source.add_argument(
         "--nodule-blocks",
         type=Path,

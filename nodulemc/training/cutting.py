@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct_folder import CtFolder, CtPlace
 from nodulemc.errors import ImageError
 from nodulemc.training.blocks import BLOCK_MM, NoduleBlock
 from nodulemc.training.grids import Grid, read_grid
@@ -22,10 +23,11 @@ _UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))
 
 @dataclass(frozen=True)
 class Sample:
-    """A nodule's row and its mask."""
+    """A nodule's row, its mask, and the place of its image, None where that is to be looked up."""
 
     row: Row
     mask: MaskFile
+    place: CtPlace | None = None
 
 
 @dataclass(frozen=True)
@@ -45,42 +47,49 @@ class Source(Protocol):
 
     whole_scans: bool
 
-    def image(self, row: Row) -> Path:
-        """The file with the nodule's voxels."""
-
-    def grid(self, row: Row) -> Grid:
-        """The grid of that file, from its header.
+    def place(self, row: Row) -> CtPlace:
+        """Where the nodule's voxels are.
 
         Raises:
-            ImageError: the file is missing or damaged.
+            ImageError: they are there twice.
+        """
+
+    def grid(self, row: Row) -> Grid:
+        """The grid of the image there, from its header.
+
+        Raises:
+            ImageError: the image is missing or damaged.
         """
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """The blocks of nodules that are in one file.
+        """The blocks of nodules that are in one image.
 
         Raises:
-            ImageError: the file or a mask is damaged.
+            ImageError: the image or a mask is damaged.
         """
 
 
-@dataclass(frozen=True)
 class Scans:
-    """A folder of CTs named ``<SeriesInstanceUID>.mha``; each is read once for all its nodules."""
+    """A folder of CTs, see ``nodulemc.ct_folder``; each is read once for all its nodules."""
 
-    folder: Path
     whole_scans = True
 
-    def image(self, row: Row) -> Path:
+    def __init__(self, folder: Path) -> None:
+        self._cts = CtFolder(folder)
+
+    def place(self, row: Row) -> CtPlace:
         """See ``Source``."""
-        return self.folder / f"{row['SeriesInstanceUID']}.mha"
+        return self._cts.find(row["SeriesInstanceUID"])
 
     def grid(self, row: Row) -> Grid:
         """See ``Source``."""
-        return read_grid(self.image(row))
+        place = self.place(row)
+        return read_grid(place.path, place.series)
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
         """See ``Source``."""
-        volume = read_volume(self.image(samples[0].row))
+        place = samples[0].place or self.place(samples[0].row)
+        volume = read_volume(place.path, series=place.series)
         numbers: dict[Path, np.ndarray] = {}
         results = []
         for sample in samples:
@@ -100,9 +109,9 @@ class ChallengeBlocks:
     folder: Path
     whole_scans = False
 
-    def image(self, row: Row) -> Path:
+    def place(self, row: Row) -> CtPlace:
         """See ``Source``."""
-        return image_path(self.folder, row["AnnotationID"])
+        return CtPlace(image_path(self.folder, row["AnnotationID"]))
 
     def grid(self, row: Row) -> Grid:
         """See ``Source``."""
@@ -112,7 +121,7 @@ class ChallengeBlocks:
         """See ``Source``."""
         results = []
         for sample in samples:
-            grid, path = self.grid(sample.row), self.image(sample.row)
+            grid, path = self.grid(sample.row), self.place(sample.row).path
             mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
             results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
         return results

@@ -1,14 +1,22 @@
 """Voxel grids of scans, blocks and masks: read from file headers, compared with each other."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.errors import ImageError
+from nodulemc.headers import check_geometry, refuse_size
+from nodulemc.stored_voxels import ImageHeader
 from nodulemc.volume import read_image_header, reading
+
+if TYPE_CHECKING:
+    from nodulemc.dicom_series import SeriesHeader
 
 # Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.
 _SAME_VOXEL = 0.1
@@ -29,7 +37,7 @@ class Grid:
     matrix: np.ndarray
 
     @classmethod
-    def of(cls, image: sitk.Image) -> "Grid":
+    def of(cls, image: sitk.Image) -> Grid:
         """The grid of an image."""
         direction = np.array(image.GetDirection()).reshape(3, 3)
         return cls(tuple(image.GetSize()), np.array(image.GetOrigin()), direction * image.GetSpacing())
@@ -48,7 +56,7 @@ class Grid:
         index = self.index_of(point)
         return bool((index >= -0.5).all() and (index <= np.array(self.size) - 0.5).all())
 
-    def offset_of(self, other: "Grid") -> tuple[int, int, int] | None:
+    def offset_of(self, other: Grid) -> tuple[int, int, int] | None:
         """The index here of the other grid's first voxel, None where the voxels of the two do not coincide."""
         # The far ends of the three edges tell spacing and direction apart, too.
         edges = np.vstack([np.zeros(3), np.diag(other.size)])
@@ -59,18 +67,35 @@ class Grid:
         return tuple(offset.astype(int).tolist())
 
 
-def read_grid(path: Path) -> Grid:
-    """The grid in an image file's header.
+def read_grid(path: Path, series: str | None = None) -> Grid:
+    """The grid in an image file's header, or in those of a DICOM series: the folder's only one, or ``series``.
 
     Raises:
         ImageError: the file is missing or unreadable, or its header would be refused of a CT.
     """
+    if path.is_dir():
+        return _series_grid(path, series)
     if not path.is_file():
         raise ImageError("no such image", path, "check the path")
     with reading(path):
         header = read_image_header(path)
     if header is None:
         raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
+    return _grid(header)
+
+
+def _series_grid(folder: Path, series: str | None) -> Grid:
+    from nodulemc.dicom_series import read_header  # pydicom takes a while to import
+
+    with reading(folder):
+        header = read_header(folder, series)
+    if min(header.size) < 2:
+        refuse_size(header.size, folder)
+    check_geometry(header.spacing, header.origin, header.direction, folder)
+    return _grid(header)
+
+
+def _grid(header: ImageHeader | SeriesHeader) -> Grid:
     direction = np.array(header.direction).reshape(3, 3)
     return Grid(header.size, np.array(header.origin), direction * header.spacing)
 

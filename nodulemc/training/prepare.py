@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodulemc.csv_files import write_csv_atomically
+from nodulemc.ct_folder import CtPlace
 from nodulemc.errors import ImageError, TableError
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockWriter, NoduleBlock
@@ -20,7 +21,7 @@ NO_MASK = "no mask"
 
 @dataclass(frozen=True)
 class Job:
-    """The nodules of one file, cut by one worker."""
+    """The nodules of one image, cut by one worker."""
 
     source: Source
     samples: list[Sample]
@@ -47,7 +48,7 @@ def prepare(table: Table, source: Source, masks: Path, output: Path, workers: in
     """Write a block store and, beside it, the list of excluded nodules.
 
     Table, existence and headers of all files, coordinates and the masks' geometry are checked before the first block
-    is written. Blocks are ordered by their files' first appearance in the table, whatever the number of workers. A
+    is written. Blocks are ordered by their CTs' first appearance in the table, whatever the number of workers. A
     store that an earlier run has left unfinished is continued.
 
     Args:
@@ -64,12 +65,12 @@ def prepare(table: Table, source: Source, masks: Path, output: Path, workers: in
     samples, excluded = _check(table, source, MaskFolder(masks))
     if not samples:
         raise TableError("no nodule has a mask", masks, "name masks <AnnotationID>.mha, .nii.gz, .nii or .npy")
-    by_file: dict[Path, list[Sample]] = {}
+    by_image: dict[CtPlace, list[Sample]] = {}
     for sample in samples:
-        by_file.setdefault(source.image(sample.row), []).append(sample)
+        by_image.setdefault(sample.place, []).append(sample)
     with BlockWriter(output) as writer:
         _require_same_nodules(writer, samples, output)
-        todo = [[sample for sample in group if sample.row["AnnotationID"] not in writer] for group in by_file.values()]
+        todo = [[sample for sample in group if sample.row["AnnotationID"] not in writer] for group in by_image.values()]
         jobs = [Job(source, group) for group in todo if group]
         for results in progress(in_order(Job.run, jobs, workers), len(jobs), "preparing"):
             for result in results:
@@ -91,23 +92,24 @@ def _check(table: Table, source: Source, masks: MaskFolder) -> tuple[list[Sample
     """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
     samples: list[Sample] = []
     excluded: dict[str, str] = {}
-    grids: dict[Path, Grid] = {}
+    grids: dict[CtPlace, Grid] = {}
     for row, where in progress(table.located(), len(table), "checking"):
         try:
             mask = masks.find(row)
             if mask is None:
                 excluded[row["AnnotationID"]] = NO_MASK
                 continue
-            image = source.image(row)
-            if image not in grids:
-                grids[image] = source.grid(row)
-            if not grids[image].contains(point_of(row)):
+            place = source.place(row)
+            if place not in grids:
+                grids[place] = source.grid(row)
+            if not grids[place].contains(point_of(row)):
                 raise ImageError(
                     f"the CT does not contain the nodule's point {point_of(row)}",
-                    image,
+                    place.path,
                     "check the coordinates (x, y, z in mm, LPS) and that the file is the row's scan",
                 )
-            samples.append(Sample(row, masks.fit(mask, row, grids[image], whole_scan=source.whole_scans)))
+            fitting = masks.fit(mask, row, grids[place], whole_scan=source.whole_scans)
+            samples.append(Sample(row, fitting, place))
         except ImageError as error:
             raise ImageError(error.what, f"{where}, {error.where}", error.remedy) from error
     return samples, excluded

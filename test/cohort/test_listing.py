@@ -1,11 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 from cohort.made import make_cohort, write_rows
+from conftest import make_ct
+from dicom import change_dicom, write_dicom_series
 
 from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.reading import Job, read_scan
 from nodulemc.errors import TableError
 from nodulemc.points import Nodule
 
@@ -74,6 +78,30 @@ def test_luna25_folder(tmp_path):
     assert [scan.path.is_file() for scan in scans] == [True] * 3
     assert [[nodule.name for nodule in scan.points] for scan in scans] == [["0_0"], ["1_0", "1_1"], ["2_0"]]
     assert [scan.labels for scan in scans] == [(0,), (1, 0), (0,)]
+
+
+def test_a_folders_cts_may_be_dicom_series_anywhere_below(tmp_path):
+    folder = make_cohort(tmp_path / "luna", 4)
+    (folder / "ct" / "1.2.3.mha").unlink()
+    for k, place in ((1, "nlst/101/CT_1.2.1"), (2, "mixed"), (0, "mixed")):
+        write_dicom_series(make_ct(size=(40, 36, 24), seed=k), folder / "made")
+        change_dicom(*(folder / "made").iterdir(), SeriesInstanceUID=f"1.2.{k}")
+        (folder / "ct" / place).mkdir(parents=True, exist_ok=True)
+        for file in (folder / "made").iterdir():
+            file.rename(folder / "ct" / place / f"{k}{file.name}")
+        if k:
+            (folder / "ct" / f"1.2.{k}.mha").unlink()
+    scans = read_listing(folder)
+    assert [scan.name for scan in scans] == ["ct/1.2.0", "ct/1.2.1", "ct/1.2.2", "ct/1.2.3.mha"]
+    assert str(scans[0].fault).startswith(f"the CT of series 1.2.0 is there twice: {folder}/ct/1.2.0.mha: keep one")
+    assert [scan.fault for scan in scans[1:]] == [None] * 3
+    (folder / "ct" / "1.2.0.mha").unlink()
+    reads = [read_scan(Job(scan)) for scan in read_listing(folder)]
+    whole = [read_scan(Job(scan)) for scan in read_listing(make_cohort(tmp_path / "files", 3))]
+    for read, other in zip(reads[:3], whole, strict=True):
+        np.testing.assert_allclose(read.patches, other.patches, atol=1e-5)
+    assert len({read.fingerprint.ct for read in reads[:3]}) == 3  # though two lie in one folder
+    assert str(reads[3].error).startswith(f"cannot read (No such file or directory): {folder}/ct/1.2.3.mha")
 
 
 @pytest.mark.parametrize(

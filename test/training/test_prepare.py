@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom import change_dicom, write_dicom_series
 from training.luna25_files import Cohort, point_of, write_challenge_block
 
 from nodulemc.cli import main
@@ -69,9 +70,9 @@ def read_scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names = []
     original = cutting.read_volume
 
-    def read_volume(path: Path):
+    def read_volume(path: Path, **options):
         names.append(path.name)
-        return original(path)
+        return original(path, **options)
 
     monkeypatch.setattr(cutting, "read_volume", read_volume)
     return names
@@ -80,6 +81,31 @@ def read_scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_each_scan_is_read_once(cohort: Cohort, tmp_path: Path, read_scans: list[str]):
     run(cohort, tmp_path / "store")
     assert read_scans == ["1.2.3.mha", "1.2.4.mha"]
+
+
+def test_dicom_series_anywhere_below_give_the_same_blocks(cohort: Cohort, tmp_path: Path):
+    run(cohort, tmp_path / "files")
+    for name in ("1.2.3", "1.2.4"):
+        folder = cohort.folder / "ct" / "nlst" / "patient" / f"CT_{name}"
+        write_dicom_series(cohort.scans[name], folder)
+        change_dicom(*folder.iterdir(), SeriesInstanceUID=name)
+        (cohort.folder / "ct" / f"{name}.mha").unlink()
+    prepared = run(cohort, tmp_path / "series", workers=2)
+    assert [row["AnnotationID"] for row in prepared.rows] == STORED
+    for one, other in zip(BlockStore(tmp_path / "files"), BlockStore(tmp_path / "series"), strict=True):
+        np.testing.assert_array_equal(one.voxels, other.voxels)
+        np.testing.assert_array_equal(one.mask, other.mask)
+        np.testing.assert_allclose(one.origin, other.origin, atol=1e-6)
+        np.testing.assert_allclose(one.matrix, other.matrix, atol=1e-6)
+        assert one.row == other.row
+
+
+def test_two_copies_of_a_ct_name_row_and_both(cohort: Cohort, tmp_path: Path):
+    write_dicom_series(cohort.scans["1.2.4"], cohort.folder / "ct" / "copy")
+    change_dicom(*(cohort.folder / "ct" / "copy").iterdir(), SeriesInstanceUID="1.2.4")
+    message = r"1\.2\.4 is there twice: .*table\.csv, line 3, .*1\.2\.4\.mha: keep one of it and .*ct/copy"
+    with pytest.raises(ImageError, match=message):
+        run(cohort, tmp_path / "store")
 
 
 def stop_after(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
