@@ -13,7 +13,7 @@ MODULES = {
     "ray": ("ray",),
     "report": ("grand_challenge_metrics", "jinja2", "markupsafe", "PIL", "scipy", "sklearn"),
     "serve": ("fastapi", "uvicorn"),
-    "train": ("accelerate", "pyarrow", "sklearn", "tensorboard", "threadpoolctl", "yaml"),
+    "train": ("accelerate", "defusedxml", "pyarrow", "scipy", "sklearn", "tensorboard", "threadpoolctl", "yaml"),
 }
 
 

@@ -1,7 +1,6 @@
 """Nodule masks from the ensemble's decoders."""
 
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError
 from nodulemc.json_files import make_folder, none_on_failure, write_atomically
-from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
+from nodulemc.meta_image import mask_file
+from nodulemc.patch import VOXEL_MM, patch_origin
 from nodulemc.points import Nodule, shortened
 from nodulemc.progress import QUIET_S, progress
 from nodulemc.quality import mask_notes
@@ -62,30 +62,5 @@ def write_masks(
     masks = list(progress(found, len(patches), "masks", quiet_s=QUIET_S))
     with none_on_failure(paths):
         for path, nodule, mask in zip(paths, nodules, masks, strict=True):
-            write_atomically(path, _meta_image(mask, patch_origin(nodule.point)), CaseError)
+            write_atomically(path, mask_file(mask, patch_origin(nodule.point), [VOXEL_MM] * 3), CaseError)
     return paths, [mask_notes(mask) for mask in masks]
-
-
-def _meta_image(mask: np.ndarray, origin: Sequence[float]) -> bytes:
-    """A MetaImage file of a mask on a patch's grid, bool (64, 64, 64), axes z, y, x; ITK's writer is silent when the
-    disk is full.
-
-    Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
-    """
-    voxels = zlib.compress(mask.astype(np.uint8).tobytes())
-    fields = {
-        "ObjectType": "Image",
-        "NDims": 3,
-        "BinaryData": True,
-        "BinaryDataByteOrderMSB": False,
-        "CompressedData": True,
-        "CompressedDataSize": len(voxels),
-        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-        "Offset": " ".join(map(repr, origin)),
-        "ElementSpacing": " ".join([str(VOXEL_MM)] * 3),
-        "DimSize": " ".join([str(SIZE)] * 3),
-        "ElementType": "MET_UCHAR",
-        "ElementDataFile": "LOCAL",
-    }
-    header = "".join(f"{name} = {value}\n" for name, value in fields.items())
-    return header.encode() + voxels

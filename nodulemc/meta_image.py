@@ -1,4 +1,4 @@
-"""MetaImage files: their header, its checks, and where the voxels are.
+"""MetaImage files: their header, its checks, where the voxels are, and how masks are written.
 
 ITK never sees such a file: it reads a corrupt compressed .mha as noise without raising an error, and one whose
 CompressedDataSize is missing or wrong as whatever was in memory.
@@ -7,7 +7,8 @@ Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
 
 import math
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,6 +40,7 @@ _TYPES = {
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
     "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
+_WORLD_ALIGNED = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -187,3 +189,36 @@ def _flag(fields: dict[str, str], key: str, path: Path) -> bool:
     if value not in ("true", "false"):
         refuse(f"{key} is {value[:60]!r}", path, "write True or False")
     return value == "true"
+
+
+def mask_file(
+    mask: np.ndarray, origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float] = _WORLD_ALIGNED
+) -> bytes:
+    """A compressed MetaImage file of a mask; ITK's writer is silent when the disk is full.
+
+    Args:
+        mask: bool (D, H, W), axes z, y, x.
+        origin: world x, y, z (mm, LPS) of the first voxel's centre.
+        spacing: mm per voxel, x, y, z.
+        direction: row-major direction matrix, as in ITK.
+
+    Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
+    """
+    voxels = zlib.compress(mask.astype(np.uint8).tobytes())
+    columns = np.reshape(direction, (3, 3)).T.ravel().tolist()
+    fields = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "CompressedData": True,
+        "CompressedDataSize": len(voxels),
+        "TransformMatrix": " ".join(f"{number:.17g}" for number in columns),
+        "Offset": " ".join(map(repr, origin)),
+        "ElementSpacing": " ".join(map(str, spacing)),
+        "DimSize": " ".join(map(str, mask.shape[::-1])),
+        "ElementType": "MET_UCHAR",
+        "ElementDataFile": "LOCAL",
+    }
+    header = "".join(f"{name} = {value}\n" for name, value in fields.items())
+    return header.encode() + voxels

@@ -1,19 +1,26 @@
 """Cut every nodule with its surroundings and its mask out of its CT and store them for training (docs/data.md).
 
 Nodules without a mask are left out; they are listed at the end and in STORE/excluded.csv. A run that was stopped goes
-on where it was when it is started again.
+on where it was when it is started again. With --lidc, table and masks are made from LIDC-IDRI's readings, as
+STORE/table.csv and STORE/masks; what is not downloaded in full is left out and listed.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
+from nodulemc.json_files import make_folder, no_empty_folders
 from nodulemc.labels import tally
 from nodulemc.options import require_inputs
 from nodulemc.words import counted
+
+if TYPE_CHECKING:
+    from nodulemc.training.prepare import Prepared
 
 EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks phantoms/masks --output blocks"
 
@@ -23,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
         type=Path,
-        required=True,
         metavar="CSV",
         help="PatientID, SeriesInstanceUID, AnnotationID, CoordX, CoordY, CoordZ, label, as LUNA25's, and the "
         "readers' ratings where there are any; an empty label means undecided",
@@ -38,10 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with the challenge's image/<AnnotationID>.npy and metadata/<AnnotationID>.npy",
     )
+    source.add_argument(
+        "--lidc",
+        type=Path,
+        metavar="DIR",
+        help="LIDC-IDRI as TCIA gives it: DICOM series and the readers' XML at any depth; no --table, no --masks",
+    )
     parser.add_argument(
         "--masks",
         type=Path,
-        required=True,
         metavar="DIR",
         help="folder with <AnnotationID> or <SeriesInstanceUID> .mha, .nii.gz or .nii, or image/<AnnotationID>.npy",
     )
@@ -53,17 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the store and say what it holds and what was left out."""
-    check_extra("train", "pyarrow", "threadpoolctl")
-    from nodulemc.training.cutting import ChallengeBlocks, Scans
-    from nodulemc.training.prepare import prepare
-    from nodulemc.training.tables import read_table
-
-    if args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
-    require_inputs(args.table, args.ct, args.nodule_blocks, args.masks)
-    make_folder(args.output, TableError)
-    source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
-    prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
+    check_extra("train", "pyarrow", "threadpoolctl", *(("defusedxml", "scipy") if args.lidc else ()))
+    _check(args)
+    require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.masks)
+    with no_empty_folders(args.output):
+        make_folder(args.output, TableError)
+        prepared = _prepare(args)
     labels = tally(row["label"] for row in prepared.rows)
     print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({labels})")
     if prepared.excluded:
@@ -71,3 +77,26 @@ def run(args: argparse.Namespace) -> None:
         print(f"{len(prepared.excluded)} excluded from training:")
         for nodule in prepared.excluded:
             print(f"  {nodule.annotation_id:<{width}}  {nodule.reason}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.workers < 1:
+        raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
+    for option, value in (("--table", args.table), ("--masks", args.masks)):
+        if args.lidc and value:
+            raise ConfigError(f"{option} with --lidc", "nodulemc prepare", "leave it out: it is made of the readings")
+        if not args.lidc and not value:
+            raise ConfigError(f"no {option}", "nodulemc prepare", "only --lidc does without it")
+
+
+def _prepare(args: argparse.Namespace) -> Prepared:
+    if args.lidc:
+        from nodulemc.training.lidc import prepare_lidc  # what it imports is needed for nothing else
+
+        return prepare_lidc(args.lidc, args.output, args.workers)
+    from nodulemc.training.cutting import ChallengeBlocks, Scans
+    from nodulemc.training.prepare import prepare
+    from nodulemc.training.tables import read_table
+
+    source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    return prepare(read_table(args.table), source, args.masks, args.output, args.workers)

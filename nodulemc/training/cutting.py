@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -75,7 +75,12 @@ class Scans:
     whole_scans = True
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._cts = CtFolder(folder)
+        self._grids: dict[CtPlace, Grid] = {}  # a series has hundreds of headers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder,)
 
     def place(self, row: Row) -> CtPlace:
         """See ``Source``."""
@@ -84,7 +89,9 @@ class Scans:
     def grid(self, row: Row) -> Grid:
         """See ``Source``."""
         place = self.place(row)
-        return read_grid(place.path, place.series)
+        if place not in self._grids:
+            self._grids[place] = read_grid(place.path, place.series)
+        return self._grids[place]
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
         """See ``Source``."""

@@ -1,6 +1,6 @@
 """From LUNA25's files, or phantoms, to a block store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from nodulemc.errors import ImageError, TableError
 from nodulemc.progress import progress
 from nodulemc.training.blocks import BlockWriter, NoduleBlock
 from nodulemc.training.cutting import Excluded, Sample, Source
-from nodulemc.training.grids import Grid
 from nodulemc.training.nodule_masks import MaskFolder
 from nodulemc.training.parallel import in_order
 from nodulemc.training.tables import Row, Table, point_of
@@ -37,14 +36,16 @@ class Prepared:
 
     Attributes:
         rows: those in the store, in its order.
-        excluded: those that are not, in the table's order.
+        excluded: those that are not, in the table's order, after what was left out before.
     """
 
     rows: list[Row]
     excluded: list[Excluded]
 
 
-def prepare(table: Table, source: Source, masks: Path, output: Path, workers: int) -> Prepared:
+def prepare(
+    table: Table, source: Source, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
+) -> Prepared:
     """Write a block store and, beside it, the list of excluded nodules.
 
     Table, existence and headers of all files, coordinates and the masks' geometry are checked before the first block
@@ -57,6 +58,7 @@ def prepare(table: Table, source: Source, masks: Path, output: Path, workers: in
         masks: folder of masks, see ``nodulemc.training.nodule_masks``.
         output: folder of the store.
         workers: number of processes.
+        left_out: what is not in the table and to be listed with the excluded nodules, before them.
 
     Raises:
         ImageError, TableError: naming row and file: a CT is missing, unreadable or damaged or does not contain the
@@ -84,31 +86,29 @@ def prepare(table: Table, source: Source, masks: Path, output: Path, workers: in
         for row in table.rows
         if row["AnnotationID"] in excluded
     ]
-    _write_excluded(output / EXCLUDED_NAME, in_table_order)
-    return Prepared(rows, in_table_order)
+    listed = [*left_out, *in_table_order]
+    _write_excluded(output / EXCLUDED_NAME, listed)
+    return Prepared(rows, listed)
 
 
 def _check(table: Table, source: Source, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
     """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
     samples: list[Sample] = []
     excluded: dict[str, str] = {}
-    grids: dict[CtPlace, Grid] = {}
     for row, where in progress(table.located(), len(table), "checking"):
         try:
             mask = masks.find(row)
             if mask is None:
                 excluded[row["AnnotationID"]] = NO_MASK
                 continue
-            place = source.place(row)
-            if place not in grids:
-                grids[place] = source.grid(row)
-            if not grids[place].contains(point_of(row)):
+            place, grid = source.place(row), source.grid(row)
+            if not grid.contains(point_of(row)):
                 raise ImageError(
                     f"the CT does not contain the nodule's point {point_of(row)}",
                     place.path,
                     "check the coordinates (x, y, z in mm, LPS) and that the file is the row's scan",
                 )
-            fitting = masks.fit(mask, row, grids[place], whole_scan=source.whole_scans)
+            fitting = masks.fit(mask, row, grid, whole_scan=source.whole_scans)
             samples.append(Sample(row, fitting, place))
         except ImageError as error:
             raise ImageError(error.what, f"{where}, {error.where}", error.remedy) from error

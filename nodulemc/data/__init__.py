@@ -1,0 +1,1 @@
+"""Public data and what is made of them."""

@@ -1,0 +1,144 @@
+"""The readers' XML of LIDC-IDRI, as the Cancer Imaging Archive gives it beside the CTs.
+
+A file holds up to four sessions, one a radiologist; a session marks nodules of 3 mm or more by outlines and ratings,
+and smaller ones and other findings by a point each, which are left out here.
+
+Source: "LIDC XML file documentation" (https://www.cancerimagingarchive.net/collection/lidc-idri).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from nodulemc.errors import TableError
+from nodulemc.json_files import read_limited
+from nodulemc.plain_numbers import plain_number
+
+RATINGS = (
+    "malignancy", "spiculation", "lobulation", "texture", "margin", "sphericity", "calcification", "subtlety",
+    "internalStructure",
+)  # fmt: skip
+MAX_XML_BYTES = 32 << 20  # thirty times the longest of LIDC-IDRI
+MAX_POINTS = 2_000  # of one outline
+_ROOT = "LidcReadMessage"  # chest radiographs have others
+_WHOLE = re.compile(r"-?\d{1,5}", re.ASCII)
+_INCLUSION = {"TRUE": True, "FALSE": False}
+_REMEDY = "download it again, or remove it if it is none of LIDC-IDRI's"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A closed line in one slice.
+
+    Attributes:
+        z: world z of the slice (ImagePositionPatient) in mm.
+        includes: whether what it encloses belongs to the nodule, or is cut out of it.
+        points: pixels (column, row) from 0. They are the first ones outside what is enclosed.
+    """
+
+    z: float
+    includes: bool
+    points: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Marking:
+    """What one reader says of one nodule of 3 mm or more.
+
+    Attributes:
+        reader: the session's place in the file, from 0.
+        outlines: at least one of several points.
+        ratings: by name (see ``RATINGS``), as far as they are given.
+    """
+
+    reader: int
+    outlines: tuple[Outline, ...]
+    ratings: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the readers say of one CT.
+
+    Attributes:
+        series: its SeriesInstanceUID.
+        markings: in the file's order.
+    """
+
+    series: str
+    markings: tuple[Marking, ...]
+
+
+def read_reading(path: Path) -> Reading | None:
+    """Read a file.
+
+    Returns:
+        None where it is XML, but no reading of a CT.
+
+    Raises:
+        TableError: the file cannot be read, is malformed, declares entities or a document type, or lacks what a
+            reading has.
+    """
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import fromstring
+
+    content = read_limited(path, MAX_XML_BYTES, TableError)
+    try:
+        root = fromstring(content, forbid_dtd=True)
+        return _reading(root) if _local(root) == _ROOT else None
+    except DefusedXmlException as error:
+        raise TableError("the XML declares a document type", path, _REMEDY) from error
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+        raise TableError(f"cannot read the XML ({error})", path, _REMEDY) from error
+
+
+def _reading(root: Element) -> Reading:
+    series = _text(root, "{*}ResponseHeader/{*}SeriesInstanceUid")
+    sessions = root.findall("{*}readingSession")
+    markings = (marking for reader, session in enumerate(sessions) for marking in _markings(reader, session))
+    return Reading(series, tuple(markings))
+
+
+def _markings(reader: int, session: Element) -> Iterator[Marking]:
+    for nodule in session.findall("{*}unblindedReadNodule"):
+        outlines = tuple(_outline(roi) for roi in nodule.findall("{*}roi"))
+        if any(len(outline.points) > 1 for outline in outlines):
+            yield Marking(reader, outlines, _ratings(nodule))
+
+
+def _outline(roi: Element) -> Outline:
+    z, stated = plain_number(_text(roi, "{*}imageZposition")), _text(roi, "{*}inclusion").upper()
+    if z is None or stated not in _INCLUSION:
+        raise ValueError(f"an outline's imageZposition is {z}, its inclusion {stated[:20]!r}")
+    edges = roi.findall("{*}edgeMap")
+    if not 0 < len(edges) <= MAX_POINTS:
+        raise ValueError(f"an outline of {len(edges)} points")
+    return Outline(z, _INCLUSION[stated], tuple((_whole(e, "xCoord"), _whole(e, "yCoord")) for e in edges))
+
+
+def _ratings(nodule: Element) -> dict[str, int]:
+    given = nodule.find("{*}characteristics")
+    if given is None:
+        return {}
+    return {name: _whole(given, name) for name in RATINGS if given.findtext(f"{{*}}{name}", "").strip()}
+
+
+def _whole(element: Element, name: str) -> int:
+    text = _text(element, f"{{*}}{name}")
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{name} is {text[:20]!r}")
+    return int(text)
+
+
+def _text(element: Element, path: str) -> str:
+    text = element.findtext(path, "").strip()
+    if not text:
+        raise ValueError(f"{_local(element)} has no {path.replace('{*}', '')}")
+    return text
+
+
+def _local(element: Element) -> str:
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
