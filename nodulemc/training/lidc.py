@@ -3,17 +3,20 @@
 The CTs are DICOM series and the readings XML files, both anywhere below one folder.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from nodulemc.columns import LUNA25
+import numpy as np
+
+from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LUNA25, PATIENT, UID
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.data.lidc_nodules import ReadNodule, nodules_of
-from nodulemc.data.lidc_xml import RATINGS, Reading, read_reading
+from nodulemc.data.lidc_xml import RATINGS, read_reading
 from nodulemc.dicom_file import DicomFile, read_file
-from nodulemc.errors import ImageError, TableError
+from nodulemc.errors import ImageError, TableError, printable
 from nodulemc.folder_files import folders_below
 from nodulemc.json_files import make_folder, write_atomically
 from nodulemc.meta_image import mask_file
@@ -33,10 +36,12 @@ _LAST_DIGITS = 5  # by which the archive, too, tells series apart
 
 @dataclass(frozen=True)
 class _Source:
-    """A reading and the file that it is from."""
+    """A reading's file, the series that it is of, how many nodules it outlines, and the hash of its content."""
 
-    reading: Reading
     path: Path
+    series: str
+    outlined: int
+    sha256: bytes
 
 
 def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
@@ -54,62 +59,61 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         TableError: a reading is damaged, or no nodule has its CT.
         ImageError, TableError: see ``prepare``.
     """
-    scans = Scans(folder)
-    sources, excluded = _readings(folder)
+    scans, masks = Scans(folder), output / MASKS_NAME
+    sources, left_out = _sources(folder)
     rows: list[Row] = []
-    make_folder(output / MASKS_NAME, TableError)
     for source in progress(sources, len(sources), "reading outlines"):
         try:
-            found = list(_nodules(source, scans))
-        except ImageError as error:
-            excluded.append(_left_out(source, f"{error.what} ({error.where})"))
-            continue
-        for row, nodule, ct in found:
-            if nodule.mask.size:
+            for row, mask in _nodules(source, scans):
+                if mask is None:
+                    left_out.append(Excluded(row[ANNOTATION], "no voxel that half of the readers have enclosed"))
+                    continue
+                make_folder(masks, TableError)
+                write_atomically(masks / f"{row[ANNOTATION]}.mha", mask, TableError)
                 rows.append(row)
-                write_atomically(_mask_path(output, row), _mask_file(nodule, ct), TableError)
-            else:
-                excluded.append(Excluded(row["AnnotationID"], "no voxel that half of the readers have enclosed"))
+        except ImageError as error:
+            left_out.append(_left_out(source, f"{error.what} ({error.where})"))
     if not rows:
-        raise TableError(
-            f"no nodule of 3 mm or more in {counted(len(sources), 'reading')} with its CT", folder, _REMEDY
-        )
+        what = f"no nodule of 3 mm or more that can be used in {counted(len(sources), 'reading')}"
+        raise TableError(what, folder, _REMEDY)
     table = output / TABLE_NAME
     write_csv_atomically(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)], TableError)
-    return prepare(read_table(table), scans, output / MASKS_NAME, output, workers, excluded)
+    return prepare(read_table(table), scans, masks, output, workers, left_out)
 
 
-def _readings(folder: Path) -> tuple[list[_Source], list[Excluded]]:
-    """The readings with nodules, by their paths; a copy of one is left out, and one that another contradicts."""
-    files = [
-        parent / name for parent, names in folders_below(folder) for name in names if name.lower().endswith(".xml")
-    ]
+def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
+    """The readings with nodules, by their paths, each once; and those of which there are two."""
+    files = [path for path in _files(folder) if path.suffix.lower() == ".xml"]
     found: dict[str, _Source] = {}
-    excluded: dict[str, Excluded] = {}
+    left_out: dict[str, Excluded] = {}
     for path in progress(files, len(files), "reading XML"):
         reading = read_reading(path)
         if reading is None or not reading.markings:
             continue
-        first = found.setdefault(reading.series, _Source(reading, path))
-        if first.reading != reading:
-            excluded[reading.series] = _left_out(first, f"another reading of this series, {path}, differs")
-    return [source for uid, source in found.items() if uid not in excluded], list(excluded.values())
+        source = _Source(path, reading.series, len(reading.markings), sha256(path.read_bytes()).digest())
+        first = found.setdefault(source.series, source)
+        if first.sha256 != source.sha256:
+            left_out[source.series] = _left_out(first, f"{path} is another reading of this series")
+    return [source for uid, source in found.items() if uid not in left_out], list(left_out.values())
 
 
-def _nodules(source: _Source, scans: Scans) -> Iterator[tuple[Row, ReadNodule, Grid]]:
-    """A CT's nodules, each with its row and the CT's grid."""
-    uid = source.reading.series
-    place = scans.place({"SeriesInstanceUID": uid})
-    if not place.path.exists():
-        raise ImageError("no CT of this series", scans.folder, _REMEDY)
-    ct = scans.grid({"SeriesInstanceUID": uid})
-    header = _header(place.path, uid)
-    for number, nodule in enumerate(nodules_of(source.reading.markings, ct), start=1):
-        yield _row(nodule, number, header, ct), nodule, ct
+def _nodules(source: _Source, scans: Scans) -> list[tuple[Row, bytes | None]]:
+    """A CT's nodules: each one's row and its mask's file, None where that has no voxel.
 
-
-def _header(folder: Path, uid: str) -> DicomFile:
-    return next(file for file in map(read_file, _files(folder)) if file is not None and file.series == uid)
+    Raises:
+        ImageError: the CT is missing, damaged or another one.
+    """
+    series = {UID: source.series}
+    place = scans.place(series)
+    if place.series is None:
+        raise ImageError("no DICOM series of this UID", scans.folder, _REMEDY)
+    ct = scans.grid(series)
+    header = next(file for path in _files(place.path) if (file := read_file(path)) and file.series == source.series)
+    nodules = nodules_of(read_reading(source.path).markings, ct)
+    return [
+        (_row(nodule, number, header, ct), _mask_file(nodule, ct) if nodule.mask.size else None)
+        for number, nodule in enumerate(nodules, start=1)
+    ]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -117,19 +121,21 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
-    texts: Mapping[str, str] = header.texts
-    patient = texts.get("PatientID", header.series)
+    texts = header.texts
+    patient = texts.get(PATIENT, header.series)
     name = f"{patient}_{header.series[-_LAST_DIGITS:]}_{number}"
+    if Path(name).name != name:  # a file is called so
+        raise ImageError(f"PatientID and series make the name {printable(name)!r}", header.path, _REMEDY)
     point = ct.origin + ct.matrix @ nodule.centre
     values: dict[str, Any] = {
-        "PatientID": patient,
-        "SeriesInstanceUID": header.series,
+        PATIENT: patient,
+        UID: header.series,
         "StudyDate": texts.get("StudyDate", ""),
-        **{f"Coord{axis}": round(float(mm), 3) for axis, mm in zip("XYZ", point, strict=True)},
+        **{axis: round(float(mm), 3) for axis, mm in zip(COORDINATES, point, strict=True)},
         "LesionID": number,
-        "AnnotationID": name,
+        ANNOTATION: name,
         "NoduleID": name,
-        "label": "" if nodule.label is None else nodule.label,
+        LABEL: "" if nodule.label is None else nodule.label,
         "Age_at_StudyDate": "",
         "Gender": _SEX.get(texts.get("PatientSex", ""), ""),
         "readers": nodule.readers,
@@ -139,16 +145,14 @@ def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
     return values | {name: nodule.ratings.get(name, "") for name in RATINGS}
 
 
-def _mask_path(output: Path, row: Row) -> Path:
-    return output / MASKS_NAME / f"{row['AnnotationID']}.mha"
-
-
 def _mask_file(nodule: ReadNodule, ct: Grid) -> bytes:
-    origin = ct.origin + ct.matrix @ nodule.lower
-    direction = ct.matrix / ct.spacing
-    return mask_file(nodule.mask, origin.tolist(), ct.spacing.tolist(), direction.ravel().tolist())
+    """A nodule's mask on the CT's voxels, with a margin of one: no image is as thin as a nodule on one slice."""
+    lower, upper = np.array(nodule.lower), np.add(nodule.lower, nodule.mask.shape[::-1])
+    low, high = np.maximum(lower - 1, 0), np.minimum(upper + 1, ct.size)
+    mask = np.pad(nodule.mask, np.stack([lower - low, high - upper], axis=-1)[::-1])
+    origin, direction = ct.origin + ct.matrix @ low, ct.matrix / ct.spacing
+    return mask_file(mask, origin.tolist(), ct.spacing.tolist(), direction.ravel().tolist())
 
 
 def _left_out(source: _Source, reason: str) -> Excluded:
-    nodules = counted(len(source.reading.markings), "outlined nodule")
-    return Excluded(source.reading.series, f"{reason}; {nodules} in {source.path}")
+    return Excluded(source.series, f"{reason}; {counted(source.outlined, 'outlined nodule')} in {source.path}")

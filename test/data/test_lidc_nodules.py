@@ -43,7 +43,7 @@ def test_what_an_outline_encloses_is_what_matplotlib_says():
 def between(pixel: np.ndarray, start: np.ndarray, end: np.ndarray) -> bool:
     """Whether a pixel lies on a line."""
     (x, y), (u, v) = pixel - start, end - start
-    return x * v == y * u and 0 <= x * u + y * v <= u * u + v * v
+    return x * v == y * u and min(0, u) <= x <= max(0, u) and min(0, v) <= y <= max(0, v)
 
 
 def test_markings_of_one_nodule_lie_within_8_mm_of_each_other():

@@ -8,21 +8,26 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.case import read_case
 from nodulemc.cohort.listing import read_listing
+from nodulemc.data.lidc_nodules import nodules_of
+from nodulemc.data.lidc_xml import read_reading
 from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Member, read_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.points import from_platform, read_points
 from nodulemc.prediction import look
+from nodulemc.training.grids import Grid
 from nodulemc.volume import Volume, read_volume
 from nodulemc.weights import read_weights
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
+_LIDC_CT = Grid((64, 64, 16), np.array([0.0, 0.0, -20.0]), np.diag([0.7, 0.7, 2.0]))
 _LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
 
 
@@ -96,6 +101,19 @@ def weights(data: bytes) -> None:
     read_weights(path.parent, Member(path.name, hashlib.sha256(data).hexdigest(), Architecture("inception_i3d")))
 
 
+def lidc_reading(data: bytes) -> None:
+    """The readers' XML of LIDC-IDRI, and its nodules on a CT."""
+    reading = read_reading(_written("158.xml", data))
+    if reading is None:
+        return
+    f"{reading.series}".encode()
+    for nodule in nodules_of(reading.markings, _LIDC_CT):
+        assert nodule.label in (0, 1, None)
+        assert math.isfinite(nodule.diameter_mm)
+        assert math.isfinite(nodule.volume_mm3)
+        assert nodule.mask.size == 0 or np.isfinite(nodule.centre).all()
+
+
 def _ct(name: str) -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         volume = read_volume(_written(name, data))
@@ -140,6 +158,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tiff": _ct("ct.tif"),
     "dicom": dicom,
     "dicom_frames": dicom_frames,
+    "lidc_reading": lidc_reading,
 }
 
 

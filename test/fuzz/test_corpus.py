@@ -25,6 +25,8 @@ GOOD = (
     "gzip",
     "slice_2",
     "baseline_member",
+    "none",
+    "radiograph",
 )
 
 
