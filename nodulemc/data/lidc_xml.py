@@ -15,11 +15,10 @@ from xml.etree.ElementTree import Element, ParseError
 from nodulemc.errors import TableError
 from nodulemc.json_files import read_limited
 from nodulemc.plain_numbers import plain_number
+from nodulemc.ratings import HIGHEST, LOWEST
 
-RATINGS = (
-    "malignancy", "spiculation", "lobulation", "texture", "margin", "sphericity", "calcification", "subtlety",
-    "internalStructure",
-)  # fmt: skip
+# The highest rating of each scale.
+RATINGS = HIGHEST | {"internalStructure": 4}
 MAX_XML_BYTES = 32 << 20  # thirty times the longest of LIDC-IDRI
 MAX_POINTS = 2_000  # of one outline
 _ROOT = "LidcReadMessage"  # chest radiographs have others
@@ -50,7 +49,7 @@ class Marking:
     Attributes:
         reader: the session's place in the file, from 0.
         outlines: at least one of several points.
-        ratings: by name (see ``RATINGS``), as far as they are given.
+        ratings: by name (see ``RATINGS``), as far as they are given and on their scales.
     """
 
     reader: int
@@ -119,10 +118,12 @@ def _outline(roi: Element) -> Outline:
 
 
 def _ratings(nodule: Element) -> dict[str, int]:
+    """What a reader has rated; LIDC-IDRI has two nodules without ratings and one rating off its scale."""
     given = nodule.find("{*}characteristics")
     if given is None:
         return {}
-    return {name: _whole(given, name) for name in RATINGS if given.findtext(f"{{*}}{name}", "").strip()}
+    ratings = {name: _whole(given, name) for name in RATINGS if given.findtext(f"{{*}}{name}", "").strip()}
+    return {name: rating for name, rating in ratings.items() if LOWEST <= rating <= RATINGS[name]}
 
 
 def _whole(element: Element, name: str) -> int:

@@ -36,12 +36,16 @@ _LAST_DIGITS = 5  # by which the archive, too, tells series apart
 
 @dataclass(frozen=True)
 class _Source:
-    """A reading's file, the series that it is of, how many nodules it outlines, and the hash of its content."""
+    """A reading's file, the series that it is of, how many nodules it outlines, and the hash of what is read of it.
+
+    The archive has copies of some readings, and of one what it was before a correction, too. The former may differ in
+    their headers.
+    """
 
     path: Path
     series: str
     outlined: int
-    sha256: bytes
+    digest: bytes
 
 
 def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
@@ -90,9 +94,9 @@ def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
         reading = read_reading(path)
         if reading is None or not reading.markings:
             continue
-        source = _Source(path, reading.series, len(reading.markings), sha256(path.read_bytes()).digest())
+        source = _Source(path, reading.series, len(reading.markings), sha256(repr(reading).encode()).digest())
         first = found.setdefault(source.series, source)
-        if first.sha256 != source.sha256:
+        if first.digest != source.digest:
             left_out[source.series] = _left_out(first, f"{path} is another reading of this series")
     return [source for uid, source in found.items() if uid not in left_out], list(left_out.values())
 

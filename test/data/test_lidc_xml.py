@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_a_real_reading(shared_data: Path):
     assert [outline.z for outline in first.outlines] == [-199, -196.5, -194, -191.5, -189, -186.5, -184]
     assert first.outlines[0].points[:3] == ((363, 338), (362, 339), (361, 340))
     assert (first.ratings["malignancy"], first.ratings["spiculation"], first.ratings["calcification"]) == (5, 2, 6)
+
+
+def test_ratings_off_their_scale_are_none(tmp_path: Path):
+    ratings = {"malignancy": 0, "calcification": 6, "internalStructure": 5, "texture": 6, "margin": 5}
+    path = write_reading(tmp_path / "a.xml", "1.2", [marking(0, (1, box(5, 6, 9, 9)), **ratings)])
+    assert read_reading(path).markings[0].ratings == {"calcification": 6, "margin": 5}
+    path.write_text(re.sub("<characteristics>.*</characteristics>", "", path.read_text()))
+    assert read_reading(path).markings[0].ratings == {}
 
 
 def test_other_xml_is_no_reading(tmp_path: Path):
