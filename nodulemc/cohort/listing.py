@@ -19,6 +19,7 @@ from nodulemc.limits import MAX_NODULES
 from nodulemc.nodules import Nodule, make_nodule, shortened
 from nodulemc.plain_numbers import plain_number
 from nodulemc.table_rows import TableRow, read_rows, read_table
+from nodulemc.volume import SUFFIXES
 from nodulemc.words import counted
 
 TABLE_NAME = "table.csv"
@@ -43,6 +44,8 @@ def read_listing(path: str | Path) -> list[Scan]:
     if path.is_dir():
         rows = read_rows(path / TABLE_NAME, (UID, *COORDINATES))
         return _by_nodule(rows, UID, _Cts(path).find)
+    if path.name.lower().endswith(SUFFIXES):
+        raise TableError("a CT, no manifest", path, "score one CT with `nodulemc predict`, or list several in a table")
     header, rows = read_table(path, ())
     column = _path_column(header, path)
     if POINTS in rows[0].cells:

@@ -223,3 +223,9 @@ def test_luna16s_columns_and_a_spreadsheets_leftovers(tmp_path):
     (scan,) = read_listing(tmp_path)
     assert scan.name == "ct/1.2.mha"
     assert scan.points == (Nodule(None, (-1.5, 2, 30)), Nodule(None, (4.5, 5, 6)))
+
+
+def test_a_ct_is_no_manifest(tmp_path):
+    (tmp_path / "ct.nii.gz").write_bytes(b"")
+    with pytest.raises(TableError, match=r"a CT, no manifest: .*ct\.nii\.gz: score one CT with `nodulemc predict`"):
+        read_listing(tmp_path / "ct.nii.gz")
