@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with <AnnotationID> or <SeriesInstanceUID> .mha, .nii.gz or .nii, or image/<AnnotationID>.npy",
     )
+    parser.add_argument(
+        "--slabs",
+        action="store_true",
+        help="with --ct: the files show only the slices that a nodule touches; continue them above and below",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="STORE", help="folder to write")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
@@ -50,15 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the store and say what it holds and what was left out."""
     check_extra("train", "pyarrow", "threadpoolctl")
-    from nodulemc.training.cutting import ChallengeBlocks, Scans
+    from nodulemc.training.cutting import ChallengeBlocks, Scans, Slabs
     from nodulemc.training.prepare import prepare
     from nodulemc.training.tables import read_table
 
     if args.workers < 1:
         raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
+    if args.slabs and not args.ct:
+        raise ConfigError("--slabs without --ct", "nodulemc prepare", "the challenge's blocks are whole")
     require_inputs(args.table, args.ct, args.nodule_blocks, args.masks)
     make_folder(args.output, TableError)
-    source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    scans = Slabs if args.slabs else Scans
+    source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
     prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
     malignant = sum(row["label"] for row in prepared.rows)
     print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({malignant} malignant)")

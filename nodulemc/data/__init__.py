@@ -1,0 +1,1 @@
+"""From public data sets' files to what training reads."""
