@@ -1,7 +1,9 @@
-"""The columns of tables: LUNA25's names, which this program uses, and what others call the same. Needs nothing."""
+"""The columns of tables: LUNA25's names, which this program uses, and what others call the same. Needs no package."""
 
 import re
 from collections.abc import Sequence
+
+from nodulemc.ratings import HIGHEST, READERS
 
 UID, PATIENT, ANNOTATION, LABEL = "SeriesInstanceUID", "PatientID", "AnnotationID", "label"
 COORDINATES = ("CoordX", "CoordY", "CoordZ")  # world x, y, z in mm, LPS
@@ -14,7 +16,7 @@ POINTS = "points"
 # What a column holds is told by its name, however that is spelt: these are whole numbers or words, but never measures.
 IDENTIFIERS = (PATIENT, UID, "LesionID", ANNOTATION, "NoduleID")
 SEED_PREFIX = "seed_"
-_NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm")
+_NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
 # ``class`` says whether there is a nodule, not what kind, so it is no label.
 _OTHERS = {
@@ -23,7 +25,7 @@ _OTHERS = {
     ANNOTATION: ("name", "id"),
     **{column: (column[-1],) for column in COORDINATES},
 }
-_KNOWN = (*LUNA25, *PATHS, POINTS, "probability", "fold", "diameter_mm")
+_KNOWN = (*LUNA25, *PATHS, POINTS, "probability", "fold", "diameter_mm", READERS, *HIGHEST)
 
 
 def canonical(header: Sequence[str]) -> list[str]:

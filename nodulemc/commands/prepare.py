@@ -11,6 +11,7 @@ from pathlib import Path
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
+from nodulemc.labels import tally
 from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="CSV",
-        help="PatientID, SeriesInstanceUID, AnnotationID, CoordX, CoordY, CoordZ, label, as LUNA25's",
+        help="PatientID, SeriesInstanceUID, AnnotationID, CoordX, CoordY, CoordZ, label, as LUNA25's, and the "
+        "readers' ratings where there are any; an empty label means undecided",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--ct", type=Path, metavar="DIR", help="folder with <SeriesInstanceUID>.mha")
@@ -68,8 +70,8 @@ def run(args: argparse.Namespace) -> None:
     scans = Slabs if args.slabs else Scans
     source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
     prepared = prepare(read_table(args.table), source, args.masks, args.output, args.workers)
-    malignant = sum(row["label"] for row in prepared.rows)
-    print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({malignant} malignant)")
+    labels = tally(row["label"] for row in prepared.rows)
+    print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({labels})")
     if prepared.excluded:
         width = max(len(nodule.annotation_id) for nodule in prepared.excluded)
         print(f"{len(prepared.excluded)} excluded from training:")

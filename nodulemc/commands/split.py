@@ -10,6 +10,7 @@ from pathlib import Path
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
+from nodulemc.labels import tally
 from nodulemc.options import require_inputs
 from nodulemc.words import counted
 
@@ -88,6 +89,6 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _described(name: str, rows: list[dict]) -> str:
-    malignant = sum(row["label"] for row in rows)
+    labels = tally(row["label"] for row in rows)
     patients = len({row["PatientID"] for row in rows})
-    return f"{name}: {counted(len(rows), 'sample')} ({malignant} malignant) of {counted(patients, 'patient')}"
+    return f"{name}: {counted(len(rows), 'sample')} ({labels}) of {counted(patients, 'patient')}"

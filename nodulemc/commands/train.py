@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.data import load_training_data
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
-    from nodulemc.training.start import seed_tensors
+    from nodulemc.training.start import lacks_attributes, seed_tensors
     from nodulemc.training.trainer import require_no_run, train_seed
 
     config = read_config(args.config)
@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
     for (seed, folder), samples in zip(folders.items(), cycle(data), strict=False):
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
         accelerator = create_accelerator(config.run.precision)
+        start = config.model.start_from
+        if config.model.attributes and start and accelerator.is_main_process and lacks_attributes(start, seed):
+            print(f"seed {seed}: the attribute head starts from random weights, as {start} has none")
         trained.append(train_seed(config, samples, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()
     if accelerator.is_main_process:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.columns import PATIENT, SEED_PREFIX
+from nodulemc.columns import ANNOTATION, PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
@@ -35,8 +35,8 @@ class StoredNodules:
         self._store = BlockStore(folder)
         self._position = {row["AnnotationID"]: k for k, row in enumerate(self._store.table)}
         self.table = {
-            name: TableRow(folder, k + 1, {column: str(value) for column, value in self._store.table[k].items()})
-            for name, k in self._position.items()
+            row[ANNOTATION]: TableRow(folder, k, {column: "" if v is None else str(v) for column, v in row.items()})
+            for k, row in enumerate(self._store.table, start=1)
         }
 
     def patch(self, name: str) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nodulemc.errors import EnsembleError
+from nodulemc.ratings import ATTRIBUTES
 
 BACKBONES = ("inception_i3d", "i3d_r50")
 # "windows_2x2x2" is the LUNA25 baseline's: the mean over all windows of 2×2×2, stride 1, of each one's mean.
@@ -21,18 +22,22 @@ class Architecture:
             differs from the tap it meets, the tap is projected to it by a 1×1×1 convolution.
         pooling: how the head reads the coarsest tap: "global", its mean, or "windows_2x2x2", in which voxels at the
             ends of a side count half, and those of a side of two fully.
+        attributes: names of the readers' ratings that a second head tells, in its outputs' order; none for no such
+            head.
     """
 
     backbone: str
     head_widths: tuple[int, ...] = ()
     decoder_widths: tuple[int, ...] | None = None
     pooling: str = POOLINGS[0]
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values that name no network.
 
         Raises:
-            EnsembleError: unknown backbone or pooling, or widths that are not positive integers, five for a decoder.
+            EnsembleError: unknown backbone, pooling or attribute, or widths that are not positive integers, five for
+                a decoder.
         """
         if self.backbone not in BACKBONES:
             raise EnsembleError(f"unknown backbone {self.backbone!r}", "architecture", f"use {' or '.join(BACKBONES)}")
@@ -43,13 +48,11 @@ class Architecture:
             object.__setattr__(self, "decoder_widths", _widths(self.decoder_widths))
             if len(self.decoder_widths) != 5:
                 raise EnsembleError(f"decoder widths {self.decoder_widths}", "architecture", "give five, one per stage")
+        object.__setattr__(self, "attributes", _attributes(self.attributes))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, the pooling only where it is not global."""
-        content = asdict(self)
-        if self.pooling == POOLINGS[0]:
-            del content["pooling"]
-        return content
+        """The fields as JSON values, those in ``_OPTIONAL`` only where they differ from it."""
+        return {name: value for name, value in asdict(self).items() if (name, value) not in _OPTIONAL.items()}
 
     @classmethod
     def from_json(cls, content: Any) -> "Architecture":
@@ -58,15 +61,25 @@ class Architecture:
         Raises:
             EnsembleError: a field is missing, unknown or of no use.
         """
-        optional = {"pooling"}
-        needed = {field.name for field in fields(cls)} - optional
-        if not isinstance(content, dict) or set(content) - optional != needed:
+        needed = {field.name for field in fields(cls)} - _OPTIONAL.keys()
+        if not isinstance(content, dict) or set(content) - _OPTIONAL.keys() != needed:
             raise EnsembleError(
                 f"architecture {content!r}",
                 "ensemble.json",
-                f"give exactly {', '.join(sorted(needed))}, and pooling where it is not global",
+                f"give exactly {', '.join(sorted(needed))}, pooling where it is not global, and attributes, if any",
             )
         return cls(**content)
+
+
+# What need not be stated, and what it is then.
+_OPTIONAL = {"pooling": POOLINGS[0], "attributes": ()}
+
+
+def _attributes(names: Any) -> tuple[str, ...]:
+    known = isinstance(names, (list, tuple)) and all(name in ATTRIBUTES for name in names)
+    if not known or len(set(names)) < len(names):
+        raise EnsembleError(f"attributes {names!r}", "architecture", f"give some of {', '.join(ATTRIBUTES)}, each once")
+    return tuple(names)
 
 
 def _widths(values: Any) -> tuple[int, ...]:

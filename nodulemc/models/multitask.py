@@ -1,4 +1,4 @@
-"""The multi-task network: one backbone, a malignancy head and, where wanted, a segmentation decoder."""
+"""The multi-task network: one backbone, a malignancy head and, where wanted, an attribute head and a decoder."""
 
 from itertools import pairwise
 
@@ -12,7 +12,11 @@ from nodulemc.patch import SIZE
 
 
 class MultiTaskI3d(nn.Module):
-    """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``."""
+    """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``; and ``attribute_head``.
+
+    The attribute head, a linear layer of the pooled features, gives the logits of the readers' mean ratings on scales
+    made 0…1.
+    """
 
     def __init__(self, backbone: nn.Module, architecture: Architecture, *, with_decoder: bool) -> None:
         super().__init__()
@@ -27,15 +31,25 @@ class MultiTaskI3d(nn.Module):
         self.classifier_head = nn.Sequential(pooling, nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
         if with_decoder and architecture.decoder_widths is not None:
             self.aux_model = SegmentationDecoder(backbone.tap_channels, architecture.decoder_widths)
+        # The last one, so that the others start with the same random weights with it and without.
+        if architecture.attributes:
+            self.attribute_head = nn.Linear(backbone.tap_channels[-1], len(architecture.attributes))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
         return self.classifier_head(self._taps(x)[-1]).squeeze(1)
 
-    def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, Tensor]:
-        """The same input to malignancy logits (N,) and mask logits (N, size, size, size)."""
+    def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
+        """The same input to malignancy logits (N,), mask logits (N, size, size, size) and, where there is a head for
+        them, attribute logits (N, A).
+        """
         taps = self._taps(x)
-        return self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps, mask_size)
+        outputs = self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps, mask_size)
+        return (*outputs, self._attribute_logits(taps[-1])) if hasattr(self, "attribute_head") else outputs
+
+    def _attribute_logits(self, tap: Tensor) -> Tensor:
+        pooling, flatten, *_ = self.classifier_head
+        return self.attribute_head(flatten(pooling(tap)))
 
     def _taps(self, x: Tensor) -> tuple[Tensor, ...]:
         # The stem's input channels are copies of the one patch.

@@ -20,6 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 # BatchNorm counts its steps; inference and Adam do without.
 COUNTER = "num_batches_tracked"
 DECODER_PREFIX = "aux_model."
+ATTRIBUTE_HEAD = "attribute_head"
 VARIANCE = "running_var"
 
 
@@ -30,6 +31,8 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
     widths = (taps[-1], *architecture.head_widths, 1)
     for k, (before, after) in enumerate(pairwise(widths), start=1):
         shapes |= dict(_affine(f"classifier_head.{2 * k}", (after, before)))
+    if architecture.attributes:
+        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), taps[-1])))
     if with_decoder:
         shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(taps, architecture.decoder_widths)}
     return shapes

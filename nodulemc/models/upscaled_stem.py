@@ -53,7 +53,7 @@ def absorb_upscaling(network: MultiTaskI3d) -> None:
 
 
 class PatchNetwork(nn.Module):
-    """A multi-task network that takes patches: as training calls it, both tasks' logits out."""
+    """A multi-task network that takes patches: as training calls it, all tasks' logits out."""
 
     def __init__(self, network: MultiTaskI3d, *, upscaled: bool = True) -> None:
         """Wrap a network that is to be fed upscaled patches, or, where ``upscaled`` is false, patches as they are."""
@@ -66,8 +66,10 @@ class PatchNetwork(nn.Module):
         """Whether the network has a decoder."""
         return hasattr(self.network, "aux_model")
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, S, S, S), values 0…1, to malignancy logits (N,) and mask logits (N, S, S, S)."""
+    def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
+        """(N, 1, S, S, S), values 0…1, to malignancy logits (N,), mask logits (N, S, S, S) and, where the network has
+        a head for them, attribute logits (N, A).
+        """
         return self.network.forward_multitask(self._input(patches), patches.shape[-1])
 
     def classify(self, patches: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from nodulemc.errors import TableError
 from nodulemc.json_files import write_atomically
 from nodulemc.patch import EXTENT_MM
 from nodulemc.training.lock import try_to_lock
-from nodulemc.training.tables import TYPES, Row, point_of
+from nodulemc.training.tables import Row, point_of, typed
 
 # The longest shift that augmentation may draw (MClab's public code, dataloader_mask.py).
 MAX_SHIFT_MM = 2.5
@@ -208,7 +208,7 @@ class BlockWriter:
                 store's own names, or the files cannot be written.
             ValueError: the block is not as ``NoduleBlock`` describes it, or its columns are not the other blocks'.
         """
-        row = {name: TYPES.get(name, _text)(value) for name, value in block.row.items()}
+        row = typed(block.row)
         name = row["AnnotationID"]
         if name in self._entries:
             self.require(row)
@@ -293,10 +293,6 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 def _row_of(entry: dict[str, Any]) -> Row:
     return {name: value for name, value in entry.items() if not name.startswith(_PREFIX)}
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _end(entry: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ import yaml
 
 from nodulemc.errors import ConfigError
 from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.ratings import ATTRIBUTES
 from nodulemc.training.blocks import MAX_SHIFT_MM
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -58,11 +59,20 @@ def _list(item: _Rule, length: int | None = None) -> _Rule:
     )
 
 
+def _some_of(names: tuple[str, ...]) -> _Rule:
+    return _Rule(
+        f"a list of some of {', '.join(names)}, each once",
+        lambda value: isinstance(value, list) and all(map(names.__contains__, value)) and len({*value}) == len(value),
+        tuple,
+    )
+
+
 def _one_of(names: tuple[str, ...]) -> _Rule:
     return _Rule(f"one of {', '.join(names)}", lambda value: value in names)
 
 
 _TEXT = _Rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
+_SWITCH = _Rule("true or false", lambda value: type(value) is bool)
 _WIDTH = _whole(1, 4096)
 
 
@@ -82,6 +92,8 @@ class ModelConfig:
             them the backbone's BatchNorm stays frozen, without them BatchNorm learns.
         start_from: ensemble folder with decoders, whose weights of the same seed, or of the only one, training starts
             from, all of them, BatchNorm learning on; instead of Kinetics-400 weights, which need not be named then.
+        attributes: the readers' ratings that a second head learns; none for no such head. It starts from random
+            weights where ``start_from`` has none.
     """
 
     backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
@@ -89,11 +101,12 @@ class ModelConfig:
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
     kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))
     start_from: str | None = _setting(None, _optional(_TEXT))
+    attributes: tuple[str, ...] = _setting((), _some_of(ATTRIBUTES))
 
     @property
     def architecture(self) -> Architecture:
         """As ``ensemble.json`` states it, the decoder included."""
-        return Architecture(self.backbone, self.head_widths, self.decoder_widths)
+        return Architecture(self.backbone, self.head_widths, self.decoder_widths, attributes=self.attributes)
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,9 @@ class RunConfig:
         batch_size: samples per step over all processes.
         samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
         segmentation_weight: λ on the Dice loss.
+        attribute_weight: that on the attributes' loss, where the model has some.
+        soft_labels: learn the class from the readers' mean malignancy rating, 1…5 made 0…1, where it is known; else
+            from the label.
         ema_decay: of the moving average, per step.
         precision: "auto" is bf16 where the device is fast at it, fp16 on older CUDA GPUs, else fp32.
         workers: processes that read samples ahead; 0 reads in the training process.
@@ -158,6 +174,8 @@ class RunConfig:
     batch_size: int = _setting(32, _whole(1, 4096))
     samples_per_epoch: int | None = _setting(None, _optional(_whole(1, 10_000_000)))
     segmentation_weight: float = _setting(0.5, _real(0, 100))
+    attribute_weight: float = _setting(0.5, _real(0, 100))
+    soft_labels: bool = _setting(False, _SWITCH)
     ema_decay: float = _setting(0.998, _real(0, 1, below=True))
     precision: str = _setting("auto", _one_of(PRECISIONS))
     workers: int = _setting(8, _whole(0, 256))

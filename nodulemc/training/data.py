@@ -21,7 +21,8 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
 
     Raises:
         TableError: the split is malformed, names samples that the store does not have, has a patient on both sides,
-            has one without a mask, or one class is missing from the training side.
+            has one without a mask, one class is missing from the training side, or validation has undecided samples
+            only.
         ConfigError: a fold is missing, not in the split, or not wanted by it.
     """
     blocks = BlockStore(store)
@@ -46,8 +47,10 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
             "leave them out of the split",
         )
     labels = [row["label"] for row in blocks.table]
-    if len({labels[k] for k in sides[0]}) < 2:
+    if {0, 1} - {labels[k] for k in sides[0]}:
         raise TableError("the training side lacks a class", split, "split again")
+    if sides[1] and all(labels[k] is None for k in sides[1]):
+        raise TableError("all samples of the validation side are undecided", split, "split again")
     return TrainingData(blocks, labels, *sides)
 
 

@@ -48,7 +48,9 @@ class Batch(NamedTuple):
         sizes: each block's (D, H, W).
         affines: float64 (N, 3, 4), see ``sampling_affine``.
         faces: float64 (N, 2, 3), see ``resample``.
-        labels: float32 (N,), 1 malignant.
+        labels: float32 (N,), 1 malignant, NaN undecided.
+        ratings: float32 (N, A), the readers' mean ratings with their scales made 0…1, NaN where unknown; A is 0 where
+            none are asked for.
         indices: int64 (N,), the blocks' numbers in the store.
     """
 
@@ -58,6 +60,7 @@ class Batch(NamedTuple):
     affines: Tensor
     faces: Tensor
     labels: Tensor
+    ratings: Tensor
     indices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
@@ -82,18 +85,25 @@ class NoduleDataset(Dataset):
     """Blocks of a store, each cut to the box that its patch needs."""
 
     def __init__(
-        self, store: BlockStore, labels: Sequence[int], augmentation: AugmentationConfig | None, seed: int
+        self,
+        store: BlockStore,
+        labels: Sequence[float],
+        augmentation: AugmentationConfig | None,
+        seed: int,
+        ratings: np.ndarray | None = None,
     ) -> None:
         """Prepare to read.
 
         Args:
             store: the blocks.
-            labels: every block's label, in the store's order.
+            labels: every block's label, in the store's order, NaN where undecided.
             augmentation: how to transform samples, None to leave them as inference sees them.
             seed: the run's.
+            ratings: float32 (blocks, A), see ``Batch``; None for none.
         """
         self._store = store
         self._labels = labels
+        self._ratings = np.empty((len(labels), 0), np.float32) if ratings is None else ratings
         self._augmentation = augmentation
         self._seed = seed
 
@@ -104,10 +114,13 @@ class NoduleDataset(Dataset):
         if self._augmentation is not None:
             random = np.random.default_rng([self._seed, _TRANSFORM, draw.epoch, draw.place])
             transform = draw_augmentation(self._augmentation, random)
-        return cut_sample(block, sampling_affine(block, transform), self._labels[draw.index], draw.index)
+        label, ratings = self._labels[draw.index], self._ratings[draw.index]
+        return cut_sample(block, sampling_affine(block, transform), label, draw.index, ratings)
 
 
-def cut_sample(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -> Batch:
+def cut_sample(
+    block: NoduleBlock, affine: np.ndarray, label: float, index: int, ratings: Sequence[float] = ()
+) -> Batch:
     """The part of a block between whose voxels the patch is sampled."""
     corners = _CORNERS @ affine.T
     size = np.array(block.voxels.shape)
@@ -123,6 +136,7 @@ def cut_sample(block: NoduleBlock, affine: np.ndarray, label: int, index: int) -
         torch.from_numpy(affine).unsqueeze(0),
         torch.from_numpy(faces).unsqueeze(0),
         torch.tensor([label], dtype=torch.float32),
+        torch.tensor(np.array([ratings]), dtype=torch.float32),
         torch.tensor([index]),
     )
 
@@ -135,6 +149,8 @@ def collate(samples: Sequence[Batch]) -> Batch:
 class BalancedBatches(Sampler):
     """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
 
+    Undecided samples have the share of the draws that they have of the samples.
+
     Source: MClab's public code (train_amp.py), which draws as many samples per epoch as the training set has. Here the
     last batch is full, too.
     """
@@ -142,7 +158,7 @@ class BalancedBatches(Sampler):
     def __init__(
         self,
         indices: Sequence[int],
-        labels: Sequence[int],
+        labels: Sequence[int | None],
         *,
         batch_size: int,
         samples: int,
@@ -154,7 +170,7 @@ class BalancedBatches(Sampler):
 
         Args:
             indices: the training blocks' numbers in the store.
-            labels: their labels, in the same order.
+            labels: their labels, in the same order, None where undecided.
             batch_size: over all processes, a multiple of ``processes``.
             samples: draws per epoch, rounded up to whole batches.
             seed: the run's.
@@ -163,8 +179,10 @@ class BalancedBatches(Sampler):
         """
         self.epoch = 0
         self._indices = np.asarray(indices)
-        labels = np.asarray(labels)
-        weights = np.where(labels == 1, 1 / max((labels == 1).sum(), 1), 1 / max((labels == 0).sum(), 1))
+        labels = np.array(labels, float)  # NaN for None
+        malignant, benign = labels == 1, labels == 0
+        counts = [max(known.sum(), 1) for known in (malignant, benign)]
+        weights = np.select([malignant, benign], [1 / count for count in counts], 2 / sum(counts))
         self._probabilities = weights / weights.sum()
         self._batch_size = batch_size
         self._batches = -(-samples // batch_size)

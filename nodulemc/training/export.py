@@ -1,5 +1,6 @@
 """From trained seeds to an ensemble folder with its model card."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +32,14 @@ class DataSummary:
     train_malignant: int
     validation: int
     validation_malignant: int
+    train_undecided: int = 0
+    validation_undecided: int = 0
 
     @classmethod
     def of(cls, data: TrainingData) -> "DataSummary":
         """Count."""
-        train, validation = ([int(data.labels[k]) for k in side] for side in (data.train, data.validation))
-        return cls(len(train), sum(train), len(validation), sum(validation))
+        train, validation = (Counter(data.labels[k] for k in side) for side in (data.train, data.validation))
+        return cls(train.total(), train[1], validation.total(), validation[1], train[None], validation[None])
 
 
 def export_ensemble(
@@ -115,6 +118,7 @@ def _model_card(
             "|" + "---|" * (len(_COLUMNS) + 2),
             *rows,
             "",
+            *_attribute_lines(seeds, config.model.attributes),
             "## Recipe",
             "",
             "```yaml",
@@ -136,11 +140,31 @@ def _data_tables(seeds: Sequence[TrainedSeed], data: Sequence[DataSummary]) -> l
     lines = []
     for trained, summary in zip(seeds, data, strict=False):
         lines += [f"Seed {trained.seed}:", ""] if len(data) > 1 else []
-        lines += [
-            "| | nodules | malignant |",
-            "|---|---|---|",
-            f"| training | {summary.train} | {summary.train_malignant} |",
-            f"| validation | {summary.validation} | {summary.validation_malignant} |",
-            "",
+        columns = [
+            ("", "training", "validation"),
+            ("nodules", summary.train, summary.validation),
+            ("malignant", summary.train_malignant, summary.validation_malignant),
+            ("undecided", summary.train_undecided, summary.validation_undecided),
         ]
+        lines += [*_table(columns if any(columns[-1][1:]) else columns[:-1]), ""]
     return lines
+
+
+def _table(columns: Sequence[Sequence[object]]) -> list[str]:
+    """Lines of a Markdown table, each column with its name first."""
+    header, *rows = (f"| {' | '.join(map(str, cells))} |" for cells in zip(*columns, strict=True))
+    return [header, "|" + "---|" * len(columns), *rows]
+
+
+def _attribute_lines(seeds: Sequence[TrainedSeed], attributes: Sequence[str]) -> list[str]:
+    """Lines of a table of the attributes' validation, where there are any and it was done."""
+    validated = [trained for trained in seeds if "validation_auc" in trained.history[-1]]
+    if not attributes or not validated:
+        return []
+    columns = [["attribute", *attributes]]
+    for trained in validated:
+        for figure, words in (("spearman", "rank correlation"), ("mae", "mean error")):
+            values = [f"{trained.history[-1][f'validation_{name}_{figure}']:.3f}" for name in attributes]
+            columns.append([f"{trained.seed}: {words}", *values])
+    words = "The attributes' rank correlation and mean absolute error with the readers' mean ratings, on their scale:"
+    return [words, "", *_table(columns), ""]

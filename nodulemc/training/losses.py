@@ -1,4 +1,4 @@
-"""The multi-task loss: binary cross-entropy on malignancy plus weighted Dice on the segmentation.
+"""The multi-task loss: binary cross-entropy on malignancy plus weighted Dice on the segmentation, and attributes.
 
 Source: slides "Nodule Classification using a Multi-Task Training"; the Dice form is that of MClab's public code.
 """
@@ -28,20 +28,46 @@ def multitask_loss(
     masks: Tensor,
     segmentation_weight: float,
     global_sum: Callable[[Tensor], Tensor] = lambda own: own,
+    *,
+    undecided: bool = False,
 ) -> Losses:
     """Cross-entropy + ``segmentation_weight`` × Dice loss.
 
     Args:
         logits: malignancy logits (N,).
         mask_logits: (N, 64, 64, 64).
-        labels: 0 or 1, float (N,).
+        labels: 0…1, float (N,).
         masks: 0 or 1, float (N, 64, 64, 64).
         segmentation_weight: λ.
         global_sum: sums over all processes, see ``dice_loss``.
+        undecided: whether labels may be NaN: such samples have no cross-entropy. The same for all processes.
     """
-    classification = F.binary_cross_entropy_with_logits(logits.float(), labels)
+    if undecided:
+        classification = known_cross_entropy(logits, labels, global_sum)
+    else:
+        classification = F.binary_cross_entropy_with_logits(logits.float(), labels)
     segmentation = dice_loss(mask_logits, masks, global_sum)
     return Losses(classification + segmentation_weight * segmentation, classification, segmentation)
+
+
+def known_cross_entropy(
+    logits: Tensor, targets: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own
+) -> Tensor:
+    """Mean cross-entropy, nats, over those targets of the whole batch that are not NaN; 0 where none is known.
+
+    Of a target between 0 and 1 it is least where the logit's sigmoid is the target, so that readers' mean ratings are
+    learned as means.
+
+    Args:
+        logits: any shape.
+        targets: the same shape, 0…1 or NaN.
+        global_sum: see ``dice_loss``.
+    """
+    known = ~targets.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
+    # A sum of products: an infinite logit must spoil the loss, not vanish from it.
+    total, count = global_sum(torch.stack([(losses * known).sum(), known.sum()]))
+    return total / count.clamp_min(1)
 
 
 def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own) -> Tensor:

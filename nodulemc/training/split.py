@@ -1,7 +1,8 @@
 """Dividing nodules into training and validation, always by patient.
 
 A split is ``{"train": [AnnotationID...], "validation": [...]}`` or ``{"folds": [[AnnotationID...], ...]}``, where each
-fold is validated on once while the others train.
+fold is validated on once while the others train. Undecided samples, those without a label, are on their patient's side;
+nothing is balanced by them.
 """
 
 from collections import defaultdict
@@ -68,10 +69,10 @@ def given_groups(rows: Sequence[Row], group_a: Collection[str], group_b: Collect
 def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dict[str, list[str]]:
     """Draw validation patients from group A; everything else trains.
 
-    At most ``samples`` samples are drawn, in A's ratio of classes, and as close to both numbers as patients allow; the
-    public code goes on until it has one patient too many. With 0 everything trains. A patient with samples in both
-    groups is never drawn, so nothing in B is lost and nobody is on both sides. (In the published groups there is no
-    such patient.)
+    At most ``samples`` labelled samples are drawn, in A's ratio of classes, and as close to both numbers as patients
+    allow; the public code goes on until it has one patient too many. With 0 everything trains. A patient with samples
+    in both groups is never drawn, so nothing in B is lost and nobody is on both sides. (In the published groups there
+    is no such patient.)
 
     Returns:
         ``{"train": [...], "validation": [...]}``, AnnotationIDs in order A, B.
@@ -87,7 +88,7 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
     chosen = _draw(free, counts, (samples - wanted, wanted), np.random.default_rng(seed))
     sides = _divide([*groups.a, *groups.b], chosen)
     for side, name in ((sides.a, "validation"), (sides.b, "training")):
-        if len({row["label"] for row in side}) < 2 and (samples or side is sides.b):
+        if {0, 1} - {row["label"] for row in side} and (samples or side is sides.b):
             raise TableError(
                 f"with {samples} validation samples the {name} side has {len(side)} samples and lacks a class",
                 source,
@@ -97,7 +98,7 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
 
 
 def split_folds(rows: Sequence[Row], folds: int, seed: int, source: object) -> dict[str, list[list[str]]]:
-    """Stratified k-fold by patient.
+    """Stratified k-fold by patient; patients who have undecided samples only are dealt out at random.
 
     Returns:
         ``{"folds": [...]}``: each sample's AnnotationID is in exactly one fold, in the table's order.
@@ -107,8 +108,9 @@ def split_folds(rows: Sequence[Row], folds: int, seed: int, source: object) -> d
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    labels = np.array([row["label"] for row in rows])
-    patients = np.array([row["PatientID"] for row in rows])
+    labelled = [row for row in rows if row["label"] is not None]
+    labels = np.array([row["label"] for row in labelled])
+    patients = np.array([row["PatientID"] for row in labelled])
     fewest = min(len(set(patients[labels == label])) for label in (0, 1))
     if fewest < folds:
         raise TableError(f"{folds} folds, but one class has {fewest} patients", source, "use fewer folds")
@@ -116,14 +118,19 @@ def split_folds(rows: Sequence[Row], folds: int, seed: int, source: object) -> d
     parts = [part for _, part in kfold.split(labels, labels, patients)]
     if any(len(set(labels[part])) < 2 for part in parts):
         raise TableError(f"one of {folds} folds lacks a class", source, "use fewer folds or another seed")
-    return {"folds": [_names(rows[k] for k in part) for part in parts]}
+    fold_of = {patient: fold for fold, part in enumerate(parts) for patient in patients[part].tolist()}
+    others = sorted({row["PatientID"] for row in rows} - fold_of.keys())
+    dealt = np.random.default_rng(seed).permutation(others).tolist()
+    fold_of |= {patient: k % folds for k, patient in enumerate(dealt)}
+    return {"folds": [_names(row for row in rows if fold_of[row["PatientID"]] == fold) for fold in range(folds)]}
 
 
 def _counts(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
-    """Each patient's numbers of benign and malignant samples, sorted by patient so that the draw is, too."""
+    """Numbers of benign and malignant samples of each patient with any, sorted by patient so that the draw is, too."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
-        counts[row["PatientID"]][row["label"]] += 1
+        if row["label"] is not None:
+            counts[row["PatientID"]][row["label"]] += 1
     return {patient: (benign, malignant) for patient, (benign, malignant) in sorted(counts.items())}
 
 

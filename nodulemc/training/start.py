@@ -1,12 +1,13 @@
 """Starting a run from a seed that has been trained before."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import read_manifest
+from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.weights import read_weights
 
@@ -14,17 +15,15 @@ from nodulemc.weights import read_weights
 def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> dict[str, Tensor]:
     """All tensors, fp32, of an ensemble's seed of this number, or of its only one, its decoder's too.
 
+    An attribute head is not among them where the architecture has one and the seed has none.
+
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the architecture.
     """
     manifest = read_manifest(folder)
-    members = manifest.members
-    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
-    member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)
-    if member is None:
-        known = ", ".join(str(member.seed) for member in members)
-        raise EnsembleError(f"no seed {seed} to start from", folder, f"train with --seeds from {known}")
-    if member.architecture != architecture or not member.upscales:
+    member = _member(manifest, seed)
+    known = replace(architecture, attributes=member.architecture.attributes and architecture.attributes)
+    if member.architecture != known or not member.upscales:
         raise EnsembleError(
             f"seed {member.seed} is {member.architecture}, the recipe {architecture}",
             folder,
@@ -32,3 +31,22 @@ def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> d
         )
     tensors = read_weights(manifest.folder, member, masks=True)
     return {name: torch.from_numpy(value.copy()).float() for name, value in tensors.items()}
+
+
+def lacks_attributes(folder: str | Path, seed: int) -> bool:
+    """Whether the seed that ``seed_tensors`` finds has no attribute head.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, or lacks the seed.
+    """
+    return not _member(read_manifest(folder), seed).architecture.attributes
+
+
+def _member(manifest: Manifest, seed: int) -> Member:
+    members = manifest.members
+    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
+    member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)
+    if member is None:
+        known = ", ".join(str(member.seed) for member in members)
+        raise EnsembleError(f"no seed {seed} to start from", manifest.folder, f"train with --seeds from {known}")
+    return member

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.ema import ExponentialMovingAverage
-from nodulemc.training.losses import differentiable_global_sum, multitask_loss
+from nodulemc.training.losses import differentiable_global_sum, known_cross_entropy, multitask_loss
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
@@ -28,7 +28,17 @@ class TrainingStep:
         ema: the average.
     """
 
-    def __init__(self, network: PatchNetwork, config: TrainingConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self, network: PatchNetwork, config: TrainingConfig, accelerator: Accelerator, *, undecided: bool = False
+    ) -> None:
+        """Move a network to the accelerator's device.
+
+        Args:
+            network: what is trained.
+            config: the recipe.
+            accelerator: device, processes and precision.
+            undecided: whether labels may be NaN, see ``multitask_loss``.
+        """
         on_cuda = accelerator.device.type == "cuda"
         network = network.to(accelerator.device, memory_format=torch.channels_last_3d)
         self.ema = ExponentialMovingAverage(network, config.run.ema_decay)
@@ -44,7 +54,9 @@ class TrainingStep:
         )
         self._model, self.optimizer = accelerator.prepare(network, optimizer)
         self._accelerator = accelerator
+        self._undecided = undecided
         self._segmentation_weight = config.run.segmentation_weight
+        self._attribute_weight = config.run.attribute_weight
         self._global_sum = differentiable_global_sum(
             lambda tensor: accelerator.reduce(tensor, reduction="sum"), accelerator.num_processes
         )
@@ -60,24 +72,32 @@ class TrainingStep:
         if self._frozen:
             freeze_batch_norm(self.network.network.backbone)
 
-    def __call__(self, images: Tensor, masks: Tensor, labels: Tensor, learning_rate: float) -> Tensor:
+    def __call__(
+        self, images: Tensor, masks: Tensor, labels: Tensor, learning_rate: float, ratings: Tensor | None = None
+    ) -> Tensor:
         """Learn from one batch, this process's share of it.
 
         Args:
             images: (N, 1, 64, 64, 64), values 0…1.
             masks: (N, 64, 64, 64), 0 or 1.
-            labels: (N,), 0 or 1.
+            labels: (N,), 0…1, NaN where undecided.
             learning_rate: Adam's.
+            ratings: (N, A), 0…1, NaN where unknown; for a network with an attribute head.
 
         Returns:
-            The loss, its cross-entropy and its Dice part over all processes, (3,), on the device.
+            The loss, its cross-entropy, its Dice part and, with an attribute head, the attributes' over all processes,
+            (3,) or (4,), on the device.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
-        logits, mask_logits = self._model(images)
-        losses = multitask_loss(logits, mask_logits, labels, masks, self._segmentation_weight, self._global_sum)
-        self._accelerator.backward(losses.total)
+        logits, mask_logits, *attributes = self._model(images)
+        weight, global_sum = self._segmentation_weight, self._global_sum
+        loss, *parts = multitask_loss(logits, mask_logits, labels, masks, weight, global_sum, undecided=self._undecided)
+        for attribute_logits in attributes:
+            parts.append(known_cross_entropy(attribute_logits, ratings, global_sum))
+            loss = loss + self._attribute_weight * parts[-1]
+        self._accelerator.backward(loss)
         self.optimizer.step()
         self.ema.update(self.network)
-        return self._accelerator.reduce(torch.stack(losses).detach(), reduction="mean")
+        return self._accelerator.reduce(torch.stack([loss, *parts]).detach(), reduction="mean")

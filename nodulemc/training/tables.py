@@ -1,17 +1,18 @@
 """The table of nodules: LUNA25's CSV, checked row by row before any work starts."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, PATIENT, UID
 from nodulemc.errors import TableError
+from nodulemc.labels import LABELS
 from nodulemc.plain_numbers import plain_number
+from nodulemc.ratings import HIGHEST, LOWEST, READERS
 from nodulemc.table_rows import TableRow, read_rows
 
-# What a column's values are; every other column, known or not, is kept as the text in the file.
-TYPES = {**dict.fromkeys(COORDINATES, float), LABEL: int}
 # Without these a row names no patient, scan or nodule.
 _IDENTIFIERS = (PATIENT, UID, ANNOTATION)
 Row = dict[str, Any]
@@ -24,7 +25,8 @@ class Table:
     Attributes:
         path: the file.
         rows: one dict per nodule: coordinates (world x, y, z in mm, LPS) as floats, ``label`` as the integer 0
-            (benign) or 1 (malignant), everything else as text.
+            (benign) or 1 (malignant) or None (undecided), ratings (see ``typed``) as floats or None, everything else
+            as text.
         lines: each row's line in the file; the header is line 1.
     """
 
@@ -47,7 +49,8 @@ def read_table(path: str | Path) -> Table:
     Raises:
         TableError: naming the line (the header is line 1): a column is missing or repeated, a row has too many or
             too few cells, an identifier is empty or unfit as a file name, an AnnotationID repeats, a label is not
-            0 or 1, a coordinate is no finite number; or the file is unreadable or has no rows.
+            0, 1 or empty, a coordinate is no finite number, a rating is off its scale; or the file is unreadable or
+            has no rows.
     """
     path = Path(path)
     table = Table(path, [], [])
@@ -72,22 +75,51 @@ def point_of(row: Row) -> tuple[float, float, float]:
     return row["CoordX"], row["CoordY"], row["CoordZ"]
 
 
+def typed(row: Row) -> Row:
+    """A row with each value of its column's type.
+
+    Coordinates are floats, the label is an integer or None. Where the row has the column ``readers``, the columns of
+    ``nodulemc.ratings`` are floats or None; elsewhere they are whatever the table means by them, such as a phantom's
+    margin. Every other column, known or not, is text.
+    """
+    kinds = {**dict.fromkeys(COORDINATES, float), LABEL: _or_none(int)}
+    if READERS in row:
+        kinds |= dict.fromkeys((READERS, *HIGHEST), _or_none(float))
+    return {name: kinds.get(name, _text)(value) for name, value in row.items()}
+
+
+def _or_none(kind: type) -> Callable[[Any], Any]:
+    return lambda value: None if value in (None, "") else kind(value)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def _checked_row(found: TableRow) -> Row:
     row: Row = dict(found.cells)
     for column in _IDENTIFIERS:
         # Scans, masks and blocks are found by these names.
         if not row[column] or Path(row[column]).name != row[column]:
             raise TableError(f"{column} is {row[column]!r}", found.where, "give a name that can be a file name")
-    if row[LABEL] not in ("0", "1"):
-        raise TableError(f"label is {row[LABEL]!r}", found.where, "write 0 (benign) or 1 (malignant)")
-    row[LABEL] = int(row[LABEL])
+    if row[LABEL] and row[LABEL] not in LABELS:
+        remedy = "write 0 (benign) or 1 (malignant), or nothing (undecided)"
+        raise TableError(f"label is {row[LABEL]!r}", found.where, remedy)
+    row[LABEL] = LABELS.get(row[LABEL])
     for column in COORDINATES:
-        row[column] = _finite(row[column], column, found.where)
-    return row
+        if plain_number(row[column]) is None:
+            raise TableError(f"{column} is {row[column]!r}", found.where, "give a finite number in mm")
+    if READERS in row:
+        _check_ratings(row, found.where)
+    return typed(row)
 
 
-def _finite(text: str, column: str, where: str) -> float:
-    value = plain_number(text)
-    if value is None:
-        raise TableError(f"{column} is {text!r}", where, "give a finite number in mm")
-    return value
+def _check_ratings(row: Row, where: str) -> None:
+    """Refuse numbers of readers and mean ratings that cannot be; empty cells may."""
+    for column, highest in ((READERS, math.inf), *HIGHEST.items()):
+        cell = row.get(column, "")
+        rating = plain_number(cell)
+        if cell and (rating is None or not LOWEST <= rating <= highest):
+            scale = f"from {LOWEST} to {highest}" if math.isfinite(highest) else f"of {LOWEST} or more"
+            remedy = f"give a number {scale}, or nothing; ratings are read where there is a column {READERS}"
+            raise TableError(f"{column} is {cell!r}", where, remedy)

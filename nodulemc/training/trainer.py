@@ -7,19 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from nodulemc.errors import ConfigError, ResourceError, TrainingError, out_of_memory
+from nodulemc.errors import ConfigError, ResourceError, TableError, TrainingError, out_of_memory
 from nodulemc.json_files import make_folder
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
+from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.progress import QUIET_S, progress
+from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.checkpoints import (
     Checkpoint,
@@ -38,6 +41,8 @@ from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
 CHECKPOINT_NAME = "checkpoint.pt"
+# A step's losses, as it gives them.
+_LOSSES = ("loss", "cross_entropy", "dice_loss", "attribute_loss")
 CACHE = Path.home() / ".cache" / "nodulemc"
 
 
@@ -47,19 +52,51 @@ class TrainingData:
 
     Attributes:
         store: the nodules' blocks.
-        labels: of every block, in the store's order.
+        labels: of every block, in the store's order; None where undecided.
         train: numbers of the blocks to train on.
         validation: numbers of the blocks to validate on; none trains without validation.
     """
 
     store: BlockStore
-    labels: Sequence[int]
+    labels: Sequence[int | None]
     train: Sequence[int]
     validation: Sequence[int]
 
-    def fingerprint(self) -> str:
-        """Changes with the blocks' labels and their division."""
-        text = repr(([int(k) for k in self.labels], [int(k) for k in self.train], [int(k) for k in self.validation]))
+    def ratings(self, names: Sequence[str]) -> np.ndarray:
+        """The readers' mean ratings of every block, scales made 0…1: float32 (blocks, names), NaN where unknown.
+
+        Raises:
+            TableError: none of the blocks to train on has one of them.
+        """
+        if not names:
+            return np.empty((len(self.labels), 0), np.float32)
+        ratings = [[normalised_rating(row, name) for name in names] for row in self.store.table]
+        found = np.array(ratings, np.float32)
+        unknown = np.isnan(found[list(self.train)]).all(axis=0)
+        if unknown.any():
+            raise TableError(
+                f"no sample to train on has a rating of {names[unknown.argmax()]}",
+                self.store.folder,
+                f"prepare a table with this column and {READERS}, or leave it out of the recipe",
+            )
+        return found
+
+    def targets(self, *, soft: bool) -> np.ndarray:
+        """What each block's class is learned from, 0…1 (blocks,): its label, NaN where undecided; where soft labels
+        are wanted, its mean malignancy rating, as far as that is known.
+        """
+        labels = np.array(self.labels, float)
+        if not soft:
+            return labels
+        rating = self.ratings((MALIGNANCY,))[:, 0]
+        return np.where(np.isnan(rating), labels, rating)
+
+    def fingerprint(self, rated: Sequence[str] = ()) -> str:
+        """Changes with the blocks' labels, their ratings of these names, and their division."""
+        labels = [None if label is None else int(label) for label in self.labels]
+        text = repr((labels, [int(k) for k in self.train], [int(k) for k in self.validation]))
+        if rated:
+            text += repr(self.ratings(rated).tolist())
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -92,7 +129,9 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         load_kinetics(network, config.backbone, path)
         freeze_batch_norm(network.backbone)
     elif config.start_from is not None:
-        fill(network, seed_tensors(config.start_from, seed, config.architecture))
+        tensors = seed_tensors(config.start_from, seed, config.architecture)
+        new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
+        fill(network, new | tensors)
     absorb_upscaling(network)
     return PatchNetwork(network)
 
@@ -177,12 +216,16 @@ class _Run:
         self._seed = seed
         self._accelerator = accelerator
         self.history: list[dict[str, float]] = []
+        self._attributes = config.model.attributes
+        self._rated = (*self._attributes, *((MALIGNANCY,) if config.run.soft_labels else ()))
+        targets = data.targets(soft=config.run.soft_labels)
         set_seed(seed)
-        self._step = TrainingStep(create(config.model, seed), config, accelerator)
-        self._make_loaders()
+        undecided = bool(np.isnan(targets[list(data.train)]).any())
+        self._step = TrainingStep(create(config.model, seed), config, accelerator, undecided=undecided)
+        self._make_loaders(targets)
         self._steps = len(self._draws) * config.run.epochs
 
-    def _make_loaders(self) -> None:
+    def _make_loaders(self, targets: np.ndarray) -> None:
         run, data, accelerator = self._config.run, self._data, self._accelerator
         processes, process = accelerator.num_processes, accelerator.process_index
         if run.batch_size % processes:
@@ -202,8 +245,9 @@ class _Run:
             data.validation, batch_size=run.batch_size // processes, process=process, processes=processes
         )
         common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}
-        augmented = NoduleDataset(data.store, data.labels, self._config.augmentation, self._seed)
-        plain = NoduleDataset(data.store, data.labels, None, self._seed)
+        ratings = data.ratings(self._attributes)
+        augmented = NoduleDataset(data.store, targets, self._config.augmentation, self._seed, ratings)
+        plain = NoduleDataset(data.store, data.targets(soft=False), None, self._seed, ratings)
         self._train_loader = make_loader(augmented, self._draws, **common)
         self._validation_loader = make_loader(plain, ordered, **common)
 
@@ -222,15 +266,17 @@ class _Run:
     def _check_same_run(self, checkpoint: Checkpoint) -> None:
         path = self._folder / CHECKPOINT_NAME
         remedy = "restore what it was started with, or give another --output"
-        recipe = self._recipe()
-        for section, content in checkpoint.recipe.items():
+        defaults = TrainingConfig().to_dict()
+        for section, content in self._recipe().items():
             for key, value in content.items():
-                if value != recipe[section].get(key):
-                    what = f"the run was started with {section}.{key} {value!r}, now it is {recipe[section].get(key)!r}"
+                # Keys that the version which started the run did not have yet changed nothing by their defaults.
+                before = checkpoint.recipe[section].get(key, defaults[section][key])
+                if before != value:
+                    what = f"the run was started with {section}.{key} {before!r}, now it is {value!r}"
                     raise ConfigError(what, path, remedy)
         if checkpoint.seed != self._seed:
             raise ConfigError(f"the run's seed is {checkpoint.seed}, not {self._seed}", path, remedy)
-        if checkpoint.data != self._data.fingerprint():
+        if checkpoint.data != self._data.fingerprint(self._rated):
             raise ConfigError("the run was started with other samples or another split", path, remedy)
 
     def _recipe(self) -> dict[str, dict[str, object]]:
@@ -264,7 +310,7 @@ class _Run:
             batches = self._validation_loader
             if log is not None:
                 batches = progress(batches, len(batches), f"{self._label(epoch)}, validation", quiet_s=QUIET_S)
-            metrics = validate(self._step.ema.network, batches, self._accelerator)
+            metrics = validate(self._step.ema.network, batches, self._accelerator, self._attributes)
             self._require_finite("validation cross-entropy", metrics["validation_cross_entropy"], steps)
             return metrics
         tensors = [value for value in self._step.ema.network.state_dict().values() if value.is_floating_point()]
@@ -280,7 +326,8 @@ class _Run:
             batches = progress(batches, len(self._draws), self._label(epoch))
         size = SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
         first = epoch * len(self._draws)
-        sums = torch.zeros(3, dtype=torch.float64)
+        names = _LOSSES if self._attributes else _LOSSES[:-1]
+        sums = torch.zeros(len(names), dtype=torch.float64)
         pending = None
         start = time.monotonic()
         for step, batch in enumerate(batches, start=first):
@@ -290,13 +337,9 @@ class _Run:
                 sums += self._record(step - 1, pending, log)
             pending = values
         sums += self._record(first + len(self._draws) - 1, pending, log)
-        total, classification, segmentation = (sums / len(self._draws)).tolist()
-        return {
-            "seconds": round(time.monotonic() - start, 1),
-            "train_loss": total,
-            "train_cross_entropy": classification,
-            "train_dice_loss": segmentation,
-        }
+        means = (sums / len(self._draws)).tolist()
+        seconds = {"seconds": round(time.monotonic() - start, 1)}
+        return seconds | {f"train_{name}": mean for name, mean in zip(names, means, strict=True)}
 
     def _label(self, epoch: int) -> str:
         return f"seed {self._seed}, epoch {epoch + 1}/{self._config.run.epochs}"
@@ -304,23 +347,15 @@ class _Run:
     def _train_step(self, step: int, raw: Batch, size: int) -> Tensor:
         batch = raw.to(self._accelerator.device)
         images, masks = batch.resample(size)
-        return self._step(images, masks, batch.labels, self._config.optimizer.rate_at(step, self._steps))
+        rate = self._config.optimizer.rate_at(step, self._steps)
+        return self._step(images, masks, batch.labels, rate, batch.ratings)
 
     def _record(self, step: int, values: Tensor, log: MetricsLog | None) -> Tensor:
-        total, classification, segmentation = values.tolist()
-        self._require_finite("loss", total, step + 1)
+        losses = dict(zip(_LOSSES, values.tolist(), strict=False))
+        self._require_finite("loss", losses["loss"], step + 1)
         if log is not None:
-            rate = self._config.optimizer.rate_at(step, self._steps)
-            log.step(
-                step,
-                {
-                    "loss": total,
-                    "cross_entropy": classification,
-                    "dice_loss": segmentation,
-                    "learning_rate": rate,
-                },
-            )
-        return torch.tensor([total, classification, segmentation], dtype=torch.float64)
+            log.step(step, losses | {"learning_rate": self._config.optimizer.rate_at(step, self._steps)})
+        return torch.tensor([*losses.values()], dtype=torch.float64)
 
     def _require_finite(self, name: str, value: float, steps: int) -> None:
         if not math.isfinite(value):
@@ -336,7 +371,7 @@ class _Run:
         return Checkpoint(
             recipe=self._recipe(),
             seed=self._seed,
-            data=self._data.fingerprint(),
+            data=self._data.fingerprint(self._rated),
             epochs_done=len(self.history),
             network=self._step.network.state_dict(),
             ema=self._step.ema.network.state_dict(),

@@ -83,3 +83,19 @@ def test_predictions_are_written_as_csv(cohort, stored, masked_rows, tmp_path):
     labels = {row["AnnotationID"]: row["label"] for row in masked_rows}
     assert read.labels.tolist() == [labels[name] for name in read.ids]
     assert read.patients.tolist() == [int(name.startswith("12_")) for name in read.ids]
+
+
+def test_undecided_nodules_are_predicted_and_left_out_of_the_figures(cohort, masked_rows, tmp_path, caplog):
+    table = read_table(cohort.folder / "table.csv")
+    undecided = masked_rows[0]["AnnotationID"]
+    next(row for row in table.rows if row["AnnotationID"] == undecided)["label"] = None
+    prepare(table, Scans(cohort.folder / "ct"), cohort.folder / "masks", tmp_path / "store", 1)
+    stored = StoredNodules(tmp_path / "store")
+    assert stored.table[undecided].cells["label"] == ""
+    stored.predict(BrightnessEnsemble(), tmp_path / "p.csv")
+    for known in (None, stored.table):
+        predictions = read_predictions([tmp_path / "p.csv"], known)
+        assert undecided not in predictions.ids
+        assert len(predictions) == len(masked_rows) - 1
+        assert f"1 of {len(masked_rows)} nodules have no label; left out" in caplog.text
+        caplog.clear()

@@ -18,11 +18,21 @@ def test_json_round_trip():
 @pytest.mark.parametrize(
     "change",
     [{"backbone": "vgg"}, {"head_widths": [0]}, {"head_widths": "64"}, {"decoder_widths": [1, 2]}, {"extra": 1},
-     {"decoder_widths": [8, 8, 8, 8, True]}],
+     {"decoder_widths": [8, 8, 8, 8, True]}, {"attributes": ["malignancy"]}, {"attributes": ["texture", "texture"]},
+     {"attributes": "texture"}, {"attributes": [[]]}, {"attributes": None}],
 )  # fmt: skip
 def test_what_names_no_network_is_refused(change):
     with pytest.raises(EnsembleError):
         Architecture.from_json({"backbone": "inception_i3d", "head_widths": [], "decoder_widths": None} | change)
+
+
+def test_attributes_are_stated_where_there_are_any():
+    plain = Architecture("inception_i3d")
+    assert plain.to_json() == {"backbone": "inception_i3d", "head_widths": (), "decoder_widths": None}
+    assert Architecture.from_json(plain.to_json()) == plain
+    rated = Architecture("inception_i3d", attributes=["texture", "spiculation"])
+    assert rated.to_json()["attributes"] == ("texture", "spiculation")
+    assert Architecture.from_json(rated.to_json()) == rated
 
 
 def test_needs_no_torch():

@@ -17,6 +17,7 @@ PUBLISHED = {
         "decoder_widths": [832, 480, 192, 64, 64],
         "kinetics": "download",
         "start_from": None,
+        "attributes": [],
     },
     "optimizer": {
         "learning_rate": 1e-4,
@@ -32,6 +33,8 @@ PUBLISHED = {
         "batch_size": 32,
         "samples_per_epoch": None,
         "segmentation_weight": 0.5,
+        "attribute_weight": 0.5,
+        "soft_labels": False,
         "ema_decay": 0.998,
         "precision": "auto",
         "workers": 8,
@@ -71,8 +74,12 @@ def test_whoever_trains_has_to_say_on_what(given, key):
 
 
 def test_a_recipe_survives_its_dictionary():
-    for model in ({"head_widths": [64], "kinetics": "k.pth"}, {"start_from": "e"}, {"kinetics": None}):
-        config = parse_config({"model": model, "run": {"epochs": 3}}, "here")
+    for model in (
+        {"head_widths": [64], "kinetics": "k.pth"},
+        {"start_from": "e"},
+        {"kinetics": None, "attributes": ["texture", "margin"]},
+    ):
+        config = parse_config({"model": model, "run": {"epochs": 3, "soft_labels": True}}, "here")
         assert parse_config(config.to_dict(), "there") == config
 
 
@@ -104,6 +111,11 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("model: {backbone: vgg}", r"backbone is 'vgg': .*inception_i3d"),
         ("model: {decoder_widths: [1, 2, 3]}", r"decoder_widths is \[1, 2, 3\]: .*5 values"),
         ("model: {kinetics: k.pth, start_from: e}", r"model.kinetics and model.start_from are both given"),
+        ("model: {attributes: [malignancy]}", r"attributes is \['malignancy'\]: .*some of spiculation, lobulation"),
+        ("model: {attributes: [texture, texture]}", r"attributes is .*each once"),
+        ("model: {attributes: [[texture]]}", r"attributes is .*each once"),
+        ("run: {soft_labels: 1}", r"soft_labels is 1: .*true or false"),
+        ("run: {attribute_weight: -1}", r"attribute_weight is -1: .*from 0"),
         ("model: {kinetics: ''}", r"kinetics is '': .*null or a text"),
         ("card: {licence: 5}", r"licence is 5"),
         ("run: 5", r"run is 5: .*mapping"),

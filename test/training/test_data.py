@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nodulemc.errors import ConfigError, NoduleMCError, TableError
-from nodulemc.training.blocks import BlockWriter, NoduleBlock
+from nodulemc.training.blocks import BlockStore, BlockWriter, NoduleBlock
 from nodulemc.training.data import load_training_data
 
 PATIENTS = ["p1", "p1", "p2", "p3", "p4", "p5"]
@@ -21,6 +22,19 @@ def store(tmp_path):
             mask = None if k == 5 else np.ones(voxels.shape, np.uint8)
             box = (np.full(3, -np.inf), np.full(3, np.inf))
             writer.add(NoduleBlock(voxels, mask, np.zeros(3), np.eye(3), np.array([1.0, 2, 3]), box, row))
+    return folder
+
+
+@pytest.fixture
+def undecided(store):
+    """A store of two nodules more, undecided ones with a rating or without."""
+    ratings = {"readers": 4, "texture": 4.5}, {"readers": "", "texture": None}
+    rows = [row | extra for row, extra in zip(BlockStore(store).table, [ratings[0]] * 5 + [ratings[1]], strict=True)]
+    folder = store.parent / "more"
+    with BlockWriter(folder) as writer:
+        for k, row in enumerate(rows):
+            block = BlockStore(store)[0]
+            writer.add(replace(block, row=row | {"label": None if k in (0, 2) else row["label"]}))
     return folder
 
 
@@ -68,3 +82,14 @@ def test_a_split_that_does_not_fit_is_refused(store, content, fold, error, messa
         load(store, content, fold)
     assert isinstance(caught.value, NoduleMCError)
     assert "split.json" in str(caught.value)
+
+
+def test_undecided_samples_and_ratings_come_back(undecided):
+    data = load(undecided, {"train": ["a0", "a1", "a2", "a3", "a4"], "validation": []})
+    assert list(data.labels) == [None, 1, None, 1, 0, 1]
+    rows = data.store.table
+    assert [(row["readers"], row["texture"]) for row in rows] == [(4.0, 4.5)] * 5 + [(None, None)]
+    with pytest.raises(TableError, match=r"all samples of the validation side are undecided.*split again"):
+        load(undecided, {"train": ["a3", "a4"], "validation": ["a2"]})
+    with pytest.raises(TableError, match="the training side lacks a class"):
+        load(undecided, {"train": ["a0", "a1"], "validation": []})

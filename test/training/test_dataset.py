@@ -23,6 +23,15 @@ def test_classes_are_drawn_equally_often():
     assert counts[:10].std() < 3 * np.sqrt(400)  # no malignant sample is favoured
 
 
+def test_undecided_samples_are_drawn_as_often_as_they_are():
+    """50 of 250 samples; malignant and benign ones share the rest equally."""
+    labels = [*LABELS, *[None] * 50]
+    sampler = BalancedBatches(range(250), labels, batch_size=8, samples=16000, seed=3)
+    drawn = np.array([draw.index for batch in sampler for draw in batch])
+    shares = [(drawn < 10).mean(), ((drawn >= 10) & (drawn < 200)).mean(), (drawn >= 200).mean()]
+    np.testing.assert_allclose(shares, [0.4, 0.4, 0.2], atol=0.015)
+
+
 def test_epochs_have_whole_batches_of_their_own_and_come_again():
     sampler = batches(samples=201)
     first = list(sampler)
@@ -82,11 +91,21 @@ def test_batches_cross_as_stored_and_one_after_the_other():
         assert torch.equal(part, samples[k].voxels)
     for k, part in enumerate(batch.masks.split([prod(size) for size in batch.sizes])):
         assert torch.equal(part, samples[k].masks)
+    assert batch.ratings.shape == (3, 0)
     # Whatever is joined with them, samples are resampled to the same.
     for joined, alone in zip(
         batch.resample(), zip(*(sample.resample() for sample in samples), strict=True), strict=True
     ):
         torch.testing.assert_close(joined, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+def test_ratings_come_with_their_sample():
+    ratings = np.array([[0.25, np.nan], [0.5, 0.75], [np.nan, 1]], np.float32)
+    dataset = NoduleDataset(ToyStore(3), [1.0, 0.0, np.nan], AugmentationConfig(), 1, ratings)
+    batch = collate([dataset[Draw(k, 0, k)] for k in (2, 0)])
+    np.testing.assert_array_equal(batch.labels, [np.nan, 1])
+    np.testing.assert_array_equal(batch.ratings, ratings[[2, 0]])
+    assert batch.ratings.dtype == torch.float32
 
 
 def test_worker_processes_give_the_same_batches():

@@ -77,6 +77,23 @@ def test_the_card_tells_seeds_with_samples_of_their_own_apart(tmp_path, written)
     assert "| 2001 | 1 | – | – | – | 0.7500 |" in card
 
 
+def test_attributes_and_undecided_nodules_are_on_the_card(tmp_path, written):
+    config = replace(CONFIG, model=replace(CONFIG.model, attributes=("texture", "margin")))
+    figures = {f"validation_{n}_{f}": v for n, f, v in (
+        ("texture", "spearman", 0.5), ("texture", "mae", 0.75), ("margin", "spearman", 0.25), ("margin", "mae", 1.0),
+    )}  # fmt: skip
+    head = {"attribute_head.weight": torch.zeros(2, 1024)}
+    trained = TrainedSeed(2000, WEIGHTS | head, [HISTORY[-1] | figures])
+    data = TrainingData(None, [0, 1, None, None, 1, None], [0, 1, 2, 3], [4, 5])
+    export.export_ensemble(tmp_path / "e", [trained], config, [export.DataSummary.of(data)], decoder=False)
+    card = (tmp_path / "e" / "MODEL_CARD.md").read_text()
+    assert "| training | 4 | 1 | 2 |\n| validation | 2 | 1 | 1 |" in card
+    assert "| attribute | 2000: rank correlation | 2000: mean error |" in card
+    assert "| texture | 0.500 | 0.750 |\n| margin | 0.250 | 1.000 |" in card
+    assert written["members"][0].architecture.attributes == ("texture", "margin")
+    assert written["members"][0].state_dict.keys() == {"backbone.w", "attribute_head.weight"}
+
+
 @pytest.mark.usefixtures("written")
 def test_weights_without_a_word_on_their_data_are_not_exported(tmp_path):
     with pytest.raises(ConfigError, match=r"card\.trained_on is not given"):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nodulemc.training.losses import dice_loss, differentiable_global_sum, multitask_loss
+from nodulemc.training.losses import dice_loss, differentiable_global_sum, known_cross_entropy, multitask_loss
 
 
 def test_dice_over_the_whole_batch_in_closed_form():
@@ -57,4 +57,46 @@ def test_processes_that_share_a_batch_get_the_whole_batchs_loss_and_gradient():
         assert shared.item() == pytest.approx(whole.item(), abs=1e-6)
         gradients.append(torch.autograd.grad(shared, weight)[0])
     # Data-parallel training averages the processes' gradients.
+    torch.testing.assert_close(torch.stack(gradients).mean(dim=0), expected)
+
+
+def test_the_cross_entropy_of_known_targets_in_closed_form():
+    logits = torch.tensor([[math.log(3), 5.0], [0.0, -math.log(3)]])
+    targets = torch.tensor([[0.25, math.nan], [math.nan, 0.25]])
+    # At the target itself it is the target's entropy; here one is there, and the other is at 3/4 instead.
+    at, off = 0.25 * math.log(4) + 0.75 * math.log(4 / 3), 0.25 * math.log(4 / 3) + 0.75 * math.log(4)
+    assert known_cross_entropy(logits, targets).item() == pytest.approx((at + off) / 2, abs=1e-6)
+    assert known_cross_entropy(logits, torch.full((2, 2), math.nan)).item() == 0
+
+
+def test_undecided_samples_have_no_cross_entropy_and_no_gradient():
+    torch.manual_seed(0)
+    logits, masks = torch.randn(5, requires_grad=True), torch.ones(5, 2, 2, 2)
+    labels = torch.tensor([1.0, math.nan, 0.0, math.nan, 1.0])
+    losses = multitask_loss(logits, torch.zeros(masks.shape), labels, masks, 0.5, undecided=True)
+    known = [0, 2, 4]
+    fewer = multitask_loss(logits[known], torch.zeros(masks.shape), labels[known], masks, 0.5)
+    torch.testing.assert_close(losses, fewer)
+    (gradient,) = torch.autograd.grad(losses.total, logits)
+    (expected,) = torch.autograd.grad(fewer.total, logits)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient[[1, 3]].tolist() == [0, 0]
+
+
+def test_processes_with_different_numbers_of_known_targets_get_the_whole_batchs_mean():
+    torch.manual_seed(0)
+    features, weight = torch.randn(4, 3), torch.randn(3, requires_grad=True)
+    targets = torch.tensor([0.2, 0.9, math.nan, 0.4])
+    (expected,) = torch.autograd.grad(known_cross_entropy(features @ weight, targets), weight)
+    parts = [slice(0, 2), slice(2, 4)]
+
+    def sums(part: slice) -> torch.Tensor:
+        count = (~targets[part].isnan()).sum()
+        return torch.stack([known_cross_entropy(features[part] @ weight.detach(), targets[part]) * count, count])
+
+    gradients = []
+    for part, other in zip(parts, parts[::-1], strict=True):
+        global_sum = differentiable_global_sum(lambda own, other=other: own + sums(other), processes=2)
+        shared = known_cross_entropy(features[part] @ weight, targets[part], global_sum)
+        gradients.append(torch.autograd.grad(shared, weight)[0])
     torch.testing.assert_close(torch.stack(gradients).mean(dim=0), expected)

@@ -52,6 +52,7 @@ def resample_all(blocks, augmentations) -> tuple[np.ndarray, np.ndarray]:
                 torch.from_numpy(sampling_affine(block, augmentation))[None],
                 torch.from_numpy(faces)[None],
                 torch.zeros(1),
+                torch.zeros(1, 0),
                 torch.zeros(1, dtype=torch.int64),
             )
         )

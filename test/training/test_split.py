@@ -1,6 +1,7 @@
 import csv
 import json
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def malignant(names, table: dict[str, tuple[str, int]]) -> int:
 
 def patients(names, table: dict[str, tuple[str, int]]) -> set[str]:
     return {table[name][0] for name in names}
+
+
+def with_undecided(rows: list[dict]) -> list[dict]:
+    """The rows, an undecided sample more for each patient with an even number, and 20 patients with undecided only."""
+    more = [patient for patient in dict.fromkeys(row["PatientID"] for row in rows) if int(patient) % 2 == 0]
+    more += [f"{1000 + k // 2}" for k in range(40)]
+    extra = [{"PatientID": p, "AnnotationID": f"{p}_u{k}", "label": None} for k, p in enumerate(more)]
+    return [*extra[::2], *rows, *extra[1::2]]
 
 
 def run_split(*arguments: object) -> int:
@@ -209,3 +218,42 @@ def test_errors_end_the_command_with_code_2(arguments: list[str], message: str, 
     assert run_split(table, "--output", tmp_path / "s.json", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s.json").exists()
+
+
+def test_undecided_samples_go_with_their_patient():
+    """Groups, validation and folds of the others are what they are without them."""
+    rows = rows_of(*[(2, 0)] * 30, *[(0, 1)] * 12, *[(1, 2)] * 5)
+    more = with_undecided(rows)
+    patient_of = {row["AnnotationID"]: row["PatientID"] for row in more}
+    labelled = {row["AnnotationID"] for row in rows}
+    for seed in range(5):
+        plain, groups = draw_groups(rows, seed), draw_groups(more, seed)
+        assert plain.a == [row for row in groups.a if row["label"] is not None]
+        split = split_groups(groups, 16, seed, "table")
+        assert Counter(split["train"] + split["validation"]) == Counter(patient_of.keys())
+        assert split_groups(plain, 16, seed, "table") == {
+            side: [name for name in names if name in labelled] for side, names in split.items()
+        }
+        sides = [{patient_of[name] for name in names} for names in split.values()]
+        assert not sides[0] & sides[1]
+        assert {str(k) for k in range(1000, 1020)} <= sides[0]
+
+        folds = split_folds(more, 3, seed, "table")["folds"]
+        assert Counter(chain(*folds)) == Counter(patient_of.keys())
+        known = [[name for name in fold if name in labelled] for fold in folds]
+        assert known == split_folds(rows, 3, seed, "table")["folds"]
+        patients_of = [{patient_of[name] for name in fold} for fold in folds]
+        assert sum(map(len, patients_of)) == len(set(patient_of.values()))
+        assert sorted(sum(int(p) >= 1000 for p in fold) for fold in patients_of) == [6, 7, 7]
+    order = [row["AnnotationID"] for row in more]
+    assert all(fold == sorted(fold, key=order.index) for fold in folds)
+
+
+def test_lidc_is_split_with_its_undecided_nodules(shared_data: Path, tmp_path: Path, capsys):
+    table, output = shared_data / "lidc" / "slabs" / "table.csv", tmp_path / "s.json"
+    assert run_split(table, "--seed", "1", "--scheme", "kfold", "--output", output) == 0
+    shown = capsys.readouterr().out
+    assert "samples: 2009 samples (555 malignant, 253 undecided) of 769 patients" in shown
+    assert sum(map(len, json.loads(output.read_text())["folds"])) == 2009
+    assert run_split(table, "--seed", "1", "--output", output) == 0
+    assert "(0 malignant, 253 undecided)" not in capsys.readouterr().out

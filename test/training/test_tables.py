@@ -1,10 +1,13 @@
+import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from training.luna25_files import table_row, write_table
 
 from nodulemc.errors import TableError
+from nodulemc.ratings import HIGHEST, READERS, normalised_rating
 from nodulemc.training.tables import read_table
 
 
@@ -57,7 +60,8 @@ def test_lines_are_those_of_the_file(tmp_path: Path):
     with_break = rows()
     with_break[0]["note"] = "two\nlines"
     with_break[1]["label"] = 2
-    with pytest.raises(TableError, match=r"label is '2': .*t\.csv, line 4: write 0 \(benign\) or 1 \(malignant\)"):
+    message = r"label is '2': .*t\.csv, line 4: write 0 \(benign\) or 1 \(malignant\), or nothing"
+    with pytest.raises(TableError, match=message):
         read_table(write_table(tmp_path / "t.csv", with_break))
 
 
@@ -78,8 +82,8 @@ def test_missing_column(column: str, tmp_path: Path):
         ("AnnotationID", "../1", r"AnnotationID is '\.\./1': .*, line 3: "),
         ("SeriesInstanceUID", "/etc/x", r"SeriesInstanceUID is '/etc/x': .*, line 3: "),
         ("PatientID", " ", r"PatientID is '': .*, line 3: "),
-        ("label", "1.0", r"label is '1\.0': .*, line 3: "),
-        ("label", "", r"label is '': .*, line 3: "),
+        ("label", "0.5", r"label is '0\.5': .*, line 3: "),
+        ("label", "None", r"label is 'None': .*, line 3: "),
         ("CoordX", "nan", r"CoordX is 'nan': .*, line 3: give a finite number in mm"),
         ("CoordY", "", r"CoordY is '': .*, line 3: "),
         ("CoordZ", "-inf", r"CoordZ is '-inf': .*, line 3: "),
@@ -115,3 +119,50 @@ def test_unreadable_files(tmp_path: Path):
     for name in ("absent.csv", "latin.csv"):
         with pytest.raises(TableError, match=r"cannot read the (file|table)"):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["cubes", "slabs"])
+def test_labels_and_ratings_of_lidc(kind: str, shared_data: Path):
+    """Undecided nodules have no label; pandas reads the same numbers."""
+    path = shared_data / "lidc" / kind / "table.csv"
+    rows, frame = read_table(path).rows, pd.read_csv(path)
+    for column in ("label", READERS, *HIGHEST):
+        values = [math.nan if row[column] is None else row[column] for row in rows]
+        np.testing.assert_array_equal(values, frame[column].to_numpy(float), column)
+    assert [row["label"] is None for row in rows] == (frame["malignancy"] == 3).tolist()
+    assert rows[0]["diameter_mm"] == "31.0"
+
+
+def test_ratings_are_read_where_readers_are_named(tmp_path: Path):
+    given = [row | {"margin": margin} for row, margin in zip(rows(), ("smooth", ""), strict=True)]
+    assert [row["margin"] for row in read_table(write_table(tmp_path / "words.csv", given)).rows] == ["smooth", ""]
+    given = [row | {"Readers": 3, "Margin": margin} for row, margin in zip(rows(), ("4.25", ""), strict=True)]
+    found = read_table(write_table(tmp_path / "numbers.csv", given)).rows
+    assert [(row["readers"], row["margin"]) for row in found] == [(3.0, 4.25), (3.0, None)]
+    assert normalised_rating(found[0], "margin") == 0.8125
+    assert math.isnan(normalised_rating(found[1], "margin"))
+    assert math.isnan(normalised_rating({"margin": "smooth"}, "margin"))
+    assert [normalised_rating({"calcification": r}, "calcification") for r in (1.0, 6.0)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("readers", "0", "readers is '0': .*, line 3: give a number of 1 or more, or nothing"),
+        ("texture", "0.99", "texture is '0.99': .*, line 3: give a number from 1 to 5, or nothing"),
+        ("calcification", "6.01", "calcification is '6.01': .*, line 3: give a number from 1 to 6, or nothing"),
+        ("margin", "smooth", "margin is 'smooth': .*, line 3: .*ratings are read where there is a column readers"),
+    ],
+)
+def test_ratings_off_their_scale(column: str, value: str, message: str, tmp_path: Path):
+    given = [row | {"readers": 4, column: 4} for row in rows()]
+    given[1][column] = value
+    with pytest.raises(TableError, match=message):
+        read_table(write_table(tmp_path / "t.csv", given))
+
+
+def test_decimals_that_pandas_makes_of_labels_with_gaps(tmp_path: Path):
+    given = [*rows(), table_row(3, "1.4", 1, (4, 5, 6), None)]
+    pd.DataFrame(given).to_csv(tmp_path / "t.csv", index=False)
+    assert "1.0" in (tmp_path / "t.csv").read_text()
+    assert [row["label"] for row in read_table(tmp_path / "t.csv").rows] == [1, 0, None]

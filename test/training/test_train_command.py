@@ -5,11 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from ensembles import make_untrained_ensemble
 from training.toys import ToyStore
 
 from nodulemc.cli import main
 from nodulemc.ensemble import Ensemble
 from nodulemc.manifest import Manifest, read_manifest
+from nodulemc.models.architecture import Architecture
 from nodulemc.training import export, trainer
 from nodulemc.training.blocks import BlockWriter
 from nodulemc.training.export import DataSummary
@@ -118,6 +120,20 @@ def test_one_split_serves_all_seeds_and_two_serve_no_three(arguments, trained, c
     place = arguments.index("--split") + 1
     assert main([*arguments[:place], arguments[place], *arguments[place:], "8", "9"]) == 2
     assert "error: 2 splits for 3 seeds: --split: give one for all seeds" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_head_that_the_start_lacks_is_told(arguments, tmp_path, capsys):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8))
+    make_untrained_ensemble(tmp_path / "start", (7,), architecture=architecture)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("kinetics: null", f"start_from: {tmp_path}/start, attributes: [texture]"))
+    line = f"seed 7: the attribute head starts from random weights, as {tmp_path}/start has none\n"
+    assert main(arguments) == 0
+    assert line in capsys.readouterr().out
+    recipe.write_text(recipe.read_text().replace(", attributes: [texture]", ""))
+    assert main([*arguments, "--resume"]) == 0
+    assert "attribute" not in capsys.readouterr().out
 
 
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):

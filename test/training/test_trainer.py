@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import socket
@@ -11,15 +12,17 @@ import pytest
 import torch
 from ensembles import make_untrained_ensemble, untrained_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training.toys import ToyMultiTask, create_toy, toy_data
+from training.toys import RatedToy, ToyMultiTask, create_toy, rated_data, toy_data
 
-from nodulemc.errors import ConfigError, EnsembleError, ResourceError, TrainingError
+from nodulemc.errors import ConfigError, EnsembleError, ResourceError, TableError, TrainingError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training import trainer
-from nodulemc.training.checkpoints import load_checkpoint
+from nodulemc.training.checkpoints import load_checkpoint, save_checkpoint
 from nodulemc.training.config import parse_config
+from nodulemc.training.dataset import BalancedBatches
 from nodulemc.training.devices import create_accelerator
+from nodulemc.training.start import lacks_attributes
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
 
 RUN_TOY = Path(__file__).parent / "run_toy.py"
@@ -36,8 +39,8 @@ def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5)
     return train_seed(recipe, data or toy_data(), folder, seed, accelerator, resume=resume, create=create)
 
 
-def start(folder, *, batch_norm=True, epochs=2, **environment) -> subprocess.Popen:
-    command = [sys.executable, str(RUN_TOY), str(folder), str(batch_norm), str(epochs)]
+def start(folder, *, batch_norm=True, epochs=2, rated=False, **environment) -> subprocess.Popen:
+    command = [sys.executable, str(RUN_TOY), str(folder), str(batch_norm), str(epochs), str(rated)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -76,15 +79,17 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     assert [e.value for e in events.Scalars("epoch/epoch")] == [1, 2, 3]
 
 
-def test_two_processes_train_like_one(tmp_path):
+@pytest.mark.parametrize("rated", [False, True])
+def test_two_processes_train_like_one(tmp_path, rated):
     # BatchNorm would see half the batch in each process, so the network has none, as with frozen BatchNorm.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    pair = [start(tmp_path / "two", batch_norm=False, RANK=str(k), LOCAL_RANK=str(k), **common) for k in range(2)]
+    kind = {"batch_norm": False, "rated": rated}
+    pair = [start(tmp_path / "two", RANK=str(k), LOCAL_RANK=str(k), **kind, **common) for k in range(2)]
     two = finished_weights(tmp_path / "two", *pair)
-    one = finished_weights(tmp_path / "one", start(tmp_path / "one", batch_norm=False))
+    one = finished_weights(tmp_path / "one", start(tmp_path / "one", **kind))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5)
     # Losses, AUC and Dice are those of all samples.
@@ -263,6 +268,156 @@ def test_the_checkpoint_holds_the_whole_state(tmp_path):
     assert all(torch.equal(averaged[name], value) for name, value in trained.state_dict.items())
     # The average is not the network itself.
     assert not torch.equal(checkpoint.ema["network.conv.weight"], checkpoint.network["network.conv.weight"])
+
+
+RATED = {"kinetics": None, "attributes": ["texture"]}
+
+
+def rated_config(model=RATED, **run):
+    settings = {"epochs": 2, "batch_size": 4, "workers": 0, "precision": "fp32"} | run
+    return parse_config({"model": model, "run": settings, "optimizer": {"learning_rate": 0.05}}, "test")
+
+
+def test_attributes_are_learned_beside_both_tasks(tmp_path):
+    trained = train(tmp_path, rated_config(epochs=6), data=rated_data())
+    first, last = trained.history[0], trained.history[-1]
+    assert last["train_attribute_loss"] < first["train_attribute_loss"]
+    parts = last["train_cross_entropy"] + 0.5 * last["train_dice_loss"] + 0.5 * last["train_attribute_loss"]
+    assert last["train_loss"] == pytest.approx(parts, abs=1e-6)
+    assert {"attribute_head.weight", "attribute_head.bias"} <= trained.state_dict.keys()
+    assert 0 < last["validation_texture_mae"] < 4
+    assert -1 <= last["validation_texture_spearman"] <= 1
+    assert math.isfinite(last["validation_auc"])
+
+
+def test_a_killed_run_with_attributes_goes_on_as_if_it_had_not_been(tmp_path):
+    unbroken = train(tmp_path / "unbroken", rated_config(), data=rated_data())
+
+    class Killed(RatedToy):
+        calls = 0
+
+        def forward_multitask(self, x, mask_size):
+            Killed.calls += self.training
+            if Killed.calls == 4:
+                raise KeyboardInterrupt
+            return super().forward_multitask(x, mask_size)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", rated_config(), data=rated_data(), create=lambda *_: PatchNetwork(Killed()))
+    resumed = train(tmp_path / "killed", rated_config(), data=rated_data(), resume=True)
+    assert all(torch.equal(resumed.state_dict[name], value) for name, value in unbroken.state_dict.items())
+
+
+def test_a_checkpoint_of_another_head_is_refused(tmp_path):
+    train(tmp_path / "without", config(epochs=1), data=rated_data())
+    message = r"started with model.attributes \[\], now it is \['texture'\]"
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / "without", rated_config(epochs=1), data=rated_data(), resume=True)
+    # One that was written before there were any heads.
+    checkpoint = load_checkpoint(tmp_path / "without" / "checkpoint.pt")
+    del checkpoint.recipe["model"]["attributes"], checkpoint.recipe["run"]["soft_labels"]
+    save_checkpoint(tmp_path / "without" / "checkpoint.pt", checkpoint)
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / "without", rated_config(epochs=1), data=rated_data(), resume=True)
+    assert len(train(tmp_path / "without", config(epochs=1), data=rated_data(), resume=True).history) == 1
+    # Of other ratings.
+    train(tmp_path / "with", rated_config(epochs=1), data=rated_data())
+    other = rated_data()
+    other.store.table[0]["texture"] = 4.75
+    with pytest.raises(ConfigError, match="other samples or another split"):
+        train(tmp_path / "with", rated_config(epochs=1), data=other, resume=True)
+
+
+def test_a_rating_that_nobody_has_is_refused(tmp_path):
+    data = rated_data()
+    for row in data.store.table:
+        row["texture"] = row["malignancy"] = None
+    data.store.table[11] |= {"texture": 2.0, "malignancy": 2.0}  # of the validation side
+    with pytest.raises(TableError, match=r"no sample to train on has a rating of texture: toys: .* column and readers"):
+        train(tmp_path, rated_config(), data=data)
+    with pytest.raises(TableError, match="no sample to train on has a rating of malignancy"):
+        train(tmp_path, rated_config(model={"kinetics": None}, soft_labels=True), data=data)
+
+
+def test_soft_labels_are_the_mean_malignancy_where_it_is_known():
+    data = rated_data()
+    hard, soft = data.targets(soft=False), data.targets(soft=True)
+    assert [k for k, target in enumerate(hard) if math.isnan(target)] == [0, 4, 8]
+    assert soft[[0, 1, 2, 3]].tolist() == [0.125, 0.625, 0.125, 0.625]
+    assert math.isnan(soft[4])  # neither label nor rating
+    data.labels[4] = 0
+    assert data.targets(soft=True)[4] == 0
+
+
+class ClassOnly(ToyMultiTask):
+    """Keeps what the loss's gradient is with respect to each logit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradients = []
+
+    def forward_multitask(self, x, mask_size):
+        logits, masks = super().forward_multitask(x, mask_size)
+        if self.training:
+            logits.register_hook(self.gradients.append)
+        return logits, masks
+
+
+def test_undecided_samples_are_not_learned_from_for_the_class(tmp_path):
+    network = ClassOnly()
+    recipe = config(epochs=8, batch_size=8, samples_per_epoch=16)
+    data = rated_data()
+    train(tmp_path / "hard", recipe, data=data, create=lambda *_: PatchNetwork(network))
+    without = [int((gradient == 0).sum()) for gradient in network.gradients]
+    draws = [
+        sampler.index
+        for epoch in range(8)
+        for batch in epoch_of(
+            BalancedBatches(data.train, [data.labels[k] for k in data.train], batch_size=8, samples=16, seed=5), epoch
+        )
+        for sampler in batch
+    ]
+    undecided = [data.labels[k] is None for k in draws]
+    assert without == [sum(undecided[start : start + 8]) for start in range(0, len(draws), 8)]
+    assert sum(without) > 0
+
+
+def epoch_of(sampler: BalancedBatches, epoch: int) -> BalancedBatches:
+    sampler.epoch = epoch
+    return sampler
+
+
+def test_a_new_attribute_head_changes_no_other_weight(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8))
+    make_untrained_ensemble(tmp_path, (2000,), architecture=architecture, dtype=torch.float32)
+    sections = {"decoder_widths": [8] * 5, "attributes": ["texture", "spiculation"]}
+    fresh = parse_config({"model": sections | {"kinetics": None}}, "test").model
+    states = []
+    for model in (fresh, replace(fresh, attributes=())):
+        torch.manual_seed(3)
+        states.append(create_network(model, 2000).network.state_dict())
+    head = {name: value.shape for name, value in states[0].items() if name not in states[1]}
+    assert head == {"attribute_head.weight": (2, 1024), "attribute_head.bias": (2,)}
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+
+    assert lacks_attributes(tmp_path, 2000)
+    torch.manual_seed(3)
+    tuned = create_network(parse_config({"model": sections | {"start_from": str(tmp_path)}}, "test").model, 2000)
+    expected = untrained_weights(architecture, 2000) | {name: states[0][name] for name in head}
+    for name, value in tuned.network.state_dict().items():
+        assert not value.is_floating_point() or torch.equal(value, expected[name]), name
+
+
+def test_an_attribute_head_is_taken_over_and_never_dropped(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8), attributes=("texture",))
+    make_untrained_ensemble(tmp_path, (2000,), architecture=architecture, dtype=torch.float32)
+    model = parse_config({"model": {"decoder_widths": [8] * 5, "start_from": str(tmp_path)}}, "test").model
+    assert not lacks_attributes(tmp_path, 2000)
+    network = create_network(replace(model, attributes=("texture",)), 2000).network
+    assert torch.equal(network.attribute_head.weight, untrained_weights(architecture, 2000)["attribute_head.weight"])
+    for attributes in ((), ("margin",)):
+        with pytest.raises(EnsembleError, match=r"seed 2000 is .*attributes=\('texture',\).*, the recipe "):
+            create_network(replace(model, attributes=attributes), 2000)
 
 
 def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():

@@ -3,12 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 from training.toys import ToyStore
 
 from nodulemc.training.dataset import Draw, NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.devices import create_accelerator
-from nodulemc.training.validation import validate, validation_metrics
+from nodulemc.training.validation import attribute_metrics, validate, validation_metrics
 
 
 def test_validation_metrics_by_hand():
@@ -25,6 +26,33 @@ def test_validation_metrics_by_hand():
     spoilt = validation_metrics(np.array([1.0, np.nan, 0, 0]), labels, np.ones(4))
     assert math.isnan(spoilt["validation_auc"])
     assert math.isnan(spoilt["validation_cross_entropy"])
+
+
+def test_undecided_nodules_count_for_masks_alone():
+    logits, dice = np.array([2.0, -1.0, 0.5, 0.0, 9.0]), np.array([0.5, 0.7, 0.9, 0.1, 0.3])
+    labels = np.array([1, 0, 0, 1, np.nan])
+    found, without = validation_metrics(logits, labels, dice), validation_metrics(logits[:4], labels[:4], dice[:4])
+    assert found == without | {"validation_dice": pytest.approx(0.5)}
+
+
+def test_attribute_metrics_by_hand_and_by_scipy():
+    random = np.random.default_rng(2)
+    found = random.random((2, 30))
+    ratings = (found + random.normal(0, 0.2, (2, 30))).clip(0, 1).round(1)
+    ratings[1, ::3] = np.nan
+    metrics = attribute_metrics(("texture", "calcification"), found, ratings)
+    known = ~np.isnan(ratings[1])
+    assert metrics["validation_texture_mae"] == pytest.approx(4 * np.abs(found[0] - ratings[0]).mean())
+    assert metrics["validation_calcification_mae"] == pytest.approx(5 * np.abs(found[1] - ratings[1])[known].mean())
+    assert metrics["validation_texture_spearman"] == pytest.approx(spearmanr(found[0], ratings[0])[0])
+    assert metrics["validation_calcification_spearman"] == pytest.approx(
+        spearmanr(found[1][known], ratings[1][known])[0]
+    )
+    constant = attribute_metrics(("texture", "margin"), [found[0], found[1]], [np.full(30, 0.5), np.full(30, np.nan)])
+    assert constant["validation_texture_mae"] > 0
+    assert all(
+        math.isnan(constant[f"validation_{name}"]) for name in ("texture_spearman", "margin_spearman", "margin_mae")
+    )
 
 
 class Thresholds(nn.Module):

@@ -17,8 +17,11 @@ from nodulemc.training.trainer import TrainingData
 class ToyStore:
     """Blocks of bright (malignant) and faint (benign) spheres; picklable, made on demand."""
 
-    def __init__(self, count: int) -> None:
+    folder = "toys"
+
+    def __init__(self, count: int, table: list[dict] | None = None) -> None:
         self.count = count
+        self.table = table
 
     def __len__(self) -> int:
         return self.count
@@ -55,6 +58,15 @@ def toy_data(count: int = 12, validation: int = 4) -> TrainingData:
     return TrainingData(ToyStore(count), labels, range(count - validation), range(count - validation, count))
 
 
+def rated_data() -> TrainingData:
+    """Toys with ratings, some of which are missing; every fourth is undecided."""
+    data = toy_data()
+    ratings = [{"readers": 2.0, "malignancy": 1.5 + 2 * (k % 2), "texture": 1.0 + k % 3} for k in range(12)]
+    ratings[3]["texture"] = ratings[4]["malignancy"] = None
+    labels = [None if k % 4 == 0 else label for k, label in enumerate(data.labels)]
+    return TrainingData(ToyStore(12, ratings), labels, data.train, data.validation)
+
+
 class ToyMultiTask(nn.Module):
     """Some hundred parameters with everything that matters: two tasks, the large input and, where wanted, BatchNorm."""
 
@@ -71,9 +83,25 @@ class ToyMultiTask(nn.Module):
         return self.head(features.mean((2, 3, 4))).squeeze(1), masks.squeeze(1)
 
 
+class RatedToy(ToyMultiTask):
+    """One that tells an attribute, too."""
+
+    def __init__(self, *, batch_norm: bool = True) -> None:
+        super().__init__(batch_norm=batch_norm)
+        self.attribute_head = nn.Linear(4, 1)
+
+    def forward_multitask(self, x: torch.Tensor, mask_size: int) -> tuple[torch.Tensor, ...]:
+        features = torch.relu(self.norm(self.conv(x)))
+        return *super().forward_multitask(x, mask_size), self.attribute_head(features.mean((2, 3, 4)))
+
+
+def _toy(config: ModelConfig) -> type[ToyMultiTask]:
+    return RatedToy if config.attributes else ToyMultiTask
+
+
 def create_toy(config: ModelConfig, seed: int) -> PatchNetwork:
-    return PatchNetwork(ToyMultiTask())
+    return PatchNetwork(_toy(config)())
 
 
 def create_toy_without_batch_norm(config: ModelConfig, seed: int) -> PatchNetwork:
-    return PatchNetwork(ToyMultiTask(batch_norm=False))
+    return PatchNetwork(_toy(config)(batch_norm=False))
