@@ -56,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with <AnnotationID> or <SeriesInstanceUID> .mha, .nii.gz or .nii, or image/<AnnotationID>.npy",
     )
+    parser.add_argument(
+        "--slabs",
+        action="store_true",
+        help="with --ct: the files show only the slices that a nodule touches; continue them above and below",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="STORE", help="folder to write")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
@@ -82,6 +87,8 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.workers < 1:
         raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
+    if args.slabs and not args.ct:
+        raise ConfigError("--slabs without --ct", "nodulemc prepare", "give the folder of the slabs as --ct")
     for option, value in (("--table", args.table), ("--masks", args.masks)):
         if args.lidc and value:
             raise ConfigError(f"{option} with --lidc", "nodulemc prepare", "leave it out: it is made of the readings")
@@ -94,9 +101,10 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         from nodulemc.training.lidc import prepare_lidc  # what it imports is needed for nothing else
 
         return prepare_lidc(args.lidc, args.output, args.workers)
-    from nodulemc.training.cutting import ChallengeBlocks, Scans
+    from nodulemc.training.cutting import ChallengeBlocks, Scans, Slabs
     from nodulemc.training.prepare import prepare
     from nodulemc.training.tables import read_table
 
-    source = Scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    scans = Slabs if args.slabs else Scans
+    source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
     return prepare(read_table(args.table), source, args.masks, args.output, args.workers)

@@ -1,1 +1,1 @@
-"""Public data and what is made of them."""
+"""From public data sets' files to what training reads."""

@@ -1,5 +1,6 @@
 """Cutting nodules out of their scans, or taking over the challenge's blocks."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.ct_folder import CtFolder, CtPlace
+from nodulemc.data.surroundings import complete
 from nodulemc.errors import ImageError
 from nodulemc.training.blocks import BLOCK_MM, NoduleBlock
 from nodulemc.training.grids import Grid, read_grid
@@ -132,6 +134,30 @@ class ChallengeBlocks:
             mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
             results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
         return results
+
+
+class Slabs(Scans):
+    """Images that show only the slices that a nodule touches; each block continues its image to the full size."""
+
+    whole_scans = False
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        return [self._continued(sample) for sample in samples]
+
+    def _continued(self, sample: Sample) -> NoduleBlock | Excluded:
+        place = sample.place or self.place(sample.row)
+        volume = read_volume(place.path, series=place.series)
+        grid, point = Grid.of(volume.image), np.array(point_of(sample.row))
+        mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point)
+        hu = _to_int16(sitk.GetArrayViewFromImage(volume.image), volume.source)
+        index, reach = grid.index_of(point), BLOCK_MM / 2 / grid.spacing
+        low = np.maximum(np.ceil(reach - index - 0.5), 0)
+        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0)
+        seed = zlib.crc32(sample.row["AnnotationID"].encode())
+        hu, mask = complete(hu, mask, grid.spacing[::-1], low[::-1], high[::-1], seed)
+        whole = Grid(hu.shape[::-1], grid.origin - grid.matrix @ low, grid.matrix)
+        return _block(hu, mask, whole, _UNKNOWN, sample)
 
 
 def _cut_out(volume: Volume, sample: Sample, numbers: np.ndarray) -> NoduleBlock | Excluded:

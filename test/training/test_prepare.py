@@ -12,7 +12,7 @@ from training.luna25_files import Cohort, point_of, write_challenge_block
 from nodulemc.cli import main
 from nodulemc.errors import ImageError, TableError
 from nodulemc.training import cutting
-from nodulemc.training.blocks import BlockStore, BlockWriter
+from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter
 from nodulemc.training.cutting import ChallengeBlocks, Scans
 from nodulemc.training.prepare import Prepared, prepare
 from nodulemc.training.tables import read_table
@@ -327,3 +327,46 @@ def test_errors_end_the_command_with_code_2(arguments: list[str], message: str, 
     required = ["--table", str(tmp_path / "absent.csv"), "--masks", str(tmp_path), "--output", str(tmp_path / "store")]
     assert main(["prepare", *required, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_slabs_are_continued_to_whole_blocks_at_their_place(tmp_path: Path, capsys):
+    direction = (0, 1, 0, 1, 0, 0, 0, 0, -1)
+    random = np.random.default_rng(0)
+    ct = sitk.GetImageFromArray(random.normal(-850, 20, (5, 60, 70)).astype(np.int16))
+    mask = sitk.GetImageFromArray(np.zeros((5, 60, 70), np.uint8))
+    for image in (ct, mask):
+        image.SetSpacing((0.8, 0.9, 2.5))
+        image.SetOrigin((-30.0, 12.0, 80.0))
+        image.SetDirection(direction)
+    ct[32:40, 26:34, :] = 40
+    mask[32:40, 26:34, :] = 1
+    for folder, name, image in (("ct", "1.2.3", ct), ("masks", "1_1_20000101", mask)):
+        (tmp_path / folder).mkdir()
+        sitk.WriteImage(image, tmp_path / folder / f"{name}.mha")
+    point = ct.TransformContinuousIndexToPhysicalPoint((35.5, 29.5, 2.0))
+    columns = ["PatientID", "SeriesInstanceUID", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label"]
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, [1, "1.2.3", "1_1_20000101", *point, 1]])
+    arguments = ["--table", tmp_path / "table.csv", "--ct", tmp_path / "ct", "--masks", tmp_path / "masks", "--slabs"]
+    assert main(["prepare", *map(str, arguments), "--output", str(tmp_path / "store")]) == 0
+    block = BlockStore(tmp_path / "store")[0]
+    assert block.mask.sum() == 5 * 8 * 8
+    whole = sitk.GetImageFromArray(block.voxels)
+    whole.SetOrigin(block.origin.tolist())
+    whole.SetSpacing((0.8, 0.9, 2.5))
+    whole.SetDirection(direction)
+    low = np.array(whole.TransformPhysicalPointToIndex(ct.GetOrigin()))
+    box = tuple(slice(a, a + n) for a, n in zip(low[::-1], (5, 60, 70), strict=True))
+    np.testing.assert_array_equal(block.voxels[box], sitk.GetArrayFromImage(ct))
+    np.testing.assert_array_equal(block.mask[box], sitk.GetArrayFromImage(mask))
+    # The outer faces are at least half a block from the point along each axis.
+    index = np.array(whole.TransformPhysicalPointToContinuousIndex(point))
+    reach = np.minimum(index + 0.5, np.array(whole.GetSize()) - 0.5 - index) * whole.GetSpacing()
+    assert (reach >= BLOCK_MM / 2 - 1e-6).all()
+    assert not np.isfinite(block.scan_box).any()
+
+
+def test_slabs_of_the_challenges_blocks_are_refused(tmp_path: Path, capsys):
+    arguments = ["--table", tmp_path, "--nodule-blocks", tmp_path, "--masks", tmp_path, "--output", tmp_path / "store"]
+    assert main(["prepare", *map(str, arguments), "--slabs"]) == 2
+    assert "--slabs without --ct" in capsys.readouterr().err

@@ -1,0 +1,151 @@
+"""Surroundings for nodules of which only the slices that they touch are at hand.
+
+Public sets of cut-out nodules often hold these slices alone. A network that trained on them would learn where they end,
+which gives away the nodule's height and does not exist in use. So the slices are continued by themselves: mirrored at
+their ends, with the nodule replaced by lung from beside it, and drifting sideways, so that vessels run obliquely.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import SimpleITK as sitk
+
+# Readers' outlines leave out the nodule's blurred edge and its spicules.
+_MARGIN_MM = 3.0
+# Over this distance beyond the margin the lung that covers the nodule fades out.
+_FEATHER_MM = 1.5
+# Where the lung beside the nodule is compared with what surrounds it.
+_RING_MM = 2.0
+# The steepest drift, in mm sideways per mm along z: vessels of up to 45 degrees.
+_STEEPEST = 1.0
+# A nodule too large for any piece of lung beside it is covered by several pieces; smaller ones are not tried.
+_SMALLEST_PIECE = 16
+_AIR_TO_BONE = (-1000, 400)
+# What covers the nodule is lung, which tissue makes up no more than this share of, as far as there is any.
+_TISSUE_HU, _MOST_TISSUE = -500, 0.3
+
+
+def complete(
+    hu: np.ndarray, mask: np.ndarray, spacing: np.ndarray, low: np.ndarray, high: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Continue a nodule's slices in all directions.
+
+    Args:
+        hu: int16 (D, H, W), the slices that the nodule touches, axes z, y, x.
+        mask: uint8, the same shape, 1 on the nodule.
+        spacing: mm per voxel along z, y, x.
+        low, high: (3,) each, how many voxels to add before and after the slices along z, y, x.
+        seed: of the drift's directions.
+
+    Returns:
+        HU and mask, int16 and uint8, (D, H, W) plus ``low`` plus ``high``; the given slices unchanged in their midst.
+    """
+    pads = [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
+    full = np.pad(without_nodule(hu, mask, spacing), pads, mode="symmetric")
+    random = np.random.default_rng(seed)
+    before, after = _drift(random), _drift(random)
+    for k in range(1, pads[0][0] + 1):
+        full[pads[0][0] - k] = _moved(full[pads[0][0] - k], before * k * spacing[0] / spacing[1:])
+    for k in range(1, pads[0][1] + 1):
+        full[-1 - pads[0][1] + k] = _moved(full[-1 - pads[0][1] + k], after * k * spacing[0] / spacing[1:])
+    core = tuple(slice(a, a + n) for (a, _), n in zip(pads, hu.shape, strict=True))
+    full[core] = hu
+    return full, np.pad(mask, pads)
+
+
+def without_nodule(hu: np.ndarray, mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The slices with the nodule's outline in all of them and 3 mm more covered by lung from beside it.
+
+    Args as ``complete``.
+
+    Returns:
+        int16 (D, H, W); as given where there is no nodule, or nothing beside it.
+    """
+    distance = _distance(mask.any(axis=0), spacing)
+    footprint = distance <= _MARGIN_MM + _FEATHER_MM
+    if footprint.all() or not footprint.any():
+        return hu.copy()
+    source_y, source_x = np.indices(footprint.shape)
+    clipped = np.clip(hu, *_AIR_TO_BONE).astype(np.float32)
+    for piece, (dy, dx) in _pieces(clipped, footprint, footprint, spacing):
+        source_y[piece] += dy
+        source_x[piece] += dx
+    beside = hu[:, source_y.clip(0, footprint.shape[0] - 1), source_x.clip(0, footprint.shape[1] - 1)]
+    cover = np.clip(1 - (distance - _MARGIN_MM) / _FEATHER_MM, 0, 1)
+    return np.rint(hu * (1 - cover) + beside * cover).astype(np.int16)
+
+
+def _pieces(
+    hu: np.ndarray, footprint: np.ndarray, piece: np.ndarray, spacing: np.ndarray
+) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Cover a piece of the footprint: yields pieces and the (y, x) shifts at which their cover lies."""
+    shift = _best_shift(hu, footprint, piece, spacing)
+    if shift is not None:
+        yield piece, shift
+        return
+    y, x = np.nonzero(piece)
+    if len(y) < _SMALLEST_PIECE:
+        yield piece, _nearest_outside(footprint, y, x)
+        return
+    rows, columns = np.indices(piece.shape)
+    halves = rows <= np.median(y) if np.ptp(y) >= np.ptp(x) else columns <= np.median(x)
+    for half in (piece & halves, piece & ~halves):
+        if half.any():
+            yield from _pieces(hu, footprint, half, spacing)
+
+
+def _best_shift(
+    hu: np.ndarray, footprint: np.ndarray, piece: np.ndarray, spacing: np.ndarray
+) -> tuple[int, int] | None:
+    """The shift to the lung outside the footprint, of the piece's form, whose rim is most like the piece's own."""
+    y, x = np.nonzero(piece)
+    ring = (_distance(piece, spacing) <= _RING_MM) & ~footprint
+    ring_y, ring_x = np.nonzero(ring)
+    height, width = piece.shape
+    tissue = (hu > _TISSUE_HU).mean(axis=0)
+    shifts = [
+        (dy, dx)
+        for dy in range(-y.min(), height - y.max())
+        for dx in range(-x.min(), width - x.max())
+        if not footprint[y + dy, x + dx].any() and tissue[y + dy, x + dx].mean() <= _MOST_TISSUE
+    ]
+    if not shifts:
+        return None
+    own = hu[:, ring_y, ring_x]
+
+    def mismatch(shift: tuple[int, int]) -> float:
+        there = np.clip(ring_y + shift[0], 0, height - 1), np.clip(ring_x + shift[1], 0, width - 1)
+        return float(np.abs(hu[:, there[0], there[1]] - own).mean()) if len(ring_y) else np.hypot(*shift)
+
+    return min(shifts, key=mismatch)
+
+
+def _nearest_outside(footprint: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[int, int]:
+    """The shift from a piece's middle to the nearest place outside the footprint."""
+    free_y, free_x = np.nonzero(~footprint)
+    nearest = np.argmin((free_y - y.mean()) ** 2 + (free_x - x.mean()) ** 2)
+    return int(free_y[nearest] - y.mean()), int(free_x[nearest] - x.mean())
+
+
+def _distance(region: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance (H, W) in mm from a region (H, W), 0 within; infinite where there is none."""
+    if not region.any():
+        return np.full(region.shape, np.inf)
+    image = sitk.GetImageFromArray(region.astype(np.uint8))
+    image.SetSpacing(spacing[:0:-1].tolist())
+    distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    return np.maximum(sitk.GetArrayFromImage(distance), 0)
+
+
+def _drift(random: np.random.Generator) -> np.ndarray:
+    """mm (2,) along y and x per mm along z, evenly distributed over a disc."""
+    angle = random.uniform(0, 2 * np.pi)
+    return np.array([np.sin(angle), np.cos(angle)]) * _STEEPEST * np.sqrt(random.uniform())
+
+
+def _moved(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """The image (H, W) moved by whole voxels, mirrored at its ends."""
+    dy, dx = np.rint(shift).astype(int)
+    pad = ((max(dy, 0), max(-dy, 0)), (max(dx, 0), max(-dx, 0)))
+    padded = np.pad(image, pad, mode="symmetric")
+    return padded[pad[0][1] :, pad[1][1] :][: image.shape[0], : image.shape[1]]
