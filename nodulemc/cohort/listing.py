@@ -75,7 +75,7 @@ def _by_scan(rows: Sequence[TableRow], column: str, base: Path) -> list[Scan]:
         except NoduleMCError as error:
             # A faulty row must not take the name of a good one.
             name, fault = _name_of_row(cell, row), error
-        scans.append(Scan(name, base / cell, base / points, labels, patient, fault))
+        scans.append(Scan(name, base / cell, base / points, labels, patient, fault, _uids([row])))
     return scans
 
 
@@ -106,7 +106,8 @@ def _by_nodule(rows: Sequence[TableRow], column: str, path_of: Callable[[str], s
             _claim(name, nodules, group, first)
         except NoduleMCError as error:
             nodules, labels, fault = [], [], error
-        scans.append(Scan(name, base / path_of(cell), tuple(nodules), tuple(labels), patient, fault))
+        path, uids = base / path_of(cell), _uids(group)
+        scans.append(Scan(name, path, tuple(nodules), tuple(labels), patient, fault, uids))
     return scans
 
 
@@ -168,6 +169,10 @@ def _patient(rows: Sequence[TableRow]) -> str | None:
             remedy = f"line {first.line} has {shortened(first.cells[PATIENT])} for the same scan; name one patient"
             raise TableError(what, row.where, remedy)
     return first.cells[PATIENT]
+
+
+def _uids(rows: Sequence[TableRow]) -> frozenset[str]:
+    return frozenset(uid for row in rows if (uid := row.cells.get(UID)))
 
 
 def _name(path: str) -> str:

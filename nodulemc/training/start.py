@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import read_manifest
+from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.models.architecture import Architecture
+from nodulemc.trained_cases import TrainedCase, read_trained_cases
 from nodulemc.weights import read_weights
 
 
@@ -18,12 +19,7 @@ def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> d
         EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the architecture.
     """
     manifest = read_manifest(folder)
-    members = manifest.members
-    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
-    member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)
-    if member is None:
-        known = ", ".join(str(member.seed) for member in members)
-        raise EnsembleError(f"no seed {seed} to start from", folder, f"train with --seeds from {known}")
+    member = _start(manifest, seed)
     if member.architecture != architecture or not member.upscales:
         raise EnsembleError(
             f"seed {member.seed} is {member.architecture}, the recipe {architecture}",
@@ -32,3 +28,33 @@ def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> d
         )
     tensors = read_weights(manifest.folder, member, masks=True)
     return {name: torch.from_numpy(value.copy()).float() for name, value in tensors.items()}
+
+
+def start_cases(folder: str | Path | None, seed: int) -> frozenset[TrainedCase]:
+    """What an ensemble's seed, the one of ``seed_tensors``, was trained on, as far as its folder says.
+
+    Nothing where there is no ensemble to start from.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, lacks the seed, or its list of training cases is damaged.
+    """
+    if folder is None:
+        return frozenset()
+    manifest = read_manifest(folder)
+    cases = read_trained_cases(manifest)
+    return cases.of_member(Path(_start(manifest, seed).file).stem) if cases else frozenset()
+
+
+def _start(manifest: Manifest, seed: int) -> Member:
+    """The member to start from: that of this seed, or the only one.
+
+    Raises:
+        EnsembleError: the ensemble lacks it.
+    """
+    members = manifest.members
+    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
+    member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)
+    if member is None:
+        known = ", ".join(str(member.seed) for member in members)
+        raise EnsembleError(f"no seed {seed} to start from", manifest.folder, f"train with --seeds from {known}")
+    return member
