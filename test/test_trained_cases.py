@@ -3,7 +3,10 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet
 import pydicom
@@ -18,7 +21,6 @@ from test_case import MeanOfPatch, make_case
 
 from nodulemc import cli
 from nodulemc.case import run_case
-from nodulemc.ensemble import Ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
@@ -32,6 +34,7 @@ from nodulemc.trained_cases import (
     read_trained_cases,
     write_trained_cases,
 )
+from nodulemc.volume import read_volume
 
 CASES = [TrainedCase("1.2.0", "p0"), TrainedCase("1.2.10", 'Doe, "J"'), TrainedCase("1.2.11", "p1")]
 
@@ -179,14 +182,13 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_predict_warns(name, trained, tmp_path, capsys):
+def test_predict_warns(name, trained, tmp_path, caplog):
     make, seen = SOURCES[name]
     ct, output = make(tmp_path / name), tmp_path / "out.json"
     (tmp_path / "p.json").write_text(json.dumps({"points": [{"point": list(centre_of(make_ct()))}] * 2}))
     arguments = (ct, "--points", tmp_path / "p.json", "--output", output, "--resources", trained, "--device", "cpu")
     assert cli.main(["predict", *map(str, arguments)]) == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if "trained on" in line]
-    assert said == ([f"warning: {NOTES[seen]}"] if seen else [])
+    assert [said for said in caplog.messages if "trained on" in said] == ([NOTES[seen]] if seen else [])
     for point in json.loads(output.read_text())["points"]:
         assert [note for note in point["warnings"] if "trained on" in note] == ([NOTES[seen]] if seen else [])
 
@@ -218,8 +220,14 @@ def test_the_platform_shows_one_line(tmp_path, caplog):
     assert caplog.text.count(NOTES[SCAN]) == caplog.text.count("trained on") == 1
 
 
-def test_no_list_is_read_without_numbers(trained):
-    assert Ensemble.load(trained, device="cpu").trained_cases.of_member("seed_1") == frozenset(CASES)
+def test_the_containers_stderr_has_one_line(trained, tmp_path):
+    (tmp_path / "input").mkdir()
+    make_case(tmp_path / "input", [{"point": list(centre_of(make_ct()))}])
+    tagged(tmp_path / "input" / "images" / "chest-ct" / "ct.mha", SeriesInstanceUID="1.2.0")
+    folders = ("--input", tmp_path / "input", "--output", tmp_path / "output", "--resources", trained)
+    command = [sys.executable, Path(__file__).parents[1] / "inference.py", *folders, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if "trained" in line] == [f"warning: {NOTES[SCAN]}"]
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +289,7 @@ def evaluated(output, *arguments):
     return json.loads((output / "metrics.json").read_text()), (output / "report.html").read_text()
 
 
-def test_evaluate_tells_seen_nodules_apart(scored, trained, tmp_path, capsys):
+def test_evaluate_tells_seen_nodules_apart(scored, trained, tmp_path, caplog):
     metrics, page = evaluated(tmp_path, scored / "out" / "predictions.csv")
     seen = metrics["seen_in_training"]
     counts = {"nodules": 5, "same_scan": 3, "same_patient": 2, "unknown": 0}
@@ -290,12 +298,12 @@ def test_evaluate_tells_seen_nodules_apart(scored, trained, tmp_path, capsys):
     others = [row for row in rows if row["seen_in_training"] == "no"]
     auc = roc_auc_score([int(row["label"]) for row in others], [float(row["probability"]) for row in others])
     assert (seen["others"]["nodules"], seen["others"]["auc"]) == (2, auc)
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said == (
-        "warning: 5 of 7 nodules are of patients that the ensemble was trained on: 3 by the scan, "
+    said = (
+        "5 of 7 nodules are of patients that the ensemble was trained on: 3 by the scan, "
         f"2 by the PatientID alone; AUC without them: {auc:.4f}"
     )
-    assert f"<b>Seen in training:</b> {said.removeprefix('warning: ')}" in page
+    assert caplog.messages == [said]
+    assert f"<b>Seen in training:</b> {said}" in page
 
 
 def test_evaluate_says_what_made_the_predictions(scored, trained, tmp_path, capsys):
@@ -316,12 +324,12 @@ def table(tmp_path):
     return write_rows(tmp_path / "t.csv", ("AnnotationID", "label", "SeriesInstanceUID", "PatientID"), TABLE)
 
 
-def test_evaluate_takes_the_ensemble_and_the_table(trained, table, tmp_path, capsys):
+def test_evaluate_takes_the_ensemble_and_the_table(trained, table, tmp_path, caplog):
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "probability"), PREDICTED)
     metrics, page = evaluated(tmp_path / "a", predictions, "--table", table)
     assert (metrics["seen_in_training"], metrics["ensembles"]) == (None, [])
     assert "Seen in training" not in page
-    assert "trained" not in capsys.readouterr().err
+    assert not caplog.messages
     metrics, _ = evaluated(tmp_path / "b", predictions, "--table", table, "--resources", trained)
     seen = metrics["seen_in_training"]
     assert (seen["same_scan"], seen["same_patient"], seen["others"]["malignant"]) == (1, 1, 1)
@@ -330,23 +338,23 @@ def test_evaluate_takes_the_ensemble_and_the_table(trained, table, tmp_path, cap
     assert metrics["seen_in_training"] is None
 
 
-def test_evaluate_where_everything_was_trained_on(trained, table, tmp_path, capsys):
+def test_evaluate_where_everything_was_trained_on(trained, table, tmp_path, caplog):
     write_rows(table, ("AnnotationID", "label", "PatientID"), [(*row[:2], "p1") for row in TABLE])
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "probability"), PREDICTED)
     metrics, page = evaluated(tmp_path / "a", predictions, "--table", table, "--resources", trained)
     assert metrics["seen_in_training"]["others"] is None
-    assert capsys.readouterr().err.endswith("4 by the PatientID alone; AUC without them: none\n")
+    assert caplog.messages[0].endswith("4 by the PatientID alone; AUC without them: none")
     assert "AUC without them: none." in page
 
 
-def test_evaluate_warns_where_the_ensemble_is_another_or_has_no_list(trained, table, tmp_path, capsys):
+def test_evaluate_warns_where_the_ensemble_is_another_or_has_no_list(table, tmp_path, caplog):
     rows = [(*row, "f" * 64) for row in PREDICTED]
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "probability", "ensemble"), rows)
     folder_of(tmp_path / "other", a=None)
     evaluated(tmp_path / "a", predictions, "--table", table, "--resources", tmp_path / "other")
-    assert capsys.readouterr().err.splitlines() == [
-        f"warning: {tmp_path}/other: not the ensemble, or not the calibration, that the predictions name",
-        f"warning: {tmp_path}/other: no trained_cases.csv, so it is not known what it was trained on",
+    assert caplog.messages == [
+        f"{tmp_path}/other: not the ensemble, or not the calibration, that the predictions name",
+        f"{tmp_path}/other: no trained_cases.csv, so it is not known what it was trained on",
     ]
 
 
@@ -370,22 +378,19 @@ def test_predicts_json_says_what_made_it(trained, table, tmp_path):
     assert metrics["seen_in_training"]["nodules"] == 2
 
 
-def test_calibrate_warns_and_keeps_the_list(table, tmp_path, capsys):
+def test_calibrate_warns_and_keeps_the_list(tmp_path, caplog):
     before = folder_of(tmp_path / "e", a=CASES)
-    rows = [(f"n{k}", k % 2, 0.2 + 0.5 * (k % 2) + k / 100, f"p{k}") for k in range(40)]
+    rows = [(f"n{k}", k % 2, (k * 7 % 40 + 10 * (k % 2)) / 60, f"p{k}") for k in range(40)]
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "label", "probability", "PatientID"), rows)
     command = ("calibrate", predictions, "--method", "temperature", "--ensemble", tmp_path / "e")
     assert cli.main([*map(str, command)]) == 0
-    said = f"warning: {predictions}: 2 of 40 nodules are of patients that the ensemble was trained on\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == [f"{predictions}: 2 of 40 nodules are of patients that the ensemble was trained on"]
     after = read_manifest(tmp_path / "e")
     assert replace(after, calibration=None) == before
     assert read_trained_cases(after).of_member("a") == frozenset(CASES)
 
 
 def test_dicom_without_a_patient_is_known_by_its_series(tmp_path):
-    from nodulemc.volume import read_volume
-
     folder = dicom(tmp_path / "s", PatientID=None)
     uid = pydicom.dcmread(folder / "000.dcm").SeriesInstanceUID
     assert read_volume(folder).ids == ScanIds(frozenset({uid}), None)
