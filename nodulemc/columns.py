@@ -16,6 +16,9 @@ POINTS = "points"
 # What a column holds is told by its name, however that is spelt: these are whole numbers or words, but never measures.
 IDENTIFIERS = (PATIENT, UID, "LesionID", ANNOTATION, "NoduleID")
 SEED_PREFIX = "seed_"
+# What predictions say of their ensemble: SHA-256 of its ensemble.json, what it was trained on in words, how it was
+# calibrated; and whether it was trained on the nodule's case (see nodulemc.trained_cases).
+ENSEMBLE, TRAINED_ON, CALIBRATION, SEEN_IN_TRAINING = "ensemble", "trained_on", "calibration", "seen_in_training"
 _NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
 # ``class`` says whether there is a nodule, not what kind, so it is no label.

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.columns import PATIENT
 from nodulemc.cpu import available_cores
 from nodulemc.dicom_folder import list_slices
 from nodulemc.dicom_pixels import check_format, hounsfield
 from nodulemc.dicom_stack import Slice, axes, slices_of, stack
 from nodulemc.headers import check_bytes, check_grid, itk_direction
+from nodulemc.scan_ids import ScanIds
 
 _ACQUISITION = ("Modality", "ContrastBolusAgent", "SliceThickness", "RescaleSlope", "RescaleType")
 
@@ -26,11 +28,13 @@ class Series:
         uid: SeriesInstanceUID.
         acquisition: what the first slice says of how it was made, by attribute name; as PixelPaddingValue the HU that
             the header calls padding, where they are kept.
+        ids: what its slices say whose scan it is.
     """
 
     image: sitk.Image
     uid: str
     acquisition: dict[str, str]
+    ids: ScanIds
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     acquisition = {name: first.texts[name] for name in _ACQUISITION if name in first.texts}
     if kept:
         acquisition["PixelPaddingValue"] = f"{min(kept):g}"
-    return Series(image, first.file.series, acquisition)
+    ids = ScanIds(frozenset({first.file.series} - {""}), first.texts.get(PATIENT))
+    return Series(image, first.file.series, acquisition, ids)
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:

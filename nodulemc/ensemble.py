@@ -14,6 +14,7 @@ from nodulemc.calibration_map import apply_calibration
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, find_resources, read_manifest
 from nodulemc.precision import choose_device, choose_precision
+from nodulemc.trained_cases import TrainedCases, read_trained_cases
 
 if TYPE_CHECKING:
     from nodulemc.backends.openvino_backend import OpenVinoSeeds
@@ -28,6 +29,7 @@ class Ensemble:
     Attributes:
         manifest: what the ensemble's folder says of it.
         caveat: a warning that belongs beside every number of this ensemble, None where there is none.
+        trained_cases: what it was trained on, None where that is not known.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Ensemble:
         *,
         masks: bool = False,
         calibrated: bool = False,
+        trained_cases: TrainedCases | None = None,
     ) -> None:
         self.manifest = manifest
+        self.trained_cases = trained_cases
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
         self._seeds = seeds
         self._weights = manifest.vote_weights
@@ -75,9 +79,10 @@ class Ensemble:
             raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
         if masks and not any(member.segments for member in manifest.members):
             raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
+        cases = read_trained_cases(manifest)
         chosen = choose_device(device)
         seeds = _load_seeds(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
-        ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated)
+        ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated, trained_cases=cases)
         if ensemble.caveat:
             logger.warning("%s: %s", folder, ensemble.caveat)
         return ensemble

@@ -1,9 +1,9 @@
-"""Writing an ensemble folder: safetensors files and their manifest, with the precision measured."""
+"""Writing an ensemble folder: safetensors files, the list of training cases and the manifest, precision measured."""
 
 import hashlib
 import math
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.rounding import round_network, rounded
 from nodulemc.probes import probe_patches
 from nodulemc.progress import progress
+from nodulemc.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.weights import parse_weights
 
 
@@ -33,7 +34,8 @@ class SeedWeights:
         state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
-        upscales: as of ``nodulemc.manifest.Member``.
+        upscales, fold: as of ``nodulemc.manifest.Member``.
+        cases: what it was trained on, None where that is not known.
         source: where the tensors come from, for messages; None for the file that they are to become.
     """
 
@@ -43,6 +45,8 @@ class SeedWeights:
     weight: float = 1.0
     seed: int | None = None
     upscales: bool = True
+    fold: int | None = None
+    cases: Collection[TrainedCase] | None = None
     source: str | Path | None = None
 
     @property
@@ -83,7 +87,8 @@ def write_ensemble(
     # The manifest first: an interrupted replacement would leave the old one beside new files.
     prepare_output(folder / FILE_NAME, EnsembleError)
     members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
-    manifest = Manifest(members, trained_on, licence, git_revision())
+    cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
+    manifest = Manifest(members, trained_on, licence, git_revision(), trained_cases=cases)
     deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
     if not math.isfinite(deviations["bf16"]):
         sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
@@ -124,7 +129,7 @@ def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
 def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
     write_atomically(folder / seed.file, content, EnsembleError)
     digest = hashlib.sha256(content).hexdigest()
-    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales)
+    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
 
 
 def _deviations(folder: Path, manifest: Manifest, probes: np.ndarray) -> dict[str, float]:

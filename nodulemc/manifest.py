@@ -52,6 +52,7 @@ class Member:
         architecture: how to build the network that the file's tensors fill.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
+        fold: the fold of a k-fold split that it was not trained on, from 0; None where there was none or it is unknown.
         upscales: whether the network is fed the patch upscaled, as the ensemble's input contract says, or as it is.
     """
 
@@ -61,6 +62,7 @@ class Member:
     weight: float = 1.0
     seed: int | None = None
     upscales: bool = True
+    fold: int | None = None
 
     @property
     def segments(self) -> bool:
@@ -81,6 +83,8 @@ class Manifest:
             that was seen on the probe patches; a precision that is not listed was not measured, or overflows.
         calibration: parameters of the calibration map, None where there is none.
         tolerance: largest such difference with which a precision is chosen by itself.
+        trained_cases: SHA-256 of the list of the scans that the members were trained on (see
+            ``nodulemc.trained_cases``), None where that is not known; the list may be missing all the same.
         folder: where it was read from, the files of its members beside it; None for one that was not read.
         sha256: of the ``ensemble.json`` that was read, which names every member's own, so it stands for the ensemble.
     """
@@ -92,6 +96,7 @@ class Manifest:
     max_deviation: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     tolerance: float = TOLERANCE
+    trained_cases: str | None = None
     folder: Path | None = field(default=None, compare=False)
     sha256: str | None = field(default=None, compare=False)
 
@@ -176,6 +181,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             max_deviation={k: number(v) for k, v in content["precision"]["max_deviation"].items()},
             calibration=content["calibration"],
             tolerance=number(content["precision"]["tolerance"]),
+            trained_cases=text_or_none(content.get("trained_cases")),
             folder=folder,
             sha256=hashlib.sha256(stored).hexdigest(),
         )
@@ -191,6 +197,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     negative = [f"{name} {value}" for name, value in (limits | {"tolerance": manifest.tolerance}).items() if value < 0]
     if negative:
         raise EnsembleError(f"the {negative[0]} is negative", path, "make the folder again")
+    if manifest.trained_cases is not None:
+        _check_sha256(manifest.trained_cases, "the list of training cases", path)
     return manifest
 
 
@@ -227,16 +235,23 @@ def _member(entry: dict[str, Any], path: Path) -> Member:
         weight=number(entry["weight"]),
         seed=entry["seed"],
         upscales=_upscales(INPUT_CONTRACT | entry.get("input", {}), path),
+        fold=entry.get("fold"),
     )
     if Path(member.file).name != member.file or not member.file.endswith(".safetensors") or "\0" in member.file:
         raise EnsembleError(f"member file {member.file!r}", path, "name a .safetensors file inside the folder")
-    if not _SHA256.fullmatch(member.sha256):
-        raise EnsembleError(f"{member.file} has SHA-256 {member.sha256!r:.80}", path, "give 64 hexadecimal digits")
+    _check_sha256(member.sha256, member.file, path)
     if member.weight <= 0:
         raise EnsembleError(f"{member.file} has weight {member.weight}", path, "give a finite weight above 0")
     if member.seed is not None and type(member.seed) is not int:
         raise EnsembleError(f"{member.file} has seed {member.seed!r:.40}", path, "give an integer or null")
+    if member.fold is not None and (type(member.fold) is not int or member.fold < 0):
+        raise EnsembleError(f"{member.file} has fold {member.fold!r:.40}", path, "give an integer from 0, or null")
     return member
+
+
+def _check_sha256(stated: str, of: str, path: Path) -> None:
+    if not _SHA256.fullmatch(stated):
+        raise EnsembleError(f"{of} has SHA-256 {stated!r:.80}", path, "give 64 hexadecimal digits")
 
 
 def _upscales(contract: dict[str, Any], path: Path) -> bool:
@@ -262,6 +277,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
         "input": INPUT_CONTRACT,
         "precision": {"tolerance": manifest.tolerance, "max_deviation": manifest.max_deviation},
         "calibration": manifest.calibration,
+        "trained_cases": manifest.trained_cases,
         "members": [_member_json(member) for member in manifest.members],
     }
     write_json_atomically(Path(folder) / FILE_NAME, content, EnsembleError)

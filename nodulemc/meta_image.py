@@ -17,6 +17,7 @@ import numpy as np
 from nodulemc.errors import ImageError
 from nodulemc.headers import quoted, refuse, refuse_type
 from nodulemc.plain_numbers import plain_number
+from nodulemc.scan_ids import read_ids
 from nodulemc.stored_voxels import ImageHeader, StoredVoxels
 
 SUFFIXES = (".mha", ".mhd")
@@ -65,6 +66,7 @@ def read_header(path: Path) -> ImageHeader:
         direction=tuple(axes[:3, :3].T.ravel().tolist()),
         stored_type=type_,
         voxels=_locate(fields, end, path, math.prod(size) * type_.itemsize),
+        ids=read_ids(path, end),
     )
 
 

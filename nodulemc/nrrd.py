@@ -10,6 +10,7 @@ import numpy as np
 
 from nodulemc.headers import quoted, refuse, refuse_size, refuse_type
 from nodulemc.plain_numbers import plain_number
+from nodulemc.scan_ids import read_ids
 from nodulemc.stored_voxels import ImageHeader, StoredVoxels
 
 SUFFIXES = (".nrrd",)
@@ -62,6 +63,7 @@ def read_header(path: Path) -> ImageHeader:
         direction=tuple(direction.ravel().tolist()),
         stored_type=type_,
         voxels=StoredVoxels(path, end, compressed, byte_order=_byte_order(fields, type_, path)),
+        ids=read_ids(path, end),
     )
 
 

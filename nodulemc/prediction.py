@@ -15,9 +15,10 @@ from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.nodules import Nodule, as_nodules, shortened
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.placement import OpenAir, other_reading, surroundings
-from nodulemc.points import read_points
+from nodulemc.points import read_points, scan_name
 from nodulemc.progress import QUIET_S, progress
 from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_notes
+from nodulemc.trained_cases import with_note
 from nodulemc.volume import Volume, read_volume
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
     around = [surroundings(patch) for patch in patches]
     air = OpenAir(volume)
     about = (patch_notes(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
-    return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about))
+    ids = replace(volume.ids, uids=volume.ids.uids | {scan_name(volume.source)})
+    return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about), ids)
 
 
 def score(
@@ -90,6 +92,8 @@ def score(
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
     per_seed = _in_turn(patches, ensemble) if show_progress else ensemble.seed_probabilities(patches)
+    if ensemble.trained_cases:
+        notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
     for note in notes.scan:
         logger.warning("%s", note)
     _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, per_seed, strict=True)])

@@ -7,7 +7,7 @@ with slices of 1 to 3.2 mm. Thresholds that no training data state are marked as
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -26,6 +26,7 @@ from nodulemc.placement import (
     may_be_misread,
     other_reading,
 )
+from nodulemc.scan_ids import ScanIds
 from nodulemc.volume import Volume
 
 TRAINING_SLICE_MM = (1.0, 3.2)
@@ -56,10 +57,12 @@ class Notes:
     Attributes:
         scan: about the scan, so about each of its nodules.
         nodules: about each nodule's patch, in the nodules' order.
+        ids: what the scan is known by.
     """
 
     scan: tuple[str, ...]
     nodules: tuple[tuple[str, ...], ...]
+    ids: ScanIds = field(default_factory=ScanIds)
 
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """What a CT file's header says: the image's grid, and where and how the file keeps the voxels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from nodulemc.scan_ids import ScanIds
 
 NOT_RESCALED = (1.0, 0.0)
 
@@ -42,6 +44,7 @@ class ImageHeader:
         direction: row-major direction matrix, as in ITK.
         stored_type: the voxels' type in the file, in the machine's byte order.
         voxels: where they are.
+        ids: what the header says whose scan it is.
     """
 
     size: tuple[int, ...]
@@ -50,6 +53,7 @@ class ImageHeader:
     direction: tuple[float, ...]
     stored_type: np.dtype
     voxels: StoredVoxels
+    ids: ScanIds = field(default_factory=ScanIds)
 
     @property
     def voxel_type(self) -> np.dtype:

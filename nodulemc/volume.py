@@ -17,6 +17,7 @@ from nodulemc import meta_image, nifti, nrrd
 from nodulemc.errors import ImageError, out_of_memory
 from nodulemc.headers import check_grid, check_image_header, check_path, itk_direction
 from nodulemc.inflating import check_length, read_voxels
+from nodulemc.scan_ids import ScanIds
 from nodulemc.stored_voxels import NOT_RESCALED, ImageHeader
 from nodulemc.tiff_pages import check_pages
 
@@ -33,12 +34,14 @@ class Volume:
         source: where it was read from, for messages.
         series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
         acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
+        ids: what its header says whose scan it is.
     """
 
     image: sitk.Image
     source: Path
     series_uid: str | None = None
     acquisition: dict[str, str] = field(default_factory=dict)
+    ids: ScanIds = field(default_factory=ScanIds)
 
     def distance_outside_mm(self, point: Sequence[float]) -> float:
         """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
@@ -88,14 +91,14 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
             from nodulemc.dicom_series import read_series  # pydicom takes a while to import
 
             found = read_series(path, series)
-            return Volume(found.image, path, found.uid, found.acquisition)
+            return Volume(found.image, path, found.uid, found.acquisition, found.ids)
         if series is not None:
             raise ImageError(f"--series {series} with a CT that is no folder", path, "leave it out")
         if not path.is_file():
             raise ImageError("no such CT", path, "check the path")
         if not path.name.lower().endswith(SUFFIXES):
             raise _unknown_type(path)
-        return Volume(_read_file(path), path)
+        return _read_file(path)
 
 
 def _unknown_type(path: Path) -> ImageError:
@@ -121,9 +124,11 @@ def read_image_header(path: Path) -> ImageHeader | None:
     return None
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path) -> Volume:
     header = read_image_header(path)
-    return _read_tiff(path) if header is None else _read_voxels(header)
+    if header is None:
+        return Volume(_read_tiff(path), path)
+    return Volume(_read_voxels(header), path, ids=header.ids)
 
 
 def _read_tiff(path: Path) -> sitk.Image:

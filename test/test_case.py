@@ -21,6 +21,7 @@ class MeanOfPatch:
     """An ensemble of two seeds whose probabilities are the patch's mean and its square."""
 
     caveat = None
+    trained_cases = None
     device = "cpu"
     manifest = SimpleNamespace(
         seed_names=["seed_1", "seed_2"],

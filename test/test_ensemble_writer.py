@@ -43,6 +43,13 @@ def test_a_network_that_overflows_on_the_probes_makes_no_ensemble(tmp_path, monk
     assert not (tmp_path / "ensemble.json").exists()
 
 
+def test_an_older_list_of_training_cases_goes_with_its_ensemble(tmp_path, monkeypatch):
+    monkeypatch.setattr(ensemble_writer, "_deviations", lambda *_: {"bf16": 0.001})
+    (tmp_path / "trained_cases.csv").write_text("another ensemble's")
+    assert write(tmp_path, {}).trained_cases is None
+    assert not (tmp_path / "trained_cases.csv").exists()
+
+
 def test_tensors_may_share_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(ensemble_writer, "_deviations", lambda *_: {"bf16": 0.001})
     shared = torch.ones(64, dtype=torch.float16)

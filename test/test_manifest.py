@@ -10,6 +10,7 @@ from nodulemc import manifest as manifests
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, Member, member_bytes, named, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
+from nodulemc.trained_cases import read_trained_cases
 
 ARCHITECTURE = Architecture(backbone="inception_i3d")
 # printf abc | sha256sum
@@ -28,7 +29,7 @@ def example() -> Manifest:
     return Manifest(
         members=(
             Member("seed_2000.safetensors", ABC_SHA256, ARCHITECTURE, seed=2000),
-            Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0),
+            Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0, fold=0),
             Member(
                 "base.safetensors", ABC_SHA256, Architecture("inception_i3d", pooling="windows_2x2x2"), upscales=False
             ),
@@ -39,6 +40,7 @@ def example() -> Manifest:
         max_deviation={"bf16": 0.002, "fp16": 0.0003},
         calibration=CALIBRATION,
         tolerance=0.004,
+        trained_cases=ABC_SHA256,
     )
 
 
@@ -63,6 +65,17 @@ def test_format_1_is_read_as_ever(tmp_path):
     manifest = read_manifest(folder)
     assert manifest == replace(example(), members=example().members[:2])
     assert all(member.upscales for member in manifest.members)
+
+
+def test_a_format_2_that_says_nothing_of_folds_and_cases_is_read(tmp_path):
+    folder = edited(tmp_path, lambda c: (c.pop("trained_cases"), [member.pop("fold") for member in c["members"]]))
+    manifest = read_manifest(folder)
+    assert (manifest.trained_cases, [member.fold for member in manifest.members]) == (None, [None] * 3)
+
+
+def test_the_shipped_ensemble_says_nothing_of_its_cases():
+    manifest = read_manifest(manifests.PACKAGED_MODEL)
+    assert (manifest.trained_cases, read_trained_cases(manifest)) == (None, None)
 
 
 def test_the_manifests_own_sha256_names_the_ensemble(tmp_path):
@@ -112,6 +125,11 @@ def test_the_input_contract_is_written_out(tmp_path):
         (lambda c: c["members"][0].update(sha256=5), "missing or malformed"),
         (lambda c: c["members"][0].update(sha256="abc"), "SHA-256 'abc'"),
         (lambda c: c["members"][0].update(seed={"a": 1}), "seed {'a': 1}"),
+        (lambda c: c["members"][0].update(fold=-1), "fold -1: .*: give an integer from 0, or null"),
+        (lambda c: c["members"][0].update(fold=True), "fold True"),
+        (lambda c: c["members"][0].update(fold="1"), "fold '1'"),
+        (lambda c: c.update(trained_cases="abc"), "the list of training cases has SHA-256 'abc'"),
+        (lambda c: c.update(trained_cases=5), "5 is no text"),
         (lambda c: c["members"].append(c["members"][0]), r"seed_2000\.safetensors is listed twice"),
         (lambda c: c["precision"].update(max_deviation={"bf16": 10**400}), "missing or malformed"),
         (lambda c: c["precision"].update(max_deviation={"bf16": -0.001}), "deviation of bf16 -0.001 is negative"),

@@ -14,33 +14,41 @@ from nodulemc.case import platform_json
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
-from nodulemc.cohort.view import View, view
-from nodulemc.columns import COORDINATES, PATIENT, SEED_PREFIX
+from nodulemc.cohort.view import View, seen, view
+from nodulemc.columns import CALIBRATION, COORDINATES, ENSEMBLE, PATIENT, SEED_PREFIX, SEEN_IN_TRAINING, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import import_extra
 from nodulemc.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
 from nodulemc.progress import QUIET_S, progress
+from nodulemc.trained_cases import with_note
 
 CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
 FAILURES_NAME = "failures.csv"
 JSON_FOLDER = "json"
 _JSON_LIST_NAME = ".written"  # not *.json, which `evaluate` takes for results
-_CALIBRATED = ("uncalibrated", "calibration")
+_CALIBRATED = ("uncalibrated", CALIBRATION)
+_TEXTS = ("AnnotationID", PATIENT, "scan", "name", "warnings", CALIBRATION, ENSEMBLE, TRAINED_ON, SEEN_IN_TRAINING)
 _LOCK_NAME = ".export.lock"
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan's results as they are exported: ``names`` are its nodules' own, ``predictions`` have the cohort's."""
+    """A scan's results as they are exported.
+
+    Attributes:
+        names: its nodules' own; ``predictions`` have the cohort's.
+        seen: as ``nodulemc.cohort.view.seen`` gives it; the predictions' warnings say the same.
+    """
 
     listed: Listed
     record: Record
     labels: list[int | None]
     names: list[str | None]
     predictions: list[NodulePrediction]
+    seen: str | None
 
 
 def export(folder: Path, output: Path, *, json: bool = False) -> View:
@@ -48,7 +56,8 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
     nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
-    in the manifest's order. Of calibrated results the first two also say the vote before and the calibration.
+    in the manifest's order. The first two also say the ensemble's SHA-256 and what it was trained on; of calibrated
+    results the vote before and the calibration; and whether the ensemble was trained on the case, where that is known.
 
     Returns:
         The state that was written.
@@ -68,9 +77,12 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             ensemble = state.plan.ensemble
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
-            rows = [row | _before_calibration(p, ensemble) for row, p in _rows(scans, columns)]
+            origin = {ENSEMBLE: ensemble.sha256, TRAINED_ON: ensemble.trained_on}
+            rows = [row | _before_calibration(p, ensemble) | origin for row, p in _rows(scans, columns)]
             columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
             columns += _CALIBRATED if ensemble.calibration else ()
+            columns += [ENSEMBLE, TRAINED_ON] if ensemble.sha256 else []
+            columns += [SEEN_IN_TRAINING] if any(scan.seen for scan in scans) else []
             cells = [[row[column] for column in columns] for row in rows]
             write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
             _write_parquet(output / PARQUET_NAME, columns, rows)
@@ -94,13 +106,18 @@ def _named(state: View) -> list[_Scan]:
     """The scans with results; only names that the manifest gives are known, and unique, before all scans are done."""
     scans = []
     for listed, record in state.done:
+        known = seen(listed, record)
         names = [p.nodule.name for p in record.predictions]
         by_manifest = isinstance(listed.labels, list)
         predictions = [
-            replace(p, nodule=replace(p.nodule, name=annotation_id(record.scan, k, name if by_manifest else None)))
+            replace(
+                p,
+                nodule=replace(p.nodule, name=annotation_id(record.scan, k, name if by_manifest else None)),
+                warnings=with_note(p.warnings, known),
+            )
             for k, (p, name) in enumerate(zip(record.predictions, names, strict=True), start=1)
         ]
-        scans.append(_Scan(listed, record, _labels(listed, len(names)), names, predictions))
+        scans.append(_Scan(listed, record, _labels(listed, len(names)), names, predictions, known))
     return scans
 
 
@@ -112,7 +129,7 @@ def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict
     for scan in scans:
         for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
-            row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name}
+            row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name, SEEN_IN_TRAINING: scan.seen}
             yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
 
 
@@ -126,8 +143,7 @@ def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dic
 def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     pyarrow, parquet = import_extra("pyarrow", "cohort"), import_extra("pyarrow.parquet", "cohort")
     kinds = dict.fromkeys(columns, pyarrow.float64()) | {"label": pyarrow.int8()}
-    kinds |= dict.fromkeys(("AnnotationID", PATIENT, "scan", "name", "warnings"), pyarrow.string())
-    kinds |= {"calibration": pyarrow.string()} if "calibration" in kinds else {}
+    kinds |= {column: pyarrow.string() for column in columns if column in _TEXTS}
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
     write_atomically(path, content.getvalue(), CaseError)

@@ -107,7 +107,7 @@ def _by_scan(rows: Sequence[TableRow], column: str, base: Path) -> list[Scan]:
         except NoduleMCError as error:
             # A faulty row must not take the name of a good one.
             name, fault = _name_of_row(cell, row), error
-        scans.append(Scan(name, base / cell, base / points, labels, patient, fault))
+        scans.append(Scan(name, base / cell, base / points, labels, patient, fault, _uids([row])))
     return scans
 
 
@@ -140,7 +140,8 @@ def _by_nodule(rows: Sequence[TableRow], column: str, locate: Callable[[str], _C
             _claim(ct.name, nodules, group, first)
         except NoduleMCError as error:
             nodules, labels, fault = [], [], error
-        scans.append(Scan(ct.name, ct.path, tuple(nodules), tuple(labels), patient, fault, ct.series))
+        uids = _uids(group)
+        scans.append(Scan(ct.name, ct.path, tuple(nodules), tuple(labels), patient, fault, uids, ct.series))
     return scans
 
 
@@ -202,6 +203,10 @@ def _patient(rows: Sequence[TableRow]) -> str | None:
             remedy = f"line {first.line} has {shortened(first.cells[PATIENT])} for the same scan; name one patient"
             raise TableError(what, row.where, remedy)
     return first.cells[PATIENT]
+
+
+def _uids(rows: Sequence[TableRow]) -> frozenset[str]:
+    return frozenset(uid for row in rows if (uid := row.cells.get(UID)))
 
 
 def _name(path: str) -> str:

@@ -16,6 +16,8 @@ from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.store import Listed, Plan, Record, Store, now, store_path
 from nodulemc.cohort.view import StoreContent, by_scan, read_stores
 from nodulemc.progress import QUIET_S, progress
+from nodulemc.scan_ids import ScanIds
+from nodulemc.trained_cases import TrainedCases
 
 # Looking at files is waiting for the file system.
 _LOOKING_THREADS = 16
@@ -41,6 +43,7 @@ class Task:
         ensemble: what the engine scores with.
         shard: (i, n): every n-th scan from the i-th on; None: all scans.
         retry_failed: also do what has failed before.
+        trained_cases: what the ensemble was trained on, None where that is not known.
     """
 
     scans: Sequence[Scan]
@@ -49,6 +52,11 @@ class Task:
     ensemble: Identity
     shard: Shard | None = None
     retry_failed: bool = False
+    trained_cases: TrainedCases | None = None
+
+    def seen(self, scan: ScanIds) -> str | None:
+        """What the ensemble was trained on of a scan, one of ``nodulemc.trained_cases.SEEN``; None: nobody knows."""
+        return self.trained_cases and self.trained_cases.seen(scan)
 
     def own_scans(self) -> list[Scan]:
         """Those of the shard."""
@@ -75,7 +83,7 @@ def run_cohort(task: Task, engine: Engine) -> None:
         try:
             _begin(store, task, found, clock(), _elsewhere(found.standing, contents, path))
             for job, outcome in progress(engine.outcomes(found.jobs), len(found.jobs), "cohort", unit="scans"):
-                store.record(_record(job, outcome, task.ensemble, found.former.get(job.scan.name), clock()))
+                store.record(_record(job, outcome, task, found.former.get(job.scan.name), clock()))
         finally:
             store.close()
 
@@ -142,20 +150,19 @@ def _elsewhere(standing: Sequence[Record], contents: Iterable[StoreContent], pat
 def _begin(store: Store, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
+    looks = found.looks
     listed = [
-        Listed(scan.name, scan.labels, scan.given, found.looks.get(scan.name), scan.fault, scan.patient)
-        for scan in task.scans
+        Listed(s.name, s.labels, s.given, looks.get(s.name), s.fault, s.patient, task.seen(s.ids)) for s in task.scans
     ]
     store.begin(plan, listed, records)
 
 
-def _record(
-    job: Job, outcome: Scored | Unchanged | Failed, ensemble: Identity, former: Record | None, time: float
-) -> Record:
+def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: Record | None, time: float) -> Record:
     name, given = job.scan.name, job.scan.given
     if isinstance(outcome, Failed):
         return Record(name, given, outcome.fingerprint, None, None, time, outcome.error, traceback=outcome.traceback)
     if isinstance(outcome, Unchanged):
         return replace(former, given=given, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None)
-    seen, predictions = outcome.read.fingerprint, outcome.predictions
-    return Record(name, given, seen, ensemble.weights, ensemble.precision, time, None, predictions)
+    ensemble, look = task.ensemble, outcome.read.fingerprint
+    predictions, seen = outcome.predictions, task.seen(outcome.read.notes.ids)
+    return Record(name, given, look, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodulemc.errors import NoduleMCError
-from nodulemc.points import Nodule
+from nodulemc.points import Nodule, scan_name
+from nodulemc.scan_ids import ScanIds
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Scan:
         points: the nodules, or the file that holds them.
         labels: 1 malignant, 0 benign, None unknown: one for each nodule, or a single one for all.
         patient: whose scan it is, None where the manifest does not say.
+        uids: SeriesInstanceUIDs that the manifest has for it.
         fault: why the manifest's rows cannot be used, None where they can.
         series: SeriesInstanceUID of the series to read in a DICOM folder, None for its only CT.
     """
@@ -30,7 +32,13 @@ class Scan:
     labels: tuple[int | None, ...] | int | None = None
     patient: str | None = None
     fault: NoduleMCError | None = None
+    uids: frozenset[str] = frozenset()
     series: str | None = None
+
+    @property
+    def ids(self) -> ScanIds:
+        """What the scan is known by before it is read."""
+        return ScanIds(self.uids | {scan_name(self.path)}, self.patient)
 
     @property
     def given(self) -> str:

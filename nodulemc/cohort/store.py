@@ -21,8 +21,12 @@ from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
 SUFFIX = ".sqlite"
-_VERSION = 3
-_UPGRADED = 2  # a version whose listing has no patients
+_VERSION = 4
+# Older versions whose files go on, and the tables' columns that they lack.
+_LACKING = {
+    2: (("listing", "patient"), ("listing", "seen"), ("scans", "seen")),
+    3: (("listing", "seen"), ("scans", "seen")),
+}
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
 _SCHEMA = (
@@ -30,11 +34,11 @@ _SCHEMA = (
     "CREATE TABLE plan (about TEXT NOT NULL)",
     # The manifest's scans, as Listed has them.
     "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
-    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT)",
+    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT, seen TEXT)",
     # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
     # weights, precision and the nodules as they were: the files may come back.
     "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
-    "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT)",
+    "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT, seen TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
     "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
     "PRIMARY KEY (scan, number))",
@@ -67,6 +71,8 @@ class Listed:
         look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
             was known of the scan.
         fault: of the manifest's rows, None where they can be used.
+        seen: by what the manifest says, what the ensemble was trained on of it, one of ``nodulemc.trained_cases.SEEN``;
+            None where that is not known.
     """
 
     scan: str
@@ -75,6 +81,7 @@ class Listed:
     look: str | None
     fault: NoduleMCError | None
     patient: str | None = None
+    seen: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Record:
         error: why it failed, None where it did not.
         predictions: of its nodules in their order; of a failure, the former ones.
         traceback: of a fault of this program.
+        seen: as in ``Listed``, but by what the scan's own header says.
     """
 
     scan: str
@@ -101,6 +109,7 @@ class Record:
     error: NoduleMCError | None
     predictions: tuple[NodulePrediction, ...] = ()
     traceback: str | None = None
+    seen: str | None = None
 
     def is_of(self, ensemble: Identity) -> bool:
         """Whether its predictions are of these weights in this precision."""
@@ -126,7 +135,7 @@ class Store:
         is_new = (application, self._version, tables) == (0, 0, 0)
         if not is_new and application != _APPLICATION:
             raise ConfigError("another program's file", path, "move it away, or name a new folder")
-        if not is_new and self._version not in (_UPGRADED, _VERSION):
+        if not is_new and self._version not in (*_LACKING, _VERSION):
             raise ConfigError(
                 f"store version {self._version}", path, f"this program's is {_VERSION}; name a new folder"
             )
@@ -150,17 +159,17 @@ class Store:
                 for statement in _SCHEMA:
                     do.execute(statement)
                 do.execute(f"PRAGMA application_id = {_APPLICATION}")
-            elif self._version == _UPGRADED:
-                do.execute("ALTER TABLE listing ADD COLUMN patient TEXT")
+            for table, column in _LACKING.get(self._version, ()):
+                do.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
             do.execute(f"PRAGMA user_version = {_VERSION}")
             do.execute("DELETE FROM plan")
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             rows = (
-                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient)
+                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen)
                 for k, s in enumerate(scans)
             )
-            do.executemany("INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            do.executemany("INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             for record in records:
                 _note(do, record)
         self._version = _VERSION
@@ -180,11 +189,11 @@ class Store:
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
-            patient = "NULL" if self._version == _UPGRADED else "patient"
-            rows = do.execute(f"SELECT scan, labels, given, look, fault, {patient} FROM listing ORDER BY position")  # noqa: S608
+            columns = self._columns("listing", "scan", "labels", "given", "look", "fault", "patient", "seen")
+            rows = do.execute(f"SELECT {columns} FROM listing ORDER BY position")  # noqa: S608
             return [
-                Listed(scan, json.loads(labels), given, look, _error(fault), patient)
-                for scan, labels, given, look, fault, patient in rows
+                Listed(scan, json.loads(labels), given, look, _error(fault), patient, seen)
+                for scan, labels, given, look, fault, patient, seen in rows
             ]
 
     def records(self) -> list[Record]:
@@ -195,9 +204,8 @@ class Store:
                 "SELECT scan, name, x, y, z, probability, per_seed, warnings FROM nodules ORDER BY scan, number"
             ):
                 nodules.setdefault(scan, []).append(_prediction(row))
-            scans = do.execute(
-                "SELECT scan, given, look, ct, points, weights, precision, finished, error, traceback FROM scans"
-            )
+            columns = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
+            scans = do.execute(f"SELECT {self._columns('scans', *columns, 'traceback', 'seen')} FROM scans")  # noqa: S608
             return [
                 Record(
                     scan,
@@ -209,9 +217,15 @@ class Store:
                     _error(error),
                     tuple(nodules.get(scan, ())),
                     traceback,
+                    seen,
                 )
-                for scan, given, look, ct, points, weights, precision, finished, error, traceback in scans
+                for scan, given, look, ct, points, weights, precision, finished, error, traceback, seen in scans
             ]
+
+    def _columns(self, table: str, *names: str) -> str:
+        """Columns to ask for; those that this version of the file lacks are null."""
+        lacking = _LACKING.get(self._version, ())
+        return ", ".join("NULL" if (table, name) in lacking else name for name in names)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -275,10 +289,9 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
             (record.scan, record.given, seen.look, record.finished, error, record.traceback),
         )
         return
-    result = (seen.look, seen.ct, seen.points, record.weights, record.precision, record.finished, None, None)
-    do.execute(
-        "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (record.scan, record.given, *result)
-    )
+    about = (record.scan, record.given, seen.look, seen.ct, seen.points)
+    result = (record.weights, record.precision, record.finished, None, None, record.seen)
+    do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
     do.executemany(
         "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -25,6 +25,10 @@ def summary(state: View) -> str:
     ]
     if ensemble.calibration:
         lines.append(f"calibrated: {describe_calibration(ensemble.calibration)}")
+    if trained_on := state.trained_on:
+        affected = counted(sum(len(record.predictions) for _, record in trained_on), "nodule")
+        what = f"{len(trained_on)} of {counted(len(done), 'scan')} ({affected})"
+        lines.append(f"trained on: {what} are of patients that the ensemble was trained on, see their warnings")
     if state.outdated:
         lines.append(_outdated(state))
     if state.running:

@@ -8,6 +8,7 @@ from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.lock import is_being_written
 from nodulemc.cohort.store import STEM, SUFFIX, Listed, Plan, Record, Store
 from nodulemc.errors import ConfigError
+from nodulemc.trained_cases import NOTES, strongest
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,22 @@ class View:
         """The names of the scans that have failed or are yet to be done."""
         return {scan.scan for scan in self.listed} - {scan.scan for scan, _ in self.done}
 
+    @property
+    def trained_on(self) -> list[tuple[Listed, Record]]:
+        """The scans with results, but only those that the ensemble was trained on, or whose patients."""
+        return [(listed, record) for listed, record in self.done if seen(listed, record) in NOTES]
+
     def alike(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""
         groups: dict[str, list[str]] = {}
         for _, record in self.done:
             groups.setdefault(record.fingerprint.ct, []).append(record.scan)
         return [group for group in groups.values() if len(group) > 1]
+
+
+def seen(listed: Listed, record: Record) -> str | None:
+    """What the ensemble was trained on of a scan, as the manifest or the scan's own header tells."""
+    return strongest([listed.seen, record.seen])
 
 
 @dataclass(frozen=True)

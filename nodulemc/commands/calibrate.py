@@ -4,6 +4,7 @@ Give predictions for nodules that the ensemble was not trained on. The order of 
 """
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
 from nodulemc.words import counted
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
 
@@ -45,7 +48,9 @@ def run(args: argparse.Namespace) -> None:
     check_extra("report")
     from nodulemc.evaluation.calibration import calibration_figures, fit_calibration, held_out
     from nodulemc.evaluation.predictions import read_predictions, read_table
+    from nodulemc.evaluation.training_cases import is_seen, seen_in_training
     from nodulemc.manifest import FILE_NAME, read_manifest, write_manifest
+    from nodulemc.trained_cases import read_trained_cases
 
     require_inputs(*args.predictions, args.table)
     manifest = read_manifest(args.ensemble)
@@ -57,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
             predictions.source,
             "fit on uncalibrated ones: score without --calibrated, or make the column uncalibrated the probability",
         )
+    seen = is_seen(seen_in_training(predictions, read_trained_cases(manifest)))
+    if seen.any():
+        what = f"{seen.sum()} of {counted(len(predictions), 'nodule')}"
+        logger.warning("%s: %s are of patients that the ensemble was trained on", predictions.source, what)
     calibration = fit_calibration(
         predictions, args.method, training_prevalence=args.training_prevalence, prevalence=args.prevalence
     )

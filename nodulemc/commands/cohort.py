@@ -21,12 +21,13 @@ from nodulemc.cpu import available_cores
 from nodulemc.errors import ConfigError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
-from nodulemc.manifest import find_resources
+from nodulemc.manifest import find_resources, read_manifest
 from nodulemc.options import add_ensemble_options
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.run import Engine, Shard
+    from nodulemc.manifest import Manifest
 
 EXAMPLE = "nodulemc cohort phantoms --output scored"
 EXIT_PARTIAL = 3
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from nodulemc.cohort.listing import read_listing
     from nodulemc.cohort.run import Task, run_cohort
     from nodulemc.cohort.summary import summary
+    from nodulemc.trained_cases import read_trained_cases
 
     shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
@@ -69,8 +71,10 @@ def run(args: argparse.Namespace) -> int:
         check_extra("ray")
     scans = read_listing(args.manifest)
     make_folder(args.output, ConfigError)
-    with _engine(args) as (engine, ensemble):
-        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed)
+    manifest = read_manifest((args.resources or find_resources()).resolve())
+    trained_cases = read_trained_cases(manifest)
+    with _engine(args, manifest) as (engine, ensemble):
+        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases)
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
     print(f"{summary(state)}\n{written(args.output, json=args.json)}")
@@ -79,17 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _engine(args: argparse.Namespace) -> Iterator[tuple[Engine, Identity]]:
+def _engine(args: argparse.Namespace, manifest: Manifest) -> Iterator[tuple[Engine, Identity]]:
     """The engine that the options ask for, and what it scores with."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine
     from nodulemc.ensemble import Ensemble
-    from nodulemc.manifest import read_manifest
     from nodulemc.precision import choose_device, choose_precision
 
-    resources = (args.resources or find_resources()).resolve()
-    manifest = read_manifest(resources)
-    load = partial(Ensemble.load, resources, calibrated=args.calibrated)
+    load = partial(Ensemble.load, manifest.folder, calibrated=args.calibrated)
     if args.engine == "ray":
         from nodulemc.cohort.ray_engine import RayEngine
 

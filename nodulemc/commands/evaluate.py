@@ -2,7 +2,8 @@
 
 Writes metrics.json and report.html; where an ensemble predicts, predictions.csv too. Predictions are CSV files
 (AnnotationID, label, probability, optional PatientID, fold and seed_... columns) or one folder of the platform's output
-JSON. Without them the ensemble predicts the nodules of --store.
+JSON. Without them the ensemble predicts the nodules of --store; beside them --resources DIR is the ensemble that made
+them, so that nodules of scans and patients that it was trained on are told apart.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from nodulemc.options import (
 from nodulemc.words import counted
 
 if TYPE_CHECKING:
+    from nodulemc.evaluation.predictions import Predictions
     from nodulemc.evaluation.store import StoredNodules
+    from nodulemc.trained_cases import TrainedCases
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +56,11 @@ def run(args: argparse.Namespace) -> None:
     if args.store:
         check_extra("train", "pyarrow")
     from nodulemc.evaluation.metrics import evaluate
+    from nodulemc.evaluation.origin import in_words
     from nodulemc.evaluation.predictions import read_table
     from nodulemc.evaluation.report import render_report
     from nodulemc.evaluation.submission import read_submission
+    from nodulemc.evaluation.training_cases import in_words as seen_in_words
     from nodulemc.json_files import make_folder, write_atomically, write_json_atomically
 
     if not args.predictions and not args.store:
@@ -65,21 +70,25 @@ def run(args: argparse.Namespace) -> None:
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None
     make_folder(args.output, TableError)
-    paths, note = args.predictions, None
+    paths, cases = args.predictions, None
     if not paths:
         ensemble = load_ensemble(args)
-        paths = [args.output / "predictions.csv"]
+        paths, cases = [args.output / "predictions.csv"], ensemble.trained_cases
         stored.predict(ensemble, paths[0])
-        note = f"Predicted by an ensemble, {ensemble.manifest.origin}."
     submission = read_submission(paths, table)
+    if args.predictions and args.resources:
+        cases = _cases_of(args.resources, submission.predictions)
     for problem, names in submission.problems.items():
         if names:
             logger.warning("%d %s: %s%s", len(names), problem, ", ".join(names[:5]), ", ..." * (len(names) > 5))
-    evaluation = evaluate(submission, args.bootstrap)
+    evaluation = evaluate(submission, args.bootstrap, cases)
+    if seen := seen_in_words(evaluation.metrics):
+        logger.warning("%s", seen)
     write_json_atomically(args.output / "metrics.json", evaluation.metrics, TableError)
-    page = render_report(evaluation, stored.patch if stored else lambda _: None, note)
+    note = "; ".join(map(in_words, evaluation.metrics["ensembles"]))
+    page = render_report(evaluation, stored.patch if stored else lambda _: None, note and f"Predicted by {note}.")
     write_atomically(args.output / "report.html", page.encode(), TableError)
-    print(_summary(evaluation.metrics))
+    print(_summary(evaluation.metrics, note))
     print(f"written: {args.output / 'report.html'}, {args.output / 'metrics.json'}")
 
 
@@ -89,8 +98,25 @@ def _open_store(folder: Path) -> StoredNodules:
     return StoredNodules(folder)
 
 
-def _summary(metrics: dict[str, Any]) -> str:
+def _cases_of(folder: Path, predictions: Predictions) -> TrainedCases | None:
+    """What the ensemble that has made the predictions was trained on; warns where that cannot be told."""
+    from nodulemc.evaluation.origin import ensembles
+    from nodulemc.manifest import read_manifest
+    from nodulemc.trained_cases import FILE_NAME, read_trained_cases
+
+    manifest = read_manifest(folder)
+    if any(made["sha256"] not in (None, manifest.sha256) for made in ensembles(predictions)):
+        logger.warning("%s: not the ensemble, or not the calibration, that the predictions name", folder)
+    cases = read_trained_cases(manifest)
+    if cases is None:
+        logger.warning("%s: no %s, so it is not known what it was trained on", manifest.folder, FILE_NAME)
+    return cases
+
+
+def _summary(metrics: dict[str, Any], origin: str) -> str:
     lines = [f"{counted(metrics['nodules'], 'nodule')}, {metrics['malignant']} malignant"]
+    if origin:
+        lines.append(f"predicted by {origin}")
     if metrics["caution"]:
         lines.append(f"caution: {metrics['caution']}")
     figures = {name: (metrics[name], metrics[f"{name}_ci95"]) for name in ("auc", "average_precision", "brier")}

@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> None:
     check_seeds(args.seeds)
     require_inputs(args.config, args.store, *args.split)
     from nodulemc.training.config import read_config
-    from nodulemc.training.data import load_training_data
+    from nodulemc.training.data import load_training_data, training_cases
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
-    from nodulemc.training.start import lacks_attributes, seed_tensors
+    from nodulemc.training.start import lacks_attributes, seed_tensors, start_cases
     from nodulemc.training.trainer import require_no_run, train_seed
 
     config = read_config(args.config)
@@ -74,6 +74,10 @@ def run(args: argparse.Namespace) -> None:
     if config.model.start_from is not None:
         for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
             seed_tensors(config.model.start_from, seed, config.model.architecture)
+    cases = [
+        training_cases(samples) | start_cases(config.model.start_from, seed)
+        for seed, samples in zip(args.seeds, cycle(data), strict=False)
+    ]
     trained = []
     for (seed, folder), samples in zip(folders.items(), cycle(data), strict=False):
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
@@ -85,7 +89,9 @@ def run(args: argparse.Namespace) -> None:
         accelerator.free_memory()
     if accelerator.is_main_process:
         ensemble, summaries = args.output / "ensemble", [DataSummary.of(samples) for samples in data]
-        manifest = export_ensemble(ensemble, trained, config, summaries, decoder=args.decoder)
+        manifest = export_ensemble(
+            ensemble, trained, config, summaries, decoder=args.decoder, cases=cases, fold=args.fold
+        )
         for seed in trained:
             print(_described(seed))
         bf16 = manifest.max_deviation["bf16"]

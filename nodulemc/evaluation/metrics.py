@@ -9,12 +9,15 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.challenge import challenge_figures
 from nodulemc.evaluation.delong import auc_interval95
+from nodulemc.evaluation.origin import ensembles
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import Reliability, reliability
 from nodulemc.evaluation.small_samples import caution
 from nodulemc.evaluation.subgroups import subgroups
 from nodulemc.evaluation.submission import Submission
+from nodulemc.evaluation.training_cases import is_seen, seen_in_training
 from nodulemc.evaluation.weighted_curves import Ranking
+from nodulemc.trained_cases import SEEN, TrainedCases
 
 OPERATING_POINTS = ("0.90", "0.95")
 # Where the curves' bands are taken: false positive rates of the ROC curve, sensitivities of the other.
@@ -43,8 +46,10 @@ class Evaluation:
     observed_band: np.ndarray
 
 
-def evaluate(submission: Submission, resamples: int) -> Evaluation:
+def evaluate(submission: Submission, resamples: int, cases: TrainedCases | None = None) -> Evaluation:
     """Compute everything, with ``resamples`` patient-level bootstrap resamples.
+
+    ``cases`` are what the ensemble was trained on, None where that is not known but from the predictions.
 
     Raises:
         TableError: an age or diameter in the table is not a number.
@@ -62,6 +67,8 @@ def evaluate(submission: Submission, resamples: int) -> Evaluation:
         "patients": bootstrap.patients if predictions.patients_known else None,
         "bootstrap": {"resamples": resamples, "unit": "patient" if predictions.patients_known else "nodule"},
         "caution": caution(predictions),
+        "ensembles": ensembles(predictions),
+        "seen_in_training": _seen(predictions, bootstrap, seen_in_training(predictions, cases)),
         "auc": float(roc_auc_score(labels, probabilities)),
         "auc_ci95": interval95(drawn["auc"]),
         "auc_ci95_delong": auc_interval95(labels, probabilities),
@@ -127,6 +134,21 @@ def _at_points(values: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     return {
         name: {"value": float(value), "ci95": interval95(resampled)}
         for name, value, resampled in zip(OPERATING_POINTS, values[0], drawn.T, strict=True)
+    }
+
+
+def _seen(predictions: Predictions, bootstrap: PatientBootstrap, seen: np.ndarray) -> dict[str, Any] | None:
+    """How many nodules the ensemble has seen in training, and the figures of the others; None where it is not known."""
+    if not np.isin(seen, SEEN).any():
+        return None
+    scan, patient, not_seen = (int(np.count_nonzero(seen == kind)) for kind in SEEN)
+    others = np.flatnonzero(~is_seen(seen))
+    return {
+        "nodules": scan + patient,
+        "same_scan": scan,
+        "same_patient": patient,
+        "unknown": len(seen) - scan - patient - not_seen,
+        "others": _group(predictions, bootstrap, others) if len(others) else None,
     }
 
 

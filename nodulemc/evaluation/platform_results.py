@@ -1,10 +1,13 @@
 """The platform's output JSON of many cases, as an evaluation on the platform finds it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nodulemc.calibration_map import describe_calibration
+from nodulemc.columns import CALIBRATION, ENSEMBLE, TRAINED_ON
 from nodulemc.errors import TableError
 from nodulemc.json_files import read_json, visible
 
@@ -14,10 +17,17 @@ _JOBS_NAME = "predictions.json"
 
 @dataclass(frozen=True)
 class ScoredPoint:
-    """One answer: the nodule's name, its AnnotationID, and its probability."""
+    """One answer.
+
+    Attributes:
+        name: the nodule's, its AnnotationID.
+        probability: of malignancy.
+        origin: what its file says of the ensemble, as `nodulemc predict` does, by the columns of predictions.
+    """
 
     name: str
     probability: float
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_platform_results(folder: Path) -> list[ScoredPoint]:
@@ -41,14 +51,26 @@ def _points(content: Any, path: Path) -> list[ScoredPoint]:
     entries = content.get("points") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise TableError("no list of points", path, 'expected {"type": "Multiple points", "points": [...]}')
-    return [_point(entry, f"{path}, point {number}") for number, entry in enumerate(entries, start=1)]
+    origin = _origin(content)
+    return [_point(entry, origin, f"{path}, point {number}") for number, entry in enumerate(entries, start=1)]
 
 
-def _point(entry: Any, where: str) -> ScoredPoint:
+def _origin(content: Mapping[str, Any]) -> dict[str, str]:
+    """What is stated in the form of `nodulemc predict`; the platform's files may hold anything else beside points."""
+    ensemble, calibration = (content.get(key) for key in (ENSEMBLE, CALIBRATION))
+    stated = (
+        {ENSEMBLE: ensemble.get("sha256"), TRAINED_ON: content.get(TRAINED_ON)} if isinstance(ensemble, dict) else {}
+    )
+    if isinstance(calibration, dict) and isinstance(calibration.get("prevalence"), float):
+        stated[CALIBRATION] = describe_calibration({"method": "unknown method"} | calibration)
+    return {key: text for key, text in stated.items() if isinstance(text, str)}
+
+
+def _point(entry: Any, origin: Mapping[str, str], where: str) -> ScoredPoint:
     name, value = (entry.get("name"), entry.get("probability")) if isinstance(entry, dict) else (None, None)
     if not isinstance(name, str) or not name:
         raise TableError(f"name is {name!r}", where, "name each point by its nodule's AnnotationID")
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not (math.isfinite(value) and 0 <= value <= 1):
         raise TableError(f"probability is {value!r}", where, "give a number in 0…1")
-    return ScoredPoint(name, float(value))
+    return ScoredPoint(name, float(value), origin)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nodulemc.columns import SEED_PREFIX
+from nodulemc.columns import SEED_PREFIX, SEEN_IN_TRAINING
 from nodulemc.errors import TableError
 from nodulemc.labels import LABELS
 from nodulemc.plain_numbers import plain_number
 from nodulemc.table_rows import TableRow, name_rows, read_rows
+from nodulemc.trained_cases import SEEN
 
 logger = logging.getLogger(__name__)
 # LUNA25's AnnotationID: patient, nodule, date of the study.
@@ -106,6 +107,8 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
     for column in ("probability", *seeds):
         _require(rows, lambda row, column=column: _is_probability(row.cells[column]), column, "give numbers in 0…1")
     _require(rows, _has_label_or_none, "label", _LABEL_REMEDY)
+    column, remedy = SEEN_IN_TRAINING, f"write {', '.join(SEEN)} or nothing"
+    _require(rows, lambda row: row.cells.get(column, "") in ("", *SEEN), column, remedy)
     if table is not None:
         _require(rows, lambda row: row.cells["AnnotationID"] in table, "AnnotationID", "the table has no such nodule")
         _require(
@@ -154,7 +157,9 @@ def assemble(
     if len(set(labels.tolist())) < 2:
         what = f"no nodule of {len(labels)} has label {1 - labels[0]}" if kept else "no nodule has a label"
         raise TableError(what, source, "ranking needs malignant and benign nodules")
-    patients, known = _patients(ids, columns, source)
+    names = patient_names(ids, columns, source)
+    # Where patients are not known, each nodule is one of its own.
+    patients = np.arange(len(ids)) if names is None else np.unique(names, return_inverse=True)[1]
     return Predictions(
         ids=ids,
         labels=labels,
@@ -162,23 +167,25 @@ def assemble(
         seeds={name: values[kept] for name, values in seeds.items()},
         folds=None if folds is None else [folds[k] for k in kept],
         patients=patients,
-        patients_known=known,
+        patients_known=names is not None,
         columns=columns,
         source=source,
     )
 
 
-def _patients(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
-    """Patients' numbers by ``PatientID``, else LUNA25's AnnotationIDs, else one per nodule; and if they are known."""
+def patient_names(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> list[str] | None:
+    """The nodules' patients by ``PatientID``, else by LUNA25's AnnotationIDs, else None.
+
+    Raises:
+        TableError: some nodules have a PatientID and others do not.
+    """
     names = [cells.get("PatientID", "") for cells in columns]
     if any(names) and not all(names):
         raise TableError(f"no PatientID for {ids[names.index('')]}", source, "name every nodule's patient, or none's")
-    if not any(names):
-        matches = [_LUNA25_ID.fullmatch(name) for name in ids]
-        if not all(matches):
-            return np.arange(len(ids)), False
-        names = [match["patient"] for match in matches if match]
-    return np.unique(names, return_inverse=True)[1], True
+    if any(names):
+        return names
+    matches = [_LUNA25_ID.fullmatch(name) for name in ids]
+    return [match["patient"] for match in matches if match] if all(matches) else None
 
 
 def _by_id(rows: Sequence[TableRow]) -> dict[str, TableRow]:

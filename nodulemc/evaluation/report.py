@@ -11,6 +11,7 @@ from nodulemc.evaluation.cases import PatchOf, most_wrong
 from nodulemc.evaluation.figures import calibration_chart, histograms, precision_chart, roc_chart
 from nodulemc.evaluation.metrics import OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.small_samples import LEAST_PATIENTS
+from nodulemc.evaluation.training_cases import in_words
 
 _SUBGROUP_NAMES = {"age": "Age (years)", "sex": "Sex", "diameter_mm": "Diameter (mm)"}
 
@@ -66,6 +67,7 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
         metrics=metrics,
         source=predictions.source,
         note=note,
+        seen=in_words(metrics),
         version=__version__,
         operating_points=OPERATING_POINTS,
         roc=roc_chart(evaluation),

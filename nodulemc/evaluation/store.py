@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.columns import ANNOTATION, PATIENT, SEED_PREFIX
+from nodulemc.columns import ANNOTATION, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
@@ -47,7 +47,9 @@ class StoredNodules:
         return extract_patch(_volume(block, self._store.folder / name), block.point.tolist())
 
     def predict(self, ensemble: Ensemble, output: Path) -> None:
-        """Predict all nodules and write a CSV: AnnotationID, label, probability, a column for each seed, PatientID.
+        """Predict all nodules and write a CSV.
+
+        Columns: AnnotationID, label, probability, one for each seed, PatientID, and what the ensemble is.
 
         Raises:
             TableError: the file cannot be written.
@@ -60,11 +62,13 @@ class StoredNodules:
         ]
         per_seed = np.concatenate(parts)
         seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
+        origin = (ensemble.manifest.sha256, ensemble.manifest.trained_on)
         rows = [
-            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT]]
+            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT], *origin]
             for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True)
         ]
-        write_csv_atomically(output, [["AnnotationID", "label", "probability", *seeds, PATIENT], *rows], TableError)
+        header = ["AnnotationID", "label", "probability", *seeds, PATIENT, ENSEMBLE, TRAINED_ON]
+        write_csv_atomically(output, [header, *rows], TableError)
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:

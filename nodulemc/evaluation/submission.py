@@ -88,7 +88,7 @@ def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
     predictions = assemble(
         ids=ids,
         probabilities=[first[name].probability for name in ids],
-        columns=[table[name].cells for name in ids],
+        columns=[{**first[name].origin, **table[name].cells} for name in ids],
         seeds={},
         folds=None,
         source=str(folder),

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from nodulemc.columns import PATIENT, UID
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.json_files import read_json
+from nodulemc.trained_cases import TrainedCase
 from nodulemc.training.blocks import BlockStore
 from nodulemc.training.trainer import TrainingData
 from nodulemc.words import counted
@@ -52,6 +54,12 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     if sides[1] and all(labels[k] is None for k in sides[1]):
         raise TableError("all samples of the validation side are undecided", split, "split again")
     return TrainingData(blocks, labels, *sides)
+
+
+def training_cases(data: TrainingData) -> frozenset[TrainedCase]:
+    """The scans of the training side, those that give gradients."""
+    rows = (data.store.table[k] for k in data.train)
+    return frozenset(TrainedCase(row[UID], row[PATIENT]) for row in rows)
 
 
 def _sides(content: Any, path: Path, fold: int | None) -> tuple[list, list]:

@@ -12,8 +12,11 @@ from nodulemc.ensemble_writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.json_files import write_atomically
 from nodulemc.manifest import Manifest
+from nodulemc.trained_cases import FILE_NAME as CASES_NAME
+from nodulemc.trained_cases import TrainedCase
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
+from nodulemc.words import counted
 
 _DECODER_PREFIX = "aux_model."
 _COLUMNS = {
@@ -43,9 +46,16 @@ class DataSummary:
 
 
 def export_ensemble(
-    folder: Path, seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Sequence[DataSummary], *, decoder: bool
+    folder: Path,
+    seeds: Sequence[TrainedSeed],
+    config: TrainingConfig,
+    data: Sequence[DataSummary],
+    *,
+    decoder: bool,
+    cases: Sequence[frozenset[TrainedCase]] | None = None,
+    fold: int | None = None,
 ) -> Manifest:
-    """Write the seeds' averaged weights in half precision, and ``MODEL_CARD.md``.
+    """Write the seeds' averaged weights in half precision, what they were trained on, and ``MODEL_CARD.md``.
 
     Args:
         folder: made where it does not exist; an ensemble already there is replaced.
@@ -53,6 +63,8 @@ def export_ensemble(
         config: their recipe.
         data: what they were trained on: one for all seeds, or one each.
         decoder: keep the decoders, for masks.
+        cases: each seed's, with those of the ensemble that it started from; None where they are not known.
+        fold: the fold that was validated on, None for a split without folds.
 
     Raises:
         ConfigError: the recipe does not say what the weights are trained on, or their licence.
@@ -68,18 +80,24 @@ def export_ensemble(
             architecture,
             {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(_DECODER_PREFIX)},
             seed=trained.seed,
+            fold=fold,
+            cases=own,
         )
-        for trained in seeds
+        for trained, own in zip(seeds, cases or [None] * len(seeds), strict=True)
     ]
     card = config.card
     manifest = write_ensemble(folder, members, trained_on=card.trained_on, licence=card.licence, dtype=torch.float16)
-    text = _model_card(seeds, config, data, manifest)
+    text = _model_card(seeds, config, data, manifest, frozenset().union(*cases) if cases else None)
     write_atomically(folder / "MODEL_CARD.md", text.encode(), EnsembleError)
     return manifest
 
 
 def _model_card(
-    seeds: Sequence[TrainedSeed], config: TrainingConfig, data: Sequence[DataSummary], manifest: Manifest
+    seeds: Sequence[TrainedSeed],
+    config: TrainingConfig,
+    data: Sequence[DataSummary],
+    manifest: Manifest,
+    cases: frozenset[TrainedCase] | None,
 ) -> str:
     header = "| seed | epochs | " + " | ".join(_COLUMNS.values()) + " |"
     rows = [_metrics_row(trained) for trained in seeds]
@@ -108,6 +126,7 @@ def _model_card(
             "## Data",
             "",
             *_data_tables(seeds, data),
+            *(_cases(cases, config) if cases else []),
             "## Metrics",
             "",
             "Of the moving average on the validation nodules after the last epoch; no epoch was chosen by them. "
@@ -127,6 +146,14 @@ def _model_card(
             "",
         ]
     )
+
+
+def _cases(cases: frozenset[TrainedCase], config: TrainingConfig) -> list[str]:
+    """Lines on which cases there were."""
+    patients = counted(len({case.patient for case in cases}), "patient")
+    start = ", those of the ensemble that was started from included as far as it lists them"
+    what = f"{counted(len(cases), 'scan')} of {patients}{start if config.model.start_from else ''}"
+    return [f"Trained on: {what}: see `{CASES_NAME}`. Validation scans are not in it.", ""]
 
 
 def _metrics_row(trained: TrainedSeed) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.models.architecture import Architecture
+from nodulemc.trained_cases import TrainedCase, read_trained_cases
 from nodulemc.weights import read_weights
 
 
@@ -21,7 +22,7 @@ def seed_tensors(folder: str | Path, seed: int, architecture: Architecture) -> d
         EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the architecture.
     """
     manifest = read_manifest(folder)
-    member = _member(manifest, seed)
+    member = _start(manifest, seed)
     known = replace(architecture, attributes=member.architecture.attributes and architecture.attributes)
     if member.architecture != known or not member.upscales:
         raise EnsembleError(
@@ -39,10 +40,30 @@ def lacks_attributes(folder: str | Path, seed: int) -> bool:
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed.
     """
-    return not _member(read_manifest(folder), seed).architecture.attributes
+    return not _start(read_manifest(folder), seed).architecture.attributes
 
 
-def _member(manifest: Manifest, seed: int) -> Member:
+def start_cases(folder: str | Path | None, seed: int) -> frozenset[TrainedCase]:
+    """What an ensemble's seed, the one of ``seed_tensors``, was trained on, as far as its folder says.
+
+    Nothing where there is no ensemble to start from.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, lacks the seed, or its list of training cases is damaged.
+    """
+    if folder is None:
+        return frozenset()
+    manifest = read_manifest(folder)
+    cases = read_trained_cases(manifest)
+    return cases.of_member(Path(_start(manifest, seed).file).stem) if cases else frozenset()
+
+
+def _start(manifest: Manifest, seed: int) -> Member:
+    """The member to start from: that of this seed, or the only one.
+
+    Raises:
+        EnsembleError: the ensemble lacks it.
+    """
     members = manifest.members
     # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
     member = members[0] if len(members) == 1 else next((member for member in members if member.seed == seed), None)

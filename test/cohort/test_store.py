@@ -18,10 +18,12 @@ PREDICTIONS = tuple(
     NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c")) for name in ("n", None, "é")
 )
 LISTING = [
-    Listed("a", None, "given", "look", None, "patient"),
+    Listed("a", None, "given", "look", None, "patient", "scan"),
     Listed("b", [1, None], "given", None, ImageError("bad", "here", "repair")),
 ]
-RECORD = Record("a", "given", Fingerprint("look", "ct", "points"), "weights", "fp32", 2.25, None, PREDICTIONS)
+RECORD = Record(
+    "a", "given", Fingerprint("look", "ct", "points"), "weights", "fp32", 2.25, None, PREDICTIONS, seen="no"
+)
 
 
 @pytest.fixture
@@ -159,20 +161,23 @@ with writing(pathlib.Path({str(path)!r})):
     assert not is_being_written(path)
 
 
-def test_a_store_without_patients_is_read_and_goes_on(tmp_path, store):
-    """Version 2 had none."""
+@pytest.mark.parametrize(("version", "patients"), [(2, [None, None]), (3, ["patient", None])])
+def test_a_store_of_an_older_version_is_read_and_goes_on(tmp_path, store, version, patients):
+    """Version 2 had no patients, neither version what the ensemble was trained on."""
     store.record(RECORD)
     store.close()
     with sqlite3.connect(tmp_path / "cohort.sqlite") as connection:
-        connection.execute("ALTER TABLE listing DROP COLUMN patient")
-        connection.execute("PRAGMA user_version = 2")
+        for table, column in [("listing", "patient")] * (version == 2) + [("listing", "seen"), ("scans", "seen")]:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute(f"PRAGMA user_version = {version}")
     older = Store(tmp_path / "cohort.sqlite")
-    assert [listed.patient for listed in older.listing()] == [None, None]
-    assert older.records() == [RECORD]
+    assert [(listed.patient, listed.seen) for listed in older.listing()] == [(patient, None) for patient in patients]
+    assert older.records() == [replace(RECORD, seen=None)]
     older.begin(PLAN, LISTING)
-    assert [listed.patient for listed in older.listing()] == ["patient", None]
+    assert [(listed.patient, listed.seen) for listed in older.listing()] == [("patient", "scan"), (None, None)]
+    older.record(RECORD)
     older.close()
     again = Store(tmp_path / "cohort.sqlite")
-    assert [listed.patient for listed in again.listing()] == ["patient", None]
+    assert [(listed.patient, listed.seen) for listed in again.listing()] == [("patient", "scan"), (None, None)]
     assert again.records() == [RECORD]
     again.close()

@@ -17,7 +17,7 @@ from nodulemc.volume import Volume
 class BrightnessEnsemble:
     """Two seeds that say how bright a patch is; the second has thrice the weight."""
 
-    manifest = SimpleNamespace(seed_names=["seed_1", "epoch2"])
+    manifest = SimpleNamespace(seed_names=["seed_1", "epoch2"], sha256="5" * 64, trained_on="light")
 
     def seed_probabilities(self, patches):
         brightness = patches.mean(axis=(1, 2, 3), dtype=np.float64)
@@ -70,7 +70,9 @@ def test_predictions_are_written_as_csv(cohort, stored, masked_rows, tmp_path):
     stored.predict(BrightnessEnsemble(), output)
     with output.open() as file:
         written = list(csv.DictReader(file))
-    assert list(written[0]) == ["AnnotationID", "label", "probability", "seed_1", "seed_epoch2", "PatientID"]
+    columns = ["AnnotationID", "label", "probability", "seed_1", "seed_epoch2", "PatientID", "ensemble", "trained_on"]
+    assert list(written[0]) == columns
+    assert {(row["ensemble"], row["trained_on"]) for row in written} == {("5" * 64, "light")}
     by_name = {found["AnnotationID"]: found for found in written}
     assert len(by_name) == len(written) == len(masked_rows)
     for row in masked_rows:

@@ -17,11 +17,13 @@ from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
-from nodulemc.manifest import Member, read_manifest
+from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.points import from_platform, read_points
 from nodulemc.prediction import look
+from nodulemc.scan_ids import ScanIds
 from nodulemc.training.grids import Grid
+from nodulemc.trained_cases import read_trained_cases
 from nodulemc.volume import Volume, read_volume
 from nodulemc.weights import read_weights
 
@@ -95,6 +97,14 @@ def manifest(data: bytes) -> None:
     assert all(math.isfinite(member.weight) for member in found.members)
 
 
+def trained_cases(data: bytes) -> None:
+    """An ensemble's trained_cases.csv, its checksum right."""
+    folder = _written("cases/trained_cases.csv", data).parent
+    member = Member("seed.safetensors", "", Architecture("inception_i3d"))
+    manifest = Manifest((member,), None, trained_cases=hashlib.sha256(data).hexdigest(), folder=folder)
+    read_trained_cases(manifest).seen(ScanIds(frozenset({"1.2"}), "p"))
+
+
 def weights(data: bytes) -> None:
     """A seed's safetensors file, its checksum right."""
     path = _written("ensemble/seed.safetensors", data)
@@ -150,6 +160,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv_manifest": csv_manifest,
     "inputs_json": inputs_json,
     "manifest": manifest,
+    "trained_cases": trained_cases,
     "weights": weights,
     "meta_image": _ct("ct.mha"),
     "nifti": _ct("ct.nii"),

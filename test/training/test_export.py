@@ -6,6 +6,7 @@ import torch
 from nodulemc.errors import ConfigError
 from nodulemc.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
+from nodulemc.trained_cases import TrainedCase
 from nodulemc.training import export
 from nodulemc.training.config import parse_config
 from nodulemc.training.trainer import TrainedSeed, TrainingData
@@ -25,7 +26,7 @@ def written(monkeypatch):
     seen = {}
 
     def write(folder, members, **facts):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         seen.update(members=members, **facts)
         described = tuple(Member(f"{m.name}.safetensors", "0", m.architecture, seed=m.seed) for m in members)
         return Manifest(described, facts["trained_on"], facts["licence"], "abc-dirty", {"bf16": 0.001})
@@ -92,6 +93,18 @@ def test_attributes_and_undecided_nodules_are_on_the_card(tmp_path, written):
     assert "| texture | 0.500 | 0.750 |\n| margin | 0.250 | 1.000 |" in card
     assert written["members"][0].architecture.attributes == ("texture", "margin")
     assert written["members"][0].state_dict.keys() == {"backbone.w", "attribute_head.weight"}
+
+
+def test_fold_and_cases_go_with_each_seed(tmp_path, written):
+    first, second = frozenset({TrainedCase("1.1", "a"), TrainedCase("1.2", "a")}), frozenset({TrainedCase("1.3", "b")})
+    summary = export.DataSummary(3, 1, 0, 0)
+    export.export_ensemble(tmp_path, SEEDS, CONFIG, [summary], decoder=False, cases=[first, second], fold=2)
+    assert [(member.fold, member.cases) for member in written["members"]] == [(2, first), (2, second)]
+    lines = (tmp_path / "MODEL_CARD.md").read_text().splitlines()
+    assert "Trained on: 3 scans of 2 patients: see `trained_cases.csv`. Validation scans are not in it." in lines
+    config = replace(CONFIG, model=replace(CONFIG.model, kinetics=None, start_from="e"))
+    export.export_ensemble(tmp_path, SEEDS, config, [summary], decoder=False, cases=[first, second])
+    assert "3 scans of 2 patients, those of the ensemble" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.usefixtures("written")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from training.toys import ToyStore
 
 from nodulemc.cli import main
 from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import Manifest, read_manifest
+from nodulemc.manifest import Manifest, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
+from nodulemc.scan_ids import ScanIds
+from nodulemc.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.training import export, trainer
 from nodulemc.training.blocks import BlockWriter
 from nodulemc.training.export import DataSummary
@@ -94,8 +97,8 @@ def trained(monkeypatch):
         seen[seed] = (data.train, data.validation)
         return TrainedSeed(seed, {}, [{"train_loss": 0.75}])
 
-    def export_ensemble(folder, seeds, config, data, *, decoder):
-        seen["summaries"] = data
+    def export_ensemble(folder, seeds, config, data, **facts):
+        seen.update(summaries=data, **facts)
         return Manifest((), "toys", max_deviation={"bf16": 0.001})
 
     monkeypatch.setattr(trainer, "train_seed", train_seed)
@@ -136,6 +139,24 @@ def test_a_head_that_the_start_lacks_is_told(arguments, tmp_path, capsys):
     assert "attribute" not in capsys.readouterr().out
 
 
+def test_what_gave_gradients_is_listed(arguments, trained, tmp_path):
+    """Each seed's training side, and what the ensemble that it starts from was trained on."""
+    start, earlier = tmp_path / "start", {"seed_7": [TrainedCase("0.1", "p9")], "seed_8": []}
+    make_untrained_ensemble(start, (7, 8), architecture=Architecture("inception_i3d", (), (8, 8, 8, 8, 8)))
+    sha256 = write_trained_cases(start, earlier)
+    write_manifest(start, replace(read_manifest(start), trained_cases=sha256))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("kinetics: null", f"start_from: {start}"))
+    (tmp_path / "other.json").write_text(json.dumps({"folds": [["a0"], ["a1", "a2"], ["a3"]]}))
+    arguments[arguments.index("--split") + 1] = str(tmp_path / "other.json")
+    assert main([*arguments, "8", "--fold", "0"]) == 0
+    own = {TrainedCase(f"1.{k}", f"p{k}") for k in (1, 2, 3)}
+    assert trained["cases"] == [own | {TrainedCase("0.1", "p9")}, own]
+    assert trained["fold"] == 0
+    (start / "trained_cases.csv").write_text("damaged")
+    assert main([*arguments, "8", "--fold", "0", "--resume"]) == 2
+
+
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nodulemc.training.trainer.QUIET_S", 0.0)
     assert main(arguments) == 0
@@ -145,15 +166,25 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     assert manifest.trained_on == "toys"
     assert manifest.members[0].seed == 7
     assert manifest.members[0].architecture.decoder_widths is None
+    with (run / "ensemble" / "trained_cases.csv").open() as file:
+        listed = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert listed == [("1.0", "p0", "all"), ("1.1", "p1", "all")]
     # Half precision: two bytes for each of the 12.3 million weights.
     assert (run / "ensemble" / "seed_7.safetensors").stat().st_size == pytest.approx(2 * 12.3e6, rel=0.01)
     ensemble = Ensemble.load(run / "ensemble", device="cpu", precision="fp32")
     probability = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
     assert 0 < probability.item() < 1
+    assert ensemble.trained_cases.seen(ScanIds(frozenset({"1.1"}))) == "scan"
     with (run / "seed_7" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     card = (run / "ensemble" / "MODEL_CARD.md").read_text()
-    for fact in ("Trained on: toys", "git revision", "| training | 2 | 1 |", "learning_rate: 0.0001"):
+    for fact in (
+        "Trained on: toys",
+        "Trained on: 2 scans of 2 patients",
+        "git revision",
+        "| training | 2 | 1 |",
+        "learning_rate: 0.0001",
+    ):
         assert fact in card
     assert f"| 7 | 1 | {float(row['validation_auc']):.4f} |" in card
     shown = capsys.readouterr()

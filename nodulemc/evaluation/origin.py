@@ -1,0 +1,32 @@
+"""What predictions say of the ensemble that made them."""
+
+from collections import Counter
+from typing import Any
+
+from nodulemc.columns import CALIBRATION, ENSEMBLE, TRAINED_ON
+from nodulemc.evaluation.predictions import Predictions
+from nodulemc.manifest import origin_of
+
+_COLUMNS = (ENSEMBLE, TRAINED_ON, CALIBRATION)
+
+
+def ensembles(predictions: Predictions) -> list[dict[str, Any]]:
+    """The ensembles that the predictions name, with the number of nodules of each; nothing where they name none.
+
+    Each has ``sha256`` of its ensemble.json, ``trained_on`` and ``calibration``, None where there is none. Predictions
+    that say how they were calibrated, but not by what they were made, have no ``sha256``.
+    """
+    found = Counter(tuple(cells.get(column) for column in _COLUMNS) for cells in predictions.columns)
+    return [
+        {"sha256": sha256, "trained_on": trained_on, "calibration": calibration, "nodules": nodules}
+        for (sha256, trained_on, calibration), nodules in found.items()
+        if sha256 or calibration
+    ]
+
+
+def in_words(ensemble: dict[str, Any]) -> str:
+    """One of them, in a sentence's words."""
+    calibrated = f"calibrated: {ensemble['calibration']}" if ensemble["calibration"] else "not calibrated"
+    if ensemble["sha256"] is None:
+        return f"an ensemble that is not named, {calibrated}"
+    return f"ensemble {ensemble['sha256'][:12]} (SHA-256), {origin_of(ensemble['trained_on'])}, {calibrated}"

@@ -1,0 +1,52 @@
+"""Which of the nodules that are evaluated are of scans or patients that the ensemble was trained on."""
+
+from typing import Any
+
+import numpy as np
+
+from nodulemc.columns import SEEN_IN_TRAINING, UID
+from nodulemc.evaluation.predictions import Predictions, patient_names
+from nodulemc.scan_ids import ScanIds
+from nodulemc.trained_cases import NOTES, TrainedCases, strongest
+from nodulemc.words import counted
+
+
+def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> np.ndarray:
+    """What is known of each nodule: one of ``nodulemc.trained_cases.SEEN``, or None; object (n,).
+
+    Args:
+        predictions: they may say so themselves, as a cohort's do; SeriesInstanceUID and PatientID count, too.
+        cases: what the ensemble was trained on, None where that is not known.
+    """
+    stated = [cells.get(SEEN_IN_TRAINING) for cells in predictions.columns]
+    if cases is not None:
+        scans = [cases.seen(scan) for scan in _scans(predictions)]
+        stated = [strongest(both) for both in zip(stated, scans, strict=True)]
+    return np.array(stated, object)
+
+
+def is_seen(seen: np.ndarray) -> np.ndarray:
+    """Which of the nodules are of scans or patients that the ensemble was trained on, bool (n,)."""
+    return np.isin(seen, list(NOTES))
+
+
+def in_words(metrics: dict[str, Any]) -> str | None:
+    """One line on ``seen_in_training`` of ``metrics.json``, None where the ensemble is not known to have seen any."""
+    figures, total = metrics["seen_in_training"], metrics["nodules"]
+    if figures is None or not figures["nodules"]:
+        return None
+    number, others = figures["nodules"], figures["others"]
+    auc = "none" if others is None or others["auc"] is None else f"{others['auc']:.4f}"
+    return (
+        f"{number} of {counted(total, 'nodule')} {'is of a patient' if number == 1 else 'are of patients'} "
+        f"that the ensemble was trained on: {figures['same_scan']} by the scan, "
+        f"{figures['same_patient']} by the PatientID alone; AUC without them: {auc}"
+    )
+
+
+def _scans(predictions: Predictions) -> list[ScanIds]:
+    patients = patient_names(predictions.ids, predictions.columns, predictions.source) or [None] * len(predictions)
+    return [
+        ScanIds(frozenset({cells[UID]} if cells.get(UID) else ()), patient)
+        for cells, patient in zip(predictions.columns, patients, strict=True)
+    ]
