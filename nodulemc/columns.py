@@ -16,6 +16,7 @@ POINTS = "points"
 # What a column holds is told by its name, however that is spelt: these are whole numbers or words, but never measures.
 IDENTIFIERS = (PATIENT, UID, "LesionID", ANNOTATION, "NoduleID")
 SEED_PREFIX = "seed_"
+ATTRIBUTE_PREFIX = "attribute_"  # what an ensemble tells; without it, what readers have rated
 _NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
 # ``class`` says whether there is a nodule, not what kind, so it is no label.
@@ -50,7 +51,7 @@ def two_points(columns: Sequence[str]) -> bool:
 
 def is_number(column: str) -> bool:
     """Whether the cells of a column that ``canonical`` named are measures."""
-    return column in _NUMBERS or column.startswith(SEED_PREFIX)
+    return column in _NUMBERS or column.startswith((SEED_PREFIX, ATTRIBUTE_PREFIX))
 
 
 def _key(name: str) -> str:

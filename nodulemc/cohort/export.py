@@ -15,7 +15,7 @@ from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, view
-from nodulemc.columns import COORDINATES, PATIENT, SEED_PREFIX
+from nodulemc.columns import ATTRIBUTE_PREFIX, COORDINATES, PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import import_extra
@@ -47,8 +47,9 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
-    nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
-    in the manifest's order. Of calibrated results the first two also say the vote before and the calibration.
+    nodule's own name, point, warnings and, where the ensemble tells them, attributes), ``failures.csv`` (scan, error)
+    and, where wanted, ``json/<scan>.json``; all in the manifest's order. Of calibrated results the first two also say
+    the vote before and the calibration.
 
     Returns:
         The state that was written.
@@ -68,8 +69,11 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             ensemble = state.plan.ensemble
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
-            rows = [row | _before_calibration(p, ensemble) for row, p in _rows(scans, columns)]
+            rows = [
+                row | _attributes(p, ensemble) | _before_calibration(p, ensemble) for row, p in _rows(scans, columns)
+            ]
             columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
+            columns += [ATTRIBUTE_PREFIX + name for name in ensemble.attributes]
             columns += _CALIBRATED if ensemble.calibration else ()
             cells = [[row[column] for column in columns] for row in rows]
             write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
@@ -114,6 +118,11 @@ def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
             row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name}
             yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
+
+
+def _attributes(prediction: NodulePrediction, ensemble: Identity) -> dict[str, float]:
+    names = (ATTRIBUTE_PREFIX + name for name in ensemble.attributes)
+    return dict(zip(names, prediction.attributes, strict=True))
 
 
 def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Identity:
         trained_on: as in the ensemble's manifest.
         vote_weights: the seeds' shares of the vote.
         calibration: the map that is applied, None where none is.
+        attributes: those that it tells, in its manifest's order.
     """
 
     weights: str
@@ -31,6 +32,7 @@ class Identity:
     trained_on: str | None
     vote_weights: tuple[float, ...] = ()
     calibration: dict[str, Any] | None = None
+    attributes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
@@ -44,4 +46,5 @@ class Identity:
         content = [_METHOD, members, calibration]
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         shares = tuple(manifest.vote_weights.tolist())
-        return cls(weights, precision, tuple(manifest.seed_names), manifest.trained_on, shares, calibration)
+        names = tuple(manifest.seed_names)
+        return cls(weights, precision, names, manifest.trained_on, shares, calibration, manifest.attributes)

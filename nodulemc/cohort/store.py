@@ -21,8 +21,12 @@ from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
 SUFFIX = ".sqlite"
-_VERSION = 3
-_UPGRADED = 2  # a version whose listing has no patients
+_VERSION = 4
+# Older versions whose files go on, and the tables' columns that they lack.
+_LACKING = {
+    2: (("listing", "patient"), ("nodules", "attributes")),
+    3: (("nodules", "attributes"),),
+}
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
 _SCHEMA = (
@@ -37,7 +41,7 @@ _SCHEMA = (
     "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
     "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
-    "PRIMARY KEY (scan, number))",
+    "attributes TEXT, PRIMARY KEY (scan, number))",
 )
 
 
@@ -126,7 +130,7 @@ class Store:
         is_new = (application, self._version, tables) == (0, 0, 0)
         if not is_new and application != _APPLICATION:
             raise ConfigError("another program's file", path, "move it away, or name a new folder")
-        if not is_new and self._version not in (_UPGRADED, _VERSION):
+        if not is_new and self._version not in (*_LACKING, _VERSION):
             raise ConfigError(
                 f"store version {self._version}", path, f"this program's is {_VERSION}; name a new folder"
             )
@@ -150,8 +154,8 @@ class Store:
                 for statement in _SCHEMA:
                     do.execute(statement)
                 do.execute(f"PRAGMA application_id = {_APPLICATION}")
-            elif self._version == _UPGRADED:
-                do.execute("ALTER TABLE listing ADD COLUMN patient TEXT")
+            for table, column in _LACKING.get(self._version, ()):
+                do.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
             do.execute(f"PRAGMA user_version = {_VERSION}")
             do.execute("DELETE FROM plan")
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
@@ -180,8 +184,8 @@ class Store:
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
-            patient = "NULL" if self._version == _UPGRADED else "patient"
-            rows = do.execute(f"SELECT scan, labels, given, look, fault, {patient} FROM listing ORDER BY position")  # noqa: S608
+            columns = self._columns("listing", "scan", "labels", "given", "look", "fault", "patient")
+            rows = do.execute(f"SELECT {columns} FROM listing ORDER BY position")  # noqa: S608
             return [
                 Listed(scan, json.loads(labels), given, look, _error(fault), patient)
                 for scan, labels, given, look, fault, patient in rows
@@ -191,9 +195,9 @@ class Store:
         """All results and failures, also of scans that are not listed any more."""
         with self._reading() as do:
             nodules: dict[str, list[NodulePrediction]] = {}
-            for scan, *row in do.execute(
-                "SELECT scan, name, x, y, z, probability, per_seed, warnings FROM nodules ORDER BY scan, number"
-            ):
+            columns = ("scan", "name", "x", "y", "z", "probability", "per_seed", "warnings", "attributes")
+            columns = self._columns("nodules", *columns)
+            for scan, *row in do.execute(f"SELECT {columns} FROM nodules ORDER BY scan, number"):  # noqa: S608
                 nodules.setdefault(scan, []).append(_prediction(row))
             scans = do.execute(
                 "SELECT scan, given, look, ct, points, weights, precision, finished, error, traceback FROM scans"
@@ -212,6 +216,11 @@ class Store:
                 )
                 for scan, given, look, ct, points, weights, precision, finished, error, traceback in scans
             ]
+
+    def _columns(self, table: str, *names: str) -> str:
+        """Columns to ask for; those that this version of the file lacks are null."""
+        lacking = _LACKING.get(self._version, ())
+        return ", ".join("NULL" if (table, name) in lacking else name for name in names)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -281,7 +290,7 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
     )
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
     do.executemany(
-        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
     )
 
@@ -295,11 +304,9 @@ def _error(text: str | None) -> NoduleMCError | None:
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
-    return p.nodule.name, *p.nodule.point, p.probability, json.dumps(p.per_seed), json.dumps(p.warnings)
+    return p.nodule.name, *p.nodule.point, p.probability, *map(json.dumps, (p.per_seed, p.warnings, p.attributes))
 
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
-    name, x, y, z, probability, per_seed, warnings = row
-    return NodulePrediction(
-        Nodule(name, (x, y, z)), probability, tuple(json.loads(per_seed)), tuple(json.loads(warnings))
-    )
+    name, x, y, z, probability, *lists = row
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, *(tuple(json.loads(text or "[]")) for text in lists))

@@ -43,8 +43,10 @@ class Evaluation:
     observed_band: np.ndarray
 
 
-def evaluate(submission: Submission, resamples: int) -> Evaluation:
+def evaluate(submission: Submission, resamples: int, *, attributes: dict[str, Any] | None = None) -> Evaluation:
     """Compute everything, with ``resamples`` patient-level bootstrap resamples.
+
+    ``attributes`` are those of ``nodulemc.evaluation.attributes``, where there are any.
 
     Raises:
         TableError: an age or diameter in the table is not a number.
@@ -87,6 +89,7 @@ def evaluate(submission: Submission, resamples: int) -> Evaluation:
             criterion: {band: _group(predictions, bootstrap, nodules) for band, nodules in bands.items()}
             for criterion, bands in subgroups(predictions).items()
         },
+        "attributes": attributes or {},
     }
     return Evaluation(
         metrics=metrics,

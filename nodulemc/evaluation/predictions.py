@@ -114,10 +114,10 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
             "label",
             "the table says otherwise; give predictions and table of one study",
         )
-    columns = [{k: v for k, v in _filled(row).items() if k not in ("probability", *seeds)} for row in rows]
+    columns = [{k: v for k, v in filled(row).items() if k not in ("probability", *seeds)} for row in rows]
     if table is not None:
         columns = [
-            cells | _filled(table[cells["AnnotationID"]]) | {"label": next(filter(None, _labels(row, table)), "")}
+            cells | filled(table[cells["AnnotationID"]]) | {"label": next(filter(None, _labels(row, table)), "")}
             for row, cells in zip(rows, columns, strict=True)
         ]
     return assemble(
@@ -154,7 +154,7 @@ def assemble(
     if len(set(labels.tolist())) < 2:
         what = f"no nodule of {len(labels)} has label {1 - labels[0]}" if kept else "no nodule has a label"
         raise TableError(what, source, "ranking needs malignant and benign nodules")
-    patients, known = _patients(ids, columns, source)
+    patients, known = patients_of(ids, columns, source)
     return Predictions(
         ids=ids,
         labels=labels,
@@ -168,8 +168,12 @@ def assemble(
     )
 
 
-def _patients(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
-    """Patients' numbers by ``PatientID``, else LUNA25's AnnotationIDs, else one per nodule; and if they are known."""
+def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
+    """Patients' numbers by ``PatientID``, else LUNA25's AnnotationIDs, else one per nodule; and if they are known.
+
+    Raises:
+        TableError: some nodules have a PatientID and others do not.
+    """
     names = [cells.get("PatientID", "") for cells in columns]
     if any(names) and not all(names):
         raise TableError(f"no PatientID for {ids[names.index('')]}", source, "name every nodule's patient, or none's")
@@ -203,7 +207,7 @@ def _require(rows: Sequence[TableRow], holds: Callable[[TableRow], bool], column
         raise TableError(f"{column} is {bad[0].cells.get(column, '')!r}", name_rows(bad), remedy)
 
 
-def _filled(row: TableRow) -> dict[str, str]:
+def filled(row: TableRow) -> dict[str, str]:
     """The row's cells that hold something."""
     return {column: cell for column, cell in row.cells.items() if cell}
 

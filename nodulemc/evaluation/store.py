@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.columns import ANNOTATION, PATIENT, SEED_PREFIX
+from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, PATIENT, SEED_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
@@ -47,7 +47,7 @@ class StoredNodules:
         return extract_patch(_volume(block, self._store.folder / name), block.point.tolist())
 
     def predict(self, ensemble: Ensemble, output: Path) -> None:
-        """Predict all nodules and write a CSV: AnnotationID, label, probability, a column for each seed, PatientID.
+        """Predict all nodules and write a CSV: AnnotationID, label, probability, seeds, PatientID and attributes.
 
         Raises:
             TableError: the file cannot be written.
@@ -55,16 +55,20 @@ class StoredNodules:
         names = list(self._position)
         batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
         parts = [
-            ensemble.seed_probabilities(np.stack([self.patch(name) for name in batch]))
+            ensemble.findings(np.stack([self.patch(name) for name in batch]))
             for batch in progress(batches, len(batches), "predict")
         ]
-        per_seed = np.concatenate(parts)
+        per_seed, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
         seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
         rows = [
-            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT]]
-            for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True)
+            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT], *told]
+            for name, vote, values, told in zip(
+                names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), attributes.tolist(), strict=True
+            )
         ]
-        write_csv_atomically(output, [["AnnotationID", "label", "probability", *seeds, PATIENT], *rows], TableError)
+        told = [ATTRIBUTE_PREFIX + name for name in ensemble.manifest.attributes]
+        header = ["AnnotationID", "label", "probability", *seeds, PATIENT, *told]
+        write_csv_atomically(output, [header, *rows], TableError)
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:

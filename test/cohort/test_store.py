@@ -15,7 +15,8 @@ from nodulemc.prediction import NodulePrediction
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
-    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c")) for name in ("n", None, "é")
+    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c"), attributes)
+    for name, attributes in (("n", ()), (None, (1.5, 5.0)), ("é", (1 / 3,)))
 )
 LISTING = [
     Listed("a", None, "given", "look", None, "patient"),
@@ -159,20 +160,25 @@ with writing(pathlib.Path({str(path)!r})):
     assert not is_being_written(path)
 
 
-def test_a_store_without_patients_is_read_and_goes_on(tmp_path, store):
-    """Version 2 had none."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_earlier_versions_store_is_read_and_goes_on(tmp_path, store, version):
+    """Version 2 had no patients, and 3 no attributes."""
+    plain = replace(RECORD, predictions=tuple(replace(p, attributes=()) for p in PREDICTIONS))
     store.record(RECORD)
     store.close()
     with sqlite3.connect(tmp_path / "cohort.sqlite") as connection:
-        connection.execute("ALTER TABLE listing DROP COLUMN patient")
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("ALTER TABLE nodules DROP COLUMN attributes")
+        if version == 2:
+            connection.execute("ALTER TABLE listing DROP COLUMN patient")
+        connection.execute(f"PRAGMA user_version = {version}")
     older = Store(tmp_path / "cohort.sqlite")
-    assert [listed.patient for listed in older.listing()] == [None, None]
-    assert older.records() == [RECORD]
+    assert [listed.patient for listed in older.listing()] == [None if version == 2 else "patient", None]
+    assert older.records() == [plain]
     older.begin(PLAN, LISTING)
     assert [listed.patient for listed in older.listing()] == ["patient", None]
+    older.record(replace(RECORD, scan="b"))
     older.close()
     again = Store(tmp_path / "cohort.sqlite")
     assert [listed.patient for listed in again.listing()] == ["patient", None]
-    assert again.records() == [RECORD]
+    assert again.records() == [plain, replace(RECORD, scan="b")]
     again.close()
