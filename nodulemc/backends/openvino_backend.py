@@ -58,14 +58,8 @@ class OpenVinoSeeds:
         return self.seed_findings(patches, ())[:, :, 0]
 
     def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
-        """Each seed's malignancy probability and attributes of each patch, in one pass.
-
-        Args:
-            patches: (N, 64, 64, 64).
-            attributes: which ones.
-
-        Returns:
-            float64 (N, number of seeds, 1 + number of attributes), 0…1; attributes that a seed does not tell are NaN.
+        """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
+        1 + number of attributes); what a seed does not tell is NaN.
         """
         results = np.full((len(patches), len(self._seeds), 1 + len(attributes)), np.nan)
         # One nodule at a time: more are no faster, and each result is independent of the others.
