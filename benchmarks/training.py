@@ -33,7 +33,7 @@ from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
 from nodulemc.training.dataset import PREFETCHED, BalancedBatches, Batch, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
-from nodulemc.training.trainer import create_network
+from nodulemc.training.trainer import TrainingData, create_network
 
 Result = TypeVar("Result")
 
@@ -115,7 +115,8 @@ def measure(
     torch.manual_seed(SEED)
     # Random weights are as fast as those that the recipe would fetch.
     model = replace(config.model, kinetics=None, start_from=None)
-    step = TrainingStep(create(model, SEED), config, accelerator)
+    undecided = any(row["label"] is None for row in store.table)
+    step = TrainingStep(create(model, SEED), config, accelerator, undecided=undecided)
     step.prepare_to_train()
     rate, samples = config.optimizer.learning_rate, steps * config.run.batch_size
     # One epoch for all that follows: between two the queue runs dry.
@@ -127,9 +128,9 @@ def measure(
         raw = next(batches)
         waited = time.perf_counter() - start
         batch = raw.to(accelerator.device)
-        inputs = (*batch.resample(), batch.labels)
+        inputs = (*batch.resample(), batch.labels, rate, batch.ratings)
         # As in training, where each step's loss is looked at.
-        step(*inputs, rate).tolist()
+        step(*inputs).tolist()
         return waited, inputs
 
     def read() -> Batch:
@@ -142,7 +143,7 @@ def measure(
     for _ in range(warmup - 1):
         train()
     training_s, waits = timed(lambda: [train()[0] for _ in range(steps)])
-    network_s, _ = timed(lambda: [step(*inputs, rate).tolist() for _ in range(steps)])
+    network_s, _ = timed(lambda: [step(*inputs).tolist() for _ in range(steps)])
     # What was read while the network worked would make reading look faster than it is.
     for _ in itertools.islice(batches, read_ahead):
         pass
@@ -196,7 +197,9 @@ def report(config: TrainingConfig, figures: Figures) -> None:
 def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Accelerator, steps: int) -> DataLoader:
     """The loader that training has, over all blocks."""
     labels = [row["label"] for row in store.table]
-    dataset = NoduleDataset(store, labels, config.augmentation, seed=SEED)
+    data = TrainingData(store, labels, range(len(store)), ())
+    targets, ratings = data.targets(soft=config.run.soft_labels), data.ratings(config.model.attributes)
+    dataset = NoduleDataset(store, targets, config.augmentation, SEED, ratings)
     size = config.run.batch_size
     draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=SEED)
     return make_loader(dataset, draws, workers=config.run.workers, pin_memory=accelerator.device.type == "cuda")

@@ -19,6 +19,7 @@ SEED_PREFIX = "seed_"
 # What predictions say of their ensemble: SHA-256 of its ensemble.json, what it was trained on in words, how it was
 # calibrated; and whether it was trained on the nodule's case (see nodulemc.trained_cases).
 ENSEMBLE, TRAINED_ON, CALIBRATION, SEEN_IN_TRAINING = "ensemble", "trained_on", "calibration", "seen_in_training"
+ATTRIBUTE_PREFIX = "attribute_"  # what an ensemble tells; without it, what readers have rated
 _NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
 # ``class`` says whether there is a nodule, not what kind, so it is no label.
@@ -53,7 +54,7 @@ def two_points(columns: Sequence[str]) -> bool:
 
 def is_number(column: str) -> bool:
     """Whether the cells of a column that ``canonical`` named are measures."""
-    return column in _NUMBERS or column.startswith(SEED_PREFIX)
+    return column in _NUMBERS or column.startswith((SEED_PREFIX, ATTRIBUTE_PREFIX))
 
 
 def _key(name: str) -> str:

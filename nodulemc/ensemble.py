@@ -14,6 +14,7 @@ from nodulemc.calibration_map import apply_calibration
 from nodulemc.errors import EnsembleError
 from nodulemc.manifest import Manifest, find_resources, read_manifest
 from nodulemc.precision import choose_device, choose_precision
+from nodulemc.ratings import readers_scale
 from nodulemc.trained_cases import TrainedCases, read_trained_cases
 
 if TYPE_CHECKING:
@@ -110,6 +111,33 @@ class Ensemble:
             EnsembleError: a seed's numbers overflow.
         """
         return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
+
+    def findings(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each seed's malignancy probability of each patch, and the nodules' attributes, in one pass.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Returns:
+            float64 (N, number of seeds), and float64 (N, A): the ratings that readers would give in the mean, in the
+            order of the manifest's ``attributes``, on their scale; the weighted mean of the seeds that tell them.
+
+        Raises:
+            EnsembleError: a seed's numbers overflow.
+        """
+        names = self.manifest.attributes
+        if not names:
+            return self.seed_probabilities(patches), np.empty((len(patches), 0))
+        found = self._seeds.seed_findings(patches, names)
+        # As seed_probabilities gives them: sums over other strides are rounded differently.
+        per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
+        return per_seed, np.stack([self._attribute(name, found[:, :, k]) for k, name in enumerate(names, start=1)], 1)
+
+    def _attribute(self, name: str, found: np.ndarray) -> np.ndarray:
+        """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
+        telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
+        per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
+        return readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.

@@ -16,6 +16,7 @@ from nodulemc.json_files import parse_json, read_limited, write_json_atomically
 from nodulemc.json_values import number, text_or_none
 from nodulemc.limits import MAX_JSON_BYTES, MAX_SEED_BYTES
 from nodulemc.models.architecture import Architecture
+from nodulemc.ratings import ATTRIBUTES
 
 FILE_NAME = "ensemble.json"
 FORMAT = 2  # what is written; 1, in which all members have the ensemble's input, is read as well
@@ -111,6 +112,12 @@ class Manifest:
         weights = np.array([member.weight for member in self.members])
         weights = weights / weights.max()  # the sum of huge ones would overflow
         return weights / weights.sum()
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The readers' ratings that at least one member tells."""
+        told = {name for member in self.members for name in member.architecture.attributes}
+        return tuple(name for name in ATTRIBUTES if name in told)
 
     @property
     def origin(self) -> str:

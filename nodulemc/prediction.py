@@ -36,12 +36,14 @@ class NodulePrediction:
         probability: of malignancy, the soft vote of all seeds, 0…1.
         per_seed: each seed's probability, in the ensemble's order.
         warnings: what a reader of the number should know.
+        attributes: readers' mean ratings as the ensemble tells them, in the order of its manifest's ``attributes``.
     """
 
     nodule: Nodule
     probability: float
     per_seed: tuple[float, ...]
     warnings: tuple[str, ...] = ()
+    attributes: tuple[float, ...] = ()
 
     @property
     def spread(self) -> float:
@@ -91,23 +93,24 @@ def score(
     nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
-    per_seed = _in_turn(patches, ensemble) if show_progress else ensemble.seed_probabilities(patches)
+    per_seed, attributes = _in_turn(patches, ensemble) if show_progress else ensemble.findings(patches)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
     for note in notes.scan:
         logger.warning("%s", note)
     _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, per_seed, strict=True)])
-    return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), ensemble.caveat)
+    return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), attributes, ensemble.caveat)
 
 
-def _in_turn(patches: np.ndarray, ensemble: Ensemble) -> np.ndarray:
-    """The seeds' probabilities, with progress where they take a while."""
+def _in_turn(patches: np.ndarray, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
+    """The ensemble's findings, with progress where they take a while."""
     size = _AT_ONCE[ensemble.device]
     if len(patches) <= size:
-        return ensemble.seed_probabilities(patches)
-    parts = (ensemble.seed_probabilities(patches[k : k + size]) for k in range(0, len(patches), size))
-    rows = (row for part in parts for row in part)
-    return np.array([*progress(rows, len(patches), "nodules", quiet_s=QUIET_S)])
+        return ensemble.findings(patches)
+    parts = (ensemble.findings(patches[k : k + size]) for k in range(0, len(patches), size))
+    rows = (row for part in parts for row in zip(*part, strict=True))
+    per_seed, attributes = zip(*progress(rows, len(patches), "nodules", quiet_s=QUIET_S), strict=True)
+    return np.array(per_seed), np.array(attributes)
 
 
 def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:
@@ -123,7 +126,12 @@ def _log_notes(nodules: Sequence[Nodule], notes: Sequence[tuple[str, ...]]) -> N
 
 
 def with_warnings(
-    nodules: Sequence[Nodule], notes: Notes, per_seed: np.ndarray, probabilities: np.ndarray, caveat: str | None
+    nodules: Sequence[Nodule],
+    notes: Notes,
+    per_seed: np.ndarray,
+    probabilities: np.ndarray,
+    attributes: np.ndarray,
+    caveat: str | None,
 ) -> list[NodulePrediction]:
     """What is known of each nodule, put together.
 
@@ -131,12 +139,15 @@ def with_warnings(
         nodules, notes: as ``look`` takes and gives them.
         per_seed: the seeds' probabilities (N, number of seeds).
         probabilities: the ensemble's (N,).
+        attributes: the same, on the readers' scale (N, number of attributes).
         caveat: the ensemble's.
     """
     general = (*((caveat,) if caveat else ()), *notes.scan)
     return [
-        NodulePrediction(nodule, float(p), tuple(seeds.tolist()), (*general, *own, *seed_notes(seeds)))
-        for nodule, own, p, seeds in zip(nodules, notes.nodules, probabilities, per_seed, strict=True)
+        NodulePrediction(
+            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *seed_notes(seeds)), tuple(told.tolist())
+        )
+        for nodule, own, p, seeds, told in zip(nodules, notes.nodules, probabilities, per_seed, attributes, strict=True)
     ]
 
 

@@ -20,6 +20,11 @@ HIGHEST = {
 ATTRIBUTES = tuple(name for name in HIGHEST if name != MALIGNANCY)
 
 
+def readers_scale(name: str, normalised: Any) -> Any:
+    """A rating, or an array of them, on the readers' scale, from one whose scale was made 0…1."""
+    return LOWEST + normalised * (HIGHEST[name] - LOWEST)
+
+
 def normalised_rating(row: Mapping[str, Any], name: str) -> float:
     """A row's mean rating with its scale made 0…1; NaN where the row has none."""
     rating = row.get(name)

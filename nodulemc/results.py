@@ -10,6 +10,7 @@ from typing import Any
 
 from nodulemc.calibration_map import PREVALENCES, describe_calibration
 from nodulemc.case import platform_json
+from nodulemc.columns import ATTRIBUTE_PREFIX
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
 from nodulemc.json_files import prepare_output, write_json_atomically
@@ -59,6 +60,7 @@ def detailed_json(
 ) -> dict[str, Any]:
     """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
+    Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
     Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
     content = platform_json(predictions)
@@ -66,6 +68,8 @@ def detailed_json(
         point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
         point["spread"] = prediction.spread
         point["warnings"] = list(prediction.warnings)
+        if manifest.attributes:
+            point["attributes"] = dict(zip(manifest.attributes, prediction.attributes, strict=True))
         if calibrated:
             point["uncalibrated"] = uncalibrated(prediction, manifest)
     if calibrated:
@@ -81,6 +85,7 @@ def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
 def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
     columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
+    columns += [ATTRIBUTE_PREFIX + name for name in manifest.attributes]
     return columns + ["uncalibrated", "calibration"] * calibrated
 
 
@@ -93,6 +98,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
         *prediction.per_seed,
         prediction.spread,
         "; ".join(prediction.warnings),
+        *prediction.attributes,
     ]
     if not calibrated:
         return row

@@ -25,6 +25,7 @@ class MeanOfPatch:
     device = "cpu"
     manifest = SimpleNamespace(
         seed_names=["seed_1", "seed_2"],
+        attributes=(),
         trained_on="nothing",
         origin="trained on nothing",
         identity={"path": "/made", "sha256": "0" * 64},
@@ -33,6 +34,9 @@ class MeanOfPatch:
     def seed_probabilities(self, patches):
         means = patches.astype(np.float64).mean(axis=(1, 2, 3))
         return np.stack([means, means**2], axis=1)
+
+    def findings(self, patches):
+        return self.seed_probabilities(patches), np.empty((len(patches), 0))
 
     def vote(self, per_seed):
         return per_seed.mean(axis=1)

@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 import weakref
@@ -7,13 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import safetensors.torch
+import SimpleITK as sitk
 import torch
+from conftest import centre_of, make_ct
 from ensembles import make_untrained_ensemble, untrained_weights
 
 from nodulemc import manifest
 from nodulemc.backends import openvino_backend
 from nodulemc.backends.openvino_backend import OpenVinoSeeds
 from nodulemc.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.case import platform_json
+from nodulemc.cli import main
 from nodulemc.cpu import bf16_instructions
 from nodulemc.ensemble import Ensemble
 from nodulemc.ensemble_writer import SeedWeights, write_ensemble
@@ -23,6 +28,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.prediction import predict
 from nodulemc.probes import probe_patches
 from nodulemc.weights import read_weights
 
@@ -263,6 +269,75 @@ def test_seeds_may_differ_in_architecture(tmp_path):
     per_seed = ensemble.seed_probabilities(patch)
     for k, architecture in enumerate(architectures):
         assert per_seed[0, k] == pytest.approx(plain_probability(k, patch[0], architecture), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def telling(tmp_path_factory):
+    """An ensemble whose members tell two attributes, none, and one of the two, and its members."""
+    folder = tmp_path_factory.mktemp("telling")
+    members = []
+    for k, (names, weight) in enumerate(((("texture", "spiculation"), 1.0), ((), 7.0), (("spiculation",), 3.0))):
+        architecture = replace(INCEPTION, attributes=names)
+        members.append(SeedWeights(f"seed_{k}", architecture, untrained_weights(architecture, k), weight))
+    write_ensemble(folder, members, trained_on=None, licence=None, probes=probe_patches()[:1])
+    return folder, members
+
+
+def plain_attributes(member: SeedWeights, patch: np.ndarray) -> dict[str, float]:
+    """What a member's head says of a patch, 0…1, by the unfolded network's taps."""
+    model = create_model(member.architecture, with_decoder=False)
+    model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in member.state_dict.items()})
+    upscaled = torch.from_numpy(patch.repeat(2, axis=1).repeat(2, axis=2))[None, None]
+    with torch.no_grad():
+        pooled = model.eval().backbone.taps(upscaled.expand(1, 3, 64, 128, 128))[-1].mean((2, 3, 4))[0]
+        logits = model.attribute_head.weight @ pooled + model.attribute_head.bias
+    return dict(zip(member.architecture.attributes, torch.sigmoid(logits).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("openvino", [True, False])
+def test_attributes_are_voted_by_the_seeds_that_tell_them(telling, openvino, monkeypatch):
+    folder, members = telling
+    if not openvino:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
+    assert isinstance(ensemble._seeds, OpenVinoSeeds if openvino else TorchSeeds)
+    assert ensemble.manifest.attributes == ("spiculation", "texture")
+    patches = probe_patches()[4:6]
+    per_seed, attributes = ensemble.findings(patches)
+    # In one pass with the probabilities, which are the same as without.
+    np.testing.assert_array_equal(per_seed, ensemble.seed_probabilities(patches))
+    assert attributes.shape == (2, 2)
+    for patch, (spiculation, texture) in zip(patches, attributes, strict=True):
+        both, only = (plain_attributes(members[k], patch) for k in (0, 2))
+        assert spiculation == pytest.approx(1 + 4 * (both["spiculation"] + 3 * only["spiculation"]) / 4, abs=1e-4)
+        assert texture == pytest.approx(1 + 4 * both["texture"], abs=1e-4)
+    assert np.ptp(attributes, axis=0).min() > 1e-3
+
+
+def test_without_attributes_nothing_is_told(ensemble):
+    patches = probe_patches()[:2]
+    per_seed, attributes = ensemble.findings(patches)
+    assert attributes.shape == (2, 0)
+    np.testing.assert_array_equal(per_seed, ensemble.seed_probabilities(patches))
+
+
+def test_attributes_reach_the_detailed_output_and_not_the_platforms(telling, tmp_path):
+    ct = make_ct()
+    sitk.WriteImage(ct, str(tmp_path / "ct.mha"))
+    (tmp_path / "points.csv").write_text("x,y,z\n" + ",".join(map(str, centre_of(ct))) + "\n")
+    arguments = ["predict", str(tmp_path / "ct.mha"), "--points", str(tmp_path / "points.csv"), "--device", "cpu"]
+    arguments += ["--resources", str(telling[0]), "--precision", "fp32", "--output"]
+    assert main([*arguments, str(tmp_path / "p.json")]) == 0
+    assert main([*arguments, str(tmp_path / "p.csv")]) == 0
+    (point,) = json.loads((tmp_path / "p.json").read_text())["points"]
+    ensemble = Ensemble.load(telling[0], device="cpu", precision="fp32")
+    predictions = predict(tmp_path / "ct.mha", tmp_path / "points.csv", ensemble)
+    assert point["attributes"] == dict(zip(("spiculation", "texture"), predictions[0].attributes, strict=True))
+    assert all(1 < value < 5 for value in point["attributes"].values())
+    with (tmp_path / "p.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {name: float(row[f"attribute_{name}"]) for name in point["attributes"]} == point["attributes"]
+    assert list(platform_json(predictions)["points"][0]) == ["point", "probability"]
 
 
 def test_untrained_weights_carry_a_caveat(folder, caplog):

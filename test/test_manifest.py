@@ -60,6 +60,21 @@ def test_a_manifest_survives_writing_and_reading(tmp_path):
     assert read_manifest(tmp_path).folder == tmp_path
 
 
+def test_members_tell_attributes_and_the_ensemble_those_of_any(tmp_path):
+    told = (("texture", "spiculation"), (), ("margin", "spiculation"))
+    members = [
+        replace(member, architecture=replace(member.architecture, attributes=names))
+        for member, names in zip(example().members, told, strict=True)
+    ]
+    write_manifest(tmp_path, replace(example(), members=tuple(members)))
+    manifest = read_manifest(tmp_path)
+    assert [member.architecture.attributes for member in manifest.members] == list(told)
+    assert manifest.attributes == ("spiculation", "texture", "margin")
+    stated = json.loads((tmp_path / "ensemble.json").read_text())["members"]
+    assert [member["architecture"].get("attributes") for member in stated] == [list(names) or None for names in told]
+    assert example().attributes == ()
+
+
 def test_format_1_is_read_as_ever(tmp_path):
     folder = edited(tmp_path, lambda c: (c.update(format=1), c["members"].pop()))
     manifest = read_manifest(folder)

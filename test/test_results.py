@@ -80,3 +80,17 @@ def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path, manifest):
     write_results(tmp_path / "p.csv", predictions(False), manifest)
     (header, *_) = csv.reader((tmp_path / "p.csv").open())
     assert header[-1] == "warnings"
+
+
+def test_attributes_by_name_in_the_detailed_output_of_an_ensemble_that_tells_them(tmp_path):
+    member = replace(MEMBERS[1], architecture=Architecture("inception_i3d", attributes=("texture", "spiculation")))
+    telling = replace(MANIFEST, members=(MEMBERS[0], member))
+    told = [replace(p, attributes=(1.5, 4.25)) for p in predictions(False)]
+    for point in detailed_json(told, telling)["points"]:
+        assert point["attributes"] == {"spiculation": 1.5, "texture": 4.25}
+    write_results(tmp_path / "p.csv", told, telling)
+    for row in csv.DictReader((tmp_path / "p.csv").open()):
+        assert (row["attribute_spiculation"], row["attribute_texture"]) == ("1.5", "4.25")
+    assert all("attributes" not in point for point in detailed_json(predictions(False), MANIFEST)["points"])
+    write_results(tmp_path / "p.csv", predictions(False), MANIFEST)
+    assert "attribute" not in (tmp_path / "p.csv").read_text()

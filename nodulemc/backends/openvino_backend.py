@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nodulemc.backends.openvino_graph import features_graph
 from nodulemc.backends.openvino_runtime import openvino
 from nodulemc.cpu import available_cores
 from nodulemc.manifest import Member
+from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.weights import read_weights
 
 Layer = tuple[np.ndarray, np.ndarray]  # weight, bias
@@ -45,21 +47,38 @@ class OpenVinoSeeds:
         with ThreadPoolExecutor(min(available_cores(), len(members))) as pool:
             self._seeds = list(pool.map(lambda member: self._load(folder, member), members))
 
-    def _load(self, folder: str | Path, member: Member) -> tuple[openvino.InferRequest, list[Layer]]:
-        """One seed's backbone, compiled, and its head."""
+    def _load(self, folder: str | Path, member: Member) -> "_Seed":
         tensors = read_weights(folder, member)
         model = features_graph(member.architecture, tensors, upscaled=member.upscales)
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request(), _head(tensors)
+        request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+        return _Seed(request, _head(tensors), _attribute_layers(member, tensors))
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
-        results = np.empty((len(patches), len(self._seeds)))
+        return self.seed_findings(patches, ())[:, :, 0]
+
+    def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
+        """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
+        1 + number of attributes); what a seed does not tell is NaN.
+        """
+        results = np.full((len(patches), len(self._seeds), 1 + len(attributes)), np.nan)
         # One nodule at a time: more are no faster, and each result is independent of the others.
-        for row, patch in zip(results, patches, strict=True):
-            for column, (request, head) in enumerate(self._seeds):
-                features = next(iter(request.infer([patch[None, None]]).values()))
-                row[column] = _probability(features[0], head)
+        for rows, patch in zip(results, patches, strict=True):
+            for row, seed in zip(rows, self._seeds, strict=True):
+                features = next(iter(seed.request.infer([patch[None, None]]).values()))[0]
+                row[0] = _probability(features, seed.malignancy)
+                for k, name in enumerate(attributes, start=1):
+                    if name in seed.attributes:
+                        row[k] = _probability(features, [seed.attributes[name]])
         return results
+
+
+class _Seed(NamedTuple):
+    """One seed's backbone, compiled, and the layers of its heads."""
+
+    request: openvino.InferRequest
+    malignancy: list[Layer]
+    attributes: dict[str, Layer]
 
 
 def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
@@ -70,6 +89,15 @@ def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
         if f"{name}.weight" not in tensors:
             return layers
         layers.append((tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)))
+
+
+def _attribute_layers(member: Member, tensors: dict[str, np.ndarray]) -> dict[str, Layer]:
+    """Weight and bias of each attribute that the seed tells."""
+    names = member.architecture.attributes
+    if not names:
+        return {}
+    weights, biases = (tensors[f"{ATTRIBUTE_HEAD}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+    return dict(zip(names, zip(weights, biases, strict=True), strict=True))
 
 
 def _probability(features: np.ndarray, head: Sequence[Layer]) -> float:

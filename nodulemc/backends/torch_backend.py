@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +59,18 @@ class TorchSeeds:
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
         return self._run(patches, _malignancy, ())
+
+    def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
+        """Each seed's malignancy probability and attributes of each patch, in one pass.
+
+        Args:
+            patches: (N, 64, 64, 64).
+            attributes: which ones.
+
+        Returns:
+            float64 (N, number of seeds, 1 + number of attributes), 0…1; attributes that a seed does not tell are NaN.
+        """
+        return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
@@ -154,6 +167,18 @@ class TorchSeeds:
 
 def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
     return torch.sigmoid(network.classify(batch).double())
+
+
+class _Findings(NamedTuple):
+    """The task of malignancy and attributes; equal ones share a CUDA graph."""
+
+    attributes: tuple[str, ...]
+
+    def __call__(self, network: PatchNetwork, batch: Tensor) -> Tensor:
+        logits, told = network.classify_with_attributes(batch)
+        unknown = torch.full_like(logits, torch.nan)
+        columns = [logits, *(told.get(name, unknown) for name in self.attributes)]
+        return torch.sigmoid(torch.stack(columns, dim=1).double())
 
 
 def _mask(network: PatchNetwork, batch: Tensor) -> Tensor:

@@ -15,7 +15,16 @@ from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import annotation_id, json_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, seen, view
-from nodulemc.columns import CALIBRATION, COORDINATES, ENSEMBLE, PATIENT, SEED_PREFIX, SEEN_IN_TRAINING, TRAINED_ON
+from nodulemc.columns import (
+    ATTRIBUTE_PREFIX,
+    CALIBRATION,
+    COORDINATES,
+    ENSEMBLE,
+    PATIENT,
+    SEED_PREFIX,
+    SEEN_IN_TRAINING,
+    TRAINED_ON,
+)
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import import_extra
@@ -55,9 +64,10 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
-    nodule's own name, point and warnings), ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all
-    in the manifest's order. The first two also say the ensemble's SHA-256 and what it was trained on; of calibrated
-    results the vote before and the calibration; and whether the ensemble was trained on the case, where that is known.
+    nodule's own name, point, warnings and, where the ensemble tells them, attributes), ``failures.csv`` (scan, error)
+    and, where wanted, ``json/<scan>.json``; all in the manifest's order. The first two also say the ensemble's SHA-256
+    and what it was trained on; of calibrated results the vote before and the calibration; and whether the ensemble was
+    trained on the case, where that is known.
 
     Returns:
         The state that was written.
@@ -78,8 +88,12 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
             origin = {ENSEMBLE: ensemble.sha256, TRAINED_ON: ensemble.trained_on}
-            rows = [row | _before_calibration(p, ensemble) | origin for row, p in _rows(scans, columns)]
+            rows = [
+                row | _attributes(p, ensemble) | _before_calibration(p, ensemble) | origin
+                for row, p in _rows(scans, columns)
+            ]
             columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
+            columns += [ATTRIBUTE_PREFIX + name for name in ensemble.attributes]
             columns += _CALIBRATED if ensemble.calibration else ()
             columns += [ENSEMBLE, TRAINED_ON] if ensemble.sha256 else []
             columns += [SEEN_IN_TRAINING] if any(scan.seen for scan in scans) else []
@@ -131,6 +145,11 @@ def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict
             row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
             row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name, SEEN_IN_TRAINING: scan.seen}
             yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
+
+
+def _attributes(prediction: NodulePrediction, ensemble: Identity) -> dict[str, float]:
+    names = (ATTRIBUTE_PREFIX + name for name in ensemble.attributes)
+    return dict(zip(names, prediction.attributes, strict=True))
 
 
 def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Identity:
         vote_weights: the seeds' shares of the vote.
         calibration: the map that is applied, None where none is.
         sha256: of its ``ensemble.json``, None in what older versions have left.
+        attributes: those that it tells, in its manifest's order.
     """
 
     weights: str
@@ -33,6 +34,7 @@ class Identity:
     vote_weights: tuple[float, ...] = ()
     calibration: dict[str, Any] | None = None
     sha256: str | None = None
+    attributes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
@@ -47,4 +49,5 @@ class Identity:
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         shares = tuple(manifest.vote_weights.tolist())
         names = tuple(manifest.seed_names)
-        return cls(weights, precision, names, manifest.trained_on, shares, calibration, manifest.sha256)
+        told = manifest.sha256, manifest.attributes
+        return cls(weights, precision, names, manifest.trained_on, shares, calibration, *told)

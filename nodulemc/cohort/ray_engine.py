@@ -146,7 +146,7 @@ class _Flow:
     def _was_scored(self, done: ray.ObjectRef) -> Iterator[Outcome]:
         actor, batch = self._scoring.pop(done)
         try:
-            per_seed, probabilities = ray.get(done)
+            results = ray.get(done)
         except RayActorError as error:  # for good: the others take over
             self._free = deque(other for other in self._free if other is not actor)
             self._ready.extendleft(reversed(batch))
@@ -166,7 +166,7 @@ class _Flow:
                 yield item.job, Failed(item.read.fingerprint, lost)
             return
         self._free.append(actor)
-        scored = split([item.read for item in batch], per_seed, probabilities, self._caveat)
+        scored = split([item.read for item in batch], results, self._caveat)
         yield from ((item.job, one) for item, one in zip(batch, scored, strict=True))
 
 
@@ -197,10 +197,10 @@ class _Model:
         scorer = self._loaded(precision)
         return scorer.precision, scorer.caveat
 
-    def score(self, precision: str, *patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, precision: str, *patches: np.ndarray) -> tuple[np.ndarray, ...]:
         scorer = self._loaded(precision)
-        per_seed = scorer.seed_probabilities(np.concatenate(patches))
-        return per_seed, scorer.vote(per_seed)
+        per_seed, attributes = scorer.findings(np.concatenate(patches))
+        return per_seed, scorer.vote(per_seed), attributes
 
     def _loaded(self, precision: str) -> Scorer:
         if self._scorer is None:

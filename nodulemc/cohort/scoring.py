@@ -20,8 +20,8 @@ class Scorer(Protocol):
     precision: str
     caveat: str | None
 
-    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
-        """(N, 64, 64, 64) to (N, number of seeds)."""
+    def findings(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
 
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
         """(N, number of seeds) to (N,)."""
@@ -41,15 +41,15 @@ Outcome = tuple[Job, Scored | Unchanged | Failed]
 def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
     """Score several scans as one batch; the results do not depend on what else is in it."""
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
-    per_seed = scorer.seed_probabilities(patches)
-    return split(reads, per_seed, scorer.vote(per_seed), scorer.caveat)
+    per_seed, attributes = scorer.findings(patches)
+    return split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
 
 
-def split(reads: Sequence[Read], per_seed: np.ndarray, probabilities: np.ndarray, caveat: str | None) -> list[Scored]:
-    """A batch's results, scan by scan."""
+def split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:
+    """A batch's results, scan by scan: seeds' probabilities (N, seeds), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
-    parts = zip(reads, np.split(per_seed, ends), np.split(probabilities, ends), strict=True)
+    parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [
-        Scored(read, tuple(with_warnings(read.nodules, read.notes, seeds, votes, caveat)))
-        for read, seeds, votes in parts
+        Scored(read, tuple(with_warnings(read.nodules, read.notes, *part, caveat)))
+        for read, part in zip(reads, parts, strict=True)
     ]

@@ -24,8 +24,8 @@ SUFFIX = ".sqlite"
 _VERSION = 4
 # Older versions whose files go on, and the tables' columns that they lack.
 _LACKING = {
-    2: (("listing", "patient"), ("listing", "seen"), ("scans", "seen")),
-    3: (("listing", "seen"), ("scans", "seen")),
+    2: (("listing", "patient"), ("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")),
+    3: (("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")),
 }
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
@@ -41,7 +41,7 @@ _SCHEMA = (
     "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT, seen TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
     "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
-    "PRIMARY KEY (scan, number))",
+    "attributes TEXT, PRIMARY KEY (scan, number))",
 )
 
 
@@ -200,9 +200,9 @@ class Store:
         """All results and failures, also of scans that are not listed any more."""
         with self._reading() as do:
             nodules: dict[str, list[NodulePrediction]] = {}
-            for scan, *row in do.execute(
-                "SELECT scan, name, x, y, z, probability, per_seed, warnings FROM nodules ORDER BY scan, number"
-            ):
+            columns = ("scan", "name", "x", "y", "z", "probability", "per_seed", "warnings", "attributes")
+            columns = self._columns("nodules", *columns)
+            for scan, *row in do.execute(f"SELECT {columns} FROM nodules ORDER BY scan, number"):  # noqa: S608
                 nodules.setdefault(scan, []).append(_prediction(row))
             columns = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
             scans = do.execute(f"SELECT {self._columns('scans', *columns, 'traceback', 'seen')} FROM scans")  # noqa: S608
@@ -294,7 +294,7 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
     do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
     do.executemany(
-        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
     )
 
@@ -308,11 +308,9 @@ def _error(text: str | None) -> NoduleMCError | None:
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
-    return p.nodule.name, *p.nodule.point, p.probability, json.dumps(p.per_seed), json.dumps(p.warnings)
+    return p.nodule.name, *p.nodule.point, p.probability, *map(json.dumps, (p.per_seed, p.warnings, p.attributes))
 
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
-    name, x, y, z, probability, per_seed, warnings = row
-    return NodulePrediction(
-        Nodule(name, (x, y, z)), probability, tuple(json.loads(per_seed)), tuple(json.loads(warnings))
-    )
+    name, x, y, z, probability, *lists = row
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, *(tuple(json.loads(text or "[]")) for text in lists))

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="TABLE.csv",
         help="the study's nodules: AnnotationID and label, and for patients and subgroups PatientID, "
-        "Age_at_StudyDate, Gender, diameter_mm (default: the store's table, if any)",
+        "Age_at_StudyDate, Gender, diameter_mm, readers' ratings (default: the store's table, if any)",
     )
     parser.add_argument("--store", type=Path, metavar="STORE", help="block store: nodules to predict, or for pictures")
     add_bootstrap_option(parser)
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     check_extra("report")
     if args.store:
         check_extra("train", "pyarrow")
+    from nodulemc.evaluation.attributes import attribute_figures
     from nodulemc.evaluation.metrics import evaluate
     from nodulemc.evaluation.origin import in_words
     from nodulemc.evaluation.predictions import read_table
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
     for problem, names in submission.problems.items():
         if names:
             logger.warning("%d %s: %s%s", len(names), problem, ", ".join(names[:5]), ", ..." * (len(names) > 5))
-    evaluation = evaluate(submission, args.bootstrap, cases)
+    attributes = attribute_figures(paths, table, args.bootstrap)
+    evaluation = evaluate(submission, args.bootstrap, cases, attributes=attributes)
     if seen := seen_in_words(evaluation.metrics):
         logger.warning("%s", seen)
     write_json_atomically(args.output / "metrics.json", evaluation.metrics, TableError)
@@ -125,4 +127,16 @@ def _summary(metrics: dict[str, Any], origin: str) -> str:
     for name, (value, interval) in figures.items():
         words = "" if interval is None else f"  ({interval[0]:.4f} to {interval[1]:.4f})"
         lines.append(f"{name.replace('_', ' '):<32}{value:.4f}{words}")
+    lines += [_of_attribute(name, found) for name, found in metrics["attributes"].items()]
     return "\n".join(lines)
+
+
+def _of_attribute(name: str, found: dict[str, Any]) -> str:
+    """One attribute's rank correlation and mean error, and what they are between two readers, where that is known."""
+    sides = {"": found, "; two readers ": found["readers"] or {}}
+    words = (
+        f"{words}{side['spearman']:.3f}, mean error {side['mae']:.3f}"
+        for words, side in sides.items()
+        if side.get("spearman") is not None
+    )
+    return f"{name + ', rank correlation':<32}{''.join(words) or 'none: one value only'}"

@@ -46,10 +46,17 @@ class Evaluation:
     observed_band: np.ndarray
 
 
-def evaluate(submission: Submission, resamples: int, cases: TrainedCases | None = None) -> Evaluation:
+def evaluate(
+    submission: Submission,
+    resamples: int,
+    cases: TrainedCases | None = None,
+    *,
+    attributes: dict[str, Any] | None = None,
+) -> Evaluation:
     """Compute everything, with ``resamples`` patient-level bootstrap resamples.
 
-    ``cases`` are what the ensemble was trained on, None where that is not known but from the predictions.
+    ``cases`` are what the ensemble was trained on, None where that is not known but from the predictions;
+    ``attributes`` are those of ``nodulemc.evaluation.attributes``, where there are any.
 
     Raises:
         TableError: an age or diameter in the table is not a number.
@@ -94,6 +101,7 @@ def evaluate(submission: Submission, resamples: int, cases: TrainedCases | None 
             criterion: {band: _group(predictions, bootstrap, nodules) for band, nodules in bands.items()}
             for criterion, bands in subgroups(predictions).items()
         },
+        "attributes": attributes or {},
     }
     return Evaluation(
         metrics=metrics,

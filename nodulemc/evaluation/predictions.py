@@ -117,10 +117,10 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
             "label",
             "the table says otherwise; give predictions and table of one study",
         )
-    columns = [{k: v for k, v in _filled(row).items() if k not in ("probability", *seeds)} for row in rows]
+    columns = [{k: v for k, v in filled(row).items() if k not in ("probability", *seeds)} for row in rows]
     if table is not None:
         columns = [
-            cells | _filled(table[cells["AnnotationID"]]) | {"label": next(filter(None, _labels(row, table)), "")}
+            cells | filled(table[cells["AnnotationID"]]) | {"label": next(filter(None, _labels(row, table)), "")}
             for row, cells in zip(rows, columns, strict=True)
         ]
     return assemble(
@@ -157,9 +157,7 @@ def assemble(
     if len(set(labels.tolist())) < 2:
         what = f"no nodule of {len(labels)} has label {1 - labels[0]}" if kept else "no nodule has a label"
         raise TableError(what, source, "ranking needs malignant and benign nodules")
-    names = patient_names(ids, columns, source)
-    # Where patients are not known, each nodule is one of its own.
-    patients = np.arange(len(ids)) if names is None else np.unique(names, return_inverse=True)[1]
+    patients, known = patients_of(ids, columns, source)
     return Predictions(
         ids=ids,
         labels=labels,
@@ -167,10 +165,22 @@ def assemble(
         seeds={name: values[kept] for name, values in seeds.items()},
         folds=None if folds is None else [folds[k] for k in kept],
         patients=patients,
-        patients_known=names is not None,
+        patients_known=known,
         columns=columns,
         source=source,
     )
+
+
+def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
+    """Patients' numbers (n,) by ``patient_names``, one per nodule where these are not known; and if they are.
+
+    Raises:
+        TableError: some nodules have a PatientID and others do not.
+    """
+    names = patient_names(ids, columns, source)
+    if names is None:
+        return np.arange(len(ids)), False
+    return np.unique(names, return_inverse=True)[1], True
 
 
 def patient_names(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> list[str] | None:
@@ -210,7 +220,7 @@ def _require(rows: Sequence[TableRow], holds: Callable[[TableRow], bool], column
         raise TableError(f"{column} is {bad[0].cells.get(column, '')!r}", name_rows(bad), remedy)
 
 
-def _filled(row: TableRow) -> dict[str, str]:
+def filled(row: TableRow) -> dict[str, str]:
     """The row's cells that hold something."""
     return {column: cell for column, cell in row.cells.items() if cell}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.columns import ANNOTATION, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
+from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.ensemble import Ensemble
 from nodulemc.errors import TableError
@@ -49,7 +49,8 @@ class StoredNodules:
     def predict(self, ensemble: Ensemble, output: Path) -> None:
         """Predict all nodules and write a CSV.
 
-        Columns: AnnotationID, label, probability, one for each seed, PatientID, and what the ensemble is.
+        Columns: AnnotationID, label, probability, one for each seed, PatientID, one for each attribute, and what the
+        ensemble is.
 
         Raises:
             TableError: the file cannot be written.
@@ -57,17 +58,20 @@ class StoredNodules:
         names = list(self._position)
         batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
         parts = [
-            ensemble.seed_probabilities(np.stack([self.patch(name) for name in batch]))
+            ensemble.findings(np.stack([self.patch(name) for name in batch]))
             for batch in progress(batches, len(batches), "predict")
         ]
-        per_seed = np.concatenate(parts)
+        per_seed, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
         seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
         origin = (ensemble.manifest.sha256, ensemble.manifest.trained_on)
         rows = [
-            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT], *origin]
-            for name, vote, values in zip(names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), strict=True)
+            [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT], *told, *origin]
+            for name, vote, values, told in zip(
+                names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), attributes.tolist(), strict=True
+            )
         ]
-        header = ["AnnotationID", "label", "probability", *seeds, PATIENT, ENSEMBLE, TRAINED_ON]
+        told = [ATTRIBUTE_PREFIX + name for name in ensemble.manifest.attributes]
+        header = ["AnnotationID", "label", "probability", *seeds, PATIENT, *told, ENSEMBLE, TRAINED_ON]
         write_csv_atomically(output, [header, *rows], TableError)
 
 

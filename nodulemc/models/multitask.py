@@ -31,13 +31,19 @@ class MultiTaskI3d(nn.Module):
         self.classifier_head = nn.Sequential(pooling, nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
         if with_decoder and architecture.decoder_widths is not None:
             self.aux_model = SegmentationDecoder(backbone.tap_channels, architecture.decoder_widths)
+        self.attributes = architecture.attributes
         # The last one, so that the others start with the same random weights with it and without.
-        if architecture.attributes:
+        if self.attributes:
             self.attribute_head = nn.Linear(backbone.tap_channels[-1], len(architecture.attributes))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
         return self.classifier_head(self._taps(x)[-1]).squeeze(1)
+
+    def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same input to malignancy logits (N,) and, with a head for them, attribute logits (N, A)."""
+        tap = self._taps(x)[-1]
+        return self.classifier_head(tap).squeeze(1), self._attribute_logits(tap)
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
         """The same input to malignancy logits (N,), mask logits (N, size, size, size) and, where there is a head for
@@ -45,7 +51,7 @@ class MultiTaskI3d(nn.Module):
         """
         taps = self._taps(x)
         outputs = self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps, mask_size)
-        return (*outputs, self._attribute_logits(taps[-1])) if hasattr(self, "attribute_head") else outputs
+        return (*outputs, self._attribute_logits(taps[-1])) if self.attributes else outputs
 
     def _attribute_logits(self, tap: Tensor) -> Tensor:
         pooling, flatten, *_ = self.classifier_head

@@ -76,5 +76,12 @@ class PatchNetwork(nn.Module):
         """The same patches to malignancy logits (N,) alone."""
         return self.network(self._input(patches))
 
+    def classify_with_attributes(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same patches to malignancy logits (N,) and the logits (N,) of each attribute that the network tells."""
+        if not self.network.attributes:
+            return self.classify(patches), {}
+        logits, attributes = self.network.forward_attributes(self._input(patches))
+        return logits, dict(zip(self.network.attributes, attributes.unbind(dim=1), strict=True))
+
     def _input(self, patches: Tensor) -> Tensor:
         return F.interpolate(patches, scale_factor=_UPSCALING) if self._upscales else patches

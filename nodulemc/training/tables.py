@@ -110,16 +110,21 @@ def _checked_row(found: TableRow) -> Row:
         if plain_number(row[column]) is None:
             raise TableError(f"{column} is {row[column]!r}", found.where, "give a finite number in mm")
     if READERS in row:
-        _check_ratings(row, found.where)
+        for column in (READERS, *HIGHEST):
+            check_rating(found, column, column)
     return typed(row)
 
 
-def _check_ratings(row: Row, where: str) -> None:
-    """Refuse numbers of readers and mean ratings that cannot be; empty cells may."""
-    for column, highest in ((READERS, math.inf), *HIGHEST.items()):
-        cell = row.get(column, "")
-        rating = plain_number(cell)
-        if cell and (rating is None or not LOWEST <= rating <= highest):
-            scale = f"from {LOWEST} to {highest}" if math.isfinite(highest) else f"of {LOWEST} or more"
-            remedy = f"give a number {scale}, or nothing; ratings are read where there is a column {READERS}"
-            raise TableError(f"{column} is {cell!r}", where, remedy)
+def check_rating(row: TableRow, column: str, name: str) -> float:
+    """The number in a column that holds ratings of this name, or numbers of readers; NaN where there is none.
+
+    Raises:
+        TableError: it is no number or off its scale.
+    """
+    cell = row.cells.get(column, "")
+    rating, highest = plain_number(cell), HIGHEST.get(name, math.inf)
+    if cell and (rating is None or not LOWEST <= rating <= highest):
+        scale = f"from {LOWEST} to {highest}" if name in HIGHEST else f"of {LOWEST} or more"
+        remedy = f"give a number {scale}, or nothing; ratings are read where there is a column {READERS}"
+        raise TableError(f"{column} is {cell!r}", row.where, remedy)
+    return math.nan if rating is None else rating

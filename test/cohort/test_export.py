@@ -3,9 +3,21 @@ from dataclasses import replace
 
 import pyarrow.parquet
 import pytest
-from cohort.made import ENSEMBLE, make_cohort, read_rows, results, run_serially, scan_file, write_rows
+from cohort.made import (
+    ENSEMBLE,
+    MeanOfPatch,
+    make_cohort,
+    read_rows,
+    results,
+    run_serially,
+    scan_file,
+    write_rows,
+)
 
 from nodulemc.cohort.export import export
+from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.local_engine import LocalEngine
+from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.platform_results import read_platform_results
@@ -201,3 +213,27 @@ def test_calibrated_results_say_so(luna, tmp_path):
     stored = pyarrow.parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert [str(row["uncalibrated"]) for row in stored] == [row["uncalibrated"] for row in rows]
     assert "calibrated: platt, for a prevalence of 0.09" in summary(state).splitlines()
+
+
+class Telling(MeanOfPatch):
+    """Tells an attribute, too."""
+
+    def findings(self, patches):
+        per_seed = self.seed_probabilities(patches)
+        return per_seed, 1 + 4 * per_seed[:, 1:]
+
+
+def test_attributes_of_an_ensemble_that_tells_them(luna, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    ensemble = replace(ENSEMBLE, attributes=("texture",))
+    run_cohort(Task(read_listing(luna), luna, output, ensemble), LocalEngine(Telling, 1))
+    export(output, output)
+    rows = read_rows(output / "predictions.csv")
+    assert list(rows[0])[-2:] == ["warnings", "attribute_texture"]
+    assert all(float(row["attribute_texture"]) == 1 + 4 * float(row["seed_2"]) for row in rows)
+    stored = pyarrow.parquet.read_table(output / "predictions.parquet")
+    assert stored["attribute_texture"].to_pylist() == [float(row["attribute_texture"]) for row in rows]
+    run_serially(luna, tmp_path / "plain")
+    export(tmp_path / "plain", tmp_path / "plain")
+    assert list(read_rows(tmp_path / "plain" / "predictions.csv")[0]) == list(rows[0])[:-1]

@@ -134,10 +134,11 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna):
             assert device == "cuda"
             self.precision = "bf16" if precision == "auto" else precision
 
-        def seed_probabilities(self, patches):
+        def findings(self, patches):
             time.sleep(0.5)
             size, process = np.full(len(patches), len(patches)), np.full(len(patches), os.getpid())
-            return np.stack([patches.mean(axis=(1, 2, 3)), size, process], axis=1)
+            seeds = np.stack([patches.mean(axis=(1, 2, 3)), size, process], axis=1)
+            return seeds, 1 + 4 * seeds[:, :1]
 
         def vote(self, per_seed):
             return per_seed[:, 0]
@@ -157,5 +158,6 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna):
         patches = extract_patches(read_volume(job.scan.path), job.scan.points)
         means = patches.mean(axis=(1, 2, 3))
         assert [p.probability for p in scored.predictions] == pytest.approx(means.tolist(), abs=1e-6)
+    assert all(p.attributes == (1 + 4 * p.per_seed[0],) for p in predictions)
     assert 2 < max(p.per_seed[1] for p in predictions) <= 33
     assert len({p.per_seed[2] for p in predictions}) == 2

@@ -15,7 +15,8 @@ from nodulemc.prediction import NodulePrediction
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
-    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c")) for name in ("n", None, "é")
+    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c"), attributes)
+    for name, attributes in (("n", ()), (None, (1.5, 5.0)), ("é", (1 / 3,)))
 )
 LISTING = [
     Listed("a", None, "given", "look", None, "patient", "scan"),
@@ -163,21 +164,23 @@ with writing(pathlib.Path({str(path)!r})):
 
 @pytest.mark.parametrize(("version", "patients"), [(2, [None, None]), (3, ["patient", None])])
 def test_a_store_of_an_older_version_is_read_and_goes_on(tmp_path, store, version, patients):
-    """Version 2 had no patients, neither version what the ensemble was trained on."""
+    """Version 2 had no patients, neither version attributes or what the ensemble was trained on."""
+    plain = replace(RECORD, seen=None, predictions=tuple(replace(p, attributes=()) for p in PREDICTIONS))
     store.record(RECORD)
     store.close()
+    lacking = [("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")]
     with sqlite3.connect(tmp_path / "cohort.sqlite") as connection:
-        for table, column in [("listing", "patient")] * (version == 2) + [("listing", "seen"), ("scans", "seen")]:
+        for table, column in [("listing", "patient")] * (version == 2) + lacking:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {version}")
     older = Store(tmp_path / "cohort.sqlite")
     assert [(listed.patient, listed.seen) for listed in older.listing()] == [(patient, None) for patient in patients]
-    assert older.records() == [replace(RECORD, seen=None)]
+    assert older.records() == [plain]
     older.begin(PLAN, LISTING)
     assert [(listed.patient, listed.seen) for listed in older.listing()] == [("patient", "scan"), (None, None)]
-    older.record(RECORD)
+    older.record(replace(RECORD, scan="b"))
     older.close()
     again = Store(tmp_path / "cohort.sqlite")
     assert [(listed.patient, listed.seen) for listed in again.listing()] == [("patient", "scan"), (None, None)]
-    assert again.records() == [RECORD]
+    assert again.records() == [plain, replace(RECORD, scan="b")]
     again.close()

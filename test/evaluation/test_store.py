@@ -17,11 +17,13 @@ from nodulemc.volume import Volume
 class BrightnessEnsemble:
     """Two seeds that say how bright a patch is; the second has thrice the weight."""
 
-    manifest = SimpleNamespace(seed_names=["seed_1", "epoch2"], sha256="5" * 64, trained_on="light")
+    manifest = SimpleNamespace(
+        seed_names=["seed_1", "epoch2"], attributes=("texture",), sha256="5" * 64, trained_on="light"
+    )
 
-    def seed_probabilities(self, patches):
+    def findings(self, patches):
         brightness = patches.mean(axis=(1, 2, 3), dtype=np.float64)
-        return np.stack([brightness, brightness**2], axis=1)
+        return np.stack([brightness, brightness**2], axis=1), 5 * brightness[:, None]
 
     def vote(self, per_seed):
         return per_seed @ [0.25, 0.75]
@@ -70,8 +72,8 @@ def test_predictions_are_written_as_csv(cohort, stored, masked_rows, tmp_path):
     stored.predict(BrightnessEnsemble(), output)
     with output.open() as file:
         written = list(csv.DictReader(file))
-    columns = ["AnnotationID", "label", "probability", "seed_1", "seed_epoch2", "PatientID", "ensemble", "trained_on"]
-    assert list(written[0]) == columns
+    seeds, told = ["seed_1", "seed_epoch2"], ["attribute_texture", "ensemble", "trained_on"]
+    assert list(written[0]) == ["AnnotationID", "label", "probability", *seeds, "PatientID", *told]
     assert {(row["ensemble"], row["trained_on"]) for row in written} == {("5" * 64, "light")}
     by_name = {found["AnnotationID"]: found for found in written}
     assert len(by_name) == len(written) == len(masked_rows)
@@ -79,6 +81,7 @@ def test_predictions_are_written_as_csv(cohort, stored, masked_rows, tmp_path):
         found = by_name[row["AnnotationID"]]
         brightness = patch_of_whole_scan(cohort, row).mean(dtype=np.float64)
         assert float(found["seed_1"]) == pytest.approx(brightness, abs=1e-5)
+        assert float(found["attribute_texture"]) == pytest.approx(5 * brightness, abs=5e-5)
         assert float(found["probability"]) == pytest.approx(0.25 * brightness + 0.75 * brightness**2, abs=1e-5)
     read = read_predictions([output], stored.table)
     assert read.ids == list(stored.table)

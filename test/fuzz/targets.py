@@ -22,8 +22,8 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.points import from_platform, read_points
 from nodulemc.prediction import look
 from nodulemc.scan_ids import ScanIds
-from nodulemc.training.grids import Grid
 from nodulemc.trained_cases import read_trained_cases
+from nodulemc.training.grids import Grid
 from nodulemc.volume import Volume, read_volume
 from nodulemc.weights import read_weights
 

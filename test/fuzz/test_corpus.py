@@ -27,6 +27,7 @@ GOOD = (
     "baseline_member",
     "none",
     "radiograph",
+    "attributes",
 )
 
 
