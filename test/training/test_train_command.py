@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from ensembles import shrunk_probe
 from training.toys import ToyStore
 
 from nodulemc.cli import main
@@ -122,6 +123,7 @@ def test_one_split_serves_all_seeds_and_two_serve_no_three(arguments, trained, c
 
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nodulemc.training.trainer.QUIET_S", 0.0)
+    monkeypatch.setattr("nodulemc.ensemble_writer.probe_patches", shrunk_probe)
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")
