@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +57,19 @@ def make_ct(
     seed: int = 0,
 ) -> sitk.Image:
     """A CT (int16, x, y, z size) of smooth random tissue, different at every voxel."""
-    noise = sitk.GetImageFromArray(np.random.default_rng(seed).normal(size=size[::-1]).astype(np.float32))
-    smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(noise, 1.5))
-    hu = -500 + 400 * smooth / smooth.std()
-    image = sitk.GetImageFromArray(hu.round().astype(np.int16))
+    image = sitk.GetImageFromArray(_tissue(size, seed))
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
     if direction is not None:
         image.SetDirection(direction.ravel().tolist())
     return image
+
+
+@cache
+def _tissue(size: tuple[int, int, int], seed: int) -> np.ndarray:
+    noise = sitk.GetImageFromArray(np.random.default_rng(seed).normal(size=size[::-1]).astype(np.float32))
+    smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(noise, 1.5))
+    return (-500 + 400 * smooth / smooth.std()).round().astype(np.int16)
 
 
 def centre_of(image: sitk.Image) -> tuple[float, float, float]:

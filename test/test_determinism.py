@@ -1,4 +1,4 @@
-"""The same input gives the same bytes, however it is batched and whatever the surroundings; nothing else is touched."""
+"""The same input gives the same bytes, whatever the surroundings; nothing else is touched."""
 
 import json
 import os
@@ -8,18 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import centre_of, make_ct
 from ensembles import make_untrained_ensemble
 from injection import PROGRAM
 
-from nodulemc import Ensemble
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
 from nodulemc.case import OUTPUT_NAME
-from nodulemc.points import Nodule
-from nodulemc.prediction import extract_patches
-from nodulemc.volume import Volume
 
 # What a user's machine may set that must not matter; the proxies lead nowhere.
 SURROUNDINGS = {
@@ -33,30 +26,6 @@ def resources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resources")
     make_untrained_ensemble(folder, (1,))
     return folder
-
-
-@pytest.fixture(scope="module")
-def patches():
-    image = make_ct()
-    centre = np.array(centre_of(image))
-    return extract_patches(Volume(image, Path("ct")), [Nodule(None, tuple(centre + 3 * k)) for k in range(3)])
-
-
-def torch_seeds(resources, manifest):
-    return TorchSeeds([load_network(resources, member) for member in manifest.members], "cpu", "fp32")
-
-
-@pytest.mark.parametrize("backend", ["default", "torch"])
-def test_order_and_batch_size_do_not_matter(resources, patches, backend):
-    seeds = Ensemble.load(resources, device="cpu", precision="fp32")
-    if backend == "torch":
-        seeds = torch_seeds(resources, seeds.manifest)
-    together = seeds.seed_probabilities(patches)
-    assert np.ptp(together, axis=0).min() > 1e-4  # the nodules do differ
-    order = [2, 0, 1]
-    np.testing.assert_allclose(seeds.seed_probabilities(patches[order]), together[order], rtol=0, atol=1e-6)
-    alone = np.concatenate([seeds.seed_probabilities(patches[k : k + 1]) for k in range(len(patches))])
-    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-6)
 
 
 def test_a_repetition_in_other_surroundings_gives_the_same_bytes(tmp_path, resources):

@@ -22,8 +22,8 @@ from nodulemc.reference import import_reference, reference_network
 
 @pytest.fixture(autouse=True)
 def one_probe(monkeypatch):
-    """Measure bf16 on one patch: eight take a minute on two cores."""
-    probes = ensemble_writer.probe_patches()[-1:]
+    """Measure bf16 on a quarter of one patch, as small as a baseline's pooling allows: eight take a minute."""
+    probes = ensemble_writer.probe_patches()[-1:, ::4]
     monkeypatch.setattr(ensemble_writer, "probe_patches", lambda: probes)
 
 
@@ -56,7 +56,7 @@ def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-@pytest.mark.parametrize("forms", [("mclab", "mclab", "mclab"), ("single_task",), ("baseline", "mclab", "baseline")])
+@pytest.mark.parametrize("forms", [("mclab", "mclab"), ("single_task",), ("baseline", "mclab")])
 def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, forms, capsys):
     # MClab's with aux_model.* and without.
     states = [reference_state(11 + k, decoder=k == 1) for k in range(len(forms))]

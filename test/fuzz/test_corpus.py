@@ -43,7 +43,7 @@ def test_every_target_has_a_corpus():
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="no Atheris for this Python or system")
 def test_a_short_coverage_guided_run_finds_nothing(tmp_path):
-    command = [sys.executable, str(Path(fuzz.__file__)), "--seconds", "12", "--jobs", "2", "--keep", str(tmp_path)]
+    command = [sys.executable, str(Path(fuzz.__file__)), "--seconds", "8", "--jobs", "2", "--keep", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert [result["fault"] for result in report.values() if result["fault"]] == []

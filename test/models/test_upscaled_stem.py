@@ -9,7 +9,6 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.layers import ConvUnit
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, UpscaledStem, absorb_upscaling
-from nodulemc.patch import UPSCALED
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +20,10 @@ def network() -> nn.Module:
 def test_the_stem_on_patches_is_the_stem_on_upscaled_patches():
     torch.manual_seed(1)
     unit = ConvUnit(3, 6, 7, stride=2).double()
-    patches = torch.randn(2, 1, 64, 64, 64, dtype=torch.float64)
-    weights = torch.randn(2, 6, 32, 64, 64, dtype=torch.float64)
+    patches = torch.randn(2, 1, 16, 16, 16, dtype=torch.float64)
+    weights = torch.randn(2, 6, 8, 16, 16, dtype=torch.float64)
     results = []
-    for module, inputs in [(unit, F.interpolate(patches, size=UPSCALED)), (UpscaledStem(unit), patches)]:
+    for module, inputs in [(unit, F.interpolate(patches, scale_factor=(1, 2, 2))), (UpscaledStem(unit), patches)]:
         output = module(inputs.expand(-1, 3, -1, -1, -1))
         (output * weights).sum().backward()
         results.append((output.detach(), unit.conv3d.weight.grad, unit.batch3d.weight.grad))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ensembles import make_untrained_ensemble
+from ensembles import make_untrained_ensemble, shrunk_probe
 from training.toys import ToyStore
 
 from nodulemc.cli import main
@@ -159,6 +159,7 @@ def test_what_gave_gradients_is_listed(arguments, trained, tmp_path):
 
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nodulemc.training.trainer.QUIET_S", 0.0)
+    monkeypatch.setattr("nodulemc.ensemble_writer.probe_patches", shrunk_probe)
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")

@@ -26,6 +26,7 @@ from nodulemc.training.start import lacks_attributes
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
 
 RUN_TOY = Path(__file__).parent / "run_toy.py"
+EPOCHS = 3  # of runs in processes of their own
 
 
 def config(learning_rate=0.01, **run):
@@ -39,7 +40,7 @@ def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5)
     return train_seed(recipe, data or toy_data(), folder, seed, accelerator, resume=resume, create=create)
 
 
-def start(folder, *, batch_norm=True, epochs=2, rated=False, **environment) -> subprocess.Popen:
+def start(folder, *, batch_norm=True, epochs=EPOCHS, rated=False, **environment) -> subprocess.Popen:
     command = [sys.executable, str(RUN_TOY), str(folder), str(batch_norm), str(epochs), str(rated)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", **environment}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -52,11 +53,17 @@ def finished_weights(folder, *processes) -> dict[str, torch.Tensor]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
-    epochs = 3
-    unbroken = start(tmp_path / "unbroken", epochs=epochs)
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory) -> Path:
+    """The folder of a run to its end."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    finished_weights(folder, start(folder))
+    return folder
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_path):
     folder = tmp_path / "killed"
-    killed = start(folder, epochs=epochs)
+    killed = start(folder)
     # Its first checkpoint is written, so it is somewhere in a later epoch.
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
@@ -65,16 +72,16 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     assert not (folder / "weights.pt").exists()
-    assert 1 <= load_checkpoint(folder / "checkpoint.pt").epochs_done < epochs
-    resumed = finished_weights(folder, start(folder, epochs=epochs))
-    expected = finished_weights(tmp_path / "unbroken", unbroken)
+    assert 1 <= load_checkpoint(folder / "checkpoint.pt").epochs_done < EPOCHS
+    resumed = finished_weights(folder, start(folder))
+    expected = finished_weights(unbroken)
     assert expected.keys() == resumed.keys()
     for name, value in expected.items():
         assert torch.equal(resumed[name], value), name
-    rows = [(folder.parent / name / "metrics.csv").read_text().splitlines() for name in ("unbroken", "killed")]
+    rows = [(run / "metrics.csv").read_text().splitlines() for run in (unbroken, folder)]
     # All but the seconds.
     assert [line.split(",")[2:] for line in rows[0]] == [line.split(",")[2:] for line in rows[1]]
-    assert len(rows[1]) == 1 + epochs
+    assert len(rows[1]) == 1 + EPOCHS
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [e.value for e in events.Scalars("epoch/epoch")] == [1, 2, 3]
 
@@ -86,7 +93,7 @@ def test_two_processes_train_like_one(tmp_path, rated):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    kind = {"batch_norm": False, "rated": rated}
+    kind = {"batch_norm": False, "epochs": 2, "rated": rated}
     pair = [start(tmp_path / "two", RANK=str(k), LOCAL_RANK=str(k), **kind, **common) for k in range(2)]
     two = finished_weights(tmp_path / "two", *pair)
     one = finished_weights(tmp_path / "one", start(tmp_path / "one", **kind))
@@ -99,14 +106,12 @@ def test_two_processes_train_like_one(tmp_path, rated):
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-3, abs=1e-5)
 
 
-def test_a_compiled_step_learns_the_same_and_its_run_can_go_on_without_the_compiler(tmp_path):
-    plain = start(tmp_path / "plain")
+def test_a_compiled_step_learns_the_same_and_its_run_can_go_on_without_the_compiler(unbroken, tmp_path):
     # Dynamo traces the step; its "eager" backend then runs it without a C++ compiler.
-    compiled = finished_weights(tmp_path / "compiled", start(tmp_path / "compiled", ACCELERATE_DYNAMO_BACKEND="EAGER"))
-    for name, value in finished_weights(tmp_path / "plain", plain).items():
+    compiled = finished_weights(tmp_path, start(tmp_path, ACCELERATE_DYNAMO_BACKEND="EAGER"))
+    for name, value in finished_weights(unbroken).items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
-    (tmp_path / "compiled" / "weights.pt").unlink()
-    again = finished_weights(tmp_path / "compiled", start(tmp_path / "compiled"))
+    again = train(tmp_path, config(epochs=EPOCHS), resume=True).state_dict
     assert all(torch.equal(again[name], value) for name, value in compiled.items())
 
 
