@@ -1,19 +1,15 @@
-"""Nodule masks from the ensemble's decoders."""
+"""Files of nodules' masks: one on a part of the CT's grid for each nodule, and a label image for all of them."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from nodulemc.ensemble import Ensemble
 from nodulemc.errors import CaseError
 from nodulemc.json_files import make_folder, none_on_failure, write_atomically
+from nodulemc.measure.label_image import label_image
+from nodulemc.measure.mask import NoduleMask
 from nodulemc.meta_image import mask_file
-from nodulemc.patch import VOXEL_MM, patch_origin
-from nodulemc.points import Nodule, shortened
-from nodulemc.progress import QUIET_S, progress
-from nodulemc.quality import mask_notes
+from nodulemc.points import Nodule, scan_name, shortened
 from nodulemc.volume import Volume
 
 # Bytes; file systems take 255, which hold the suffix and what a temporary file's name adds, too.
@@ -35,10 +31,20 @@ def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) 
     return [folder / f"{name}.mha" for name in names]
 
 
-def write_masks(
-    folder: Path, volume: Volume, nodules: Sequence[Nodule], patches: np.ndarray, ensemble: Ensemble
-) -> tuple[list[Path], list[tuple[str, ...]]]:
-    """Segment each nodule and write its mask on its patch's grid (64³ voxels over 50 mm, world-aligned).
+def label_image_path(folder: Path, volume: Volume, inputs: Sequence[Path]) -> Path:
+    """Where ``write_masks`` writes the label image: ``<case>.nii.gz``, by the CT's file name or the series' UID.
+
+    Raises:
+        CaseError: it is one of the inputs.
+    """
+    path = folder / f"{volume.series_uid or scan_name(volume.source)}.nii.gz"
+    if path.resolve() in {given.resolve() for given in inputs}:
+        raise CaseError("the label image would replace an input", path, "name another folder for the masks")
+    return path
+
+
+def write_masks(folder: Path, volume: Volume, nodules: Sequence[Nodule], masks: Sequence[NoduleMask]) -> list[Path]:
+    """Write each nodule's mask on the part of the CT's grid that it takes, and a label image of the whole grid.
 
     Where a file cannot be written none of them stays, nor do earlier ones of these names.
 
@@ -46,21 +52,21 @@ def write_masks(
         folder: where the files go.
         volume: the CT.
         nodules: its nodules.
-        patches: theirs, from ``nodulemc.prediction.extract_patches``.
-        ensemble: loaded with ``masks=True``.
+        masks: theirs, from ``nodulemc.measure.mask.segment``.
 
     Returns:
-        The files, and each mask's warnings, in the nodules' order.
+        The nodules' files in their order, and the label image.
 
     Raises:
-        CaseError: as ``mask_paths``, or a file cannot be written.
+        CaseError: as ``mask_paths`` and ``label_image_path``, or a file cannot be written.
     """
     paths = mask_paths(folder, nodules, [volume.source])
+    whole = label_image_path(folder, volume, [volume.source])
     make_folder(folder, CaseError)
-    # One at a time: all probabilities of a thousand nodules take gigabytes.
-    found = (ensemble.mask_probabilities(patches[k : k + 1])[0] > 0.5 for k in range(len(patches)))
-    masks = list(progress(found, len(patches), "masks", quiet_s=QUIET_S))
-    with none_on_failure(paths):
-        for path, nodule, mask in zip(paths, nodules, masks, strict=True):
-            write_atomically(path, mask_file(mask, patch_origin(nodule.point), [VOXEL_MM] * 3), CaseError)
-    return paths, [mask_notes(mask) for mask in masks]
+    ct = volume.image
+    with none_on_failure([*paths, whole]):
+        for path, mask in zip(paths, masks, strict=True):
+            origin = ct.TransformIndexToPhysicalPoint(mask.lower)
+            write_atomically(path, mask_file(mask.voxels, origin, ct.GetSpacing(), ct.GetDirection()), CaseError)
+        write_atomically(whole, label_image(ct, masks), CaseError)
+    return [*paths, whole]

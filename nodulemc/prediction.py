@@ -1,9 +1,12 @@
 """One CT and its nodules through an ensemble: what the platform's algorithm, the server and `predict` share."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,6 +24,9 @@ from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_
 from nodulemc.trained_cases import with_note
 from nodulemc.volume import Volume, read_volume
 
+if TYPE_CHECKING:
+    from nodulemc.measure.sizes import Measurements
+
 logger = logging.getLogger(__name__)
 
 # Nodules scored between two looks at the clock: a GPU's batch; a CPU gains nothing from one.
@@ -37,6 +43,8 @@ class NodulePrediction:
         per_seed: each seed's probability, in the ensemble's order.
         warnings: what a reader of the number should know.
         attributes: readers' mean ratings as the ensemble tells them, in the order of its manifest's ``attributes``.
+        measurements: what the nodule measures, None where that was not asked for.
+        risk: what ``nodulemc.measure.risk.assess`` gives, None where that was not asked for.
     """
 
     nodule: Nodule
@@ -44,6 +52,8 @@ class NodulePrediction:
     per_seed: tuple[float, ...]
     warnings: tuple[str, ...] = ()
     attributes: tuple[float, ...] = ()
+    measurements: Measurements | None = None
+    risk: dict[str, dict[str, Any]] | None = None
 
     @property
     def spread(self) -> float:

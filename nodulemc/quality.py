@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.nodules import Nodule
-from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, SIZE, VOXEL_MM
+from nodulemc.patch import EXTENT_MM, SIZE, VOXEL_MM
 from nodulemc.placement import (
     BALL_MM,
     LEAST_CONTRAST_HU,
@@ -36,7 +36,6 @@ AIR_HU = (-1100, -600)  # air and lung
 SOFT_TISSUE_HU = (-200, 200)
 LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
 MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
-MOST_BESIDE_MM = 2.0
 MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
 # How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
 _NO_AGENT = re.compile(
@@ -97,14 +96,6 @@ def points_notes(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Sur
     points = [nodule.point for nodule in nodules]
     reading = other_reading(volume, points) if points and may_be_misread(around) else None
     return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
-
-
-def mask_notes(mask: np.ndarray) -> tuple[str, ...]:
-    """Warnings about a nodule's mask: bool (64, 64, 64) on its patch's grid, axes z, y, x."""
-    if not mask.any():
-        return ("its mask is empty",)
-    beside = np.linalg.norm((np.argwhere(mask) - CENTRE_INDEX) * VOXEL_MM, axis=1).min()
-    return (f"its mask lies {beside:.0f} mm beside the point",) if beside > MOST_BESIDE_MM else ()
 
 
 def seed_notes(per_seed: np.ndarray) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Calibrated results say so: by which method, for which prevalence, and what the v
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,11 @@ def write_results(
     if path.suffix.lower() == ".json":
         write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
     else:
+        further = [_further_cells(prediction) for prediction in predictions]
+        header = [*csv_header(manifest, calibrated=calibrated), *(further[0] if further else ())]
         rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
-        write_csv_atomically(path, [csv_header(manifest, calibrated=calibrated), *rows], CaseError)
+        cells = ([*row, *own.values()] for row, own in zip(rows, further, strict=True))
+        write_csv_atomically(path, [header, *cells], CaseError)
 
 
 def detailed_json(
@@ -61,6 +65,7 @@ def detailed_json(
     """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
     Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
+    Points have ``measurements`` and ``risk`` as far as they were asked for.
     Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
     content = platform_json(predictions)
@@ -72,6 +77,10 @@ def detailed_json(
             point["attributes"] = dict(zip(manifest.attributes, prediction.attributes, strict=True))
         if calibrated:
             point["uncalibrated"] = uncalibrated(prediction, manifest)
+        if prediction.measurements is not None:
+            point["measurements"] = asdict(prediction.measurements)
+        if prediction.risk is not None:
+            point["risk"] = prediction.risk
     if calibrated:
         content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
@@ -105,15 +114,41 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
     return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
 
 
+def _further_cells(prediction: NodulePrediction) -> dict[str, Any]:
+    """The measurements' and risk models' columns, as far as they were asked for; what is not known is empty."""
+    measured = {} if prediction.measurements is None else asdict(prediction.measurements)
+    risk = prediction.risk or {}
+    results = {name: found.get("probability", found.get("category")) for name, found in risk.items()}
+    missing = [f"{name}: {', '.join(found['missing'])}" for name, found in risk.items() if "missing" in found]
+    return measured | results | ({"risk_missing": "; ".join(missing)} if risk else {})
+
+
+def _further_words(prediction: NodulePrediction) -> dict[str, str]:
+    """What the table shows of the measurements and risk models, by column; "-" is not known."""
+    words = {}
+    if (found := prediction.measurements) is not None:
+        is_there = found.volume_mm3 is not None
+        words[f"{'axes mm':>11}"] = f"{found.long_axis_mm:.1f} x {found.short_axis_mm:.1f}" if is_there else "-"
+        words[f"{'mm³':>7}"] = f"{found.volume_mm3:.0f}" if is_there else "-"
+    if prediction.risk is not None:
+        for head, name in (("Brock", "brock_full"), ("Mayo", "mayo"), ("Herder", "herder")):
+            value = prediction.risk[name].get("probability")
+            words[f"{head:>6}"] = "-" if value is None else f"{value:.4f}"
+        words["Lung-RADS"] = prediction.risk["lung_rads_size"].get("category", "-")
+    return words
+
+
 def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
     """A short table for people; beneath it the calibration, where it was applied, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
     columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
-    lines = [f"{'nodule':<{width}}  {'  '.join(columns)}"]
-    for name, prediction in zip(names, predictions, strict=True):
+    further = [_further_words(prediction) for prediction in predictions]
+    lines = ["  ".join([f"{'nodule':<{width}}", *columns, *(further[0] if further else ())])]
+    for name, prediction, own in zip(names, predictions, further, strict=True):
         before = [uncalibrated(prediction, manifest)] if calibrated else []
         values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
-        lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.4f}" for column, value in values)]))
+        numbers = (f"{value:{len(column)}.4f}" for column, value in values)
+        lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
     said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
     return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])

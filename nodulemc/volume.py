@@ -50,6 +50,16 @@ class Volume:
         direction = np.array(self.image.GetDirection()).reshape(3, 3)
         return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
 
+    def box_around(self, points: np.ndarray) -> tuple[list[int], list[int]]:
+        """First index and the one behind the last, x, y, z, of the voxels around world points (N, 3) in mm (LPS).
+
+        Where the box does not touch the scan, an axis has no index between the two.
+        """
+        index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
+        low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
+        high = np.minimum(np.ceil(index.max(axis=0)) + 1, self.image.GetSize()).astype(int).tolist()
+        return low, high
+
     def crop(self, points: np.ndarray) -> sitk.Image | None:
         """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
 
@@ -62,9 +72,7 @@ class Volume:
         Raises:
             ImageError: a voxel in the box is NaN or infinite.
         """
-        index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
-        low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
-        high = np.minimum(np.ceil(index.max(axis=0)) + 1, self.image.GetSize()).astype(int).tolist()
+        low, high = self.box_around(points)
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return None
         part = sitk.Cast(self.image[tuple(map(slice, low, high))], sitk.sitkFloat32)

@@ -13,7 +13,7 @@ from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.errors import CaseError
 from nodulemc.masks import write_masks
-from nodulemc.patch import patch_origin
+from nodulemc.measure.mask import segment
 from nodulemc.points import Nodule
 from nodulemc.prediction import extract_patches
 from nodulemc.volume import Volume
@@ -32,21 +32,29 @@ POINT = centre_of(CT)
 
 def written(folder, *names, source="ct.mha"):
     volume, nodules = Volume(CT, Path(source)), [Nodule(name, POINT) for name in names]
-    return write_masks(folder, volume, nodules, extract_patches(volume, nodules), Dense())[0]
+    patches = extract_patches(volume, nodules)
+    return write_masks(folder, volume, nodules, segment(volume, [POINT] * len(names), patches, Dense()))
 
 
-def test_a_mask_lies_on_its_patchs_grid(tmp_path):
-    paths = written(tmp_path / "new" / "masks", "n1", None)
-    assert [path.name for path in paths] == ["n1.mha", "2.mha"]
+def test_masks_and_label_image_lie_on_the_cts_grid(tmp_path):
+    *paths, labels = written(tmp_path / "new" / "masks", "n1", None)
+    assert [path.name for path in (*paths, labels)] == ["n1.mha", "2.mha", "ct.nii.gz"]
+    whole = sitk.ReadImage(str(labels))
+    assert whole.GetSize() == CT.GetSize()
     for path in paths:
         mask = sitk.ReadImage(str(path))
         assert mask.GetPixelID() == sitk.sitkUInt8
-        assert mask.GetSpacing() == (50 / 64,) * 3
-        assert mask.GetOrigin() == pytest.approx(patch_origin(POINT), abs=1e-12)
-        assert mask.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
-        assert 0 < sitk.GetArrayViewFromImage(mask).sum() < 64**3
-        expected = sitk.Resample(CT, mask, sitk.Transform(), sitk.sitkLinear, -1000, sitk.sitkFloat32) > -300
-        assert (sitk.GetArrayViewFromImage(mask) == sitk.GetArrayViewFromImage(expected)).mean() > 0.999
+        assert mask.GetSpacing() == CT.GetSpacing()
+        assert mask.GetDirection() == CT.GetDirection()
+        first = CT.TransformPhysicalPointToContinuousIndex(mask.GetOrigin())
+        assert first == pytest.approx(np.rint(first), abs=1e-9)
+        lower = np.rint(first).astype(int)[::-1]
+        array = sitk.GetArrayViewFromImage(mask)
+        on_ct = np.zeros(CT.GetSize()[::-1], np.uint8)
+        on_ct[tuple(slice(start, start + n) for start, n in zip(lower, array.shape, strict=True))] = array
+        assert 0 < on_ct.sum() < on_ct.size
+        # Two nodules at one point have one mask; of equal probabilities the first nodule's counts.
+        assert (on_ct == sitk.GetArrayViewFromImage(whole)).all()
 
 
 def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
@@ -82,8 +90,8 @@ def test_a_name_that_gives_no_file_of_its_own_is_refused(tmp_path, names):
 
 def test_the_longest_name_is_written_twice(tmp_path):
     for _ in range(2):
-        (path,) = written(tmp_path, "x" * 240)
-    assert list(tmp_path.iterdir()) == [path]
+        paths = written(tmp_path, "x" * 240)
+    assert {*tmp_path.iterdir()} == {*paths}
 
 
 def test_the_ct_is_never_overwritten(tmp_path):
@@ -130,7 +138,7 @@ def test_predict_leaves_all_files_or_none(tmp_path, monkeypatch):
 
     assert code(ct, output) == 0
     assert output.exists()
-    assert [path.name for path in masks.iterdir()] == ["n1.mha"]
+    assert {path.name for path in masks.iterdir()} == {"n1.mha", "ct.nii.gz"}
     assert code(tmp_path / "none.mha", output) == 2
     assert not output.exists()
 
@@ -176,7 +184,7 @@ def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys
 
 def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nodulemc.prediction.QUIET_S", 0.0)
-    monkeypatch.setattr("nodulemc.masks.QUIET_S", 0.0)
+    monkeypatch.setattr("nodulemc.measure.mask.QUIET_S", 0.0)
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Dense())
     ct, points, output = (tmp_path / name for name in ("ct.mha", "p.json", "out.json"))
     sitk.WriteImage(CT, str(ct))
@@ -192,8 +200,8 @@ def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr()
     first, second = shown.out.splitlines()
     assert first.startswith(f"written: {output}: 11 nodules, probability {min(found):.4f} to {max(found):.4f}; ")
-    assert second == f"written: {masks}: 11 masks"
-    assert len(list(masks.iterdir())) == 11
+    assert second == f"written: {masks}: 11 masks, all in ct.nii.gz"
+    assert len(list(masks.iterdir())) == 12
     progress = [line.partition(",")[0] for line in shown.err.splitlines() if not line.startswith("warning: ")]
     assert progress[9] == "nodules: 11/11"
     assert progress[-1] == "masks: 11/11"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import CaseError
 from nodulemc.options import add_ensemble_options, load_ensemble, require_inputs
@@ -14,6 +14,7 @@ from nodulemc.words import counted
 if TYPE_CHECKING:
     import numpy as np
 
+    from nodulemc.ensemble import Ensemble
     from nodulemc.points import Nodule
     from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
@@ -45,7 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks",
         type=Path,
         metavar="DIR",
-        help="also write each nodule's mask (needs an ensemble with decoders)",
+        help="also write each nodule's mask, and one label image for all, on the CT's grid (needs decoders)",
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="also measure each nodule's mask: volume, axes, HU, mass (needs decoders)",
+    )
+    parser.add_argument(
+        "--clinical",
+        type=Path,
+        metavar="FILE.json",
+        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: the platform's clinical "
+        "information, with further keys (docs/measurements.md); implies --measure",
     )
     parser.add_argument(
         "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
@@ -64,26 +77,25 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from nodulemc.json_files import make_folder, none_on_failure
-    from nodulemc.masks import write_masks
-    from nodulemc.prediction import score, with_notes
+    from nodulemc.prediction import score
     from nodulemc.results import clear_output, table, write_results
     from nodulemc.side_by_side import side_by_side
 
     if args.output:
-        clear_output(args.output, (args.ct, args.points))
-    require_inputs(args.ct, args.points)
+        clear_output(args.output, [*_inputs(args)])
+    require_inputs(*_inputs(args))
     if args.masks:
         make_folder(args.masks, CaseError)
-    (volume, nodules, seen), ensemble = side_by_side(
+    segments = bool(args.masks or args.measure or args.clinical)
+    (volume, nodules, seen, known), ensemble = side_by_side(
         lambda: _read(args),
-        lambda: load_ensemble(args, masks=args.masks is not None, calibrated=args.calibrated),
+        lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
     )
     predictions = score(nodules, *seen, ensemble, show_progress=True)
     # The output comes last: where it is, the masks are complete.
     masks = []
-    if args.masks:
-        masks, notes = write_masks(args.masks, volume, nodules, seen[0], ensemble)
-        predictions = with_notes(predictions, notes)
+    if segments:
+        predictions, masks = _segment(args, volume, predictions, seen[0], ensemble, known)
     with none_on_failure(masks):
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
@@ -92,7 +104,33 @@ def _predict(args: argparse.Namespace) -> None:
     if args.output:
         print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
     if args.masks:
-        print(f"written: {args.masks}: {counted(len(masks), 'mask')}")
+        print(f"written: {args.masks}: {counted(len(nodules), 'mask')}, all in {masks[-1].name}")
+
+
+def _inputs(args: argparse.Namespace) -> Iterator[Path]:
+    return filter(None, (args.ct, args.points, args.clinical))
+
+
+def _segment(
+    args: argparse.Namespace,
+    volume: Volume,
+    predictions: list[NodulePrediction],
+    patches: np.ndarray,
+    ensemble: Ensemble,
+    known: list[dict[str, Any]] | None,
+) -> tuple[list[NodulePrediction], list[Path]]:
+    """Predictions with what their masks tell, as far as it was asked for, and the files of the masks."""
+    from nodulemc.masks import write_masks
+    from nodulemc.measure.mask import segment
+    from nodulemc.measure.nodule import measured
+    from nodulemc.prediction import with_notes
+
+    nodules = [prediction.nodule for prediction in predictions]
+    masks = segment(volume, [nodule.point for nodule in nodules], patches, ensemble)
+    predictions = with_notes(predictions, [mask.warnings for mask in masks])
+    if args.measure or args.clinical:
+        predictions = measured(predictions, volume, masks, known)
+    return predictions, write_masks(args.masks, volume, nodules, masks) if args.masks else []
 
 
 def _in_words(predictions: Sequence[NodulePrediction]) -> str:
@@ -101,9 +139,10 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
     return f"{nodules}, probability {probabilities[0]:.4f} to {probabilities[-1]:.4f}" if probabilities else nodules
 
 
-def _read(args: argparse.Namespace) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes]]:
-    """The CT, its nodules, and their patches with what is to be said of them."""
-    from nodulemc.masks import mask_paths
+def _read(
+    args: argparse.Namespace,
+) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes], list[dict[str, Any]] | None]:
+    """The CT, its nodules, their patches with what is to be said of them, and what is known for the risk models."""
     from nodulemc.points import read_points
     from nodulemc.prediction import look
     from nodulemc.volume import read_volume
@@ -111,5 +150,21 @@ def _read(args: argparse.Namespace) -> tuple[Volume, list[Nodule], tuple[np.ndar
     volume = read_volume(args.ct, series=args.series)
     nodules = read_points(args.points, volume)
     if args.masks:
-        mask_paths(args.masks, nodules, (args.ct, args.points))
-    return volume, nodules, look(volume, nodules)
+        _check_names(args, volume, nodules)
+    return volume, nodules, look(volume, nodules), _known(args, nodules)
+
+
+def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
+    """Refuse masks' files that would replace each other or an input."""
+    from nodulemc.masks import label_image_path, mask_paths
+
+    mask_paths(args.masks, nodules, [*_inputs(args)])
+    label_image_path(args.masks, volume, [*_inputs(args)])
+
+
+def _known(args: argparse.Namespace, nodules: Sequence[Nodule]) -> list[dict[str, Any]] | None:
+    if not args.clinical:
+        return None
+    from nodulemc.measure.clinical import read_clinical
+
+    return read_clinical(args.clinical, nodules)

@@ -1,0 +1,118 @@
+"""What is known of a patient and the nodules for the risk models: one JSON file, checked.
+
+The file is the platform's ``clinical-information-lung-ct.json`` as it is, or with further keys. Nothing but null, a
+missing key or the platform's "Unknown" stands for what is not known. Keys that no model needs are left alone.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodulemc.errors import CaseError
+from nodulemc.json_files import read_json
+from nodulemc.json_values import number
+from nodulemc.nodules import Nodule, shortened
+
+_OLDEST = 130
+_MOST_NODULES = 1000
+_UNKNOWN = "unknown"
+
+
+def _age(value: Any) -> float:
+    if not 0 < number(value) <= _OLDEST:
+        raise ValueError
+    return number(value)
+
+
+def _count(value: Any) -> int:
+    if not (number(value).is_integer() and 1 <= value <= _MOST_NODULES):
+        raise ValueError
+    return int(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not (isinstance(value, str) and value.lower() in words):
+            raise ValueError
+        return value.lower()
+
+    return check
+
+
+_AGE = (_age, f"a number of years up to {_OLDEST}")
+_YES_OR_NO = (_yes_or_no, "true, false or null")
+_PATIENT = {
+    "age": _AGE,
+    "gender": (_one_of("female", "male", "other"), "female, male, other, unknown or null"),
+    "smoking_status": (_one_of("never", "former", "current"), "never, former, current, unknown or null"),
+    "family_history": _YES_OR_NO,
+    "emphysema": _YES_OR_NO,
+    "cancer_history": _YES_OR_NO,
+    "nodule_count": (_count, f"a whole number from 1 to {_MOST_NODULES}, or null"),
+}
+_NODULE = {
+    "type": (_one_of("solid", "part-solid", "ground-glass"), "solid, part-solid, ground-glass, unknown or null"),
+    "upper_lobe": _YES_OR_NO,
+    "spiculation": _YES_OR_NO,
+    "fdg_uptake": (
+        _one_of("none", "faint", "moderate", "intense"),
+        "none, faint, moderate, intense, unknown or null",
+    ),
+}
+
+
+def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]:
+    """What is known of each nodule and its patient, by the risk models' names, in the nodules' order.
+
+    Raises:
+        CaseError: the file cannot be read or is no JSON object, a value is none of its key's, or it describes a nodule
+            that is not among these.
+    """
+    content = _object(read_json(path, CaseError), "the clinical information", path)  # null: a socket left empty
+    patient = _checked(content, _PATIENT, str(path))
+    if patient.get("gender") == "other":  # of which no model knows
+        del patient["gender"]
+    described = _object(content.get("nodules"), "nodules", path)
+    names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
+    stranger = next((name for name in described if name not in names), None)
+    if stranger is not None:
+        raise CaseError(
+            f"no nodule is called {shortened(stranger)}",
+            path,
+            "name nodules as their points, or by position from 1",
+        )
+    return [
+        patient | _checked(_object(described.get(name), f"nodule {shortened(name)}", path), _NODULE,
+                           f"{path}, nodule {shortened(name)}")
+        for name in names
+    ]  # fmt: skip
+
+
+def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is none.
+
+    Raises:
+        CaseError: it is something else.
+    """
+    if not isinstance(value, dict | None):
+        raise CaseError(f"{what} is no JSON object", path, "repair the file")
+    return value or {}
+
+
+def _checked(given: dict[str, Any], keys: dict[str, tuple[Callable[[Any], Any], str]], where: str) -> dict[str, Any]:
+    known = {}
+    for key, (check, allowed) in keys.items():
+        value = given.get(key)
+        if value is None or (isinstance(value, str) and value.lower() == _UNKNOWN):
+            continue
+        try:
+            known[key] = check(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CaseError(f"{key} is {shortened(value)}", where, f"give {allowed}") from error
+    return known

@@ -1,0 +1,35 @@
+"""Predictions with what their nodules measure, and the risk that clinical models make of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from nodulemc.measure.mask import NoduleMask
+from nodulemc.measure.risk import assess
+from nodulemc.measure.sizes import measure
+from nodulemc.prediction import NodulePrediction
+from nodulemc.volume import Volume
+
+
+def measured(
+    predictions: Sequence[NodulePrediction],
+    volume: Volume,
+    masks: Sequence[NoduleMask],
+    known: Sequence[Mapping[str, Any]] | None = None,
+) -> list[NodulePrediction]:
+    """Predictions with ``measurements`` and, where ``known`` is given, ``risk``.
+
+    Args:
+        predictions: of one CT.
+        volume: the CT.
+        masks: the nodules', in the predictions' order.
+        known: what ``nodulemc.measure.clinical.read_clinical`` gives; the sizes are added here.
+    """
+    sizes = [measure(volume, mask) for mask in masks]
+    risks = [None] * len(masks) if known is None else [
+        assess({**own, **asdict(found)}) for own, found in zip(known, sizes, strict=True)
+    ]  # fmt: skip
+    return [
+        replace(prediction, measurements=found, risk=risk)
+        for prediction, found, risk in zip(predictions, sizes, risks, strict=True)
+    ]
