@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Age_at_StudyDate, Gender, diameter_mm, readers' ratings (default: the store's table, if any)",
     )
     parser.add_argument("--store", type=Path, metavar="STORE", help="block store: nodules to predict, or for pictures")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="columns of the predictions or the table that rank nodules, such as brock_full, mayo, long_axis_mm or "
+        "diameter_mm: their AUC beside the network's",
+    )
     add_bootstrap_option(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add_ensemble_options(parser)
@@ -83,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         if names:
             logger.warning("%d %s: %s%s", len(names), problem, ", ".join(names[:5]), ", ..." * (len(names) > 5))
     attributes = attribute_figures(paths, table, args.bootstrap)
-    evaluation = evaluate(submission, args.bootstrap, cases, attributes=attributes)
+    evaluation = evaluate(submission, args.bootstrap, cases, attributes=attributes, scores=args.scores)
     if seen := seen_in_words(evaluation.metrics):
         logger.warning("%s", seen)
     write_json_atomically(args.output / "metrics.json", evaluation.metrics, TableError)
@@ -128,6 +137,7 @@ def _summary(metrics: dict[str, Any], origin: str) -> str:
         words = "" if interval is None else f"  ({interval[0]:.4f} to {interval[1]:.4f})"
         lines.append(f"{name.replace('_', ' '):<32}{value:.4f}{words}")
     lines += [_of_attribute(name, found) for name, found in metrics["attributes"].items()]
+    lines += [_of_score(name, found) for name, found in metrics["scores"].items()]
     return "\n".join(lines)
 
 
@@ -140,3 +150,13 @@ def _of_attribute(name: str, found: dict[str, Any]) -> str:
         if side.get("spearman") is not None
     )
     return f"{name + ', rank correlation':<32}{''.join(words) or 'none: one value only'}"
+
+
+def _of_score(name: str, found: dict[str, Any]) -> str:
+    """One score's AUC, the network's on the same nodules and by how much it is higher."""
+    nodules = counted(found["nodules"], "nodule")
+    if found["auc"] is None:
+        return f"{'auc of ' + name:<32}none: {nodules} with it, of one class"
+    low, high = found["difference_ci95"] or (math.nan, math.nan)
+    by = f"{found['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{'auc of ' + name:<32}{found['auc']:.4f}  network on the same {nodules} {found['network_auc']:.4f}, {by}"

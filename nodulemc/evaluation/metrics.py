@@ -1,5 +1,6 @@
 """All figures of an evaluation: the content of ``metrics.json``, and the curves the report draws."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from nodulemc.evaluation.delong import auc_interval95
 from nodulemc.evaluation.origin import ensembles
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import Reliability, reliability
+from nodulemc.evaluation.scores import score_figures
 from nodulemc.evaluation.small_samples import caution
 from nodulemc.evaluation.subgroups import subgroups
 from nodulemc.evaluation.submission import Submission
@@ -52,14 +54,16 @@ def evaluate(
     cases: TrainedCases | None = None,
     *,
     attributes: dict[str, Any] | None = None,
+    scores: Sequence[str] = (),
 ) -> Evaluation:
     """Compute everything, with ``resamples`` patient-level bootstrap resamples.
 
     ``cases`` are what the ensemble was trained on, None where that is not known but from the predictions;
-    ``attributes`` are those of ``nodulemc.evaluation.attributes``, where there are any.
+    ``attributes`` are those of ``nodulemc.evaluation.attributes``, where there are any;
+    ``scores`` are columns to set beside the network's probability, see ``nodulemc.evaluation.scores``.
 
     Raises:
-        TableError: an age or diameter in the table is not a number.
+        TableError: an age or diameter in the table, or a score, is not a number, or no nodule has a score.
     """
     predictions = submission.predictions
     labels, probabilities = predictions.labels, predictions.probabilities
@@ -102,6 +106,7 @@ def evaluate(
             for criterion, bands in subgroups(predictions).items()
         },
         "attributes": attributes or {},
+        "scores": score_figures(predictions, scores, resamples),
     }
     return Evaluation(
         metrics=metrics,

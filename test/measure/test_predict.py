@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from measure.shapes import ball, make_volume, middle
 from test_case import MeanOfPatch
 
 from nodulemc import cli
+from nodulemc.columns import MEASURED
 from nodulemc.commands import predict
 from nodulemc.measure.risk import MODELS
+from nodulemc.measure.sizes import Measurements
 
 CLINICAL = {
     "age": 62, "gender": "MALE", "smoking_status": "Unknown", "family_history": False, "emphysema": False,
@@ -87,6 +90,11 @@ def test_csv_has_them_as_columns(case):
     assert first["risk_missing"].startswith("mayo: smoking_status, cancer_history; herder: ")
     voxels = sitk.GetArrayViewFromImage(sitk.ReadImage(str(case / "masks" / "ct.nii.gz"))) == 1
     assert voxels.sum() * 0.7 * 0.7 * 1.25 == pytest.approx(float(first["volume_mm3"]))
+
+
+def test_the_columns_names_are_known_to_be_numbers():
+    probabilities = [name for name, model in MODELS.items() if model.result == "probability"]
+    assert [*MEASURED] == [*(field.name for field in fields(Measurements)), *probabilities]
 
 
 def test_the_table_shows_them(case, capsys):
