@@ -16,6 +16,8 @@ from nodulemc.masks import write_masks
 from nodulemc.measure.mask import segment
 from nodulemc.points import Nodule
 from nodulemc.prediction import extract_patches
+from nodulemc.training.grids import Grid
+from nodulemc.training.nodule_masks import MaskFolder
 from nodulemc.volume import Volume
 
 
@@ -205,3 +207,17 @@ def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
     progress = [line.partition(",")[0] for line in shown.err.splitlines() if not line.startswith("warning: ")]
     assert progress[9] == "nodules: 11/11"
     assert progress[-1] == "masks: 11/11"
+
+
+@pytest.mark.parametrize("of_scan", [False, True])
+def test_prepare_reads_them(tmp_path, of_scan):
+    first, *_ = written(tmp_path, "n1")
+    if of_scan:
+        first.unlink()
+    row = {"AnnotationID": "n1", "SeriesInstanceUID": "ct"}
+    folder, grid = MaskFolder(tmp_path), Grid.of(CT)
+    mask = folder.fit(folder.find(row), row, grid, whole_scan=True)
+    assert mask.of_scan == of_scan
+    found = mask.cut(mask.read(), grid, (0, 0, 0), POINT)
+    assert found.any()
+    assert found[tuple(np.rint(grid.index_of(POINT)).astype(int)[::-1])] == 1

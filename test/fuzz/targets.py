@@ -18,7 +18,10 @@ from nodulemc.data.lidc_xml import read_reading
 from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Manifest, Member, read_manifest
+from nodulemc.measure.clinical import read_clinical
+from nodulemc.measure.risk import assess
 from nodulemc.models.architecture import Architecture
+from nodulemc.nodules import Nodule
 from nodulemc.points import from_platform, read_points
 from nodulemc.prediction import look
 from nodulemc.scan_ids import ScanIds
@@ -91,6 +94,15 @@ def inputs_json(data: bytes) -> None:
     assert ct.is_relative_to((_FOLDER / "case").resolve())
 
 
+def clinical_json(data: bytes) -> None:
+    """Clinical information for the risk models."""
+    nodules = [Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0))]
+    size = {"long_axis_mm": 9.0, "short_axis_mm": 7.0, "solid_long_axis_mm": 5.0, "solid_short_axis_mm": 4.0}
+    for known in read_clinical(_written("clinical.json", data), nodules):
+        for found in assess(known | size).values():
+            assert found.get("missing") or found.get("category") or 0 < found["probability"] < 1
+
+
 def manifest(data: bytes) -> None:
     """An ensemble's ensemble.json."""
     found = read_manifest(_written("ensemble/ensemble.json", data).parent)
@@ -159,6 +171,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv_points": csv_points,
     "csv_manifest": csv_manifest,
     "inputs_json": inputs_json,
+    "clinical_json": clinical_json,
     "manifest": manifest,
     "trained_cases": trained_cases,
     "weights": weights,
