@@ -211,13 +211,12 @@ def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("of_scan", [False, True])
 def test_prepare_reads_them(tmp_path, of_scan):
-    first, *_ = written(tmp_path, "n1")
+    first, _ = written(tmp_path, "n1")
+    voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(first))).sum()
     if of_scan:
         first.unlink()
     row = {"AnnotationID": "n1", "SeriesInstanceUID": "ct"}
     folder, grid = MaskFolder(tmp_path), Grid.of(CT)
     mask = folder.fit(folder.find(row), row, grid, whole_scan=True)
     assert mask.of_scan == of_scan
-    found = mask.cut(mask.read(), grid, (0, 0, 0), POINT)
-    assert found.any()
-    assert found[tuple(np.rint(grid.index_of(POINT)).astype(int)[::-1])] == 1
+    assert mask.cut(mask.read(), grid, (0, 0, 0), POINT).sum() == voxels > 0
