@@ -31,6 +31,7 @@ class Series:
     image: sitk.Image
     uid: str
     acquisition: dict[str, str]
+    frame_of_reference: str | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     acquisition = {name: first.texts[name] for name in _ACQUISITION if name in first.texts}
     if kept:
         acquisition["PixelPaddingValue"] = f"{min(kept):g}"
-    return Series(image, first.file.series, acquisition)
+    return Series(image, first.file.series, acquisition, first.texts.get("FrameOfReferenceUID"))
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:
