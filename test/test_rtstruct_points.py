@@ -175,7 +175,7 @@ TILTED = np.column_stack([SQUARE, [0, 2, 0, 0]]) + START
         (prism(SQUARE * 40), r"the contours enclose 0\.7 litres|outside the CT"),
         (prism(SQUARE * 60), r"the contours enclose 1\.6 litres"),
         ([], "nothing is segmented"),
-        ([contour(np.array([[np.nan, 1, 2], [1, 2, 3], [3, 4, 5]]))], "damaged"),
+        ([contour(np.array([[1e7, 1, 2], [1, 2, 3], [3, 4, 5]]))], "damaged"),
     ],
 )
 def test_unusable_contours_are_refused(tmp_path, contours, message):

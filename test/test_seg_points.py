@@ -12,9 +12,9 @@ from dicom import change_dicom, write_dicom_series
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
@@ -44,6 +44,8 @@ def describe(*labels: str) -> list[SegmentDescription]:
 def write_seg(folder: Path, pixels: np.ndarray, kind: str = "BINARY", labels=("left", "right"), **options) -> Path:
     """Write a SEG of arrays z, y, x (, segment) on the slices of a folder."""
     slices = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda one: one.ImagePositionPatient[2])
+    for one in slices:
+        one.SOPClassUID = CTImageStorage  # a real series has it empty
     seg = Segmentation(
         slices,
         pixels,
@@ -113,10 +115,8 @@ def change_dicom_syntax(path: Path, syntax) -> None:
     data.save_as(path)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])
 def test_fractions_are_weights_and_probabilities_are_cut_at_half(folder, syntax):
-    if syntax == JPEG2000Lossless:
-        pytest.importorskip("openjpeg")
     fractions = np.random.default_rng(0).random((*SIZE[::-1], 2)).astype(np.float32) * two_nodules()
     volume = read_volume(folder)
     path = write_seg(folder, fractions, "FRACTIONAL", fractional_type="OCCUPANCY", transfer_syntax_uid=syntax)
