@@ -28,6 +28,13 @@ from nodulemc.volume import Volume, read_volume
 SIZE = (37, 31, 12)  # a frame of single bits ends within a byte
 
 
+# What highdicom copies from the slices.
+WANTED = (
+    "AccessionNumber", "Manufacturer", "PatientBirthDate", "PatientName", "PatientSex", "ReferringPhysicianName",
+    "StudyDate", "StudyID", "StudyTime",
+)  # fmt: skip
+
+
 def describe(*labels: str) -> list[SegmentDescription]:
     return [
         SegmentDescription(
@@ -46,6 +53,8 @@ def write_seg(folder: Path, pixels: np.ndarray, kind: str = "BINARY", labels=("l
     slices = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda one: one.ImagePositionPatient[2])
     for one in slices:
         one.SOPClassUID = CTImageStorage  # a real series has it empty
+        for name in WANTED:
+            setattr(one, name, one.get(name, ""))
     seg = Segmentation(
         slices,
         pixels,
@@ -85,11 +94,7 @@ def two_nodules() -> np.ndarray:
 def folder(tmp_path):
     """A folder with an oblique series."""
     write_dicom_series(make_ct(size=SIZE, direction=rotation(4, -3, 30)), tmp_path / "ct")
-    change_dicom(
-        *(tmp_path / "ct").glob("*.dcm"), FrameOfReferenceUID="1.2.3", PatientName="", PatientBirthDate="",
-        PatientSex="", StudyDate="", StudyTime="", StudyID="", AccessionNumber="", ReferringPhysicianName="",
-        Manufacturer="", SeriesNumber=1,
-    )  # fmt: skip
+    change_dicom(*(tmp_path / "ct").iterdir(), FrameOfReferenceUID="1.2.3")
     return tmp_path / "ct"
 
 
@@ -105,11 +110,11 @@ def check(path: Path, volume: Volume, masks: np.ndarray, names=("left", "right")
 def test_binary_segments_are_nodules(folder, syntax, omit_empty_frames):
     masks = two_nodules()
     path = write_seg(folder, masks, omit_empty_frames=omit_empty_frames)
-    change_dicom_syntax(path, syntax)
+    change_syntax(path, syntax)
     check(path, read_volume(folder), masks)
 
 
-def change_dicom_syntax(path: Path, syntax) -> None:
+def change_syntax(path: Path, syntax) -> None:
     data = pydicom.dcmread(path)
     data.file_meta.TransferSyntaxUID = syntax
     data.save_as(path)
