@@ -559,11 +559,11 @@ def other_frame(path: Path) -> None:
 
 
 def bomb_behind(path: Path) -> None:
-    """Deflate a file, with 256 MiB of zeros behind its content."""
+    """Deflate a file, with 80 MiB of zeros behind its content."""
     change_syntax(path, DeflatedExplicitVRLittleEndian)
     content = path.read_bytes()
     begin = 144 + int.from_bytes(content[140:144], "little")
-    whole = zlib.decompress(content[begin:], -15) + bytes(256 << 20)
+    whole = zlib.decompress(content[begin:], -15) + bytes(80 << 20)
     deflater = zlib.compressobj(wbits=-15)
     path.write_bytes(content[:begin] + deflater.compress(whole) + deflater.flush())
 

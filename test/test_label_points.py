@@ -1,6 +1,8 @@
 """Label images against SciPy's centres of mass and closed forms."""
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -231,3 +233,14 @@ def test_geometry_faults_are_refused_as_a_cts_are(tmp_path):
         read_points(path, VOLUME)
     with pytest.raises(PointsError, match="cannot read"):
         read_points(tmp_path / "none.nii", VOLUME)
+
+
+def test_reading_labels_imports_no_pydicom(tmp_path):
+    sitk.WriteImage(on_grid(TWO), str(tmp_path / "l.nii.gz"))
+    sitk.WriteImage(CT, str(tmp_path / "ct.mha"))
+    code = (
+        "import sys; from nodulemc.points import read_points; from nodulemc.volume import read_volume; "
+        "read_points(sys.argv[2], read_volume(sys.argv[1])); print({'pydicom', 'highdicom', 'scipy'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "ct.mha", tmp_path / "l.nii.gz"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "set()"

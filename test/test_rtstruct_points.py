@@ -73,8 +73,8 @@ def test_an_extruded_polygon(tmp_path):
 
 
 def test_slices_weigh_by_their_areas(tmp_path):
-    contours = [contour(at(SQUARE, 0)), contour(at(SQUARE * 0.5, 2)), contour(at(SQUARE, 4)[::-1])]
-    expected = np.average([[5, 5, 0], [2.5, 2.5, 2], [5, 5, 4]], axis=0, weights=[100, 25, 100])
+    contours = [contour(at(SQUARE, 0)), contour(at(SQUARE * 0.5, 2)), contour(at(SQUARE * 0.2, 4)[::-1])]
+    expected = np.average([[5, 5, 0], [2.5, 2.5, 2], [1, 1, 4]], axis=0, weights=[100, 25, 4])
     np.testing.assert_allclose(
         points_of(write_rtstruct(tmp_path / "r.dcm", [("a", contours)]))["a"], expected, atol=1e-9
     )
