@@ -63,7 +63,7 @@ _NUMBERS = {
     )
 }  # fmt: skip
 _KEPT = [*_TEXTS, *_NUMBERS, *map(Tag, (_SHARED, _PER_FRAME, "ModalityLUTSequence"))]
-_PIXEL_DATA = {Tag(name): name for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
+PIXEL_DATA = {Tag(name): name for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
 _LONG_LENGTH = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}  # the length's field has four bytes, after two unused ones
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _COUNT = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
@@ -76,7 +76,7 @@ _DEFLATED = re.compile(rb"\x02\0\x10\0UI..1\.2\.840\.10008\.1\.2\.1\.99\0?", re.
 _FIRST_TAGS = {b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x01\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"}
 _SUFFIXES = {".dcm", ".dicom", ".ima"}
 # The part of a deflated file in which its header must end; 2,000 frames of an Enhanced CT take 6 MiB.
-_DEFLATED_HEADER_BYTES = 16 << 20
+DEFLATED_HEADER_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,12 @@ class DicomFile:
         """How many bytes a frame has when it is not compressed."""
         return self.numbers.get("Rows", 0) * self.numbers.get("Columns", 0) * self.numbers.get("BitsAllocated", 0) // 8
 
+    @property
+    def pixel_bytes(self) -> int:
+        """How many bytes all frames have when they are not compressed; frames of single bits follow without a gap."""
+        pixels = self.numbers.get("Rows", 0) * self.numbers.get("Columns", 0) * self.number_of_frames
+        return -(-pixels * self.numbers.get("BitsAllocated", 0) // 8)
+
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """The file, or its content inflated as far as its pixel data are needed."""
@@ -159,8 +165,7 @@ class DicomFile:
     @cached_property
     def _inflated(self) -> bytes:
         # A file that inflates to more than it promises is read no further.
-        end = self.pixels.offset + self.frame_bytes * self.number_of_frames
-        return _inflate(self.path.read_bytes(), self.deflated_from, end)
+        return inflate(self.path.read_bytes(), self.deflated_from, self.pixels.offset + self.pixel_bytes)
 
 
 def read_file(path: Path) -> DicomFile | None:
@@ -190,18 +195,18 @@ def _parse(path: Path, content: mmap.mmap) -> DicomFile:
     where: list[PixelData] = []
 
     def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_DATA:
+        if tag in PIXEL_DATA:
             stored = None if length == _UNDEFINED_LENGTH else length
-            where.append(PixelData(_PIXEL_DATA[tag], 0, stored, vr))
-        return tag in _PIXEL_DATA
+            where.append(PixelData(PIXEL_DATA[tag], 0, stored, vr))
+        return tag in PIXEL_DATA
 
-    begin = _begin_of_deflated(content)
+    begin = begin_of_deflated(content)
     if begin is None:
         data = read_partial(content, at_pixel_data, force=True, specific_tags=_KEPT)
         syntax = data.file_meta.get("TransferSyntaxUID") or _guessed_syntax(data)
         texts, end, size = _texts(data.file_meta) | _texts(data), content.tell(), len(content)
     else:
-        stream = io.BytesIO(_inflate(content, begin, _DEFLATED_HEADER_BYTES))
+        stream = io.BytesIO(inflate(content, begin, DEFLATED_HEADER_BYTES))
         data = read_dataset(stream, False, True, stop_when=at_pixel_data, specific_tags=_KEPT)
         syntax = DeflatedExplicitVRLittleEndian
         texts, end, size = _texts(data), stream.tell(), limits.MAX_CT_BYTES
@@ -216,7 +221,7 @@ def _located(pixels: PixelData, element: int, size: int) -> PixelData | None:
     return replace(pixels, offset=offset) if offset + (pixels.length or 0) <= size else None
 
 
-def _begin_of_deflated(content: mmap.mmap) -> int | None:
+def begin_of_deflated(content: mmap.mmap) -> int | None:
     """Where the deflated part of a file begins, after its meta information; None where nothing is deflated."""
     meta = content[: _HEAD_BYTES + _META_BYTES]
     length = _META_LENGTH.match(meta, _HEAD_BYTES)
@@ -226,7 +231,7 @@ def _begin_of_deflated(content: mmap.mmap) -> int | None:
     return end if _DEFLATED.search(meta, length.end(), min(end, len(meta))) else None
 
 
-def _inflate(content: bytes | mmap.mmap, begin: int, most: int) -> bytes:
+def inflate(content: bytes | mmap.mmap, begin: int, most: int) -> bytes:
     """The content from ``begin`` on, inflated; at most so many bytes."""
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[begin:], most)
 

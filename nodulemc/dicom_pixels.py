@@ -114,6 +114,11 @@ def _decoded(file: DicomFile, index: int) -> np.ndarray:
         _check_fragments(stream, file)
         stream.seek(file.pixels.offset)
         frame = get_frame(stream, index, number_of_frames=file.number_of_frames)
+    return decode(file, frame)
+
+
+def decode(file: DicomFile, frame: bytes) -> np.ndarray:
+    """The cells (y, x) of a file's frame from its compressed bytes; GDCM's exceptions are RuntimeErrors."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = file.syntax

@@ -35,6 +35,7 @@ class Series:
     uid: str
     acquisition: dict[str, str]
     ids: ScanIds
+    frame_of_reference: str | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     if kept:
         acquisition["PixelPaddingValue"] = f"{min(kept):g}"
     ids = ScanIds(frozenset({first.file.series} - {""}), first.texts.get(PATIENT))
-    return Series(image, first.file.series, acquisition, ids)
+    return Series(image, first.file.series, acquisition, ids, first.texts.get("FrameOfReferenceUID"))
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:

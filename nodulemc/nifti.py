@@ -7,7 +7,9 @@ nibabel; the two must agree.
 """
 
 import gzip
+import html
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +79,8 @@ _UNIT_BITS = 7
 _ROUNDED_QUATERNION = 3  # units of its last place, as in nibabel
 _LAST_OFFSET = 1 << 27  # exact in 32 bits of floating point
 _MOST_PADDING = 1 << 20  # what may stand behind compressed voxels
+_LONGEST_TABLE = 1 << 20
+_LABEL = re.compile(r'<Label\b[^<>]*\bKey="(\d{1,9})"[^<>]*>(?:<!\[CDATA\[([^<>]*)\]\]>|([^<>]*))</Label>', re.ASCII)
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -100,6 +104,18 @@ def read_header(path: Path) -> ImageHeader:
     )
 
 
+def read_label_names(path: Path) -> dict[int, str]:
+    """Names of a label image's numbers, from the table that TotalSegmentator and Connectome Workbench write behind the
+    header; empty where there is none.
+
+    Raises:
+        ImageError: as ``read_header``.
+    """
+    voxels = read_header(path).voxels
+    table = _head(path, min(voxels.start + voxels.skip, _LONGEST_TABLE)).decode("utf-8", "replace")
+    return {int(key): data or html.unescape(text) for key, data, text in _LABEL.findall(table) if data or text}
+
+
 def _raw_header(path: Path) -> tuple[_Layout, str, np.void]:
     """The header's version, its byte order and its fields."""
     head = _head(path)
@@ -111,11 +127,12 @@ def _raw_header(path: Path) -> tuple[_Layout, str, np.void]:
     refuse("cannot read the CT (no NIfTI header)", path, "give a .nii or .nii.gz that holds header and voxels")
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, length: int = _LONGEST) -> bytes:
+    """The first bytes, filled up with zeros."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
-            return file.read(_LONGEST).ljust(_LONGEST, b"\0")
+            return file.read(length).ljust(length, b"\0")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ImageError(f"cannot read the CT ({error})", path, "the file is damaged or no image") from error
 

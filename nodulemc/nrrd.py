@@ -4,6 +4,7 @@ Source: https://teem.sourceforge.net/nrrd/format.html
 """
 
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,27 @@ _SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 _VECTOR = r"\([^()]*\)"
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Images on one grid in one file, their voxels in turn.
+
+    Attributes:
+        image: each image's header; ``stored`` says how all of them lie in the file.
+        count: how many they are.
+        keys: values of the header's keys of somebody's own, as 3D Slicer's names of segments.
+    """
+
+    image: ImageHeader
+    count: int
+    keys: dict[str, str]
+
+    @property
+    def stored(self) -> ImageHeader:
+        """As one image: where the others have a voxel along x, it has one of each."""
+        x, y, z = self.image.size
+        return replace(self.image, size=(self.count * x, y, z))
+
+
 def read_header(path: Path) -> ImageHeader:
     """The header of a .nrrd.
 
@@ -48,15 +70,27 @@ def read_header(path: Path) -> ImageHeader:
         ImageError: the header is malformed, states no geometry in mm, or its voxels are in another file or no 3-D
             scalar image in plain or gzipped binary data.
     """
-    fields, end = _read_fields(path)
+    layers = read_layers(path)
+    if layers.count != 1:
+        refuse_size((layers.count, *layers.image.size), path)
+    return layers.image
+
+
+def read_layers(path: Path) -> Layers:
+    """The header of a .nrrd of one or more images, whose number is the first of its sizes then.
+
+    Raises:
+        ImageError: as ``read_header``, but for several images.
+    """
+    fields, keys, end = _read_fields(path)
     type_ = _type(fields, path)
     compressed = _compressed(fields, path)
-    size, vectors, origin = _geometry(fields, path)
+    count, size, vectors, origin = _geometry(fields, path)
     matrix = vectors.T
     steps = np.linalg.norm(matrix, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):  # the spacing's check refuses a step of 0
         direction = matrix / steps
-    return ImageHeader(
+    image = ImageHeader(
         size=size,
         spacing=tuple(steps.tolist()),
         origin=tuple(origin.tolist()),
@@ -65,18 +99,23 @@ def read_header(path: Path) -> ImageHeader:
         voxels=StoredVoxels(path, end, compressed, byte_order=_byte_order(fields, type_, path)),
         ids=read_ids(path, end),
     )
+    return Layers(image, count, keys)
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], int]:
-    """The header's fields in lower case, and the offset of the first byte behind it."""
+def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
+    """The header's fields in lower case, its keys of somebody's own, and the offset of the first byte behind it."""
     with path.open("rb") as file:
         head = re.match(rb"(?s)(NRRD000\d\r?\n.*?)\r?\n\r?\n", file.read(_HEADER))
     if head is None:
         refuse("cannot read the CT (no NRRD header followed by voxels)", path, "the file is damaged or no image")
     fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for line in head.group(1).decode("utf-8", "replace").splitlines()[1:]:
         key, separator, value = line.partition(":")
-        if line.startswith("#") or value.startswith("="):  # a comment, or a key of somebody's own
+        if line.startswith("#"):
+            continue
+        if value.startswith("="):
+            keys[key] = value[1:].strip()
             continue
         key = key.strip().lower()
         if not separator or key in fields:
@@ -84,7 +123,7 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
         fields[key] = value.strip().lower()
     if "data file" in fields or "datafile" in fields:
         refuse("the voxels are in another file", path, "write header and voxels into one file")
-    return fields, head.end()
+    return fields, keys, head.end()
 
 
 def _type(fields: dict[str, str], path: Path) -> np.dtype:
@@ -108,8 +147,10 @@ def _compressed(fields: dict[str, str], path: Path) -> bool:
     return _COMPRESSED[encoding]
 
 
-def _geometry(fields: dict[str, str], path: Path) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-    """Size (x, y, z), the steps along these axes as rows (3, 3), and the origin (3,), in mm, LPS."""
+def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...], np.ndarray, np.ndarray]:
+    """How many images, their size (x, y, z), the steps along these axes as rows (3, 3), and the origin (3,), in mm,
+    LPS.
+    """
     coordinates, to_lps = _space(fields, path)
     size = _size(fields, path)
     stated = fields.get("space directions", "")
@@ -119,13 +160,14 @@ def _geometry(fields: dict[str, str], path: Path) -> tuple[tuple[int, ...], np.n
     steps = [vectors[k] for k in in_space]
     if len(vectors) != len(size) or len(steps) != 3 or None in steps or any(sum(map(abs, step[3:])) for step in steps):
         refuse(f"the space directions are {quoted(fields.get('space directions'))}", path, "give three vectors")
-    if any(n != 1 for k, n in enumerate(size) if k not in in_space):
+    count = 1 if 0 in in_space else size[0]
+    if count < 1 or any(n != 1 for k, n in enumerate(size) if k not in (0, *in_space)):
         refuse_size(size, path)
     origin = _vector(fields["space origin"], coordinates)
     if origin is None:
         refuse(f"the space origin is {quoted(fields['space origin'])}", path, "give one vector")
     steps = np.array(steps)[:, :3] * to_lps
-    return tuple(size[k] for k in in_space), steps, np.array(origin[:3]) * to_lps
+    return count, tuple(size[k] for k in in_space), steps, np.array(origin[:3]) * to_lps
 
 
 def _space(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Nodule coordinates from the platform's JSON, a table or 3D Slicer's point lists."""
+"""Nodule coordinates from the platform's JSON, a table, 3D Slicer's point lists or a segmentation."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nodulemc import label_points
 from nodulemc.columns import ANNOTATION, COORDINATES, PATHS, UID, canonical, two_points
 from nodulemc.csv_files import read_csv
 from nodulemc.errors import PointsError
@@ -32,19 +33,26 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. A table of one single scan is
     taken whole, with a warning, where it is another one.
 
+    Of a segmentation each region's centre of mass is read: label images (``nodulemc.label_points``), and DICOM SEGs and
+    RTSTRUCTs (``nodulemc.dicom_points``), each a file, or in a folder, beside others.
+
     Raises:
-        PointsError: the file cannot be used, holds too many nodules, a point is not three finite numbers, or a name in
-            a table is a number that has lost digits.
+        PointsError: the file cannot be used, holds too many nodules, a point is not three finite numbers, a name in a
+            table is a number that has lost digits, or a segmentation is of another frame of reference than the CT.
     """
     path = Path(path)
+    if path.name.lower().endswith(label_points.SUFFIXES):
+        return label_points.read_label_image(path, volume)
     readers: dict[str, Callable[[], list[Nodule]]] = {
         ".json": lambda: _from_json(read_json(path, PointsError), path),
         ".fcsv": lambda: read_fcsv(path),
         ".csv": lambda: _from_csv(path, volume),
     }
-    if path.suffix.lower() not in readers:
-        raise PointsError("unknown points file type", path, "use .json, .mrk.json, .fcsv or .csv")
-    return readers[path.suffix.lower()]()
+    if path.suffix.lower() in readers:
+        return readers[path.suffix.lower()]()
+    from nodulemc.dicom_points import read_dicom  # pydicom takes a while to import
+
+    return read_dicom(path, volume)
 
 
 def _from_json(content: Any, path: Path) -> list[Nodule]:

@@ -35,6 +35,7 @@ class Volume:
         series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
         acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
         ids: what its header says whose scan it is.
+        frame_of_reference: DICOM FrameOfReferenceUID, None where the source states none.
     """
 
     image: sitk.Image
@@ -42,6 +43,7 @@ class Volume:
     series_uid: str | None = None
     acquisition: dict[str, str] = field(default_factory=dict)
     ids: ScanIds = field(default_factory=ScanIds)
+    frame_of_reference: str | None = None
 
     def distance_outside_mm(self, point: Sequence[float]) -> float:
         """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
@@ -99,7 +101,7 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
             from nodulemc.dicom_series import read_series  # pydicom takes a while to import
 
             found = read_series(path, series)
-            return Volume(found.image, path, found.uid, found.acquisition, found.ids)
+            return Volume(found.image, path, found.uid, found.acquisition, found.ids, found.frame_of_reference)
         if series is not None:
             raise ImageError(f"--series {series} with a CT that is no folder", path, "leave it out")
         if not path.is_file():
@@ -136,7 +138,7 @@ def _read_file(path: Path) -> Volume:
     header = read_image_header(path)
     if header is None:
         return Volume(_read_tiff(path), path)
-    return Volume(_read_voxels(header), path, ids=header.ids)
+    return Volume(read_stored(header), path, ids=header.ids)
 
 
 def _read_tiff(path: Path) -> sitk.Image:
@@ -149,8 +151,12 @@ def _read_tiff(path: Path) -> sitk.Image:
     return reader.Execute()
 
 
-def _read_voxels(header: ImageHeader) -> sitk.Image:
-    """The image, its voxels read straight into its memory."""
+def read_stored(header: ImageHeader) -> sitk.Image:
+    """The image of a checked header, its voxels read straight into its memory.
+
+    Raises:
+        ImageError: the voxels are corrupt, cut, or too few or, where compressed, too many.
+    """
     length = math.prod(header.size) * header.stored_type.itemsize
     check_length(header.voxels, length)
     image = sitk.Image(header.size, sitk.GetImageFromArray(np.zeros((1, 1, 1), header.voxel_type)).GetPixelID())

@@ -26,6 +26,9 @@ from conftest import centre_of, make_ct, rotation
 from dicom import change_dicom, write_dicom_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
 from test_case import MeanOfPatch, make_case
+from test_label_points import write_segments
+from test_rtstruct_points import contour, write_rtstruct
+from test_seg_points import change_syntax, write_seg
 
 from nodulemc import predict
 from nodulemc.case import run_case
@@ -482,6 +485,110 @@ def slicer(name: str = "n.mrk.json", **markup: object):
     return other_points(name, json.dumps({"markups": [content]}))
 
 
+# --- segmentations as points
+
+MIDDLE = np.s_[24:26, 39:41, 44:46]  # its centre of mass is the CT's centre
+
+
+def labelled(box: object = MIDDLE, value: float = 1, type_: type = np.uint8) -> sitk.Image:
+    """A label image on the CT's grid."""
+    voxels = np.zeros(make_ct().GetSize()[::-1], type_)
+    voxels[box] = value
+    image = sitk.GetImageFromArray(voxels)
+    image.CopyInformation(make_ct())
+    return image
+
+
+def labels(make: Callable[[], sitk.Image], name: str = "l.nii.gz"):
+    def write(folder: Path) -> tuple[Path, Path]:
+        sitk.WriteImage(make(), str(folder / name))
+        return ct_of(folder), folder / name
+
+    return write
+
+
+def moved(image: sitk.Image, mm: float) -> sitk.Image:
+    image.SetOrigin([c + mm for c in image.GetOrigin()])
+    return image
+
+
+def coarse(image: sitk.Image) -> sitk.Image:
+    image.SetSpacing([2, 2, 2])
+    return image
+
+
+def segments(sizes: str | None = None):
+    """3D Slicer's two overlapping segments; with other sizes than they have."""
+
+    def write(folder: Path) -> tuple[Path, Path]:
+        layer = sitk.GetArrayFromImage(labelled())
+        keys = "Segment0_Name:=a\nSegment1_Name:=b"
+        path = write_segments(folder / "s.seg.nrrd", [layer, layer], keys, make_ct())
+        if sizes:
+            path.write_bytes(path.read_bytes().replace(b"sizes: 2 90 80 50", f"sizes: {sizes}".encode()))
+        return ct_of(folder), path
+
+    return write
+
+
+def seg(change: Callable[[Path], None] | None = None, *, with_series: bool = False):
+    """A SEG of the CT as a DICOM series, changed; with that series, or the case's CT."""
+
+    def write(folder: Path) -> tuple[Path, Path]:
+        write_dicom_series(make_ct(), folder / "series")
+        change_dicom(*(folder / "series").iterdir(), FrameOfReferenceUID="1.2.3")
+        masks = sitk.GetArrayFromImage(labelled())[..., None]
+        path = write_seg(folder / "series", masks, labels=["a"])
+        if change:
+            change(path)
+        return folder / "series" if with_series else ct_of(folder), path
+
+    return write
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def many_frames(path: Path) -> None:
+    change_dicom(path, NumberOfFrames=2_000_000_000)
+
+
+def other_frame(path: Path) -> None:
+    change_dicom(path, FrameOfReferenceUID="9.8.7")
+
+
+def bomb_behind(path: Path) -> None:
+    """Deflate a file, with 80 MiB of zeros behind its content."""
+    change_syntax(path, DeflatedExplicitVRLittleEndian)
+    content = path.read_bytes()
+    begin = 144 + int.from_bytes(content[140:144], "little")
+    whole = zlib.decompress(content[begin:], -15) + bytes(80 << 20)
+    deflater = zlib.compressobj(wbits=-15)
+    path.write_bytes(content[:begin] + deflater.compress(whole) + deflater.flush())
+
+
+def rtstruct(offsets: np.ndarray, kind: str = "CLOSED_PLANAR", change: Callable[[Path], None] | None = None):
+    """An RTSTRUCT of one contour, its points given from the CT's centre."""
+
+    def write(folder: Path) -> tuple[Path, Path]:
+        points = np.column_stack([offsets, np.zeros(len(offsets))]) + centre_of(make_ct())
+        path = write_rtstruct(folder / "r.dcm", [("a", [contour(points, kind)])])
+        if change:
+            change(path)
+        return ct_of(folder), path
+
+    return write
+
+
+def slice_as_points(folder: Path) -> tuple[Path, Path]:
+    write_dicom_series(make_ct(), folder / "series")
+    return ct_of(folder), folder / "series" / "000.dcm"
+
+
+SQUARE = np.array([[-3, -3], [3, -3], [3, 3], [-3, 3]])
+ZIGZAG = np.column_stack([np.tile([-1, 1], 2500) * (3 + np.arange(5000) / 5000), np.arange(5000) / 500])
+
 CSV = "AnnotationID,CoordX,CoordY,CoordZ\n"
 DEEP = "[" * 1_000_000
 MANY_KEYS = "{" + ",".join(f'"{k}":0' for k in range(1_000_000)) + ',"0":0}'
@@ -770,11 +877,44 @@ FORMAT_ROWS = [
     BadInput("Slicer: coordinates in µm", slicer(coordinateUnits="um"), REFUSED, "give a point list in mm"),
 ]  # fmt: skip
 
+SEGMENTATION_ROWS = [
+    BadInput("label image: one nodule", labels(labelled), READ),
+    BadInput("label image: Slicer's overlapping segments", segments(), READ),
+    BadInput("label image: empty", labels(lambda: labelled(value=0)), REFUSED, "nothing is segmented"),
+    BadInput("label image: a probability map", labels(lambda: labelled(value=0.7, type_=np.float32)), REFUSED,
+             "not all whole numbers"),
+    BadInput("label image: the CT", labels(make_ct), REFUSED, "no labels"),
+    BadInput("label image: the lungs", labels(lambda: coarse(labelled(np.s_[:]))), REFUSED, "2.9 litres"),
+    BadInput("label image: 7,290 specks", labels(lambda: labelled(np.s_[::3, ::3, ::3])), REFUSED,
+             "more than 1000 nodules", hostile=True),
+    BadInput("label image: of another place", labels(lambda: moved(labelled(), 500)), REFUSED, "outside the CT"),
+    BadInput("label image: no image", other_points("l.mha", "no image"), REFUSED, "cannot read the image"),
+    BadInput("label image: 10,000 layers promised", segments("10000 90 80 50"), REFUSED, "3600000000 bytes",
+             hostile=True),
+    BadInput("label image: a compressed bomb", segments("2 90 8 50"), REFUSED, "holds more than", hostile=True),
+    BadInput("SEG: binary", seg(with_series=True), READ),
+    BadInput("SEG: with a CT that is not DICOM", seg(), READ),
+    BadInput("SEG: another frame of reference", seg(other_frame, with_series=True), REFUSED, "frame of reference"),
+    BadInput("SEG: cut", seg(cut), REFUSED, "damaged"),
+    BadInput("SEG: two billion frames promised", seg(many_frames), REFUSED, "damaged", hostile=True),
+    BadInput("SEG: a deflated bomb behind the pixels", seg(bomb_behind), READ, hostile=True),
+    BadInput("RTSTRUCT: a closed contour", rtstruct(SQUARE), READ),
+    BadInput("RTSTRUCT: a point", rtstruct(SQUARE[:1] * 0, "POINT"), READ),
+    BadInput("RTSTRUCT: an open contour", rtstruct(SQUARE, "OPEN_PLANAR"), REFUSED, "type 'OPEN_PLANAR'"),
+    BadInput("RTSTRUCT: a body's contour", rtstruct(SQUARE * 400), REFUSED, "litres"),
+    BadInput("RTSTRUCT: 5,000 points in a zigzag", rtstruct(ZIGZAG), REFUSED, "too rough", hostile=True),
+    BadInput("RTSTRUCT: cut", rtstruct(SQUARE, change=cut), REFUSED, "damaged"),
+    BadInput("RTSTRUCT: a deflated bomb", rtstruct(SQUARE, change=bomb_behind), REFUSED, "inflates to more than 64 MiB",
+             hostile=True),
+    BadInput("a DICOM slice as points", slice_as_points, REFUSED, "no SEG or RTSTRUCT"),
+]  # fmt: skip
+
 GROUPS = {
     "JSON": JSON_ROWS,
     "Paths and links": PATH_ROWS,
     "CT (.mha, as on the platform)": CT_ROWS,
     "Other formats (`nodulemc predict`)": FORMAT_ROWS,
+    "Segmentations as points": SEGMENTATION_ROWS,
 }
 ROWS = [row for rows in GROUPS.values() for row in rows]
 

@@ -29,7 +29,7 @@ class Fingerprint:
         ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names, and of
             the series to read among them, where one is named. A DICOM folder's hidden files, which no reader takes
             for slices, do not count.
-        points: hash of the points' file, or of the points as the manifest has them.
+        points: hash of the points' file or files, likewise, or of the points as the manifest has them.
     """
 
     look: str
@@ -43,7 +43,7 @@ class Fingerprint:
 
 def look_at(scan: Scan) -> str:
     """The quick look of ``Fingerprint.look``; reads headers at most."""
-    files = [*_ct_files(scan.path), *([scan.points] if isinstance(scan.points, Path) else [])]
+    files = [*_files(scan.path), *(_files(scan.points) if isinstance(scan.points, Path) else [])]
     inline = None if isinstance(scan.points, Path) else _points_hash(scan)
     return json.dumps([[_look_at(path) for path in files], inline])
 
@@ -57,22 +57,25 @@ def take(scan: Scan) -> Fingerprint:
         ConfigError: blake3 is not installed.
     """
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
-    files = _ct_files(scan.path)
-    if scan.path.is_dir():
-        files = [path for path in files if not is_hidden(path, scan.path)]
+    ct = _content_hash(scan.path, scan.series)
+    return Fingerprint(look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
+
+
+def _content_hash(given: Path, series: str | None = None) -> str:
+    """Hash of a file, or of the files that belong to it or lie in it as a folder, and of the series to read of them."""
+    files = _files(given)
+    if given.is_dir():
+        files = [path for path in files if not is_hidden(path, given)]
     hashes = [_file_hash(path) for path in files]
     if len(files) == 1:
-        ct = hashes[0]
-    else:
-        base = scan.path if scan.path.is_dir() else scan.path.parent
-        names = (os.path.relpath(path, base) for path in files)
-        lines = "".join(f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
-        lines += scan.series or ""
-        ct = _hash(os.fsencode(lines)).hexdigest()
-    return Fingerprint(look, ct, _file_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
+        return hashes[0]
+    base = given if given.is_dir() else given.parent
+    names = (os.path.relpath(path, base) for path in files)
+    lines = "".join(f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
+    return _hash(os.fsencode(lines + (series or ""))).hexdigest()
 
 
-def _ct_files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     try:
         if path.is_dir():
             return [file for file in files_below(path) if file.is_file()]

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="Grand-Challenge .json; .csv with CoordX, CoordY, CoordZ or x, y, z; 3D Slicer .mrk.json, .json or .fcsv",
+        help="Grand-Challenge .json; .csv with CoordX, CoordY, CoordZ or x, y, z; 3D Slicer .mrk.json, .json or .fcsv; "
+        "or a segmentation: a label image, a DICOM SEG or an RTSTRUCT, whose regions' centres of mass are taken",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help=".json or .csv (default: a table on stdout)")
     parser.add_argument(

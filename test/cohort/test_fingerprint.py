@@ -55,6 +55,21 @@ def test_other_content(tmp_path, file):
     assert (take(scan).ct == before.ct) == (file == "points")
 
 
+def test_points_in_several_files(tmp_path):
+    """A folder with a DICOM SEG, and a .mhd with its voxels beside it."""
+    (tmp_path / "ct.mha").write_bytes(b"ct")
+    (tmp_path / "folder").mkdir()
+    sitk.WriteImage(make_ct(size=(4, 4, 4)), str(tmp_path / "labels.mhd"))
+    for points, changed in (("folder", tmp_path / "folder" / "seg.dcm"), ("labels.mhd", tmp_path / "labels.raw")):
+        if not changed.exists():
+            changed.write_bytes(b"segments")
+        scan = scan_of(tmp_path / "ct.mha", tmp_path / points)
+        before = take(scan)
+        changed.write_bytes(b"others")
+        assert not take(scan).same_content(before)
+        assert look_at(scan) != before.look
+
+
 @pytest.mark.parametrize("points", [(Nodule("m", (1.0, 2.0, 3.0)),), (Nodule("n", (1.0, 2.0, 3.5)),), ()])
 def test_other_points_in_the_manifest(tmp_path, points):
     (tmp_path / "a.mha").touch()

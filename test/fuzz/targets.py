@@ -77,6 +77,10 @@ def csv_points(data: bytes) -> None:
     _check_nodules(read_points(_written("p.csv", data), _VOLUME))
 
 
+def _segmentation(name: str) -> Callable[[bytes], None]:
+    return lambda data: _check_nodules(read_points(_written(name, data), _VOLUME))
+
+
 def csv_manifest(data: bytes) -> None:
     """A cohort's manifest."""
     for scan in read_listing(_written("m.csv", data)):
@@ -169,6 +173,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "json_points": json_points,
     "fcsv_points": fcsv_points,
     "csv_points": csv_points,
+    "label_nifti": _segmentation("p.nii"),
+    "label_nrrd": _segmentation("p.seg.nrrd"),
+    "dicom_seg": _segmentation("seg.dcm"),
+    "rtstruct": _segmentation("rtstruct.dcm"),
     "csv_manifest": csv_manifest,
     "inputs_json": inputs_json,
     "clinical_json": clinical_json,
