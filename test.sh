@@ -13,5 +13,4 @@ esac
 scripts/setup.sh all
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-# Two processes, each of one thread, take the files in turn; the long ones come early.
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$selection" "$@"
+.venv/bin/python -m pytest -m "$selection" "$@"

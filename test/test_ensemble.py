@@ -379,7 +379,7 @@ def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path):
         SeedWeights(f"seed_{k}", a, untrained_weights(a, k), weight, upscales=a is DECODING)
         for k, (a, weight) in enumerate(zip(architectures, (1.0, 7.0, 3.0), strict=True))
     ]
-    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=shrunk_probe())
+    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=probe_patches()[:1])
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
     patch = probe_patches()[5:6]
     assert ensemble.seed_probabilities(patch).shape == (1, 3)

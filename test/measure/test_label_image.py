@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import rotation
-from measure.shapes import ball, make_volume, middle
+from digital_shapes import ball, make_volume, middle
 
 from nodulemc.measure.label_image import label_image
 from nodulemc.measure.mask import nodule_mask

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import rotation
-from measure.shapes import ball, ellipsoid, make_volume, middle
+from digital_shapes import ball, ellipsoid, make_volume, middle
 
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.patch import VOXEL_MM, patch_origin

@@ -10,7 +10,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from measure.shapes import ball, make_volume, middle
+from digital_shapes import ball, make_volume, middle
 from test_case import MeanOfPatch
 
 from nodulemc import cli

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import rotation
-from measure.shapes import ball, ellipsoid, make_volume, middle
+from digital_shapes import ball, ellipsoid, make_volume, middle
 
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
