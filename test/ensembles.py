@@ -54,8 +54,13 @@ def make_untrained_ensemble(
     """
     architecture = architecture or Architecture("inception_i3d")
     made = _made(tuple(seeds), architecture, tuple(weights or [1.0] * len(seeds)), dtype, probes)
-    shutil.copytree(made.name, folder, dirs_exist_ok=True)
+    shutil.copytree(_inner(made), folder, dirs_exist_ok=True)
     return read_manifest(folder)
+
+
+def _inner(folder: tempfile.TemporaryDirectory) -> Path:
+    """A folder with the usual permissions; a temporary one is closed to other users, as a container's are."""
+    return Path(folder.name) / "ensemble"
 
 
 @cache
@@ -69,5 +74,5 @@ def _made(
         for seed, weight in zip(seeds, weights, strict=True)
     ]
     patches = probe_patches()[-probes:] if probes else shrunk_probe()
-    write_ensemble(folder.name, members, trained_on=None, licence="Apache-2.0", dtype=dtype, probes=patches)
+    write_ensemble(_inner(folder), members, trained_on=None, licence="Apache-2.0", dtype=dtype, probes=patches)
     return folder
