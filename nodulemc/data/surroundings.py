@@ -43,11 +43,11 @@ def complete(
     pads = [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
     full = np.pad(without_nodule(hu, mask, spacing), pads, mode="symmetric")
     random = np.random.default_rng(seed)
-    before, after = _drift(random), _drift(random)
-    for k in range(1, pads[0][0] + 1):
-        full[pads[0][0] - k] = _moved(full[pads[0][0] - k], before * k * spacing[0] / spacing[1:])
-    for k in range(1, pads[0][1] + 1):
-        full[-1 - pads[0][1] + k] = _moved(full[-1 - pads[0][1] + k], after * k * spacing[0] / spacing[1:])
+    (before, after), end = pads[0], len(full)
+    for added in (range(before - 1, -1, -1), range(end - after, end)):  # away from the given slices
+        drift = _drift(random)
+        for k, z in enumerate(added, start=1):
+            full[z] = _moved(full[z], drift * k * spacing[0] / spacing[1:])
     core = tuple(slice(a, a + n) for (a, _), n in zip(pads, hu.shape, strict=True))
     full[core] = hu
     return full, np.pad(mask, pads)
