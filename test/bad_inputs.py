@@ -22,13 +22,11 @@ import nibabel
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from cases import MeanOfPatch, make_case
 from conftest import centre_of, make_ct, rotation
 from dicom import change_dicom, write_dicom_series
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
-from test_case import MeanOfPatch, make_case
-from test_label_points import write_segments
-from test_rtstruct_points import contour, write_rtstruct
-from test_seg_points import change_syntax, write_seg
+from segmentations import change_syntax, contour, write_rtstruct, write_seg, write_segments
 
 from nodulemc import predict
 from nodulemc.case import run_case

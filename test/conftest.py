@@ -1,6 +1,7 @@
 """Shared fixtures: data beside the checkout, and small CTs with known content."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,19 @@ def public_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """A case's empty input and output folder."""
+    (tmp_path / "input").mkdir()
+    (tmp_path / "output").mkdir()
+    return tmp_path / "input", tmp_path / "output"
+
+
+def hear_interrupts() -> None:
+    """For a child's start: a shell's background job ignores SIGINT, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

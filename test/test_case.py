@@ -1,76 +1,18 @@
-"""The platform's contract, with a stand-in for the network: the sum of a patch, squeezed to 0…1."""
+"""The platform's contract, with a stand-in for the network."""
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import CLINICAL, MeanOfPatch, make_case, output_of, points_near
 from conftest import centre_of, make_ct, without_privileges
 
 from nodulemc.case import OUTPUT_NAME, read_case, run_case
 from nodulemc.errors import CaseError, ImageError, NoduleMCError, PointsError
 from nodulemc.patch import extract_patch
 from nodulemc.volume import read_volume
-
-CLINICAL = {"gender": "FEMALE", "age": 71, "smoking_status": "Unknown"}
-
-
-class MeanOfPatch:
-    """An ensemble of two seeds whose probabilities are the patch's mean and its square."""
-
-    caveat = None
-    trained_cases = None
-    device = "cpu"
-    manifest = SimpleNamespace(
-        seed_names=["seed_1", "seed_2"],
-        attributes=(),
-        trained_on="nothing",
-        origin="trained on nothing",
-        identity={"path": "/made", "sha256": "0" * 64},
-    )
-
-    def seed_probabilities(self, patches):
-        means = patches.astype(np.float64).mean(axis=(1, 2, 3))
-        return np.stack([means, means**2], axis=1)
-
-    def findings(self, patches):
-        return self.seed_probabilities(patches), np.empty((len(patches), 0))
-
-    def vote(self, per_seed):
-        return per_seed.mean(axis=1)
-
-
-def make_case(folder, points, *, ct_name="ct.mha", clinical=CLINICAL):
-    image = make_ct()
-    (folder / "images" / "chest-ct").mkdir(parents=True)
-    sitk.WriteImage(image, str(folder / "images" / "chest-ct" / ct_name))
-    content = {"name": "Points of interest", "type": "Multiple points", "points": points}
-    (folder / "nodule-locations.json").write_text(json.dumps(content | {"version": {"major": 1, "minor": 0}}))
-    if clinical is not None:
-        (folder / "clinical-information-lung-ct.json").write_text(json.dumps(clinical))
-    return image
-
-
-def points_near(image):
-    x, y, z = centre_of(image)
-    return [
-        {"name": "b", "point": [x + 5, y, z]},
-        {"name": "a", "point": [x, y - 4.25, z + 2]},
-        {"name": "a", "point": [round(x), round(y), round(z)]},
-    ]
-
-
-@pytest.fixture
-def folders(tmp_path):
-    (tmp_path / "input").mkdir()
-    (tmp_path / "output").mkdir()
-    return tmp_path / "input", tmp_path / "output"
-
-
-def output_of(folder):
-    return json.loads((folder / OUTPUT_NAME).read_text())
 
 
 def test_points_keep_order_names_and_coordinates(folders):

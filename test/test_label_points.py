@@ -1,6 +1,5 @@
 """Label images against SciPy's centres of mass and closed forms."""
 
-import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
 from scipy import ndimage
+from segmentations import write_segments
 
 from nodulemc import limits
 from nodulemc.errors import PointsError
@@ -49,24 +49,6 @@ def check(path: Path, expected: dict[str, tuple[float, ...]], volume: Volume = V
     nodules = read_points(path, volume)
     assert [nodule.name for nodule in nodules] == list(expected)
     np.testing.assert_allclose([nodule.point for nodule in nodules], list(expected.values()), atol=2e-4)
-
-
-def write_segments(path: Path, layers: np.ndarray, keys: str, grid: sitk.Image = CT) -> Path:
-    """A .seg.nrrd as 3D Slicer writes it: layers (x, y, z) first, named in the header."""
-    count = len(layers)
-    steps = np.array(grid.GetDirection()).reshape(3, 3) * grid.GetSpacing()
-    vectors = " ".join("(" + ",".join(map(repr, step)) + ")" for step in steps.T.tolist())
-    several = count > 1
-    sizes = " ".join(map(str, ([count] if several else []) + [*grid.GetSize()]))
-    head = (
-        f"NRRD0004\n# Complete NRRD file format specification at:\ntype: unsigned char\ndimension: {3 + several}\n"
-        f"space: left-posterior-superior\nsizes: {sizes}\nspace directions: {'none ' * several}{vectors}\n"
-        f"kinds: {'list ' * several}domain domain domain\nencoding: gzip\n"
-        f"space origin: ({','.join(map(repr, grid.GetOrigin()))})\n{keys.strip()}\n\n"
-    )
-    content = np.stack(layers, axis=-1).tobytes()
-    path.write_bytes(head.encode() + gzip.compress(content))
-    return path
 
 
 def write_table(path: Path, labels: np.ndarray, table: str) -> None:
@@ -150,19 +132,19 @@ def test_slicers_segments_have_names_layers_and_labels(tmp_path):
         "Segment2_LabelValue:=1\nSegment2_Layer:=1\nSegment2_Name:=twin\n"
         "Segment3_LabelValue:=2\nSegment3_Layer:=9\nSegment3_Name:=nowhere\n"
     )
-    path = write_segments(tmp_path / "s.seg.nrrd", [first, second], keys)
+    path = write_segments(tmp_path / "s.seg.nrrd", [first, second], keys, CT)
     check(path, dict(zip(["RUL: solid", "twin-1", "twin-2", "2"], [*scipys(first), *scipys(second)], strict=True)))
 
 
 def test_old_files_of_slicer_have_a_layer_for_each_segment(tmp_path):
     layers = [(label == TWO).astype(np.uint8) for label in (1, 2)]
-    path = write_segments(tmp_path / "s.seg.nrrd", layers, "Segment0_Name:=a\nSegment1_Name:=b\n")
+    path = write_segments(tmp_path / "s.seg.nrrd", layers, "Segment0_Name:=a\nSegment1_Name:=b\n", CT)
     check(path, dict(zip("ab", scipys(TWO), strict=True)))
 
 
 def test_one_segment_of_slicers_in_one_layer(tmp_path):
     keys = "Segment0_LabelValue:=1\nSegment0_Layer:=0\nSegment0_Name:=nodule\n"
-    path = write_segments(tmp_path / "s.seg.nrrd", [(TWO == 1).astype(np.uint8)], keys)
+    path = write_segments(tmp_path / "s.seg.nrrd", [(TWO == 1).astype(np.uint8)], keys, CT)
     check(path, {"nodule": scipys(TWO)[0]})
 
 

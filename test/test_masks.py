@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch
 from conftest import centre_of, make_ct
-from test_case import MeanOfPatch
 
 import nodulemc
 from nodulemc import cli

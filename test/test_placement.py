@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch
 from scipy import ndimage
-from test_case import MeanOfPatch
 
 from nodulemc import cli
 from nodulemc.cohort.reading import Job, read_scan

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cases import MeanOfPatch
 from conftest import centre_of, make_ct
-from test_case import MeanOfPatch
 
 from nodulemc import predict
 from nodulemc.errors import PointsError

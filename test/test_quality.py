@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch, make_case, output_of, points_near
 from conftest import centre_of, make_ct
-from test_case import MeanOfPatch, folders, make_case, output_of, points_near  # noqa: F401, folders is a fixture
 
 from nodulemc import predict
 from nodulemc.case import run_case
@@ -69,7 +69,7 @@ def test_seeds_that_disagree(seeds, expected):
     assert seed_notes(np.array(seeds)) == expected
 
 
-def test_warnings_are_in_the_detailed_result_and_on_stderr_and_not_in_the_platforms_json(folders, caplog):  # noqa: F811
+def test_warnings_are_in_the_detailed_result_and_on_stderr_and_not_in_the_platforms_json(folders, caplog):
     image = make_case(folders[0], points_near(make_ct()))
     sitk.WriteImage(image + 1024, str(folders[0] / "images" / "chest-ct" / "ct.mha"))
     with caplog.at_level(logging.WARNING):

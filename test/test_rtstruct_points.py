@@ -7,52 +7,24 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import make_ct, rotation
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from segmentations import FRAME_OF_REFERENCE, contour, write_rtstruct
 
 from nodulemc.errors import PointsError
 from nodulemc.points import read_points
 from nodulemc.volume import Volume
 
-FRAME = "1.2.3"
 CT = make_ct()
-VOLUME = Volume(CT, Path("ct"), frame_of_reference=FRAME)
+VOLUME = Volume(CT, Path("ct"), frame_of_reference=FRAME_OF_REFERENCE)
 START = np.array([0.0, 40.0, -110.0])  # inside the CT, and so is what lies 20 mm further
 SQUARE = np.array([[0, 0], [10, 0], [10, 10], [0, 10]])
-
-
-def contour(points: np.ndarray, kind: str = "CLOSED_PLANAR") -> Dataset:
-    """A contour of points (N, 3)."""
-    data = Dataset()
-    data.ContourGeometricType, data.NumberOfContourPoints = kind, len(points)
-    data.ContourData = [f"{c:.6f}"[:16] for c in np.ravel(points)]
-    return data
 
 
 def at(outline: Sequence, height: float, turn: np.ndarray | None = None) -> np.ndarray:
     """Points of a plane (N, 2) at a height over START, turned around it: (N, 3)."""
     points = np.column_stack([outline, np.full(len(outline), height)])
     return (points if turn is None else points @ turn.T) + START
-
-
-def write_rtstruct(path: Path, rois: Sequence[tuple[str, list[Dataset]]], frame: str | None = FRAME) -> Path:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RTStructureSetStorage, ImplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    data.Modality, data.SpecificCharacterSet = "RTSTRUCT", "ISO_IR 192"
-    data.StructureSetROISequence, data.ROIContourSequence = [], []
-    for number, (name, contours) in enumerate(rois, start=1):
-        roi, drawn = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName = number, name
-        if frame:
-            roi.ReferencedFrameOfReferenceUID = frame
-        drawn.ReferencedROINumber, drawn.ContourSequence = number, contours
-        data.StructureSetROISequence.append(roi)
-        data.ROIContourSequence.append(drawn)
-    data.save_as(path, enforce_file_format=True)
-    return path
 
 
 def points_of(path: Path) -> dict[str, np.ndarray]:

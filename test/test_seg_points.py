@@ -9,70 +9,20 @@ import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
 from dicom import change_dicom, write_dicom_series
-from highdicom.seg import Segmentation, SegmentDescription
-from pydicom.sr.codedict import codes
 from pydicom.uid import (
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
 from scipy import ndimage
+from segmentations import change_syntax, write_seg
 
 from nodulemc.errors import PointsError
 from nodulemc.points import read_points
 from nodulemc.volume import Volume, read_volume
 
 SIZE = (37, 31, 12)  # a frame of single bits ends within a byte
-
-
-# What highdicom copies from the slices.
-WANTED = (
-    "AccessionNumber", "Manufacturer", "PatientBirthDate", "PatientName", "PatientSex", "ReferringPhysicianName",
-    "StudyDate", "StudyID", "StudyTime",
-)  # fmt: skip
-
-
-def describe(*labels: str) -> list[SegmentDescription]:
-    return [
-        SegmentDescription(
-            number,
-            label,
-            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-            segmented_property_type=codes.SCT.Nodule,
-            algorithm_type="MANUAL",
-        )
-        for number, label in enumerate(labels, start=1)
-    ]
-
-
-def write_seg(folder: Path, pixels: np.ndarray, kind: str = "BINARY", labels=("left", "right"), **options) -> Path:
-    """Write a SEG of arrays z, y, x (, segment) on the slices of a folder."""
-    slices = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda one: one.ImagePositionPatient[2])
-    for one in slices:
-        one.SOPClassUID = CTImageStorage  # a real series has it empty
-        for name in WANTED:
-            setattr(one, name, one.get(name, ""))
-    seg = Segmentation(
-        slices,
-        pixels,
-        kind,
-        describe(*labels),
-        generate_uid(),
-        2,
-        generate_uid(),
-        1,
-        "maker",
-        "model",
-        "1",
-        "2",
-        **options,
-    )
-    path = folder.parent / "seg.dcm"
-    seg.save_as(path)
-    return path
 
 
 def centres(image: sitk.Image, masks: list[np.ndarray]) -> list[tuple[float, ...]]:
@@ -112,12 +62,6 @@ def test_binary_segments_are_nodules(folder, syntax, omit_empty_frames):
     path = write_seg(folder, masks, omit_empty_frames=omit_empty_frames)
     change_syntax(path, syntax)
     check(path, read_volume(folder), masks)
-
-
-def change_syntax(path: Path, syntax) -> None:
-    data = pydicom.dcmread(path)
-    data.file_meta.TransferSyntaxUID = syntax
-    data.save_as(path)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless])

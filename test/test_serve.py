@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import MeanOfPatch, make_case, output_of, points_near
 from ensembles import make_untrained_ensemble
 from fastapi.testclient import TestClient
-from test_case import MeanOfPatch, make_case, output_of, points_near
 
 from nodulemc import cli
 from nodulemc.errors import EnsembleError

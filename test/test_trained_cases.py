@@ -12,12 +12,12 @@ import pyarrow.parquet
 import pydicom
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch, make_case
 from cohort.made import make_cohort, read_rows, write_rows
 from conftest import centre_of, make_ct
 from dicom import change_dicom, write_dicom_series
 from ensembles import make_untrained_ensemble
 from sklearn.metrics import roc_auc_score
-from test_case import MeanOfPatch, make_case
 
 from nodulemc import cli
 from nodulemc.case import run_case

@@ -6,8 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import cases
 import SimpleITK as sitk
-import test_case
 from conftest import centre_of, make_ct
 
 from nodulemc.cohort.identity import Identity
@@ -21,7 +21,7 @@ ENSEMBLE = Identity("weights", "fp32", ("seed_1", "seed_2"), "nothing")
 COLUMNS = ("SeriesInstanceUID", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
 
 
-class MeanOfPatch(test_case.MeanOfPatch):
+class MeanOfPatch(cases.MeanOfPatch):
     """Takes its time for each nodule, as a network does."""
 
     device = "cpu"

@@ -4,13 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 from cohort.made import make_cohort, read_rows, results, scan_file, write_rows
-from conftest import centre_of, make_ct
+from conftest import centre_of, hear_interrupts, make_ct
 from dicom import write_dicom_series
 from ensembles import make_untrained_ensemble
 
@@ -201,9 +200,7 @@ def test_no_cohort(tmp_path, capsys):
 def start(folder: Path, output: Path, seconds: float) -> subprocess.Popen:
     program = Path(__file__).with_name("run_made.py")
     command = [sys.executable, program, folder, output, str(seconds)]
-    # A shell's background job ignores SIGINT, and what it starts inherits that.
-    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts)
 
 
 def wait_for_results(output: Path, scans: int) -> None:

@@ -10,8 +10,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch
 from digital_shapes import ball, make_volume, middle
-from test_case import MeanOfPatch
 
 from nodulemc import cli
 from nodulemc.columns import MEASURED

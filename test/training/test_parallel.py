@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from conftest import hear_interrupts
 
 from nodulemc.errors import ConfigError
 from nodulemc.training.parallel import SPAWN, in_order
@@ -71,7 +72,12 @@ def work(item):
 if __name__ == "__main__":
     sys.exit(exit_code_of(lambda: [*in_order(work, iter(range(10**6)), 2)] and None))""")
     running = subprocess.Popen(
-        [sys.executable, program], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, program],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "1").exists() and time.monotonic() < deadline:
