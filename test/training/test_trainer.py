@@ -1,13 +1,12 @@
 import math
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from ensembles import make_untrained_ensemble, untrained_weights
@@ -40,16 +39,13 @@ def train(folder, recipe, *, resume=False, data=None, create=create_toy, seed=5)
     return train_seed(recipe, data or toy_data(), folder, seed, accelerator, resume=resume, create=create)
 
 
-def start(folder, *, batch_norm=True, epochs=EPOCHS, rated=False, **environment) -> subprocess.Popen:
-    command = [sys.executable, str(RUN_TOY), str(folder), str(batch_norm), str(epochs), str(rated)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", **environment}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(folder, *, batch_norm=True, epochs=EPOCHS, rated=False, **environment) -> BaseProcess:
+    return forked.start(RUN_TOY, folder, batch_norm, epochs, rated, ACCELERATE_USE_CPU="true", **environment)
 
 
 def finished_weights(folder, *processes) -> dict[str, torch.Tensor]:
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        assert forked.code_of(process) == 0
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
@@ -68,9 +64,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(unbroken, tmp_pat
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    killed.kill()
+    assert forked.code_of(killed) == -signal.SIGKILL
     assert not (folder / "weights.pt").exists()
     assert 1 <= load_checkpoint(folder / "checkpoint.pt").epochs_done < EPOCHS
     resumed = finished_weights(folder, start(folder))
