@@ -8,24 +8,27 @@ object: for each target the inputs tried and the faults found; an input that mak
 """
 
 import argparse
+import ctypes
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 _ONE_INPUT_S = 20
+_SERVER = get_context("forkserver")
 
 
 def fuzz_one(name: str, seconds: float, keep: Path, seed: int) -> dict[str, object]:
     """Fuzz one target in a process of its own, up to its first fault."""
-    with tempfile.TemporaryDirectory() as new:
-        command = [sys.executable, __file__, "--child", name, new, str(CORPUS / name)]
+    with tempfile.TemporaryDirectory() as folder:
+        new, log = Path(folder) / "new", Path(folder) / "log"
+        new.mkdir()
         options = [
             f"-max_total_time={max(1, round(seconds))}",
             f"-timeout={_ONE_INPUT_S}",
@@ -35,38 +38,38 @@ def fuzz_one(name: str, seconds: float, keep: Path, seed: int) -> dict[str, obje
             f"-artifact_prefix={keep}/{name}-",
             "-print_final_stats=1",
         ]
-        try:
-            done = subprocess.run(
-                [*command, *options], capture_output=True, text=True, errors="replace", check=False,
-                timeout=seconds + 3 * _ONE_INPUT_S,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as hung:
-            said, failed = (hung.stderr or b"").decode(errors="replace"), True
-        else:
-            said, failed = done.stderr, done.returncode != 0
+        process = _SERVER.Process(target=_child, args=(name, [str(new), str(CORPUS / name), *options], log))
+        process.start()
+        process.join(seconds + 3 * _ONE_INPUT_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        said, failed = log.read_text(errors="replace"), process.exitcode != 0
     counts = re.findall(r"number_of_executed_units: *(\d+)|^#(\d+)\t", said, re.MULTILINE)
     return {"tried": max([int(a or b) for a, b in counts], default=0), "fault": said[-3000:] if failed else None}
 
 
-def child(name: str, arguments: list[str]) -> None:
-    """Run libFuzzer in this process."""
+def _child(name: str, arguments: list[str], log: Path) -> None:
+    """Run libFuzzer in this process, which it ends."""
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     import atheris
-
-    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-    with atheris.instrument_imports(include=["nodulemc"]):
-        import targets
     import SimpleITK as sitk
+    from instrumented import targets
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     atheris.Setup([sys.argv[0], *arguments], lambda data: targets.run(name, data) and None)
-    atheris.Fuzz()
+    try:
+        atheris.Fuzz()
+    finally:
+        # libFuzzer keeps the input that made a fault when the process exits, which multiprocessing does by os._exit.
+        ctypes.CDLL(None).exit(1)
 
 
 def main() -> int:
     """Fuzz and report."""
-    if sys.argv[1:2] == ["--child"]:
-        child(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -77,6 +80,11 @@ def main() -> int:
     args = parser.parse_args()
     args.targets = args.targets or names
     args.keep.mkdir(parents=True, exist_ok=True)
+    # Processes are forked from a server that has imported the targets.
+    places = [str(HERE), str(HERE.parents[1])]
+    sys.path[:0] = places
+    os.environ["PYTHONPATH"] = os.pathsep.join(places)
+    _SERVER.set_forkserver_preload(["instrumented"])
     each = args.seconds * args.jobs / len(args.targets)
     with ThreadPoolExecutor(args.jobs) as pool:
         results = pool.map(lambda name: fuzz_one(name, each, args.keep, args.seed), args.targets)

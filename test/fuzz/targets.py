@@ -4,6 +4,7 @@ the process, or a probability that is none, is a fault.
 
 import hashlib
 import math
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,14 +31,19 @@ from nodulemc.training.grids import Grid
 from nodulemc.volume import Volume, read_volume
 from nodulemc.weights import read_weights
 
-_FOLDER = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
+_PLACE = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
 _LIDC_CT = Grid((64, 64, 16), np.array([0.0, 0.0, -20.0]), np.diag([0.7, 0.7, 2.0]))
 _LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
 
 
+def _folder() -> Path:
+    """This process's own: several are forked from one that has imported this."""
+    return _PLACE / str(os.getpid())
+
+
 def _written(name: str, data: bytes) -> Path:
-    path = _FOLDER / name
+    path = _folder() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
@@ -94,8 +100,8 @@ def inputs_json(data: bytes) -> None:
     _written("case/nodule-locations.json", b'{"points": []}')
     _written("case/images/chest-ct/ct.mha", b"ElementDataFile = LOCAL\n")
     _written("case/inputs.json", data)
-    ct = read_case(_FOLDER / "case").ct.resolve()
-    assert ct.is_relative_to((_FOLDER / "case").resolve())
+    ct = read_case(_folder() / "case").ct.resolve()
+    assert ct.is_relative_to((_folder() / "case").resolve())
 
 
 def clinical_json(data: bytes) -> None:
@@ -158,13 +164,13 @@ def dicom(data: bytes) -> None:
     """A DICOM folder of two slices, the second one foreign."""
     _written("series/1.dcm", (Path(__file__).parent / "corpus" / "dicom" / "slice_1.dcm").read_bytes())
     _written("series/2.dcm", data)
-    read_volume(_FOLDER / "series")
+    read_volume(_folder() / "series")
 
 
 def dicom_frames(data: bytes) -> None:
     """A DICOM folder of one file with several frames."""
     _written("frames/1.dcm", data)
-    read_volume(_FOLDER / "frames")
+    read_volume(_folder() / "frames")
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
