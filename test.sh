@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# Set up, lint and test.
+# Set up, lint and test, on up to four cores.
 #
-#   ./test.sh [--slow] [PYTEST OPTIONS]    --slow adds the tests that take more than a minute
+#   ./test.sh [--quick | --slow] [PYTEST OPTIONS]
+#
+#   --quick  an answer in less than a minute: leaves out what is marked heavy
+#   --slow   adds the tests that take more than a minute
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/options.sh
 selection="not slow and not container"
 case ${1:-} in
   -h | --help) show_help "${0##*/}" ;;
+  --quick) selection="$selection and not heavy"; shift ;;
   --slow) selection="not container"; shift ;;
 esac
 scripts/setup.sh all
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/python -m pytest -m "$selection" "$@"
+# A process of tests a core, each with one thread: threads of several would wait for each other.
+export OMP_NUM_THREADS=1
+.venv/bin/python -m pytest -m "$selection" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -22,11 +22,13 @@ def check_end(row, outcome, message):
     assert "\n" not in message
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.hostile], ids=lambda row: row.name)
 def test_every_bad_input_meets_its_stated_end(tmp_path, row):
     check_end(row, *judge(row, tmp_path))
 
 
+@pytest.mark.heavy
 def test_hostile_inputs_do_so_in_little_time_and_memory():
     command = [sys.executable, str(Path(bad_inputs.__file__)), *(row.name for row in HOSTILE)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(bad_inputs.__file__).parents[1])

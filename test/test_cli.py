@@ -64,6 +64,7 @@ def test_what_failed_work_leaves_unfinished_is_told_before_the_error(capsys):
     assert capsys.readouterr().err == "a worker ends\nerror: bad: here: do this\na worker ends\ninterrupted\n"
 
 
+@pytest.mark.heavy
 def test_the_error_is_the_last_line_behind_processes_and_threads(tmp_path):
     """Processes still work, and threads fail, when the error comes."""
     program = tmp_path / "program.py"
@@ -167,6 +168,7 @@ def test_help_into_a_closed_pipe_is_no_traceback():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.heavy
 def test_bench_prints_seconds_per_nodule(tmp_path, capsys):
     make_untrained_ensemble(tmp_path)
     assert cli.main(["bench", "--nodules", "1", "--device", "cpu", "--resources", str(tmp_path)]) == 0

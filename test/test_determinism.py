@@ -14,6 +14,8 @@ from injection import PROGRAM
 
 from nodulemc.case import OUTPUT_NAME
 
+pytestmark = pytest.mark.heavy
+
 # What a user's machine may set that must not matter; the proxies lead nowhere.
 SURROUNDINGS = {
     "LC_ALL": "tr_TR.UTF-8", "LANG": "de_DE.UTF-8", "TZ": "Pacific/Kiritimati", "HOME": "/nonexistent", "TERM": "dumb",

@@ -127,6 +127,7 @@ def test_two_cts_are_told_apart_and_one_can_be_chosen(tmp_path):
         read_volume(tmp_path, series="1.2.3")
 
 
+@pytest.mark.heavy
 def test_at_most_ten_series_are_named(tmp_path):
     uids = [other_series(tmp_path / str(k), slices=2 + k) for k in range(13)]
     with pytest.raises(ImageError, match=r"^13 DICOM series: .*, and 3 more: ") as refused:
@@ -166,6 +167,7 @@ def test_predict_takes_the_series(tmp_path):
     assert read_volume(tmp_path, series=uid).series_uid == uid
 
 
+@pytest.mark.heavy
 def test_the_command_takes_the_series(tmp_path, capsys):
     resources = tmp_path / "resources"
     resources.mkdir()

@@ -263,6 +263,7 @@ def test_pixels_of_another_kind_are_refused(series, attributes, message):
         read(series)
 
 
+@pytest.mark.heavy
 def test_real_series_have_pydicoms_values(shared_data):
     folder = shared_data / "lidc" / "scans" / "LIDC-IDRI-0003"
     files = sorted(folder.glob("*.dcm"), key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))

@@ -221,6 +221,7 @@ def write_two_reconstructions(folder: Path, **second: object) -> None:
     change_dicom(*folder.glob("b/*"), **second)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "value"), OTHERS)
 def test_reconstructions_between_each_other_are_refused_by_whatever_tells_them_apart(tmp_path, name, value):
     write_two_reconstructions(tmp_path, **{name: value})

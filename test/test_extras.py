@@ -75,6 +75,7 @@ def test_every_command_is_tried():
     assert {line.split()[0] for line, _ in COMMANDS} == set(cli.COMMANDS)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("extra", sorted({extra for _, extra in COMMANDS if extra}))
 def test_a_missing_extra_is_one_line_before_any_work(extra, tmp_path):
     lines = [line.split() for line, needed in COMMANDS if needed == extra]
@@ -87,6 +88,7 @@ def test_a_missing_extra_is_one_line_before_any_work(extra, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.heavy
 def test_the_other_commands_need_no_extra(tmp_path):
     lines = [line.split() for line, needed in COMMANDS if needed is None]
     for line, (code, _, err) in zip(lines, run_without(EVERYTHING, lines, tmp_path), strict=True):
@@ -121,6 +123,7 @@ def test_the_missing_module_is_named_not_the_one_that_imports_it(tmp_path, monke
         check_extra("train", "importing_others")
 
 
+@pytest.mark.heavy
 def test_scoring_needs_no_extra(tmp_path):
     """As installed from `requirements.txt` but for the fast CPU runtime."""
     make_untrained_ensemble(tmp_path / "ensemble")
@@ -151,6 +154,7 @@ def plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
+@pytest.mark.heavy
 def test_every_import_is_of_a_known_package():
     required = {plain(re.match(r"[\w.-]+", text)[0]) for text in requires("nodulemc") if "extra ==" not in text}
     names = imported() - sys.stdlib_module_names - {"nodulemc"}

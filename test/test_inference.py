@@ -19,6 +19,8 @@ import nodulemc
 from nodulemc import Ensemble
 from nodulemc.case import OUTPUT_NAME
 
+pytestmark = pytest.mark.heavy
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 COMMAND = {
     "inference": [sys.executable, str(REPOSITORY / "inference.py")],

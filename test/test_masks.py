@@ -184,6 +184,7 @@ def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys
     assert not list(masks.parent.iterdir())
 
 
+@pytest.mark.heavy
 def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nodulemc.prediction.QUIET_S", 0.0)
     monkeypatch.setattr("nodulemc.measure.mask.QUIET_S", 0.0)

@@ -38,6 +38,7 @@ def with_header(path, *, before=b"Offset", insert=b"", **changes):
     return path
 
 
+@pytest.mark.heavy
 @settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(

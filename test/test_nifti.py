@@ -63,6 +63,7 @@ def orientations(draw):
     return affine
 
 
+@pytest.mark.heavy
 @settings(max_examples=80, deadline=None)
 @given(
     orientations(),
@@ -93,6 +94,7 @@ def test_any_orientation_type_and_version_is_what_nibabel_reads(affine, codes, t
         assert sitk.GetArrayViewFromImage(read).dtype == type_
 
 
+@pytest.mark.heavy
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]),
@@ -183,6 +185,7 @@ def test_a_form_that_is_not_set_does_not_count(tmp_path):
     check_against_nibabel(path)
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([-1.0, 1.0]),

@@ -92,6 +92,7 @@ def test_window_clips_at_its_ends():
         assert patch[32, 32, 32] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.heavy
 def test_only_the_needed_part_becomes_floating_point():
     image = make_ct(size=(300, 300, 200))
     volume = Volume(image, Path("ct"))

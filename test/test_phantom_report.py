@@ -42,6 +42,7 @@ def share(readers, labels, nodules) -> float:
     return (middle - weak) / (best - weak)
 
 
+@pytest.mark.heavy
 def test_rows_are_scikit_learns_aucs_and_a_bootstrap_of_patients(report):
     readers, truth = readers_and_truth(400)
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in report.table_rows(readers, truth)[2:]]

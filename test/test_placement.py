@@ -117,6 +117,7 @@ def test_tissue_without_lung_around_and_beside_air_is_told():
     assert note.startswith("no lung around the point: ")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0), (0, 2, 1)])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_places_do_not_depend_on_how_voxels_are_stored(order, flipped):
@@ -159,6 +160,7 @@ def said_of(points, volume=CHEST):
         return str(error)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", READINGS)
 @pytest.mark.parametrize("points", [(SOLID, SMALL, GROUND_GLASS), (GROUND_GLASS, SMALL)])
 def test_another_reading_is_recognised(name, points):
@@ -208,6 +210,7 @@ def test_predict_prints_and_keeps_each_warning_as_one_line(tmp_path, monkeypatch
     assert not any("\n" in message for message in caplog.messages)
 
 
+@pytest.mark.heavy
 def test_a_real_scans_nodules_pass_and_its_air_does_not(shared_data):
     volume = read_volume(shared_data / "lidc" / "scans" / "LIDC-IDRI-0003")
     # The centres of the readers' outlines, then air in front of the chest.

@@ -21,6 +21,7 @@ def notes_of(image: sitk.Image, point=None):
     return look(Volume(image, Path("ct")), [Nodule("n", tuple(point or centre_of(image)))])[1]
 
 
+@pytest.mark.heavy
 def test_a_good_scan_and_real_ones_raise_no_false_alarm(shared_data):
     assert notes_of(make_ct()) == notes_of(make_ct(seed=3))
     assert notes_of(make_ct()).scan == ()

@@ -56,6 +56,7 @@ def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("forms", [("mclab", "mclab"), ("single_task",), ("baseline", "mclab")])
 def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_path, forms, capsys):
     # MClab's with aux_model.* and without.
@@ -86,6 +87,7 @@ def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_p
     assert [logit(p) for p in found] == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.heavy
 def test_a_baselines_member_states_its_head_and_its_input(tmp_path):
     state = reference_state(21)
     files = [save_reference(tmp_path / f"{form}.pth", state, form=form) for form in ("baseline", "single_task")]
@@ -104,6 +106,7 @@ def test_a_baselines_member_states_its_head_and_its_input(tmp_path):
     assert abs(logit(per_seed[0, 0]) - logit(per_seed[0, 1])) > 0.1
 
 
+@pytest.mark.heavy
 def test_the_manifest_says_where_the_weights_come_from(tmp_path):
     file = save_reference(tmp_path / "best.pth", reference_state(1))
     manifest = import_reference([file], tmp_path / "ensemble")
@@ -113,6 +116,7 @@ def test_the_manifest_says_where_the_weights_come_from(tmp_path):
     assert manifest.max_deviation["bf16"] > 0
 
 
+@pytest.mark.heavy
 def test_the_decoder_is_kept_on_request(tmp_path):
     file = save_reference(tmp_path / "best.pth", reference_state(1, decoder=True))
     _, tensors = reference_network(file, keep_decoder=True)
@@ -214,6 +218,7 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path):
         import_reference([tmp_path / "other.pth"], tmp_path / "ensemble")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -118,6 +118,7 @@ def test_a_grid_of_its_own_is_read(folder):
     np.testing.assert_allclose(nodule.point, centres(fine, [masks[..., 0]])[0], atol=1e-3)
 
 
+@pytest.mark.heavy
 def test_a_real_series_and_its_segmentation_in_one_folder(shared_data, tmp_path):
     (tmp_path / "ct").mkdir()
     for file in (shared_data / "ct" / "dicom_series").iterdir():

@@ -206,6 +206,7 @@ def free_port():
         return server.getsockname()[1]
 
 
+@pytest.mark.heavy
 @no_sigterm_on_windows
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_sigterm_ends_the_program_with_code_0_from_the_start(entry_point, tmp_path):
@@ -219,6 +220,7 @@ def test_sigterm_ends_the_program_with_code_0_from_the_start(entry_point, tmp_pa
         assert server.stderr.read() == ""
 
 
+@pytest.mark.heavy
 @no_sigterm_on_windows
 @pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "interrupted\n")])
 def test_a_signal_ends_the_case_in_hand_without_output(tmp_path, number, code, said):
@@ -239,6 +241,7 @@ def test_a_signal_ends_the_case_in_hand_without_output(tmp_path, number, code, s
     assert not list((tmp_path / "output").iterdir())
 
 
+@pytest.mark.heavy
 def test_loading_that_fails_is_exit_code_2_and_one_line(tmp_path):
     with started(ENTRY_POINTS[0], "--port", free_port(), "--resources", tmp_path, "--output", tmp_path) as server:
         assert server.wait(60) == 2

@@ -36,6 +36,8 @@ from nodulemc.trained_cases import (
 )
 from nodulemc.volume import read_volume
 
+pytestmark = pytest.mark.heavy
+
 CASES = [TrainedCase("1.2.0", "p0"), TrainedCase("1.2.10", 'Doe, "J"'), TrainedCase("1.2.11", "p1")]
 
 

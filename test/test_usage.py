@@ -109,6 +109,7 @@ def resources(tmp_path_factory):
     return folder
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("locale", C_LOCALES)
 def test_unicode_names_in_the_c_locale(tmp_path, resources, locale):
     folder = tmp_path / "Грудная клетка"
@@ -128,6 +129,7 @@ def test_unicode_names_in_the_c_locale(tmp_path, resources, locale):
     assert sitk.ReadImage(str(labels)).GetSize() == make_ct().GetSize()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("locale", C_LOCALES)
 def test_the_container_program_in_the_c_locale(tmp_path, resources, locale):
     source, target = tmp_path / "вход", tmp_path / "выход"

@@ -41,6 +41,7 @@ def test_nifti_geometry_agrees_with_nibabel(shared_data):
     assert volume.image[index] == pytest.approx(float(other.dataobj[index]))
 
 
+@pytest.mark.heavy
 def test_dicom_series_agrees_with_pydicom(shared_data):
     folder = shared_data / "ct" / "dicom_series"
     volume = read_volume(folder)
@@ -62,6 +63,7 @@ def test_written_dicom_series_is_read_back(tmp_path):
     assert volume.image.GetDirection() == pytest.approx(image.GetDirection(), abs=1e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["real", "oblique"])
 def test_dicom_series_has_the_geometry_that_itk_gives_it(tmp_path, shared_data, source):
     folder = shared_data / "ct" / "dicom_series"
@@ -79,6 +81,7 @@ def test_dicom_series_has_the_geometry_that_itk_gives_it(tmp_path, shared_data, 
     assert image.GetDirection() == expected.GetDirection()
 
 
+@pytest.mark.heavy
 def test_compressed_dicom_slices_are_read_in_their_order(tmp_path):
     image = make_ct()
     write_dicom_series(image, tmp_path)
@@ -242,6 +245,7 @@ def test_a_compressed_big_endian_meta_image_needs_no_stated_length(tmp_path, fie
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(read), voxels)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("suffix", [".mha", ".nii.gz", ".nrrd", ".nii"])
 def test_voxels_are_held_once(tmp_path, suffix):
     voxels = np.random.default_rng(0).integers(-1000, 1000, (100, 512, 512)).astype(np.int16)  # 50 MiB
@@ -385,6 +389,7 @@ def test_a_compressed_nifti_of_another_length_is_refused(tmp_path, change):
         read_volume(tmp_path / "ct.nii.gz")
 
 
+@pytest.mark.heavy
 def test_pydicom_is_imported_for_dicom_only(tmp_path):
     sitk.WriteImage(make_ct(size=(8, 8, 8)), str(tmp_path / "ct.mha"))
     write_dicom_series(make_ct(size=(8, 8, 8)), tmp_path / "series")

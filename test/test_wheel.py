@@ -14,6 +14,8 @@ import pytest
 
 from nodulemc.case import OUTPUT_NAME
 
+pytestmark = pytest.mark.heavy
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = ("nodulemc", "resources", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 INPUT = REPOSITORY / "test" / "input"

@@ -17,6 +17,8 @@ from nodulemc import cli
 from nodulemc.cohort.run import run_cohort
 from nodulemc.cohort.store import Store
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory) -> Path:

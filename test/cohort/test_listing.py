@@ -80,6 +80,7 @@ def test_luna25_folder(tmp_path):
     assert [scan.labels for scan in scans] == [(0,), (1, 0), (0,)]
 
 
+@pytest.mark.heavy
 def test_a_folders_cts_may_be_dicom_series_anywhere_below(tmp_path):
     folder = make_cohort(tmp_path / "luna", 4)
     (folder / "ct" / "1.2.3.mha").unlink()

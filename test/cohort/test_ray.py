@@ -22,6 +22,8 @@ from nodulemc.cohort.view import view
 from nodulemc.prediction import extract_patches
 from nodulemc.volume import read_volume
 
+pytestmark = pytest.mark.heavy
+
 pytest.importorskip("ray")
 SCANS = 10
 MISSING = 4

@@ -15,6 +15,8 @@ from nodulemc.errors import TableError
 from nodulemc.prediction import extract_patches
 from nodulemc.volume import read_volume
 
+pytestmark = pytest.mark.heavy
+
 
 def jobs_of(folder: Path, scans: int) -> list[Job]:
     return [Job(scan) for scan in read_listing(make_cohort(folder, scans))]

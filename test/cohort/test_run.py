@@ -24,6 +24,8 @@ from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.cohort.view import view
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def luna(tmp_path):

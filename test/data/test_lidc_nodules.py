@@ -25,6 +25,7 @@ def test_the_outline_is_the_first_pixel_outside():
     np.testing.assert_array_equal(same, within)
 
 
+@pytest.mark.heavy
 def test_what_an_outline_encloses_is_what_matplotlib_says():
     path = pytest.importorskip("matplotlib.path")
     rng = np.random.default_rng(1)
@@ -114,6 +115,7 @@ def test_outlines_of_another_ct_are_refused(z: float, points, message: str):
         nodules_of([marking(0, (z, points))], CT)
 
 
+@pytest.mark.heavy
 def test_a_real_scan_is_what_pylidc_says(shared_data: Path, monkeypatch: pytest.MonkeyPatch):
     folder = shared_data / "lidc/scans/LIDC-IDRI-0003"
     nodules = nodules_of(read_reading(folder / "072.xml").markings, read_grid(folder))

@@ -81,6 +81,7 @@ def test_the_same_seed_gives_the_same_surroundings_and_another_one_others():
     assert (first != other).any()
 
 
+@pytest.mark.heavy
 def test_a_nodule_that_leaves_no_lung_is_covered_by_what_is_nearest():
     hu, mask = slab(diameter_mm=38)
     bare = without_nodule(hu, mask, SPACING)

@@ -58,6 +58,7 @@ def test_isotonic_is_the_rising_fit():
     np.testing.assert_allclose(apply_calibration(sample.probabilities[order], found), expected, atol=2e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("method", METHODS)
 def test_real_predictions_get_better_and_keep_their_order(shared_data, method):
     sample = read_predictions([shared_data / "predictions/hiera_5fold_out_of_fold.csv"])

@@ -24,6 +24,7 @@ def resampled_interval(labels, probabilities):
     return np.percentile(areas, [2.5, 97.5])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("nodules", [6, 250])
 def test_figures_by_ranks(nodules):
     sample = make_predictions(nodules=nodules, patients=nodules, seed=4)

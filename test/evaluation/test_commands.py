@@ -56,6 +56,7 @@ def test_a_long_bootstrap_shows_progress(sample, files, tmp_path, capsys, monkey
             assert line.startswith(f"bootstrap, {len(sample)} nodules: {done}, ")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("labels", ["01", "0001"])
 def test_evaluate_where_only_the_last_nodule_is_malignant(labels, tmp_path):
     rows = "".join(f"{k},{label},0.{k + 1}\n" for k, label in enumerate(labels))

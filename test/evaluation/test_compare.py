@@ -19,6 +19,7 @@ def with_noise(sample, amount):
     return replace(sample, probabilities=np.clip(sample.probabilities + noise, 0, 1))
 
 
+@pytest.mark.heavy
 def test_interval_is_that_of_copied_rows(sample):
     other = with_noise(sample, 0.3)
     found = compare(sample, other, 1000)

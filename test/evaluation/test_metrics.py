@@ -37,6 +37,7 @@ def evaluation(sample):
     return evaluate(matched(sample, None), 1000)
 
 
+@pytest.mark.heavy
 def test_real_predictions_agree_with_scikit_learn(shared_data):
     table = read_table(shared_data / "luna25/luna25_public_training_development_data.csv")
     sample = read_predictions([shared_data / "predictions/hiera_5fold_out_of_fold.csv"], table)
@@ -64,6 +65,7 @@ def test_real_predictions_agree_with_scikit_learn(shared_data):
     assert found["brier"] == pytest.approx(brier_score_loss(labels[women], probabilities[women]), abs=1e-9)
 
 
+@pytest.mark.heavy
 def test_intervals_are_those_of_copied_rows(sample, evaluation):
     """Other random numbers, so equal up to a few standard errors of a percentile."""
     rows = list(copied_rows(sample, 400))

@@ -74,17 +74,20 @@ def browser(request, page):
         yield driver
 
 
+@pytest.mark.heavy
 def test_console_is_silent_and_nothing_is_loaded(browser):
     assert browser.get_log("browser") == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
     assert [name for name in loaded if not name.startswith("data:")] == []
 
 
+@pytest.mark.heavy
 def test_nothing_is_cut_off_at_the_side(browser):
     width, window = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert width <= window
 
 
+@pytest.mark.heavy
 def test_text_is_large_and_dark_enough(browser):
     sizes = browser.execute_script(
         "return [...document.querySelectorAll('svg text')].map("
@@ -96,12 +99,14 @@ def test_text_is_large_and_dark_enough(browser):
     assert [entry for entry in contrasts if entry[0] < 4.5] == []
 
 
+@pytest.mark.heavy
 def test_pictures_show(browser):
     widths = browser.execute_script("return [...document.querySelectorAll('img')].map(i => [i.naturalWidth, i.width])")
     assert len(widths) == 2 * 6 * 3
     assert all(natural == 160 and shown > 60 for natural, shown in widths)
 
 
+@pytest.mark.heavy
 def test_rings_lie_at_the_operating_points(browser, evaluation):
     at_specificity = evaluation.metrics["sensitivity_at_specificity"]["0.90"]["value"]
     at_sensitivity = evaluation.metrics["specificity_at_sensitivity"]["0.95"]["value"]
@@ -109,6 +114,7 @@ def test_rings_lie_at_the_operating_points(browser, evaluation):
     assert browser.execute_script(RING, 3) == pytest.approx([1 - at_sensitivity, 0.95], abs=0.002)
 
 
+@pytest.mark.heavy
 def test_forest_dots_lie_at_their_aucs(browser):
     rows = browser.execute_script(FOREST)
     assert isinstance(rows, list), rows
@@ -117,6 +123,7 @@ def test_forest_dots_lie_at_their_aucs(browser):
         assert place == pytest.approx(auc, abs=0.006)
 
 
+@pytest.mark.heavy
 def test_print(browser):
     pdf = base64.b64decode(browser.print_page())
     assert pdf.startswith(b"%PDF")
@@ -165,6 +172,7 @@ def test_most_wrong_cases_come_first(evaluation):
     assert listed == pytest.approx(sorted(malignant)[:6], abs=5e-4)
 
 
+@pytest.mark.heavy
 def test_a_set_without_interval_or_subgroups_has_a_report():
     sample = make_predictions(nodules=30, patients=20).take(np.array([0, 1, 2, 3]))
     labels = np.array([1, 0, 0, 0])

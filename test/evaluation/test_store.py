@@ -51,6 +51,7 @@ def patch_of_whole_scan(cohort, row):
     return extract_patch(Volume(cohort.ct_of(row), cohort.folder), point_of(row).tolist())
 
 
+@pytest.mark.heavy
 def test_patches_are_those_of_the_whole_scans(cohort, stored, masked_rows):
     for row in masked_rows:
         expected = patch_of_whole_scan(cohort, row)

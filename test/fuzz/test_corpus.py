@@ -41,6 +41,7 @@ def test_every_target_has_a_corpus():
     assert {target for target, _ in CASES} == set(targets.TARGETS)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="no Atheris for this Python or system")
 def test_a_short_coverage_guided_run_finds_nothing(tmp_path):
     command = [sys.executable, str(Path(fuzz.__file__)), "--seconds", "8", "--jobs", "2", "--keep", str(tmp_path)]

@@ -48,6 +48,7 @@ def scans(draw):
     return image, image.TransformContinuousIndexToPhysicalPoint(index)
 
 
+@pytest.mark.heavy
 @settings(max_examples=60, deadline=None)
 @given(scans())
 def test_a_patch_is_what_simpleitk_resamples_from_the_whole_scan(scan):
@@ -62,6 +63,7 @@ def test_a_patch_is_what_simpleitk_resamples_from_the_whole_scan(scan):
     assert np.isclose(patch, expected, atol=2e-4).mean() > 0.999
 
 
+@pytest.mark.heavy
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.none() | names, points), max_size=5))
 def test_platform_points_come_back_as_they_were_written(nodules):
@@ -85,6 +87,7 @@ def test_csv_points_come_back_as_they_were_written(nodules):
     assert [(n.name, n.point) for n in read] == [(name.strip(" \t\xa0") or None, point) for name, point in nodules]
 
 
+@pytest.mark.heavy
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(names, points), max_size=5), st.integers(0, 3), st.integers(0, 3), st.booleans())
 def test_a_spreadsheet_with_decimal_commas_gives_the_same_points(nodules, columns, rows, byte_order_mark):
@@ -105,6 +108,7 @@ entries = st.fixed_dictionaries({"name": json_values, "point": json_values | tri
 files = json_values | st.fixed_dictionaries({"points": json_values | st.lists(entries, max_size=3)})
 
 
+@pytest.mark.heavy
 @settings(max_examples=200, deadline=None)
 @given(files)
 def test_any_json_is_read_as_finite_points_or_refused(content):

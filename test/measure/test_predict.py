@@ -53,6 +53,7 @@ def run(case, *options):
     assert cli.main([*map(str, words)]) == 0
 
 
+@pytest.mark.heavy
 def test_json_has_measurements_and_risk_as_far_as_asked_for(case):
     output = case / "out.json"
     run(case, "--output", output)

@@ -28,6 +28,7 @@ GRIDS = {
 OFFSETS = [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.2, -0.3, 0.37)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize(
     ("diameter", "grid"), [(d, grid) for grid in GRIDS for d in (10, 20, 30) if (d, grid) != (10, "thick")]
@@ -44,6 +45,7 @@ def test_a_balls_sizes(diameter, grid, offset):
     assert found.size_mm == diameter
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("grid", GRIDS)
 def test_an_ellipsoids_axes_are_those_of_the_scans_own_slices(grid):
     """Half axes of 11 and 6 mm lie in the scan's slices, at an angle; 8 mm across them."""
@@ -67,6 +69,7 @@ def test_an_ellipsoids_axes_are_those_of_the_scans_own_slices(grid):
     assert found.size_mm == 17
 
 
+@pytest.mark.heavy
 def test_hu_mass_and_solid_part_of_a_part_solid_nodule():
     """A ball of 20 mm at −600 HU with a core of 10 × 8 × 8 mm at 50 HU in lung of −850 HU."""
     volume = make_volume((0.6, 0.6, 0.8))
@@ -121,6 +124,7 @@ def phantom(margin, seed, spacing):
     return Volume(ct, Path("phantom")), mask, nodule, 14.0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("spacing", [(0.6, 0.6, 0.6), (0.7, 0.7, 1.25)])
 @pytest.mark.parametrize("margin", ["smooth", "lobulated", "spiculated"])
 def test_phantoms_have_the_volume_and_axes_they_were_drawn_with(margin, spacing):
@@ -142,6 +146,7 @@ def _longest_mm(nodule, diameter):
     return max(np.linalg.norm(level[:, None] - level, axis=-1).max() for level in levels)
 
 
+@pytest.mark.heavy
 def test_lidc_masks_beside_readers_diameters(shared_data):
     """Readers' own outlines differ by 1 to 2 mm in diameter; a mask of one of them is not the mean of all."""
     folder = shared_data / "lidc" / "cubes"

@@ -41,6 +41,7 @@ def test_taps_have_the_contracts_shapes():
     ]
 
 
+@pytest.mark.heavy
 def test_every_tap_equals_the_references(model, state):
     x = torch.rand(2, 3, 16, 32, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -49,6 +50,7 @@ def test_every_tap_equals_the_references(model, state):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_full_size_logit_and_mask_equal_the_references(model, state):
     x = torch.rand(1, 1, 64, 128, 128, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -61,6 +63,7 @@ def test_full_size_logit_and_mask_equal_the_references(model, state):
         torch.testing.assert_close(mask, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.heavy
 def test_folding_changes_nothing_but_the_work(model):
     x = torch.rand(1, 1, 16, 32, 64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

@@ -40,6 +40,7 @@ def test_double_precision_becomes_single(inception_file, tmp_path):
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.heavy
 def test_i3d_r50_weights_load_fully(tmp_path):
     pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
     from pytorchvideo.models.hub import i3d_r50

@@ -19,6 +19,7 @@ def randomise_norms(model):
             module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
 
 
+@pytest.mark.heavy
 def test_taps_are_pytorchvideos_activations():
     torch.manual_seed(0)
     whole = i3d_r50(pretrained=False).eval()
@@ -54,6 +55,7 @@ def test_shapes_and_size_are_the_contracts():
     assert masks.shape == (1, 64, 64, 64)
 
 
+@pytest.mark.heavy
 def test_folding_changes_nothing_but_the_work():
     torch.manual_seed(0)
     model = create_model(R50, with_decoder=False).eval()

@@ -32,6 +32,7 @@ def test_the_stem_on_patches_is_the_stem_on_upscaled_patches():
         torch.testing.assert_close(small, large, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.heavy
 def test_the_network_keeps_its_tensors_names_and_function(network):
     absorbed = deepcopy(network)
     absorb_upscaling(absorbed)

@@ -14,6 +14,8 @@ from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render_box
 from nodulemc.training.blocks import BLOCK_MM, BlockStore
 
+pytestmark = pytest.mark.heavy
+
 SEED = 2000
 
 

@@ -13,6 +13,8 @@ from nodulemc.phantom import cohort, finished
 from nodulemc.phantom.cohort import patients_until_malignant, series_uids, write_cohort
 from nodulemc.phantom.patient import Patient
 
+pytestmark = pytest.mark.heavy
+
 SEED = 6
 
 

@@ -10,6 +10,8 @@ from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import render_box
 from nodulemc.volume import Volume, read_volume
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def host(request):

@@ -47,6 +47,7 @@ def test_size_term_is_the_brock_models():
     assert np.log(odds(larger) / odds(smaller)) == pytest.approx(-5.3854 * (2**-0.5 - 1), rel=1e-6)
 
 
+@pytest.mark.heavy
 def test_nine_percent_are_malignant(cohort):
     _, labels, probabilities, _ = cohort
     assert probabilities.mean() == pytest.approx(0.09, abs=0.006)
@@ -77,6 +78,7 @@ def test_best_auc_lies_well_above_that_of_diameter(cohort):
     assert 0.70 < roc_auc_score(labels, diameters) < 0.80
 
 
+@pytest.mark.heavy
 def test_best_auc_is_the_mean_over_drawn_labels():
     rng = np.random.default_rng(0)
     probabilities = np.round(rng.beta(0.4, 2, 400), 2)  # rounded, so that ties occur
@@ -84,6 +86,7 @@ def test_best_auc_is_the_mean_over_drawn_labels():
     assert malignancy.best_auc(probabilities) == pytest.approx(np.mean(drawn), abs=0.004)
 
 
+@pytest.mark.heavy
 def test_a_readers_expected_auc_is_its_mean_over_drawn_labels():
     rng = np.random.default_rng(0)
     probabilities = rng.beta(0.4, 2, 400)

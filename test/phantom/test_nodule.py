@@ -36,6 +36,7 @@ def test_balls_mask_is_a_ball():
     assert np.mean(inside != (rendered.mask > 0)) < 0.005
 
 
+@pytest.mark.heavy
 def test_cover_is_the_ball_blurred_by_the_point_spread_function():
     rendered = render_nodule(ball(), CENTRE, 9.0, GRID, BLUR)
     fine = 5
@@ -48,6 +49,7 @@ def test_cover_is_the_ball_blurred_by_the_point_spread_function():
     np.testing.assert_allclose(rendered.filled, 40 * rendered.cover, atol=1e-3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("margin", ["smooth", "lobulated", "spiculated"])
 @pytest.mark.parametrize("attachment", ["none", "pleura", "fissure"])
 @pytest.mark.parametrize("diameter", [6.0, 14.0])

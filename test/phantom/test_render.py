@@ -28,6 +28,7 @@ def test_lung_is_aerated(scene):
     assert all(-950 < m < -780 for m in medians)
 
 
+@pytest.mark.heavy
 def test_lung_is_denser_at_the_back(scene):
     points = lung_points(scene, count=200)
     hu = np.array([np.median(box(scene, point, 5)) for point in points])

@@ -45,6 +45,7 @@ def as_image(block: NoduleBlock) -> sitk.Image:
     return image
 
 
+@pytest.mark.heavy
 def test_voxels_and_mask_are_those_of_the_scan(cohort: Cohort):
     blocks = cut(cohort)
     assert len(blocks) == 4
@@ -86,6 +87,7 @@ def test_block_reaches_as_far_as_a_turned_patch(cohort: Cohort):
     assert 0 < borders < 12
 
 
+@pytest.mark.heavy
 def test_no_augmentation_leaves_the_block(cohort: Cohort):
     """Patches turned by any angle and shifted by 2.5 mm are the same from the block as from the whole scan."""
     random = np.random.default_rng(0)

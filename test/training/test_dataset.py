@@ -1,6 +1,7 @@
 from math import prod
 
 import numpy as np
+import pytest
 import torch
 from training.toys import ToyStore
 
@@ -108,6 +109,7 @@ def test_ratings_come_with_their_sample():
     assert batch.ratings.dtype == torch.float32
 
 
+@pytest.mark.heavy
 def test_worker_processes_give_the_same_batches():
     dataset = NoduleDataset(ToyStore(8), [k % 2 for k in range(8)], AugmentationConfig(), seed=1)
     sampler = BalancedBatches(range(8), [k % 2 for k in range(8)], batch_size=2, samples=6, seed=1)

@@ -92,6 +92,7 @@ def test_table_and_masks_make_the_same_store_again(tmp_path: Path):
     assert contents(tmp_path / "again") == contents(store)
 
 
+@pytest.mark.heavy
 def test_what_is_not_there_in_full_is_left_out_and_listed(tmp_path: Path, capsys):
     folder, store = tmp_path / "LIDC-IDRI", tmp_path / "blocks"
     uids = {name: write_scan(folder, name) for name in ("good", "damaged", "two readings", "other CT", "flat")}
@@ -156,6 +157,7 @@ def test_a_damaged_reading_is_refused(tmp_path: Path, capsys):
     assert "158.xml: download it again" in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_a_real_scan_from_dicom_and_xml_to_a_report(shared_data: Path, tmp_path: Path):
     scans, store = shared_data / "lidc" / "scans", tmp_path / "blocks"
     assert prepare(scans, store) == 0

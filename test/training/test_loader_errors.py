@@ -6,6 +6,7 @@ from nodulemc.training.dataset import NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.loader_errors import reading_error
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("block", "kind", "message"),
     [

@@ -13,6 +13,8 @@ from conftest import hear_interrupts
 from nodulemc.errors import ConfigError
 from nodulemc.training.parallel import SPAWN, in_order
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_order(workers: int):

@@ -35,6 +35,7 @@ def contents(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.iterdir()}
 
 
+@pytest.mark.heavy
 def test_command_writes_the_store_and_lists_what_is_left_out(cohort: Cohort, tmp_path: Path, capsys):
     folder, output = cohort.folder, tmp_path / "store"
     arguments = ["--table", folder / "table.csv", "--ct", folder / "ct", "--masks", folder / "masks"]
@@ -58,6 +59,7 @@ def test_command_writes_the_store_and_lists_what_is_left_out(cohort: Cohort, tmp
         np.testing.assert_array_equal(block.mask, sitk.GetArrayFromImage(cohort.mask_of(row))[box])
 
 
+@pytest.mark.heavy
 def test_store_does_not_depend_on_the_number_of_workers(cohort: Cohort, tmp_path: Path):
     run(cohort, tmp_path / "one")
     run(cohort, tmp_path / "three", workers=3)
@@ -83,6 +85,7 @@ def test_each_scan_is_read_once(cohort: Cohort, tmp_path: Path, read_scans: list
     assert read_scans == ["1.2.3.mha", "1.2.4.mha"]
 
 
+@pytest.mark.heavy
 def test_dicom_series_anywhere_below_give_the_same_blocks(cohort: Cohort, tmp_path: Path):
     run(cohort, tmp_path / "files")
     for name in ("1.2.3", "1.2.4"):
@@ -267,6 +270,7 @@ def test_no_masks_at_all(cohort: Cohort, tmp_path: Path):
         run(cohort, tmp_path / "store")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("workers", [1, 2])
 def test_damaged_scan_stops_the_run_and_can_be_mended(workers: int, cohort: Cohort, tmp_path: Path):
     path = cohort.folder / "ct" / "1.2.4.mha"
@@ -329,6 +333,7 @@ def test_errors_end_the_command_with_code_2(arguments: list[str], message: str, 
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.heavy
 def test_slabs_are_continued_to_whole_blocks_at_their_place(tmp_path: Path, capsys):
     direction = (0, 1, 0, 1, 0, 0, 0, 0, -1)
     random = np.random.default_rng(0)

@@ -54,6 +54,7 @@ def run_split(*arguments: object) -> int:
     return main(["split", *map(str, arguments)])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("seed", [2000, 2001, 7])
 def test_real_table(published: bool, seed: int, luna25: Path, tmp_path: Path, capsys):
@@ -82,6 +83,7 @@ def test_published_groups_share_no_patient(luna25: Path):
     assert not patients(a, a) & patients(b, b)
 
 
+@pytest.mark.heavy
 def test_folds_of_the_real_table(luna25: Path, tmp_path: Path):
     output = tmp_path / "split.json"
     assert run_split(luna25 / "luna25_training.csv", "--scheme", "kfold", "--seed", 5, "--output", output) == 0
@@ -96,6 +98,7 @@ def test_folds_of_the_real_table(luna25: Path, tmp_path: Path):
         assert abs(len(fold) - 6157 / 5) < 15
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["nodulemc", "kfold"])
 def test_seed_alone_decides(scheme: str, luna25: Path, tmp_path: Path):
     rows = read_table(luna25 / "luna25_training.csv").rows

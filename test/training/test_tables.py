@@ -15,6 +15,7 @@ def rows() -> list[dict]:
     return [table_row(1, "1.2", 1, (1.5, -2, 3), 1, note="x, y"), table_row(2, "1.3", 1, (4, 5, 6), 0, note="")]
 
 
+@pytest.mark.heavy
 def test_real_tables_are_read_whole(shared_data: Path):
     folder = shared_data / "luna25"
     masked = read_table(folder / "luna25_training.csv")

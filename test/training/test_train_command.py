@@ -20,6 +20,8 @@ from nodulemc.training.blocks import BlockWriter
 from nodulemc.training.export import DataSummary
 from nodulemc.training.trainer import TrainedSeed
 
+pytestmark = pytest.mark.heavy
+
 RECIPE = """
 model: {decoder_widths: [8, 8, 8, 8, 8], kinetics: null}
 run: {epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}

@@ -24,6 +24,8 @@ from nodulemc.training.devices import create_accelerator
 from nodulemc.training.start import lacks_attributes
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
 
+pytestmark = pytest.mark.heavy
+
 RUN_TOY = Path(__file__).parent / "run_toy.py"
 EPOCHS = 3  # of runs in processes of their own
 
