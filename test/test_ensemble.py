@@ -32,6 +32,8 @@ from nodulemc.prediction import predict
 from nodulemc.probes import probe_patches
 from nodulemc.weights import read_weights
 
+pytestmark = pytest.mark.heavy
+
 INCEPTION = Architecture("inception_i3d")
 DECODING = Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8))
 
@@ -39,7 +41,7 @@ DECODING = Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble")
-    make_untrained_ensemble(path, (1, 2), weights=(1.0, 3.0), dtype=torch.float32, probes=2)
+    make_untrained_ensemble(path, (1, 2), weights=(1.0, 3.0), dtype=torch.float32)
     return path
 
 
@@ -66,13 +68,18 @@ def plain_probability(seed: int, patch: np.ndarray, architecture: Architecture =
         return torch.sigmoid(model(upscaled.expand(1, 3, 64, 128, 128))).item()
 
 
+def half_sized(patches: np.ndarray) -> np.ndarray:
+    """Every other voxel: an eighth of the work, which PyTorch, but not OpenVINO, takes."""
+    return patches[:, ::2, ::2, ::2]
+
+
 def plain_mask(tensors: dict[str, torch.Tensor], architecture: Architecture, patch: np.ndarray) -> np.ndarray:
-    """The same of a mask, (1, 64, 64, 64) to (1, 64, 64, 64)."""
+    """The same of a mask, (1, S, S, S) to (1, S, S, S)."""
     model = create_model(architecture, with_decoder=True)
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in tensors.items()})
     upscaled = torch.from_numpy(patch.repeat(2, axis=2).repeat(2, axis=3))
     with torch.no_grad():
-        logits = model.eval().forward_multitask(upscaled.expand(1, 3, 64, 128, 128))[1]
+        logits = model.eval().forward_multitask(upscaled[None].expand(1, 3, -1, -1, -1), patch.shape[-1])[1]
     return torch.sigmoid(logits).numpy()
 
 
@@ -84,25 +91,22 @@ def torch_seeds(folder):
 
 @pytest.fixture(scope="module")
 def plain_probabilities():
-    """Of three probes and both seeds, (3, 2); NaN where nobody looks."""
-    expected = np.full((3, 2), np.nan)
-    for nodule in (0, 2):
-        expected[nodule] = [plain_probability(seed, probe_patches()[nodule]) for seed in (1, 2)]
-    return expected
+    """Of two probes and both seeds, (2, 2)."""
+    return np.array([[plain_probability(seed, patch) for seed in (1, 2)] for patch in probe_patches()[:2]])
 
 
 @pytest.mark.parametrize("backend", ["ensemble", "torch_seeds"])
 def test_batched_folded_seeds_equal_the_plain_network(backend, plain_probabilities, request):
-    per_seed = request.getfixturevalue(backend).seed_probabilities(probe_patches()[:3])
-    assert per_seed.shape == (3, 2)
-    np.testing.assert_allclose(per_seed[[0, 2]], plain_probabilities[[0, 2]], rtol=0, atol=1e-5)
+    per_seed = request.getfixturevalue(backend).seed_probabilities(probe_patches()[:2])
+    assert per_seed.shape == (2, 2)
+    np.testing.assert_allclose(per_seed, plain_probabilities, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("backend", "tolerance", "step"), [("ensemble", 0, 1), ("torch_seeds", 1e-6, 2)])
 def test_neither_batch_size_nor_order_changes_a_probability(backend, tolerance, step, request):
     seeds = request.getfixturevalue(backend)
     # PyTorch takes patches of any size.
-    patches, order = probe_patches()[:3, ::step, ::step, ::step], [2, 0, 1]
+    patches, order = probe_patches()[:2, ::step, ::step, ::step], [1, 0]
     together = seeds.seed_probabilities(patches)
     assert np.ptp(together, axis=0).min() > 1e-4  # the nodules do differ
     np.testing.assert_allclose(seeds.seed_probabilities(patches[order]), together[order], atol=tolerance, rtol=0)
@@ -250,12 +254,14 @@ def test_no_nodules_need_no_network(ensemble):
 
 
 @pytest.mark.skipif(bf16_instructions() is None, reason="this CPU has no bf16 instructions: OpenVINO takes fp32")
-def test_bf16_is_as_exact_as_the_manifest_says(folder, ensemble):
-    fast = Ensemble.load(folder, device="cpu", precision="bf16")
+def test_bf16_is_as_exact_as_the_manifest_says(tmp_path):
+    recorded = make_untrained_ensemble(tmp_path, dtype=torch.float32, probes=2).max_deviation["bf16"]
+    exact, fast = (Ensemble.load(tmp_path, device="cpu", precision=precision) for precision in ("fp32", "bf16"))
     patches = probe_patches()[-2:]  # those of the recorded figure
-    difference = np.abs(fast.seed_probabilities(patches) - ensemble.seed_probabilities(patches)).max()
-    # Recorded by rounding what each layer passes on; hardware rounds its sums here and there as well.
-    assert difference == pytest.approx(read_manifest(folder).max_deviation["bf16"], rel=0.5)
+    difference = np.abs(fast.seed_probabilities(patches) - exact.seed_probabilities(patches)).max()
+    # Recorded by rounding what each layer passes on; hardware rounds its sums here and there as well, in other places
+    # with other numbers of threads. Of so few probes the largest error then differs by a few times; fp32's is 1e-6.
+    assert recorded / 5 < difference < 2 * recorded
     assert difference < 0.005
 
 
@@ -287,8 +293,10 @@ def telling(tmp_path_factory):
     members = []
     for k, (names, weight) in enumerate(((("texture", "spiculation"), 1.0), ((), 7.0), (("spiculation",), 3.0))):
         architecture = replace(INCEPTION, attributes=names)
-        members.append(SeedWeights(f"seed_{k}", architecture, untrained_weights(architecture, k), weight))
-    write_ensemble(folder, members, trained_on=None, licence=None, probes=probe_patches()[:1])
+        # Patches as they are: a quarter of the work.
+        weights = untrained_weights(architecture, k)
+        members.append(SeedWeights(f"seed_{k}", architecture, weights, weight, upscales=False))
+    write_ensemble(folder, members, trained_on=None, licence=None, probes=half_sized(probe_patches()[:1]))
     return folder, members
 
 
@@ -296,9 +304,9 @@ def plain_attributes(member: SeedWeights, patch: np.ndarray) -> dict[str, float]
     """What a member's head says of a patch, 0…1, by the unfolded network's taps."""
     model = create_model(member.architecture, with_decoder=False)
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in member.state_dict.items()})
-    upscaled = torch.from_numpy(patch.repeat(2, axis=1).repeat(2, axis=2))[None, None]
+    channels = torch.from_numpy(patch).expand(1, 3, -1, -1, -1)
     with torch.no_grad():
-        pooled = model.eval().backbone.taps(upscaled.expand(1, 3, 64, 128, 128))[-1].mean((2, 3, 4))[0]
+        pooled = model.eval().backbone.taps(channels)[-1].mean((2, 3, 4))[0]
         logits = model.attribute_head.weight @ pooled + model.attribute_head.bias
     return dict(zip(member.architecture.attributes, torch.sigmoid(logits).tolist(), strict=True))
 
@@ -311,7 +319,7 @@ def test_attributes_are_voted_by_the_seeds_that_tell_them(telling, openvino, mon
     ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
     assert isinstance(ensemble._seeds, OpenVinoSeeds if openvino else TorchSeeds)
     assert ensemble.manifest.attributes == ("spiculation", "texture")
-    patches = probe_patches()[4:6]
+    patches = probe_patches()[4:6] if openvino else half_sized(probe_patches()[4:6])
     per_seed, attributes = ensemble.findings(patches)
     # In one pass with the probabilities, which are the same as without.
     np.testing.assert_array_equal(per_seed, ensemble.seed_probabilities(patches))
@@ -324,9 +332,9 @@ def test_attributes_are_voted_by_the_seeds_that_tell_them(telling, openvino, mon
 
 
 def test_without_attributes_nothing_is_told(ensemble):
-    patches = probe_patches()[:2]
+    patches = probe_patches()[:1]
     per_seed, attributes = ensemble.findings(patches)
-    assert attributes.shape == (2, 0)
+    assert attributes.shape == (1, 0)
     np.testing.assert_array_equal(per_seed, ensemble.seed_probabilities(patches))
 
 
@@ -374,14 +382,14 @@ def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino
 
 
 def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path):
-    architectures = [DECODING, Architecture("inception_i3d", pooling="windows_2x2x2"), DECODING]
+    architectures = [DECODING, INCEPTION, DECODING]
     members = [
         SeedWeights(f"seed_{k}", a, untrained_weights(a, k), weight, upscales=a is DECODING)
         for k, (a, weight) in enumerate(zip(architectures, (1.0, 7.0, 3.0), strict=True))
     ]
-    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=probe_patches()[:1])
+    write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=half_sized(probe_patches()[:1]))
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
-    patch = probe_patches()[5:6]
+    patch = half_sized(probe_patches()[5:6])
     assert ensemble.seed_probabilities(patch).shape == (1, 3)
     first, third = (plain_mask(untrained_weights(DECODING, k), DECODING, patch) for k in (0, 2))
     assert np.abs(first - third).max() > 0.05
@@ -394,9 +402,9 @@ def test_the_decoder_is_built_only_for_masks(tmp_path):
     member = read_manifest(tmp_path).members[0]
     assert not hasattr(load_network(tmp_path, member).network, "aux_model")
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
-    patch = probe_patches()[3:4]
+    patch = half_sized(probe_patches()[3:4])
     mask = ensemble.mask_probabilities(patch)
-    assert mask.shape == (1, 64, 64, 64)
+    assert mask.shape == (1, 32, 32, 32)
     stored = safetensors.torch.load_file(tmp_path / member.file)
     np.testing.assert_allclose(mask, plain_mask(stored, architecture, patch), atol=1e-4)
 

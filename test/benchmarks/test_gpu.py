@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,8 @@ try:
 finally:
     # test/training would be taken for benchmarks/training.py.
     sys.path.remove(str(BENCHMARKS))
+
+pytestmark = pytest.mark.heavy
 
 NEEDS_GPU = {
     "ways": {"cuDNN's search", "CUDA graphs", "CUDA graphs, cuDNN's search"},
@@ -45,27 +48,35 @@ def small(folder):
     return setting.Setting("cpu", True, folder, None, Path("none"))
 
 
-def table_of(*options, timeout=300):
-    """Part -> its rows, as printed, and the exit code."""
-    command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--small", *options]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout)
-    assert not done.stderr
-    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:]]
-    return {part: [row for name, row in lines if name == part] for part in gpu.LIMITS}, done.returncode
+@pytest.fixture(scope="module")
+def nodules(tmp_path_factory):
+    """A file of few nodules' patches."""
+    file = tmp_path_factory.mktemp("nodules") / "nodules.npz"
+    patches, words = collect(file.parent, 1, 1)
+    np.savez_compressed(file, patches=patches.astype(np.float16), words=words)
+    return file
 
 
-def test_every_part_runs_on_a_cpu(tmp_path):
+def command(folder, nodules, part):
+    """The benchmark's command line for a part on few and shrunk patches."""
+    options = ("--device", "cpu", "--small", "--resources", folder, "--patches", nodules, "--parts", part)
+    return [BENCHMARKS / "gpu.py", *options]
+
+
+def rows_of(part, folder, nodules, file):
+    """A part's rows, from a process of its own."""
+    process = forked.start(*command(folder, nodules, part), "--into", file)
+    assert forked.code_of(process, 10 * gpu.LIMITS[part]) == 0, part
+    return [Row(**json.loads(line)) for line in file.read_text().splitlines()]
+
+
+def test_every_part_runs_on_a_cpu(tmp_path, nodules):
     make_untrained_ensemble(tmp_path / "one_member")
-    patches, words = collect(tmp_path, 1, 1)
-    np.savez_compressed(tmp_path / "nodules.npz", patches=patches.astype(np.float16), words=words)
-    table, code = table_of("--resources", tmp_path / "one_member", "--patches", tmp_path / "nodules.npz")
-    assert code == 0
-    assert not [row for rows in table.values() for row in rows if "MISSED" in row]
+    table = {part: rows_of(part, tmp_path / "one_member", nodules, tmp_path / part) for part in gpu.LIMITS}
+    assert not [row for rows in table.values() for row in rows if row.met is False]
     for part, rows in table.items():
-        assert any(row.startswith("the part's time") for row in rows), part
-        absent = {row.split("  ")[0] for row in rows if " n/a " in row}
-        assert absent == NEEDS_GPU.get(part, set())
-    named = "\n".join(row for rows in table.values() for row in rows)
+        assert {row.name for row in rows if row.value is None} == NEEDS_GPU.get(part, set())
+    named = "\n".join(row.text() for rows in table.values() for row in rows)
     for expected in (
         "1 probes, 1 phantom",
         "bf16: a member's largest difference",
@@ -83,6 +94,15 @@ def test_every_part_runs_on_a_cpu(tmp_path):
         "compiled by eager: training",
     ):
         assert expected in named
+
+
+def test_the_command_prints_a_parts_rows_as_they_come(folder, nodules):
+    done = subprocess.run([sys.executable, *command(folder, nodules, "data")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()[2:]]
+    assert {part for part, _ in rows} == {"data"}
+    assert rows[0][1].startswith("2 patches, to the device, pageable")
+    assert rows[-1][1].startswith("the part's time")
 
 
 def test_the_limits_leave_time_for_what_lies_between_the_parts():

@@ -4,9 +4,25 @@ import signal
 
 import injection
 import pytest
+from ensembles import make_untrained_ensemble
 from injection import made
 
+pytestmark = pytest.mark.heavy
+
 needs_mount = pytest.mark.skipif(not injection.can_mount(), reason="may not mount file systems (not root)")
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resources")
+    make_untrained_ensemble(folder)
+    return folder
+
+
+@pytest.fixture
+def one_member(resources, monkeypatch):
+    """A third of the packaged ensemble's time to be disturbed in."""
+    monkeypatch.setattr(injection, "PROGRAM", [*injection.PROGRAM, "--resources", str(resources)])
 
 
 @pytest.fixture
@@ -22,10 +38,10 @@ def assert_refused(ending, message):
     assert ending.state == "none"
 
 
-@pytest.fixture(scope="module")
-def seconds(tmp_path_factory):
+@pytest.fixture
+def seconds(one_member, output):
     """How long an undisturbed run takes, which is complete."""
-    ending = injection.undisturbed(tmp_path_factory.mktemp("output"))
+    ending = injection.undisturbed(output)
     assert (ending.code, ending.state) == (0, "complete"), ending.stderr
     return ending.seconds
 
@@ -36,6 +52,7 @@ def test_sigkill_at_random_moments(tmp_path, seconds):
         assert ending.state != "broken"
 
 
+@pytest.mark.usefixtures("one_member")
 @pytest.mark.parametrize("step", ["fsync", "link"])
 def test_sigkill_in_the_middle_of_writing_leaves_nothing(output, step):
     ending = injection.killed_while_writing(output, step)
@@ -50,16 +67,19 @@ def test_sigterm_at_random_moments_is_143_or_complete(tmp_path, seconds):
         assert "Traceback" not in ending.stderr
 
 
+@pytest.mark.usefixtures("one_member")
 def test_an_output_folder_that_disappears(output):
     assert_refused(injection.vanishing_output(output), "cannot write (No such file or directory)")
 
 
 @needs_mount
+@pytest.mark.usefixtures("one_member")
 def test_a_full_disk(output):
     assert_refused(injection.full_disk(output), "cannot write (No space left on device)")
 
 
 @needs_mount
+@pytest.mark.usefixtures("one_member")
 def test_a_read_only_output_folder(output):
     assert_refused(injection.read_only(output), "(Read-only file system)")
 
