@@ -51,8 +51,8 @@ _TEXTS = {
     for name in (
         *chain(*_GROUPS.values()), "AcquisitionDate", "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
         "FrameOfReferenceUID", "ImageType", "InstanceNumber", "Modality", "NumberOfFrames", "PatientBirthDate",
-        "PatientID", "PatientName", "PatientSex", "PhotometricInterpretation", "SOPClassUID", "SeriesDescription",
-        "SeriesInstanceUID", "SeriesNumber", "StudyDate", "StudyInstanceUID",
+        "PatientID", "PatientName", "PatientSex", "PhotometricInterpretation", "SOPClassUID", "SOPInstanceUID",
+        "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "StudyDate", "StudyInstanceUID",
     )
 } | {Tag("MediaStorageSOPClassUID"): "SOPClassUID"}  # fmt: skip
 _NUMBERS = {
@@ -189,6 +189,24 @@ def read_file(path: Path) -> DicomFile | None:
                 if out_of_memory(error):
                     raise
                 return DicomFile(path)
+
+
+def read_header(file: DicomFile) -> Dataset:
+    """All that a file states before its pixel data.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: it is damaged; pydicom has no exception of its own.
+    """
+
+    def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
+        return tag in PIXEL_DATA
+
+    with file.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if file.deflated_from is None:
+            return read_partial(content, at_pixel_data, force=True)
+        inflated = io.BytesIO(inflate(content, file.deflated_from, DEFLATED_HEADER_BYTES))
+        return read_dataset(inflated, False, True, stop_when=at_pixel_data)
 
 
 def _parse(path: Path, content: mmap.mmap) -> DicomFile:

@@ -14,7 +14,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import UID, RTStructureSetStorage, SegmentationStorage
 
 from nodulemc import rtstruct_points, seg_points
-from nodulemc.dicom_file import DEFLATED_HEADER_BYTES, PIXEL_DATA, DicomFile, begin_of_deflated, inflate, read_file
+from nodulemc.dicom_file import DicomFile, begin_of_deflated, inflate, read_file, read_header
 from nodulemc.errors import ImageError, NoduleMCError, PointsError, out_of_memory
 from nodulemc.folder_files import files_below, is_hidden
 from nodulemc.headers import check_path
@@ -100,21 +100,19 @@ def _only_one(folder: Path) -> DicomFile:
 
 def _data_set(file: DicomFile) -> Dataset:
     """All that a file states before its pixel data."""
-
-    def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
-        return tag in PIXEL_DATA
-
-    most = MAX_OUTLINE_BYTES if file.pixels is None else DEFLATED_HEADER_BYTES
+    if file.pixels is not None:
+        return read_header(file)
+    most = MAX_OUTLINE_BYTES
     with file.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        begin = begin_of_deflated(content)
-        if file.pixels is None and len(content) > most:
+        if len(content) > most:
             raise PointsError(f"the file holds more than {most >> 20} MiB", file.path, "leave out all but the nodules")
+        begin = begin_of_deflated(content)
         if begin is None:
-            return read_partial(content, at_pixel_data, force=True)
+            return read_partial(content, force=True)
         inflated = inflate(content, begin, most + 1)
-        if file.pixels is None and len(inflated) > most:
+        if len(inflated) > most:
             raise PointsError(f"it inflates to more than {most >> 20} MiB", file.path, "leave out all but the nodules")
-        return read_dataset(io.BytesIO(inflated), False, True, stop_when=at_pixel_data)
+        return read_dataset(io.BytesIO(inflated), False, True)
 
 
 def _check_frames(frames: Collection[str], path: Path, volume: Volume) -> None:

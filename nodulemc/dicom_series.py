@@ -29,6 +29,8 @@ class Series:
         acquisition: what the first slice says of how it was made, by attribute name; as PixelPaddingValue the HU that
             the header calls padding, where they are kept.
         ids: what its slices say whose scan it is.
+        frame_of_reference: FrameOfReferenceUID, None where it states none.
+        slices: in the image's order.
     """
 
     image: sitk.Image
@@ -36,6 +38,7 @@ class Series:
     acquisition: dict[str, str]
     ids: ScanIds
     frame_of_reference: str | None
+    slices: Sequence[Slice]
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     if kept:
         acquisition["PixelPaddingValue"] = f"{min(kept):g}"
     ids = ScanIds(frozenset({first.file.series} - {""}), first.texts.get(PATIENT))
-    return Series(image, first.file.series, acquisition, ids, first.texts.get("FrameOfReferenceUID"))
+    return Series(image, first.file.series, acquisition, ids, first.texts.get("FrameOfReferenceUID"), header.slices)
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:

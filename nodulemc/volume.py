@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,6 +21,9 @@ from nodulemc.inflating import check_length, read_voxels
 from nodulemc.scan_ids import ScanIds
 from nodulemc.stored_voxels import NOT_RESCALED, ImageHeader
 from nodulemc.tiff_pages import check_pages
+
+if TYPE_CHECKING:
+    from nodulemc.dicom_stack import Slice
 
 SUFFIXES = (*meta_image.SUFFIXES, *nifti.SUFFIXES, *nrrd.SUFFIXES, ".tif", ".tiff")
 _RESCALED_AT_ONCE = 1 << 16  # voxels; as float64 they stay in a core's cache
@@ -36,6 +40,7 @@ class Volume:
         acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
         ids: what its header says whose scan it is.
         frame_of_reference: DICOM FrameOfReferenceUID, None where the source states none.
+        slices: of a DICOM series, in the image's order; else none.
     """
 
     image: sitk.Image
@@ -44,6 +49,7 @@ class Volume:
     acquisition: dict[str, str] = field(default_factory=dict)
     ids: ScanIds = field(default_factory=ScanIds)
     frame_of_reference: str | None = None
+    slices: Sequence["Slice"] = ()
 
     def distance_outside_mm(self, point: Sequence[float]) -> float:
         """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
@@ -101,7 +107,9 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
             from nodulemc.dicom_series import read_series  # pydicom takes a while to import
 
             found = read_series(path, series)
-            return Volume(found.image, path, found.uid, found.acquisition, found.ids, found.frame_of_reference)
+            return Volume(
+                found.image, path, found.uid, found.acquisition, found.ids, found.frame_of_reference, found.slices
+            )
         if series is not None:
             raise ImageError(f"--series {series} with a CT that is no folder", path, "leave it out")
         if not path.is_file():

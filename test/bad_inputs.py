@@ -24,13 +24,21 @@ import pydicom
 import SimpleITK as sitk
 from cases import MeanOfPatch, make_case
 from conftest import centre_of, make_ct, rotation
-from dicom import change_dicom, write_dicom_series
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage, XRayRadiationDoseSRStorage
+from dicom import change_dicom, write_dicom_series, write_frames
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    SecondaryCaptureImageStorage,
+    XRayRadiationDoseSRStorage,
+)
 from segmentations import change_syntax, contour, write_rtstruct, write_seg, write_segments
 
 from nodulemc import predict
 from nodulemc.case import run_case
+from nodulemc.dicom_export.files import prepare_dicom
 from nodulemc.errors import NoduleMCError
+from nodulemc.points import read_points
+from nodulemc.volume import read_volume
 
 REFUSED, WARNED, READ = "refused", "warned", "read"
 
@@ -45,6 +53,7 @@ class BadInput:
         outcome: "refused" (exit code 2, no output), "warned" (scored, with a warning) or "read" (scored as it is).
         message: part of the error or of the warning.
         hostile: its time and memory are measured.
+        exported: whether `predict --dicom` is meant.
     """
 
     name: str
@@ -52,6 +61,7 @@ class BadInput:
     outcome: str
     message: str = ""
     hostile: bool = False
+    exported: bool = False
 
 
 def good_points() -> list[dict]:
@@ -66,6 +76,9 @@ def judge(row: BadInput, folder: Path) -> tuple[str, str]:
     make_case(source, good_points())
     files = row.make(source)
     try:
+        if row.exported:
+            volume = read_volume(files[0])
+            prepare_dicom(target, volume, read_points(files[1], volume), files)
         predictions = predict(*files, MeanOfPatch()) if files else run_case(source, target, MeanOfPatch)
     except NoduleMCError as error:
         left = [path.name for path in target.iterdir()]
@@ -907,12 +920,60 @@ SEGMENTATION_ROWS = [
     BadInput("a DICOM slice as points", slice_as_points, REFUSED, "no SEG or RTSTRUCT"),
 ]  # fmt: skip
 
+
+# --- DICOM objects
+
+
+def whole(first: int = 0, end: int | None = None, **attributes: object):
+    """A DICOM series that says whose it is, with other attributes in some slices."""
+
+    def change(path: Path) -> None:
+        change_dicom(*path.iterdir(), FrameOfReferenceUID="1.2.3")
+        change_dicom(*sorted(path.iterdir())[first:end], **attributes)
+
+    return dicom_folder(change)
+
+
+def in_two_files(path: Path) -> None:
+    for file in path.iterdir():
+        file.unlink()
+    for name, frames in (("a.dcm", range(25)), ("b.dcm", range(25, 50))):
+        write_frames(make_ct(), path / name, frames)
+    change_dicom(*path.iterdir(), SeriesInstanceUID="1.2", StudyInstanceUID="1.2", FrameOfReferenceUID="1.2.3")
+
+
+def no_points(folder: Path) -> tuple[Path, Path]:
+    points_text('{"points": []}')(folder)
+    return whole()(folder)
+
+
+EXPORT_ROWS = [
+    BadInput("--dicom: a whole series", whole(), READ, exported=True),
+    BadInput("--dicom: no FrameOfReferenceUID", dicom(), REFUSED, "lacks FrameOfReferenceUID", exported=True),
+    BadInput("--dicom: no patient and no study", whole(PatientID="", StudyInstanceUID=None), REFUSED,
+             "lacks PatientID, StudyInstanceUID", exported=True),
+    BadInput("--dicom: one slice without a SOPInstanceUID", whole(6, 7, SOPInstanceUID=""), REFUSED,
+             "lacks SOPInstanceUID", exported=True),
+    BadInput("--dicom: a UID that is none", whole(StudyInstanceUID="../1"), REFUSED, "StudyInstanceUID is '../1'",
+             exported=True),
+    BadInput("--dicom: all slices have one SOPInstanceUID", whole(SOPInstanceUID="1.2.3"), REFUSED,
+             "the same SOPInstanceUID", exported=True),
+    BadInput("--dicom: secondary captures", whole(SOPClassUID=SecondaryCaptureImageStorage), REFUSED,
+             "no CT image (Secondary Capture", exported=True),
+    BadInput("--dicom: a multi-frame CT in two files", dicom_folder(in_two_files), REFUSED, "in 2 files",
+             exported=True),
+    BadInput("--dicom: a patient's sex that DICOM does not know", whole(PatientSex="X"), READ, exported=True),
+    BadInput("--dicom: a CT that is no DICOM series", nifti(0, "i", 348), REFUSED, "no DICOM series", exported=True),
+    BadInput("--dicom: no nodule", no_points, REFUSED, "without a nodule", exported=True),
+]  # fmt: skip
+
 GROUPS = {
     "JSON": JSON_ROWS,
     "Paths and links": PATH_ROWS,
     "CT (.mha, as on the platform)": CT_ROWS,
     "Other formats (`nodulemc predict`)": FORMAT_ROWS,
     "Segmentations as points": SEGMENTATION_ROWS,
+    "DICOM objects (`nodulemc predict --dicom`)": EXPORT_ROWS,
 }
 ROWS = [row for rows in GROUPS.values() for row in rows]
 

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Words of a command line whose inputs do not exist, and the extra that it needs.
 COMMANDS = [
     ("predict none --points none", None),
+    ("predict . --points . --dicom out", "dicom"),
     ("import-reference none --output out", None),
     ("prepare --table none --ct none --masks none --output out", "train"),
     ("split none --seed 1 --output out.json", None),

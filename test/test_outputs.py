@@ -13,6 +13,7 @@ from nodulemc.json_files import make_folder, prepare_output
 COMMANDS = [
     "predict input --points input --output OUT/p.json",
     "predict input --points input --masks OUT",
+    "predict . --points input --dicom OUT",
     "import-reference input --output OUT",
     "prepare --table input --ct . --masks . --output OUT",
     "split input --seed 1 --output OUT/split.json",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nodulemc.ensemble import Ensemble
+    from nodulemc.measure.mask import NoduleMask
     from nodulemc.points import Nodule
     from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
@@ -62,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "information, with further keys (docs/measurements.md); implies --measure",
     )
     parser.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="also write a DICOM SEG and SR of a CT that is a DICOM series, for an archive (docs/dicom.md); "
+        "implies --measure where the ensemble has decoders",
+    )
+    parser.add_argument(
         "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
     )
     add_ensemble_options(parser)
@@ -72,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.json_files import no_empty_folders
 
     folders = [args.output.parent] if args.output else []
-    with no_empty_folders(*folders, *filter(None, [args.masks])):
+    with no_empty_folders(*folders, *filter(None, [args.masks, args.dicom])):
         _predict(args)
 
 
@@ -87,17 +95,19 @@ def _predict(args: argparse.Namespace) -> None:
     require_inputs(*_inputs(args))
     if args.masks:
         make_folder(args.masks, CaseError)
-    segments = bool(args.masks or args.measure or args.clinical)
+    segments = _segments_for_dicom(args) or bool(args.masks or args.measure or args.clinical)
     (volume, nodules, seen, known), ensemble = side_by_side(
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
     )
     predictions = score(nodules, *seen, ensemble, show_progress=True)
-    # The output comes last: where it is, the masks are complete.
-    masks = []
+    # The output comes last: where it is, all other files are complete.
+    masks, files = [], []
     if segments:
-        predictions, masks = _segment(args, volume, predictions, seen[0], ensemble, known)
-    with none_on_failure(masks):
+        predictions, masks, files = _segment(args, volume, predictions, seen[0], ensemble, known)
+    with none_on_failure(files):
+        objects = _write_dicom(args, volume, predictions, masks, ensemble)
+    with none_on_failure([*files, *objects]):
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
@@ -105,7 +115,33 @@ def _predict(args: argparse.Namespace) -> None:
     if args.output:
         print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
     if args.masks:
-        print(f"written: {args.masks}: {counted(len(nodules), 'mask')}, all in {masks[-1].name}")
+        print(f"written: {args.masks}: {counted(len(nodules), 'mask')}, all in {files[-1].name}")
+    if args.dicom:
+        print(f"written: {args.dicom}: {' and '.join(path.name for path in objects)}")
+
+
+def _segments_for_dicom(args: argparse.Namespace) -> bool:
+    """Check what ``--dicom`` needs, and whether the ensemble has masks for it."""
+    if not args.dicom:
+        return False
+    from nodulemc.dicom_export.files import check_dicom, has_masks
+
+    check_dicom(args.dicom, args.ct)
+    return has_masks(args.resources)
+
+
+def _write_dicom(
+    args: argparse.Namespace,
+    volume: Volume,
+    predictions: list[NodulePrediction],
+    masks: list[NoduleMask],
+    ensemble: Ensemble,
+) -> list[Path]:
+    if not args.dicom:
+        return []
+    from nodulemc.dicom_export.files import write_dicom
+
+    return write_dicom(args.dicom, volume, predictions, masks, ensemble.manifest, calibrated=args.calibrated)
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[Path]:
@@ -119,8 +155,8 @@ def _segment(
     patches: np.ndarray,
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
-) -> tuple[list[NodulePrediction], list[Path]]:
-    """Predictions with what their masks tell, as far as it was asked for, and the files of the masks."""
+) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
+    """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
     from nodulemc.masks import write_masks
     from nodulemc.measure.mask import segment
     from nodulemc.measure.nodule import measured
@@ -129,9 +165,9 @@ def _segment(
     nodules = [prediction.nodule for prediction in predictions]
     masks = segment(volume, [nodule.point for nodule in nodules], patches, ensemble)
     predictions = with_notes(predictions, [mask.warnings for mask in masks])
-    if args.measure or args.clinical:
+    if args.measure or args.clinical or args.dicom:
         predictions = measured(predictions, volume, masks, known)
-    return predictions, write_masks(args.masks, volume, nodules, masks) if args.masks else []
+    return predictions, masks, write_masks(args.masks, volume, nodules, masks) if args.masks else []
 
 
 def _in_words(predictions: Sequence[NodulePrediction]) -> str:
@@ -152,6 +188,10 @@ def _read(
     nodules = read_points(args.points, volume)
     if args.masks:
         _check_names(args, volume, nodules)
+    if args.dicom:
+        from nodulemc.dicom_export.files import prepare_dicom
+
+        prepare_dicom(args.dicom, volume, nodules, [*_inputs(args)])
     return volume, nodules, look(volume, nodules), _known(args, nodules)
 
 

@@ -16,15 +16,18 @@ from nodulemc.case import read_case
 from nodulemc.cohort.listing import read_listing
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
+from nodulemc.dicom_export.files import prepare_dicom, write_dicom
 from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.measure.clinical import read_clinical
+from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.risk import assess
+from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
 from nodulemc.nodules import Nodule
 from nodulemc.points import from_platform, read_points
-from nodulemc.prediction import look
+from nodulemc.prediction import NodulePrediction, look
 from nodulemc.scan_ids import ScanIds
 from nodulemc.trained_cases import read_trained_cases
 from nodulemc.training.grids import Grid
@@ -173,6 +176,23 @@ def dicom_frames(data: bytes) -> None:
     read_volume(_folder() / "frames")
 
 
+def dicom_export(data: bytes) -> None:
+    """A DICOM folder of one file with two frames, and the SEG and SR of two nodules there, of which one has a mask."""
+    _written("export/1.dcm", data)
+    volume = read_volume(_folder() / "export")
+    nodules = [Nodule(name, tuple(volume.image.GetOrigin())) for name in ("a", "b")]
+    prepare_dicom(_folder() / "objects", volume, nodules, [])
+    masks = [NoduleMask((0, 0, 0), np.full((1, 1, 1), p, np.float32), 0.0, ()) for p in (1, 0)]
+    predictions = [
+        NodulePrediction(nodule, 0.5, (0.5,), ("said",), (), measure(volume, mask))
+        for nodule, mask in zip(nodules, masks, strict=True)
+    ]
+    (_folder() / "objects").mkdir(exist_ok=True)
+    manifest = Manifest((), "nothing", folder=_folder(), sha256="0" * 64)
+    files = write_dicom(_folder() / "objects", volume, predictions, masks, manifest, calibrated=False)
+    assert len(files) == 2
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "platform_points": platform_points,
     "slicer_points": slicer_points,
@@ -196,6 +216,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "tiff": _ct("ct.tif"),
     "dicom": dicom,
     "dicom_frames": dicom_frames,
+    "dicom_export": dicom_export,
     "lidc_reading": lidc_reading,
 }
 

@@ -1,0 +1,103 @@
+"""Nodules as SEG and SR both name them, and what found them."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from pydicom.uid import generate_uid
+
+from nodulemc import __version__
+from nodulemc.calibration_map import describe_calibration
+from nodulemc.errors import printable
+from nodulemc.manifest import Manifest
+from nodulemc.measure.mask import NoduleMask
+from nodulemc.prediction import NodulePrediction
+
+NAME = "NoduleMC"
+VERSION = __version__
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A nodule.
+
+    Attributes:
+        name: its name, or its position from 1.
+        tracking_uid: the same for the same name and point in the same series, whenever and by whatever it is scored.
+        prediction: what is said of it.
+        mask: None where it has none or an empty one.
+        segment: its segment's number from 1 in the SEG, None where it has no mask.
+    """
+
+    name: str
+    tracking_uid: str
+    prediction: NodulePrediction
+    mask: NoduleMask | None
+    segment: int | None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What has found it.
+
+    Attributes:
+        parameters: what it depends on besides the version: the ensemble, what that was trained on, the calibration.
+        sha256: the ensemble's.
+    """
+
+    parameters: dict[str, str]
+    sha256: str
+
+    @property
+    def uid(self) -> str:
+        """A UID of this version with this ensemble."""
+        return _uid(f"{NAME}/{VERSION}/{self.sha256}")
+
+    def new_instance(self) -> dict[str, Any]:
+        """What highdicom is to write of a new instance in a new series, and of its maker."""
+        return {
+            "series_instance_uid": generate_uid(),
+            "sop_instance_uid": generate_uid(),
+            "instance_number": 1,
+            "manufacturer": NAME,
+            "manufacturer_model_name": NAME,
+            "software_versions": VERSION,
+            "device_serial_number": self.sha256,
+        }
+
+
+def algorithm_of(manifest: Manifest, *, calibrated: bool) -> Algorithm:
+    """The program with an ensemble; ``calibrated``: whether its calibration was applied."""
+    sha256 = manifest.identity["sha256"]
+    parameters = {
+        "ensemble SHA-256": sha256,
+        "weights trained on": printable(manifest.trained_on or "nothing (untrained)"),
+        "calibration": describe_calibration(manifest.calibration) if calibrated else "none",
+    }
+    return Algorithm(parameters, sha256)
+
+
+def findings_of(predictions: Sequence[NodulePrediction], masks: Sequence[NoduleMask], series_uid: str) -> list[Finding]:
+    """A CT's nodules, in their order.
+
+    Args:
+        predictions: of the CT.
+        masks: the nodules', in the same order; none at all where the ensemble gives none.
+        series_uid: the CT's SeriesInstanceUID.
+    """
+    numbers = count(1)
+    findings = []
+    for k, prediction in enumerate(predictions):
+        mask = masks[k] if masks and masks[k].voxels.any() else None
+        name = printable(prediction.nodule.name or str(k + 1))
+        tracking_uid = _uid("/".join([series_uid, name, *map(repr, prediction.nodule.point)]))
+        findings.append(Finding(name, tracking_uid, prediction, mask, next(numbers) if mask else None))
+    return findings
+
+
+def _uid(text: str) -> str:
+    """A UID that is always the same for the same text (PS3.5 B.2: one derived from a UUID)."""
+    return f"2.25.{uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=5).int}"
