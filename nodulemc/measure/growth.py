@@ -11,7 +11,7 @@ import numpy as np
 from nodulemc.ensemble import Ensemble
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
-from nodulemc.measure.matching import DoubtError, Matching, MeasuredScan
+from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import measure
 from nodulemc.nodules import Nodule
 from nodulemc.points import read_points
@@ -140,31 +140,39 @@ def _growth(
     k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, earlier: Prior
 ) -> tuple[Growth, tuple[str, ...]]:
     """What has become of a nodule, and what is to be said of that."""
-    days, seen = earlier.days, earlier.notes
     try:
-        if days is not None and days < 0:
-            raise DoubtError(f"the prior scan is {-days} days later; swap the scans, or correct the dates")
-        found = matching.match(k)
-        j = found.index
-        name = f"{prior.names[j]} of the prior scan"
-        _check_mask(scan, k, "its mask")
-        _check_mask(prior, j, f"the mask of {name}")
+        found = _counterpart(k, matching, scan, prior, earlier.days)
     except DoubtError as doubt:
         return Growth(), (f"no growth: {doubt}",)
+    j, notes = found.index, earlier.notes
     before, after = prior.sizes[j].volume_mm3, scan.sizes[k].volume_mm3
     change = volume_change_percent(before, after)
     growth = Growth(
         prior_nodule=prior.nodules[j].name or str(j + 1),
         prior_volume_mm3=before,
-        interval_days=days,
+        interval_days=earlier.days,
         volume_change_percent=change,
-        volume_doubling_time_days=volume_doubling_time_days(before, after, days or 0),
+        volume_doubling_time_days=volume_doubling_time_days(before, after, earlier.days or 0),
         exceeds_error=abs(change) >= LEAST_CHANGE_PERCENT,
         prior_distance_mm=found.distance_mm,
         registration_similarity=found.similarity,
     )
-    said = (*seen.scan, *seen.nodules[j], *prior.masks[j].warnings, *_thick(prior, j))
+    said = (*notes.scan, *notes.nodules[j], *prior.masks[j].warnings, *_thick(prior, j))
     return growth, (*(f"prior scan: {note}" for note in said), *_thick(scan, k), *_small(growth))
+
+
+def _counterpart(k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None) -> Match:
+    """A nodule's counterpart, where both are measured.
+
+    Raises:
+        DoubtError: there is none, or one is not measured as a whole, or the prior scan is the later one.
+    """
+    if days is not None and days < 0:
+        raise DoubtError(f"the prior scan is {-days} days later; swap the scans, or correct the dates")
+    found = matching.match(k)
+    _check_mask(scan, k, "its mask")
+    _check_mask(prior, found.index, f"the mask of {prior.names[found.index]} of the prior scan")
+    return found
 
 
 def _check_mask(scan: MeasuredScan, k: int, what: str) -> None:

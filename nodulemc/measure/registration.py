@@ -21,8 +21,9 @@ from nodulemc.placement import LUNG_HU
 from nodulemc.volume import Volume
 
 _HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
-_WHOLE_MM = 6.0
-_SHIFT_MM = 8.0
+# Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.
+_WHOLE_MM, _WHOLE_VOXELS = 6.0, 32
+_MOST_VOXELS = 64  # of the grid for Fourier transforms, however large a scan says that it is
 _LEAST_OVERLAP = 0.3  # chosen: of the smaller scan
 _AROUND_MM = 60.0  # chosen: edge of the cube around the nodule
 _MARGIN_MM = 20.0  # chosen: what breathing may move it by
@@ -31,7 +32,6 @@ _WALL_MM = 4.0  # so near to lung, its walls help to find the motion, but do not
 _VESSEL_MM = 5.0  # half of the widest that counts as within lung
 _LEAST_ML = 2.0  # chosen: of inner lung in the cube
 _LEAST_SIZE = 4  # voxels that ITK's Gaussians need along each axis
-_MOST_VOXELS = 128  # along an axis, however large a scan says that it is
 # Steps in mm, halved where they go too far.
 _OPTIMIZER = {
     "learningRate": 2.0, "minStep": 0.02, "numberOfIterations": 30, "relaxationFactor": 0.5,
@@ -57,10 +57,13 @@ class Registration:
 
     def __init__(self, scan: Volume, earlier: Volume) -> None:
         self._scan, self._earlier = scan, earlier
-        wholes = [_binned(volume.image, _WHOLE_MM) for volume in (scan, earlier)]
-        centre = _corners(scan.image).mean(axis=0).tolist()
-        motion = sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, _best_shift(*wholes).tolist())
-        self.motion = _refined(*wholes, motion, (4.0,))
+        corners = [_corners(volume.image) for volume in (scan, earlier)]
+        longest = max(np.ptp(ends, axis=0).max() for ends in corners)
+        mm = min(_WHOLE_MM, max(_FINE_MM, longest / _WHOLE_VOXELS))
+        wholes = [_binned(volume.image, mm) for volume in (scan, earlier)]
+        centre = corners[0].mean(axis=0).tolist()
+        shift = _best_shift(*wholes, max(mm, longest / _MOST_VOXELS))
+        self.motion = _refined(*wholes, sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, shift.tolist()), (4.0,))
 
     def around(self, point: Sequence[float], nodule: NoduleMask) -> Alignment | None:
         """The motion of the lung around a point x, y, z in mm (LPS), its nodule left out; None where there is none."""
@@ -107,9 +110,8 @@ def _part(volume: Volume, corners: np.ndarray) -> sitk.Image | None:
     return part if min(part.GetSize()) >= _LEAST_SIZE else None
 
 
-def _best_shift(scan: sitk.Image, earlier: sitk.Image) -> np.ndarray:
-    """The shift x, y, z in mm that takes a scan to where it is most like the earlier one, to the nearest voxel."""
-    mm = max(_SHIFT_MM, *(np.ptp(_corners(image), axis=0).max() / _MOST_VOXELS for image in (scan, earlier)))
+def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> np.ndarray:
+    """The shift x, y, z in mm that takes a scan to where it is most like the earlier one, to the nearest ``mm``."""
     (fixed, inside, start), (moving, moving_inside, moving_start) = _upright(scan, mm), _upright(earlier, mm)
     likeness = sitk.MaskedFFTNormalizedCorrelation(fixed, moving, inside, moving_inside, 0, _LEAST_OVERLAP)
     values = sitk.GetArrayViewFromImage(likeness)

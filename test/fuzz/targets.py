@@ -19,6 +19,7 @@ from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.measure.clinical import read_clinical
+from nodulemc.measure.dates import scan_date
 from nodulemc.measure.risk import assess
 from nodulemc.models.architecture import Architecture
 from nodulemc.nodules import Nodule
@@ -158,13 +159,13 @@ def dicom(data: bytes) -> None:
     """A DICOM folder of two slices, the second one foreign."""
     _written("series/1.dcm", (Path(__file__).parent / "corpus" / "dicom" / "slice_1.dcm").read_bytes())
     _written("series/2.dcm", data)
-    read_volume(_FOLDER / "series")
+    scan_date(read_volume(_FOLDER / "series"))
 
 
 def dicom_frames(data: bytes) -> None:
     """A DICOM folder of one file with several frames."""
     _written("frames/1.dcm", data)
-    read_volume(_FOLDER / "frames")
+    scan_date(read_volume(_FOLDER / "frames"))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -177,6 +177,30 @@ def test_a_prior_nodule_without_a_mask_gives_no_growth(scans, tmp_path):
     assert second["growth"]["prior_nodule"] == "b"
 
 
+def test_a_mask_that_is_cut_off_gives_no_growth(scans, tmp_path, monkeypatch):
+    class Rods(Dense):
+        """Masks that reach the edges of their cubes."""
+
+        def mask_probabilities(self, patches):
+            found = super().mask_probabilities(patches)
+            found[:, 31:33, 31:33, :] = 1
+            return found
+
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Rods())
+    check_none(grown(scans, tmp_path, *YEAR), "no growth: its mask is cut off at the edge of its cube")
+
+
+def test_thick_slices_and_what_is_said_of_the_prior_scan_stand_beside_growth(scans, tmp_path):
+    thick = draw_chest(zip(PLACES, BEFORE, strict=True), spacing=(1.2, 1.2, 4.0))
+    sitk.WriteImage(thick.image, str(tmp_path / "thick.mha"))
+    first, _ = grown(scans, tmp_path, *YEAR, "--prior", tmp_path / "thick.mha", points=scans / "now.json")
+    assert first["growth"]["prior_nodule"] == "a"
+    said = [warning for warning in first["warnings"] if warning.startswith("prior scan: ")]
+    assert "prior scan: slice spacing 4.00 mm is outside the training data's 1 to 3.2 mm" in said
+    (warning,) = [warning for warning in said if "too thick" in warning]
+    assert warning.startswith("prior scan: slices of 4.00 mm are too thick to tell the growth of a nodule of ")
+
+
 def test_what_belongs_together_is_asked_for_before_any_work(scans, monkeypatch, capsys):
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: pytest.fail("the weights were loaded"))
     base = ["predict", str(scans / "now.mha"), "--points", str(scans / "now.json")]

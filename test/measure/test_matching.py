@@ -1,5 +1,6 @@
 """Which nodule is which, and what is too doubtful to say."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import SimpleITK as sitk
 
 from nodulemc.measure import matching
-from nodulemc.measure.mask import NoduleMask
+from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.matching import DoubtError, Matching, MeasuredScan
-from nodulemc.measure.registration import Alignment
-from nodulemc.measure.sizes import Measurements
+from nodulemc.measure.registration import Alignment, Registration
+from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.nodules import Nodule
+from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.volume import Volume
 
 SHIFT = (100.0, -50.0, 30.0)
@@ -90,3 +92,46 @@ def test_centres_are_those_of_masks_or_else_points():
     nodules = [Nodule("a", (0.0, 0.0, 0.0)), Nodule("b", (1.0, 2.0, 3.0))]
     scan = MeasuredScan(Volume(image, Path("ct")), nodules, [mask, nothing], [])
     assert scan.centres.tolist() == [[0.0, 10.0, 25.0], [1.0, 2.0, 3.0]]
+
+
+def on_patch(mask, point, to_mask):
+    """A mask (an image of 0 and 1) on a patch's grid, whose points ``to_mask`` takes to the mask's."""
+    grid = sitk.Image([SIZE] * 3, sitk.sitkUInt8)
+    grid.SetSpacing([VOXEL_MM] * 3)
+    grid.SetOrigin(patch_origin(point))
+    return sitk.GetArrayFromImage(sitk.Resample(mask, grid, to_mask, sitk.sitkLinear, 0.0, sitk.sitkFloat32))
+
+
+def measured_scan(image, point, probability):
+    volume = Volume(image, Path("ct.mha"))
+    mask = nodule_mask(volume, point, probability)
+    return MeasuredScan(volume, [Nodule(None, tuple(point))], [mask], [measure(volume, mask)])
+
+
+@pytest.mark.parametrize("row", [1, 8, 15])
+def test_a_real_nodule_moved_and_enlarged_by_known_amounts(shared_data, monkeypatch, row):
+    """LIDC-IDRI's: the earlier scan is turned, shifted and on another grid; since then the volume has doubled."""
+    monkeypatch.setattr(matching, "Registration", Registration)
+    folder = shared_data / "lidc" / "cubes"
+    with (folder / "table.csv").open() as file:
+        rows = [one for one in csv.DictReader(file) if float(one["volume_mm3"]) > 900]
+    cube = sitk.Cast(sitk.ReadImage(str(folder / "ct" / f"{rows[row]['SeriesInstanceUID']}.mha")), sitk.sitkInt16)
+    reader = sitk.ReadImage(str(folder / "masks" / f"{rows[row]['AnnotationID']}.mha"))
+    outline = sitk.Resample(sitk.Cast(reader > 0, sitk.sitkFloat32), cube, sitk.Transform(), sitk.sitkNearestNeighbor)
+    filled = np.argwhere(sitk.GetArrayViewFromImage(outline))
+    centre = np.array(cube.TransformContinuousIndexToPhysicalPoint(filled.mean(axis=0)[::-1].tolist()))
+    motion = sitk.Euler3DTransform(centre.tolist(), *np.radians((4.0, -3.0, 6.0)).tolist(), [30.0, -20.0, 70.0])
+    grid = sitk.Image([48, 48, 32], sitk.sitkUInt8)
+    grid.SetSpacing((0.9, 0.9, 1.3))
+    grid.SetOrigin((np.array(motion.TransformPoint([0.0, 0.0, 0.0])) - (21.2, 21.2, 20.2)).tolist())
+    earlier = sitk.Resample(cube, grid, motion.GetInverse(), sitk.sitkLinear, -1000.0)
+    moved = motion.TransformPoint(centre.tolist())
+    shrink = sitk.ScaleTransform(3, [2 ** (-1 / 3)] * 3)
+    shrink.SetCenter(centre.tolist())
+    scan = measured_scan(cube, centre, on_patch(outline, centre, shrink))
+    prior = measured_scan(earlier, moved, on_patch(outline, moved, motion.GetInverse()))
+    match = Matching(scan, prior).match(0)
+    assert match.distance_mm < 1
+    assert match.similarity > 0.7
+    assert prior.sizes[0].volume_mm3 == pytest.approx(len(filled) * np.prod(cube.GetSpacing()), rel=0.05)
+    assert scan.sizes[0].volume_mm3 / prior.sizes[0].volume_mm3 == pytest.approx(2, rel=0.06)
