@@ -1,5 +1,6 @@
 """What has become of nodules since an earlier scan, as far as that is beyond doubt."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
 from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import measure
-from nodulemc.nodules import Nodule
+from nodulemc.nodules import Nodule, shortened
 from nodulemc.points import read_points
 from nodulemc.prediction import NodulePrediction, look, with_notes
 from nodulemc.quality import Notes
 from nodulemc.volume import Volume, read_volume
 
+logger = logging.getLogger(__name__)
 # A smaller change is within the error of measuring. Source: Callister et al., Thorax 2015;70 Suppl 2:ii1–ii54 (British
 # Thoracic Society).
 LEAST_CHANGE_PERCENT = 25.0
@@ -127,7 +129,16 @@ def compared(
     found = [_growth(k, matching, scan, prior, earlier) for k in range(len(predictions))]
     general = tuple(general_notes(volume, earlier))
     predictions = with_notes(predictions, [(*general, *notes) for _, notes in found])
+    _log_unmatched(earlier, [growth for growth, _ in found])
     return [replace(p, growth=growth) for p, (growth, _) in zip(predictions, found, strict=True)]
+
+
+def _log_unmatched(earlier: Prior, growths: Sequence[Growth]) -> None:
+    """Tell which nodules of the prior scan are nobody's counterpart: they may have gone."""
+    matched = {growth.prior_nodule for growth in growths}
+    left = [nodule.name or str(j) for j, nodule in enumerate(earlier.nodules, start=1)]
+    if left := [shortened(name) for name in left if name not in matched]:
+        logger.warning("%s: not found again: %s", earlier.volume.source, ", ".join(left))
 
 
 def _measured(earlier: Prior, ensemble: Ensemble) -> MeasuredScan:

@@ -160,20 +160,22 @@ def test_another_patients_scan_gives_no_growth(scans, tmp_path):
     check_none(grown(scans, tmp_path, *YEAR, prior="stranger"), "no growth: the lung around it does not fit")
 
 
-def test_a_nodule_that_is_new_has_no_growth(scans, tmp_path):
+def test_a_nodule_that_is_new_has_no_growth(scans, tmp_path, caplog):
     points = tmp_path / "one.json"
     write_points(points, [MOTION.TransformPoint(PLACES[0].tolist())])
     first, second = grown(scans, tmp_path, *YEAR, points=points)
+    assert "not found again" not in caplog.text
     assert first["growth"]["prior_nodule"] == "a"
     check_none([second], "no growth: no point of the prior scan is within 10 mm of its place there; the nearest is 4")
 
 
-def test_a_prior_nodule_without_a_mask_gives_no_growth(scans, tmp_path):
+def test_a_prior_nodule_without_a_mask_gives_no_growth(scans, tmp_path, caplog):
     points = tmp_path / "off.json"
     beside = np.add(MOTION.TransformPoint(PLACES[0].tolist()), (0, 0, 9.5))
     write_points(points, [beside, MOTION.TransformPoint(PLACES[1].tolist())])
     first, second = grown(scans, tmp_path, *YEAR, points=points)
     check_none([first], "no growth: the mask of 'a' of the prior scan is missing")
+    assert f"{scans / 'prior.mha'}: not found again: 'a'" in caplog.messages
     assert second["growth"]["prior_nodule"] == "b"
 
 
