@@ -53,7 +53,7 @@ def _markup(position: int, prediction: NodulePrediction, members: Sequence[str])
                 "id": "1",
                 "label": label,
                 "description": "; ".join([votes, *prediction.warnings]),
-                "position": list(prediction.nodule.point),
+                "position": [*map(float, prediction.nodule.point)],
                 "selected": True,
                 "locked": False,
                 "visibility": True,

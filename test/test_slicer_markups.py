@@ -3,8 +3,13 @@
 import json
 
 import pytest
+import SimpleITK as sitk
+from conftest import centre_of, make_ct
+from test_case import MeanOfPatch
 from test_results import MANIFEST, PER_SEED
 
+from nodulemc import cli
+from nodulemc.commands import predict
 from nodulemc.errors import CaseError
 from nodulemc.nodules import Nodule
 from nodulemc.points import read_points
@@ -27,7 +32,7 @@ DISPLAY = {
 }  # fmt: skip
 PREDICTIONS = [
     NodulePrediction(Nodule("n1", (-1.5, 20.25, -300.0)), 0.8749, PER_SEED[0], ("a warning", "another")),
-    NodulePrediction(Nodule(None, (1.0, 2.0, 3.0)), 0.12, PER_SEED[1]),
+    NodulePrediction(Nodule(None, (1, 2, 3)), 0.12, PER_SEED[1]),
 ]
 
 
@@ -85,3 +90,50 @@ def test_colours_run_from_blue_by_yellow_to_red():
 def test_a_path_that_cannot_be_written(tmp_path):
     with pytest.raises(CaseError, match="cannot write"):
         write_markups(tmp_path / "none" / "found.mrk.json", PREDICTIONS, MANIFEST)
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: MeanOfPatch())
+    image = make_ct()
+    sitk.WriteImage(image, str(tmp_path / "ct.mha"))
+    (tmp_path / "p.json").write_text(json.dumps({"points": [{"name": "n1", "point": list(centre_of(image))}]}))
+    return tmp_path
+
+
+def words(case, *options):
+    return [*map(str, ["predict", case / "ct.mha", "--points", case / "p.json", *options])]
+
+
+def test_predict_writes_them_without_decoders(case, capsys):
+    output, markups = case / "out.json", case / "new" / "out.mrk.json"
+    assert cli.main(words(case, "--output", output, "--markups", markups)) == 0
+    (point,) = json.loads(output.read_text())["points"]
+    (nodule,) = read_points(markups, None)
+    assert nodule == Nodule(f"n1: {point['probability']:.2f}", pytest.approx(point["point"]))
+    assert f"written: {markups}: 1 point for 3D Slicer" in capsys.readouterr().out
+
+
+def test_markups_that_replace_something_or_are_none_are_refused(case, capsys):
+    before = (case / "p.json").read_bytes()
+    for options, message in (
+        (["--markups", case / "out.json"], "unknown output type: "),
+        (["--markups", case / "a.mrk.json", "--output", case / "a.mrk.json"], "--markups and --output are one file: "),
+    ):
+        assert cli.main(words(case, *options)) == 2
+        assert capsys.readouterr().err.startswith(f"error: {message}")
+    (case / "p.mrk.json").write_bytes(before)
+    given = ["predict", case / "ct.mha", "--points", case / "p.mrk.json", "--markups", case / "p.mrk.json"]
+    assert cli.main([*map(str, given)]) == 2
+    assert "error: the output is an input, too: " in capsys.readouterr().err
+    assert (case / "p.mrk.json").read_bytes() == before
+
+
+def test_no_markups_stay_where_the_output_fails(case, monkeypatch):
+    def refuse(*_):
+        raise CaseError("cannot write", "out.json", "no")
+
+    monkeypatch.setattr("nodulemc.results.write_json_atomically", refuse)
+    markups = case / "new" / "out.mrk.json"
+    assert cli.main(words(case, "--output", case / "out.json", "--markups", markups)) == 2
+    assert not markups.parent.exists()
