@@ -3,7 +3,7 @@
 First both scans are laid over each other as wholes: the best shift of all, by Fourier transform, and from there a
 rotation and shift. Then only the lung around the nodule counts, as breathing moves parts of the chest against each
 other. The nodule itself does not count, as it may have changed. Every voxel counts and one thread adds up, so the
-result depends on nothing else. `benchmarks/measurements.py` has the errors.
+result depends on nothing else. `benchmarks/registration.py` has the errors.
 """
 
 from collections.abc import Iterator, Sequence
