@@ -24,13 +24,14 @@ _HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
 # Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.
 _WHOLE_MM, _WHOLE_VOXELS = 6.0, 32
 _MOST_VOXELS = 64  # of the grid for Fourier transforms, however large a scan says that it is
-_LEAST_OVERLAP = 0.3  # chosen: of the smaller scan
+_LEAST_OVERLAP = 0.5  # chosen: of the smaller scan
 _AROUND_MM = 60.0  # chosen: edge of the cube around the nodule
 _MARGIN_MM = 20.0  # chosen: what breathing may move it by
 _FINE_MM = 2.0
 _WALL_MM = 4.0  # so near to lung, its walls help to find the motion, but do not tell whether it is right
 _VESSEL_MM = 5.0  # half of the widest that counts as within lung
 _LEAST_ML = 2.0  # chosen: of inner lung in the cube
+_DETAIL_MM = (1.0, 4.0)  # chosen: vessels; lungs' darker and brighter parts are alike in many patients
 _LEAST_SIZE = 4  # voxels that ITK's Gaussians need along each axis
 # Steps in mm, halved where they go too far.
 _OPTIMIZER = {
@@ -45,7 +46,7 @@ class Alignment:
 
     Attributes:
         motion: takes points x, y, z in mm (LPS) of this scan to the earlier one.
-        similarity: correlation of the two scans in the lung around the nodule, away from its walls; at most 1.
+        similarity: correlation of the two scans' vessels in the lung around the nodule, away from its walls; at most 1.
     """
 
     motion: sitk.Euler3DTransform
@@ -168,14 +169,19 @@ def _is_enough(inner: np.ndarray, grid: sitk.Image) -> bool:
 
 
 def _similarity(fixed: sitk.Image, moving: sitk.Image, motion: sitk.Transform, inner: sitk.Image) -> float:
-    """Correlation of two images in a mask; 0 where too little of it is within the moving image."""
-    outside = 2 * AIR_HU
-    smooth, moved = (sitk.SmoothingRecursiveGaussian(image, 1.0) for image in (fixed, moving))
+    """Correlation of two images' details in a mask; 0 where too little of it is within the moving image."""
+    outside = 100 * AIR_HU
+    expected, moved = _details(fixed), _details(moving)
     moved = sitk.GetArrayFromImage(sitk.Resample(moved, fixed, motion, sitk.sitkLinear, outside))
     inside = (sitk.GetArrayViewFromImage(inner) > 0) & (moved > outside)
     if not _is_enough(inside, fixed):
         return 0.0
-    return float(np.corrcoef(sitk.GetArrayFromImage(smooth)[inside], moved[inside])[0, 1])
+    return float(np.corrcoef(sitk.GetArrayFromImage(expected)[inside], moved[inside])[0, 1])
+
+
+def _details(image: sitk.Image) -> sitk.Image:
+    fine, coarse = (sitk.SmoothingRecursiveGaussian(image, mm) for mm in _DETAIL_MM)
+    return fine - coarse
 
 
 def _centred(motion: sitk.Euler3DTransform, point: Sequence[float]) -> sitk.Euler3DTransform:

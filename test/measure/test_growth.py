@@ -101,7 +101,7 @@ def test_growth_of_two_nodules_between_two_scans(scans, tmp_path):
     assert growth["volume_doubling_time_days"] == pytest.approx(365 * math.log(2) / math.log(ratio))
     assert growth["exceeds_error"] is True
     assert growth["prior_distance_mm"] < 0.5
-    assert growth["registration_similarity"] > 0.8
+    assert growth["registration_similarity"] > 0.7
     assert not [warning for warning in first["warnings"] if "error of measuring" in warning]
     growth = second["growth"]
     assert (growth["prior_nodule"], growth["exceeds_error"]) == ("b", False)
