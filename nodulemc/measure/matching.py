@@ -15,7 +15,7 @@ from nodulemc.volume import Volume
 
 MATCH_MM = 10.0  # chosen: between a nodule's place and the centre of the prior scan's
 CLEAR_MM = 5.0  # chosen: by which every other candidate has to lie farther off
-LEAST_SIMILARITY = 0.5  # chosen: docs/measurements.md has what same and other patients reach
+LEAST_SIMILARITY = 0.4  # chosen: docs/measurements.md has what same and other patients reach
 
 
 class DoubtError(Exception):

@@ -62,7 +62,7 @@ def test_nodules_are_matched_whatever_their_order():
     [
         ([(0, 0, 0)], [], "the prior scan has no points"),
         ([(-200, 0, 0)], [(-100, -50, 30)], "there is no lung around it"),
-        ([(-5, 0, 0)], [(95, -50, 30)], r"does not fit that of the prior scan \(correlation 0.30, needed 0.5\)"),
+        ([(-5, 0, 0)], [(95, -50, 30)], r"does not fit that of the prior scan \(correlation 0.30, needed 0.4\)"),
         ([(0, 0, 0)], [(100, -50, 42)], "within 10 mm of its place there; the nearest is 12 mm off"),
         ([(0, 0, 0)], [(104, -50, 30), (100, -58, 30)], "it may be 1 or 2 of the prior scan"),
         ([(0, 0, 0), (0, 6, 0)], [(100, -48, 30)], "1 of the prior scan may be this nodule or 2"),
