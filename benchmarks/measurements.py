@@ -1,8 +1,8 @@
-"""How far measurements are from the truth: balls by size and slice thickness, phantoms, LIDC nodules beside readers.
+"""How far measurements are from the truth: balls by size and slice thickness, their growth, phantoms, LIDC nodules.
 
 Masks are known, so the errors are those of measuring, not of an ensemble. Balls lie at random places on random grids;
 their mask on the patch's grid is the share of each voxel (soft) or in and out (hard), between which a decoder's is.
-Deterministic; about two minutes on one core:
+Deterministic; about four minutes on one core:
 
     python benchmarks/measurements.py [--data ../shared/data]
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.measure.growth import volume_change_percent
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
@@ -30,6 +31,7 @@ PIXEL_MM = 0.7
 SLICES_MM = (1.0, 1.25, 2.5, 3.2)
 DIAMETERS_MM = (4, 6, 8, 10, 15, 20, 30)
 REPEATS = 12
+GROWTH_PERCENT = 50
 MARGINS = ("smooth", "lobulated", "spiculated")
 EXTENT_MM = 70.0
 
@@ -47,6 +49,7 @@ def main() -> None:
         for diameter in DIAMETERS_MM:
             cells = [_errors([_ball(rng, diameter, mm, edge) for _ in range(REPEATS)], diameter) for mm in SLICES_MM]
             print(f"| {diameter} mm | " + " | ".join(cells) + " |", flush=True)
+    _growth(np.random.default_rng(SEED))
     _phantoms(rng)
     _lidc(args.data / "lidc" / "cubes")
 
@@ -84,6 +87,23 @@ def _errors(found: Iterable[Measurements], diameter: float) -> str:
 def _both(errors: Sequence[float], digits: int) -> str:
     """Mean error, and the largest of either sign."""
     return f"{np.mean(errors):+.{digits}f} (≤ {np.abs(errors).max():.{digits}f})"
+
+
+def _growth(rng: np.random.Generator) -> None:
+    print(f"\nballs that grow by {GROWTH_PERCENT} %, hard and soft edge: error in points, mean and largest\n")
+    print("| diameter | " + " | ".join(f"slices of {mm:g} mm" for mm in SLICES_MM) + " |")
+    print("|---" * (len(SLICES_MM) + 1) + "|")
+    for diameter in DIAMETERS_MM:
+        cells = [_both([_change_error(rng, diameter, mm, k) for k in range(2 * REPEATS)], 1) for mm in SLICES_MM]
+        print(f"| {diameter} mm | " + " | ".join(cells) + " |", flush=True)
+
+
+def _change_error(rng: np.random.Generator, diameter: float, slice_mm: float, k: int) -> float:
+    """Error in percentage points of the change between a ball and a larger one, each at a random place."""
+    edge = ("soft", "hard")[k % 2]
+    larger = diameter * (1 + GROWTH_PERCENT / 100) ** (1 / 3)
+    before, after = (_ball(rng, mm, slice_mm, edge).volume_mm3 for mm in (diameter, larger))
+    return volume_change_percent(before or math.nan, after or math.nan) - GROWTH_PERCENT
 
 
 def _phantoms(rng: np.random.Generator) -> None:

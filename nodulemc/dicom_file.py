@@ -49,10 +49,11 @@ _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 _TEXTS = {
     Tag(name): name
     for name in (
-        *chain(*_GROUPS.values()), "AcquisitionDate", "AcquisitionNumber", "ConcatenationUID", "ContrastBolusAgent",
-        "FrameOfReferenceUID", "ImageType", "InstanceNumber", "Modality", "NumberOfFrames", "PatientBirthDate",
-        "PatientID", "PatientName", "PatientSex", "PhotometricInterpretation", "SOPClassUID", "SOPInstanceUID",
-        "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "StudyDate", "StudyInstanceUID",
+        *chain(*_GROUPS.values()), "AcquisitionDate", "AcquisitionDateTime", "AcquisitionNumber", "ConcatenationUID",
+        "ContrastBolusAgent", "FrameOfReferenceUID", "ImageType", "InstanceNumber", "Modality", "NumberOfFrames",
+        "PatientBirthDate", "PatientID", "PatientName", "PatientSex", "PhotometricInterpretation", "SOPClassUID",
+        "SOPInstanceUID", "SeriesDate", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber", "StudyDate",
+        "StudyInstanceUID",
     )
 } | {Tag("MediaStorageSOPClassUID"): "SOPClassUID"}  # fmt: skip
 _NUMBERS = {

@@ -16,7 +16,10 @@ from nodulemc.dicom_stack import Slice, axes, slices_of, stack
 from nodulemc.headers import check_bytes, check_grid, itk_direction
 from nodulemc.scan_ids import ScanIds
 
-_ACQUISITION = ("Modality", "ContrastBolusAgent", "SliceThickness", "RescaleSlope", "RescaleType")
+_ACQUISITION = (
+    "Modality", "ContrastBolusAgent", "SliceThickness", "RescaleSlope", "RescaleType", "AcquisitionDate",
+    "AcquisitionDateTime", "SeriesDate", "StudyDate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files of nodules' masks: one on a part of the CT's grid for each nodule, and a label image for all of them."""
+"""Files of nodules' masks: one on a part of the CT's grid for each nodule, and two label images of all of them."""
 
 import os
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from nodulemc.errors import CaseError
 from nodulemc.json_files import make_folder, none_on_failure, write_atomically
-from nodulemc.measure.label_image import label_image
+from nodulemc.measure.label_image import Segment, label_image, slicer_segmentation
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.meta_image import mask_file
 from nodulemc.points import Nodule, scan_name, shortened
+from nodulemc.prediction import NodulePrediction
+from nodulemc.slicer_colours import colour
 from nodulemc.volume import Volume
 
 # Bytes; file systems take 255, which hold the suffix and what a temporary file's name adds, too.
@@ -31,42 +33,55 @@ def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) 
     return [folder / f"{name}.mha" for name in names]
 
 
-def label_image_path(folder: Path, volume: Volume, inputs: Sequence[Path]) -> Path:
-    """Where ``write_masks`` writes the label image: ``<case>.nii.gz``, by the CT's file name or the series' UID.
+def label_image_paths(folder: Path, volume: Volume, inputs: Sequence[Path]) -> list[Path]:
+    """Where ``write_masks`` writes the label images: ``<case>.seg.nrrd`` for 3D Slicer and ``<case>.nii.gz``.
+
+    ``<case>`` is the CT's file name or the series' UID.
 
     Raises:
-        CaseError: it is one of the inputs.
+        CaseError: one of them is one of the inputs.
     """
-    path = folder / f"{volume.series_uid or scan_name(volume.source)}.nii.gz"
-    if path.resolve() in {given.resolve() for given in inputs}:
-        raise CaseError("the label image would replace an input", path, "name another folder for the masks")
-    return path
+    name = volume.series_uid or scan_name(volume.source)
+    paths = [folder / f"{name}{suffix}" for suffix in (".seg.nrrd", ".nii.gz")]
+    taken = {given.resolve() for given in inputs}
+    for path in paths:
+        if path.resolve() in taken:
+            raise CaseError("the label image would replace an input", path, "name another folder for the masks")
+    return paths
 
 
-def write_masks(folder: Path, volume: Volume, nodules: Sequence[Nodule], masks: Sequence[NoduleMask]) -> list[Path]:
-    """Write each nodule's mask on the part of the CT's grid that it takes, and a label image of the whole grid.
+def write_masks(
+    folder: Path, volume: Volume, predictions: Sequence[NodulePrediction], masks: Sequence[NoduleMask]
+) -> list[Path]:
+    """Write each nodule's mask on the part of the CT's grid that it takes, and label images of the whole grid.
 
     Where a file cannot be written none of them stays, nor do earlier ones of these names.
 
     Args:
         folder: where the files go.
         volume: the CT.
-        nodules: its nodules.
+        predictions: of its nodules.
         masks: theirs, from ``nodulemc.measure.mask.segment``.
 
     Returns:
-        The nodules' files in their order, and the label image.
+        The nodules' files in their order, and the label images for 3D Slicer and for others.
 
     Raises:
-        CaseError: as ``mask_paths`` and ``label_image_path``, or a file cannot be written.
+        CaseError: as ``mask_paths`` and ``label_image_paths``, or a file cannot be written.
     """
+    nodules = [prediction.nodule for prediction in predictions]
     paths = mask_paths(folder, nodules, [volume.source])
-    whole = label_image_path(folder, volume, [volume.source])
+    segmentation, labels = label_image_paths(folder, volume, [volume.source])
     make_folder(folder, CaseError)
     ct = volume.image
-    with none_on_failure([*paths, whole]):
+    with none_on_failure([*paths, segmentation, labels]):
         for path, mask in zip(paths, masks, strict=True):
             origin = ct.TransformIndexToPhysicalPoint(mask.lower)
             write_atomically(path, mask_file(mask.voxels, origin, ct.GetSpacing(), ct.GetDirection()), CaseError)
-        write_atomically(whole, label_image(ct, masks), CaseError)
-    return [*paths, whole]
+        segments = [
+            Segment(nodule.name or str(k), colour(prediction.probability), prediction.probability)
+            for k, (nodule, prediction) in enumerate(zip(nodules, predictions, strict=True), start=1)
+        ]
+        write_atomically(segmentation, slicer_segmentation(ct, masks, segments), CaseError)
+        write_atomically(labels, label_image(ct, masks), CaseError)
+    return [*paths, segmentation, labels]

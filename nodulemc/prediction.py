@@ -25,6 +25,7 @@ from nodulemc.trained_cases import with_note
 from nodulemc.volume import Volume, read_volume
 
 if TYPE_CHECKING:
+    from nodulemc.measure.growth import Growth
     from nodulemc.measure.sizes import Measurements
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class NodulePrediction:
         attributes: readers' mean ratings as the ensemble tells them, in the order of its manifest's ``attributes``.
         measurements: what the nodule measures, None where that was not asked for.
         risk: what ``nodulemc.measure.risk.assess`` gives, None where that was not asked for.
+        growth: what has become of the nodule since an earlier scan, None where that was not asked for.
     """
 
     nodule: Nodule
@@ -54,6 +56,7 @@ class NodulePrediction:
     attributes: tuple[float, ...] = ()
     measurements: Measurements | None = None
     risk: dict[str, dict[str, Any]] | None = None
+    growth: Growth | None = None
 
     @property
     def spread(self) -> float:

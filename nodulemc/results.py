@@ -21,15 +21,15 @@ from nodulemc.prediction import NodulePrediction
 OUTPUT_SUFFIXES = (".json", ".csv")
 
 
-def clear_output(path: Path, inputs: Sequence[Path]) -> None:
+def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] = OUTPUT_SUFFIXES) -> None:
     """Refuse an unusable output path before any work is done, make its folder, and remove an earlier run's output.
 
     Raises:
-        ConfigError: the suffix is neither .json nor .csv, or the file is one of the inputs.
+        ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
         CaseError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ConfigError("unknown output type", path, "name a .json or .csv file")
+    if not path.name.lower().endswith(suffixes):
+        raise ConfigError("unknown output type", path, f"name a {' or '.join(suffixes)} file")
     if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
         raise ConfigError("the output is an input, too", path, "name another file")
     prepare_output(path, CaseError)
@@ -65,7 +65,7 @@ def detailed_json(
     """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
     Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
-    Points have ``measurements`` and ``risk`` as far as they were asked for.
+    Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.
     Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
     content = platform_json(predictions)
@@ -81,6 +81,8 @@ def detailed_json(
             point["measurements"] = asdict(prediction.measurements)
         if prediction.risk is not None:
             point["risk"] = prediction.risk
+        if prediction.growth is not None:
+            point["growth"] = asdict(prediction.growth)
     if calibrated:
         content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
@@ -115,16 +117,17 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
 
 
 def _further_cells(prediction: NodulePrediction) -> dict[str, Any]:
-    """The measurements' and risk models' columns, as far as they were asked for; what is not known is empty."""
+    """The columns of measurements, risk models and growth, as far as they were asked for; empty: not known."""
     measured = {} if prediction.measurements is None else asdict(prediction.measurements)
+    growth = {} if prediction.growth is None else asdict(prediction.growth)
     risk = prediction.risk or {}
     results = {name: found.get("probability", found.get("category")) for name, found in risk.items()}
     missing = [f"{name}: {', '.join(found['missing'])}" for name, found in risk.items() if "missing" in found]
-    return measured | results | ({"risk_missing": "; ".join(missing)} if risk else {})
+    return measured | results | ({"risk_missing": "; ".join(missing)} if risk else {}) | growth
 
 
 def _further_words(prediction: NodulePrediction) -> dict[str, str]:
-    """What the table shows of the measurements and risk models, by column; "-" is not known."""
+    """What the table shows of measurements, risk models and growth, by column; "-" is not known."""
     words = {}
     if (found := prediction.measurements) is not None:
         is_there = found.volume_mm3 is not None
@@ -135,6 +138,10 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
             value = prediction.risk[name].get("probability")
             words[f"{head:>6}"] = "-" if value is None else f"{value:.4f}"
         words["Lung-RADS"] = prediction.risk["lung_rads_size"].get("category", "-")
+    if prediction.growth is not None:
+        change, doubling = prediction.growth.volume_change_percent, prediction.growth.volume_doubling_time_days
+        words[f"{'change %':>8}"] = "-" if change is None else f"{change:+.0f}"
+        words[f"{'doubling d':>10}"] = "-" if doubling is None else f"{doubling:.0f}"
     return words
 
 

@@ -15,7 +15,7 @@ from nodulemc.errors import CaseError
 from nodulemc.masks import write_masks
 from nodulemc.measure.mask import segment
 from nodulemc.points import Nodule
-from nodulemc.prediction import extract_patches
+from nodulemc.prediction import NodulePrediction, extract_patches
 from nodulemc.training.grids import Grid
 from nodulemc.training.nodule_masks import MaskFolder
 from nodulemc.volume import Volume
@@ -35,14 +35,18 @@ POINT = centre_of(CT)
 def written(folder, *names, source="ct.mha"):
     volume, nodules = Volume(CT, Path(source)), [Nodule(name, POINT) for name in names]
     patches = extract_patches(volume, nodules)
-    return write_masks(folder, volume, nodules, segment(volume, [POINT] * len(names), patches, Dense()))
+    predictions = [NodulePrediction(nodule, 0.75, (0.75,)) for nodule in nodules]
+    return write_masks(folder, volume, predictions, segment(volume, [POINT] * len(names), patches, Dense()))
 
 
 def test_masks_and_label_image_lie_on_the_cts_grid(tmp_path):
-    *paths, labels = written(tmp_path / "new" / "masks", "n1", None)
-    assert [path.name for path in (*paths, labels)] == ["n1.mha", "2.mha", "ct.nii.gz"]
+    *paths, segmentation, labels = written(tmp_path / "new" / "masks", "n1", None)
+    names = [path.name for path in (*paths, segmentation, labels)]
+    assert names == ["n1.mha", "2.mha", "ct.seg.nrrd", "ct.nii.gz"]
     whole = sitk.ReadImage(str(labels))
     assert whole.GetSize() == CT.GetSize()
+    slicers = sitk.GetArrayFromImage(sitk.ReadImage(str(segmentation)))
+    assert (slicers == sitk.GetArrayViewFromImage(whole)).all()
     for path in paths:
         mask = sitk.ReadImage(str(path))
         assert mask.GetPixelID() == sitk.sitkUInt8
@@ -140,7 +144,7 @@ def test_predict_leaves_all_files_or_none(tmp_path, monkeypatch):
 
     assert code(ct, output) == 0
     assert output.exists()
-    assert {path.name for path in masks.iterdir()} == {"n1.mha", "ct.nii.gz"}
+    assert {path.name for path in masks.iterdir()} == {"n1.mha", "ct.seg.nrrd", "ct.nii.gz"}
     assert code(tmp_path / "none.mha", output) == 2
     assert not output.exists()
 
@@ -204,7 +208,7 @@ def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
     first, second = shown.out.splitlines()
     assert first.startswith(f"written: {output}: 11 nodules, probability {min(found):.4f} to {max(found):.4f}; ")
     assert second == f"written: {masks}: 11 masks, all in ct.nii.gz"
-    assert len(list(masks.iterdir())) == 12
+    assert len(list(masks.iterdir())) == 13
     progress = [line.partition(",")[0] for line in shown.err.splitlines() if not line.startswith("warning: ")]
     assert progress[9] == "nodules: 11/11"
     assert progress[-1] == "masks: 11/11"
@@ -212,7 +216,7 @@ def test_many_nodules_are_scored_as_one(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("of_scan", [False, True])
 def test_prepare_reads_them(tmp_path, of_scan):
-    first, _ = written(tmp_path, "n1")
+    first, *_ = written(tmp_path, "n1")
     voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(first))).sum()
     if of_scan:
         first.unlink()

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, ConfigError
 from nodulemc.options import add_ensemble_options, load_ensemble, require_inputs
+from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nodulemc.ensemble import Ensemble
+    from nodulemc.measure.growth import Prior
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.points import Nodule
     from nodulemc.prediction import NodulePrediction
@@ -48,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks",
         type=Path,
         metavar="DIR",
-        help="also write each nodule's mask, and one label image for all, on the CT's grid (needs decoders)",
+        help="also write each nodule's mask, and one label image for all, as NIfTI and for 3D Slicer, on the CT's grid "
+        "(needs decoders)",
+    )
+    parser.add_argument(
+        "--markups",
+        type=Path,
+        metavar="FILE.mrk.json",
+        help="also write the points for 3D Slicer, with their probabilities as labels and colours",
     )
     parser.add_argument(
         "--measure",
@@ -62,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: the platform's clinical "
         "information, with further keys (docs/measurements.md); implies --measure",
     )
+    add_prior_options(parser)
     parser.add_argument(
         "--dicom",
         type=Path,
@@ -79,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
     from nodulemc.json_files import no_empty_folders
 
-    folders = [args.output.parent] if args.output else []
+    folders = [path.parent for path in (args.output, args.markups) if path]
     with no_empty_folders(*folders, *filter(None, [args.masks, args.dicom])):
         _predict(args)
 
@@ -90,13 +100,16 @@ def _predict(args: argparse.Namespace) -> None:
     from nodulemc.results import clear_output, table, write_results
     from nodulemc.side_by_side import side_by_side
 
+    check_prior_options(args)
     if args.output:
         clear_output(args.output, [*_inputs(args)])
+    if args.markups:
+        _clear_markups(args)
     require_inputs(*_inputs(args))
     if args.masks:
         make_folder(args.masks, CaseError)
-    segments = _segments_for_dicom(args) or bool(args.masks or args.measure or args.clinical)
-    (volume, nodules, seen, known), ensemble = side_by_side(
+    segments = _segments_for_dicom(args) or bool(args.masks or args.measure or args.clinical or args.prior)
+    (volume, nodules, seen, known, prior), ensemble = side_by_side(
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
     )
@@ -104,16 +117,22 @@ def _predict(args: argparse.Namespace) -> None:
     # The output comes last: where it is, all other files are complete.
     masks, files = [], []
     if segments:
-        predictions, masks, files = _segment(args, volume, predictions, seen[0], ensemble, known)
+        predictions, masks, files = _segment(args, volume, predictions, seen[0], ensemble, known, prior)
     with none_on_failure(files):
         objects = _write_dicom(args, volume, predictions, masks, ensemble)
-    with none_on_failure([*files, *objects]):
+    with none_on_failure([*files, *objects, *filter(None, [args.markups])]):
+        if args.markups:
+            from nodulemc.slicer_markups import write_markups
+
+            write_markups(args.markups, predictions, ensemble.manifest)
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
             print(table(predictions, ensemble.manifest, calibrated=args.calibrated), flush=True)
     if args.output:
         print(f"written: {args.output}: {_in_words(predictions)}; {ensemble.manifest.origin}")
+    if args.markups:
+        print(f"written: {args.markups}: {counted(len(predictions), 'point')} for 3D Slicer")
     if args.masks:
         print(f"written: {args.masks}: {counted(len(nodules), 'mask')}, all in {files[-1].name}")
     if args.dicom:
@@ -145,7 +164,15 @@ def _write_dicom(
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[Path]:
-    return filter(None, (args.ct, args.points, args.clinical))
+    return filter(None, (args.ct, args.points, args.clinical, args.prior, args.prior_points))
+
+
+def _clear_markups(args: argparse.Namespace) -> None:
+    from nodulemc.results import clear_output
+
+    if args.output and args.markups.resolve() == args.output.resolve():
+        raise ConfigError("--markups and --output are one file", args.markups, "name two files")
+    clear_output(args.markups, [*_inputs(args)], (".mrk.json",))
 
 
 def _segment(
@@ -155,6 +182,7 @@ def _segment(
     patches: np.ndarray,
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
+    prior: Prior | None,
 ) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
     """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
     from nodulemc.masks import write_masks
@@ -165,9 +193,13 @@ def _segment(
     nodules = [prediction.nodule for prediction in predictions]
     masks = segment(volume, [nodule.point for nodule in nodules], patches, ensemble)
     predictions = with_notes(predictions, [mask.warnings for mask in masks])
-    if args.measure or args.clinical or args.dicom:
+    if args.measure or args.clinical or args.dicom or prior:
         predictions = measured(predictions, volume, masks, known)
-    return predictions, masks, write_masks(args.masks, volume, nodules, masks) if args.masks else []
+    if prior:
+        from nodulemc.measure.growth import compared
+
+        predictions = compared(predictions, volume, masks, prior, ensemble)
+    return predictions, masks, write_masks(args.masks, volume, predictions, masks) if args.masks else []
 
 
 def _in_words(predictions: Sequence[NodulePrediction]) -> str:
@@ -178,8 +210,10 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
 
 def _read(
     args: argparse.Namespace,
-) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes], list[dict[str, Any]] | None]:
-    """The CT, its nodules, their patches with what is to be said of them, and what is known for the risk models."""
+) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes], list[dict[str, Any]] | None, Prior | None]:
+    """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
+    earlier scan.
+    """
     from nodulemc.points import read_points
     from nodulemc.prediction import look
     from nodulemc.volume import read_volume
@@ -192,15 +226,15 @@ def _read(
         from nodulemc.dicom_export.files import prepare_dicom
 
         prepare_dicom(args.dicom, volume, nodules, [*_inputs(args)])
-    return volume, nodules, look(volume, nodules), _known(args, nodules)
+    return volume, nodules, look(volume, nodules), _known(args, nodules), _prior(args, volume)
 
 
 def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
     """Refuse masks' files that would replace each other or an input."""
-    from nodulemc.masks import label_image_path, mask_paths
+    from nodulemc.masks import label_image_paths, mask_paths
 
     mask_paths(args.masks, nodules, [*_inputs(args)])
-    label_image_path(args.masks, volume, [*_inputs(args)])
+    label_image_paths(args.masks, volume, [*_inputs(args)])
 
 
 def _known(args: argparse.Namespace, nodules: Sequence[Nodule]) -> list[dict[str, Any]] | None:
@@ -209,3 +243,12 @@ def _known(args: argparse.Namespace, nodules: Sequence[Nodule]) -> list[dict[str
     from nodulemc.measure.clinical import read_clinical
 
     return read_clinical(args.clinical, nodules)
+
+
+def _prior(args: argparse.Namespace, volume: Volume) -> Prior | None:
+    if not args.prior:
+        return None
+    from nodulemc.measure.growth import read_prior
+    from nodulemc.prior_options import given_dates
+
+    return read_prior(args.prior, args.prior_points, volume, given_dates(args), series=args.prior_series)

@@ -16,6 +16,7 @@ THRESHOLD = 0.5
 REACH_MM = 5.0  # chosen: a mask that lies farther from the point is another structure's
 MOST_BESIDE_MM = 2.0  # chosen: a point that lies farther beside its mask is spoken of
 RELEVANT_PART = 0.1  # chosen: of the mask's volume; smaller parts beside it are not spoken of
+AT_EDGE = f"its mask reaches the edge of its {EXTENT_MM:g} mm cube: the nodule may be larger"
 _INSIDE_MM = VOXEL_MM * 3**0.5 / 2  # to the nearest voxel's centre
 
 
@@ -110,7 +111,7 @@ def _faults(labels: np.ndarray, label: int) -> Iterator[str]:
     """What is to be said of a component on the patch's grid and of those beside it."""
     sizes = np.bincount(labels.ravel())
     if any(label in face for axis in range(3) for face in (labels.take(0, axis), labels.take(-1, axis))):
-        yield f"its mask reaches the edge of its {EXTENT_MM:g} mm cube: the nodule may be larger"
+        yield AT_EDGE
     others = np.delete(sizes, [0, label])
     others = others[others >= RELEVANT_PART * sizes[label]]
     if len(others):

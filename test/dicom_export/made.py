@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from cases import MeanOfPatch
 from conftest import make_ct
 from dicom import change_dicom, write_dicom_series
 from digital_shapes import ball
-from cases import MeanOfPatch
 
 from nodulemc import cli
 from nodulemc.commands import predict

@@ -21,6 +21,7 @@ from nodulemc.errors import NoduleMCError, PointsError
 from nodulemc.json_files import read_json
 from nodulemc.manifest import Manifest, Member, read_manifest
 from nodulemc.measure.clinical import read_clinical
+from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
@@ -167,13 +168,13 @@ def dicom(data: bytes) -> None:
     """A DICOM folder of two slices, the second one foreign."""
     _written("series/1.dcm", (Path(__file__).parent / "corpus" / "dicom" / "slice_1.dcm").read_bytes())
     _written("series/2.dcm", data)
-    read_volume(_folder() / "series")
+    scan_date(read_volume(_folder() / "series"))
 
 
 def dicom_frames(data: bytes) -> None:
     """A DICOM folder of one file with several frames."""
     _written("frames/1.dcm", data)
-    read_volume(_folder() / "frames")
+    scan_date(read_volume(_folder() / "frames"))
 
 
 def dicom_export(data: bytes) -> None:

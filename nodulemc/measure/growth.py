@@ -1,0 +1,216 @@
+"""What has become of nodules since an earlier scan, as far as that is beyond doubt."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from nodulemc.ensemble import Ensemble
+from nodulemc.measure.dates import scan_date
+from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
+from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
+from nodulemc.measure.sizes import measure
+from nodulemc.nodules import Nodule, shortened
+from nodulemc.points import read_points
+from nodulemc.prediction import NodulePrediction, look, with_notes
+from nodulemc.quality import Notes
+from nodulemc.volume import Volume, read_volume
+
+logger = logging.getLogger(__name__)
+# A smaller change is within the error of measuring. Source: Callister et al., Thorax 2015;70 Suppl 2:ii1–ii54 (British
+# Thoracic Society).
+LEAST_CHANGE_PERCENT = 25.0
+THICKEST_SLICE = 0.25  # of a nodule's diameter; docs/measurements.md has what thicker ones do
+
+
+@dataclass(frozen=True)
+class Prior:
+    """An earlier scan of a patient.
+
+    Attributes:
+        volume: the scan.
+        nodules: its nodules.
+        patches, notes: theirs, from ``nodulemc.prediction.look``.
+        days: from this scan to the later one; None where a date is not known.
+    """
+
+    volume: Volume
+    nodules: Sequence[Nodule]
+    patches: np.ndarray
+    notes: Notes
+    days: int | None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What has become of a nodule since the prior scan; every value is None where that is doubtful.
+
+    Attributes:
+        prior_nodule: the prior scan's nodule, by its name, or position from 1.
+        prior_volume_mm3: what that one measures.
+        interval_days: from the prior scan to this one; None where a date is not known.
+        volume_change_percent: of the prior volume; below 0 where the nodule has shrunk.
+        volume_doubling_time_days: below 0 where the nodule has shrunk; None without an interval or a change.
+        exceeds_error: whether the change is 25 % or more, and so not within the error of measuring.
+        prior_distance_mm: from where registration puts the nodule's centre to the prior nodule's.
+        registration_similarity: correlation of the two scans in the lung around the nodule.
+    """
+
+    prior_nodule: str | None = None
+    prior_volume_mm3: float | None = None
+    interval_days: int | None = None
+    volume_change_percent: float | None = None
+    volume_doubling_time_days: float | None = None
+    exceeds_error: bool | None = None
+    prior_distance_mm: float | None = None
+    registration_similarity: float | None = None
+
+
+def volume_change_percent(before: float, after: float) -> float:
+    """Change of a volume in % of what it was before."""
+    return 100 * (after / before - 1)
+
+
+def volume_doubling_time_days(before: float, after: float, days: int) -> float | None:
+    """ln 2 · Δt / ln(V₂ / V₁): below 0 where the volume shrinks, None where it is the same or no day has passed."""
+    return math.log(2) * days / math.log(after / before) if days and after != before else None
+
+
+def read_prior(
+    ct: Path,
+    points: Path,
+    volume: Volume,
+    dates: tuple[date | None, date | None] = (None, None),
+    *,
+    series: str | None = None,
+) -> Prior:
+    """Read an earlier scan of a patient.
+
+    Args:
+        ct, series: as ``nodulemc.volume.read_volume`` takes them.
+        points: as ``nodulemc.points.read_points`` takes them.
+        volume: the later scan.
+        dates: the later and the earlier scan's; None: as its DICOM header says.
+
+    Raises:
+        ImageError, PointsError: as those raise them.
+    """
+    earlier = read_volume(ct, series=series)
+    nodules = read_points(points, earlier)
+    later_day, day = (given or scan_date(one) for given, one in zip(dates, (volume, earlier), strict=True))
+    days = (later_day - day).days if later_day and day else None
+    return Prior(earlier, nodules, *look(earlier, nodules), days)
+
+
+def compared(
+    predictions: Sequence[NodulePrediction],
+    volume: Volume,
+    masks: Sequence[NoduleMask],
+    earlier: Prior,
+    ensemble: Ensemble,
+) -> list[NodulePrediction]:
+    """Predictions with ``growth`` and with warnings of what is doubtful.
+
+    Args:
+        predictions: of one CT, with ``measurements``.
+        volume: the CT.
+        masks: the nodules', in the predictions' order.
+        earlier: the earlier scan.
+        ensemble: loaded with ``masks=True``.
+    """
+    sizes = [prediction.measurements for prediction in predictions]
+    scan = MeasuredScan(volume, [prediction.nodule for prediction in predictions], masks, sizes)
+    prior = _measured(earlier, ensemble)
+    matching = Matching(scan, prior)
+    found = [_growth(k, matching, scan, prior, earlier) for k in range(len(predictions))]
+    general = tuple(general_notes(volume, earlier))
+    predictions = with_notes(predictions, [(*general, *notes) for _, notes in found])
+    _log_unmatched(earlier, [growth for growth, _ in found])
+    return [replace(p, growth=growth) for p, (growth, _) in zip(predictions, found, strict=True)]
+
+
+def _log_unmatched(earlier: Prior, growths: Sequence[Growth]) -> None:
+    """Tell which nodules of the prior scan are nobody's counterpart: they may have gone."""
+    matched = {growth.prior_nodule for growth in growths}
+    left = [nodule.name or str(j) for j, nodule in enumerate(earlier.nodules, start=1)]
+    if left := [shortened(name) for name in left if name not in matched]:
+        logger.warning("%s: not found again: %s", earlier.volume.source, ", ".join(left))
+
+
+def _measured(earlier: Prior, ensemble: Ensemble) -> MeasuredScan:
+    points = [nodule.point for nodule in earlier.nodules]
+    masks = segment(earlier.volume, points, earlier.patches, ensemble)
+    return MeasuredScan(earlier.volume, earlier.nodules, masks, [measure(earlier.volume, mask) for mask in masks])
+
+
+def _growth(
+    k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, earlier: Prior
+) -> tuple[Growth, tuple[str, ...]]:
+    """What has become of a nodule, and what is to be said of that."""
+    try:
+        found = _counterpart(k, matching, scan, prior, earlier.days)
+    except DoubtError as doubt:
+        return Growth(), (f"no growth: {doubt}",)
+    j, notes = found.index, earlier.notes
+    before, after = prior.sizes[j].volume_mm3, scan.sizes[k].volume_mm3
+    change = volume_change_percent(before, after)
+    growth = Growth(
+        prior_nodule=prior.nodules[j].name or str(j + 1),
+        prior_volume_mm3=before,
+        interval_days=earlier.days,
+        volume_change_percent=change,
+        volume_doubling_time_days=volume_doubling_time_days(before, after, earlier.days or 0),
+        exceeds_error=abs(change) >= LEAST_CHANGE_PERCENT,
+        prior_distance_mm=found.distance_mm,
+        registration_similarity=found.similarity,
+    )
+    said = (*notes.scan, *notes.nodules[j], *prior.masks[j].warnings, *_thick(prior, j))
+    return growth, (*(f"prior scan: {note}" for note in said), *_thick(scan, k), *_small(growth))
+
+
+def _counterpart(k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None) -> Match:
+    """A nodule's counterpart, where both are measured.
+
+    Raises:
+        DoubtError: there is none, or one is not measured as a whole, or the prior scan is the later one.
+    """
+    if days is not None and days < 0:
+        raise DoubtError(f"the prior scan is {-days} days later; swap the scans, or correct the dates")
+    found = matching.match(k)
+    _check_mask(scan, k, "its mask")
+    _check_mask(prior, found.index, f"the mask of {prior.names[found.index]} of the prior scan")
+    return found
+
+
+def _check_mask(scan: MeasuredScan, k: int, what: str) -> None:
+    if scan.sizes[k].volume_mm3 is None:
+        raise DoubtError(f"{what} is missing")
+    if AT_EDGE in scan.masks[k].warnings:
+        raise DoubtError(f"{what} is cut off at the edge of its cube")
+
+
+def _thick(scan: MeasuredScan, k: int) -> Iterator[str]:
+    slice_mm, diameter = max(scan.volume.image.GetSpacing()), scan.sizes[k].effective_diameter_mm
+    if slice_mm > THICKEST_SLICE * diameter:
+        yield f"slices of {slice_mm:.2f} mm are too thick to tell the growth of a nodule of {diameter:.0f} mm"
+
+
+def _small(growth: Growth) -> Iterator[str]:
+    if not growth.exceeds_error:
+        change, least = growth.volume_change_percent, LEAST_CHANGE_PERCENT
+        yield f"a change of {change:+.0f} % is within the error of measuring, up to {least:g} % (BTS 2015)"
+
+
+def general_notes(volume: Volume, earlier: Prior) -> Iterator[str]:
+    """What is to be said of the two scans together."""
+    patient, prior_patient = volume.ids.patient, earlier.volume.ids.patient
+    if patient is not None and prior_patient is not None and patient != prior_patient:
+        yield "the prior scan states another PatientID"
+    if earlier.days is None:
+        yield "no doubling time: a scan's date is not known; give --date and --prior-date"
+    if earlier.days == 0:
+        yield "no doubling time: both scans are of the same date"

@@ -1,0 +1,248 @@
+"""Where the surroundings of a nodule lie in an earlier scan of the same patient: a rigid motion, found twice.
+
+First both scans are laid over each other as wholes: the best shift of all, by Fourier transform, and from there a
+rotation and shift. Then only the lung around the nodule counts, as breathing moves parts of the chest against each
+other. The nodule itself does not count, as it may have changed. Every voxel counts and one thread adds up, so the
+result depends on nothing else. `benchmarks/registration.py` has the errors.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.errors import out_of_memory
+from nodulemc.measure.mask import NoduleMask
+from nodulemc.patch import AIR_HU
+from nodulemc.placement import LUNG_HU
+from nodulemc.volume import Volume
+
+_HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
+# Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.
+_WHOLE_MM, _WHOLE_VOXELS = 6.0, 32
+_MOST_VOXELS = 64  # of the grid for Fourier transforms, however large a scan says that it is
+_LEAST_OVERLAP = 0.5  # chosen: of the smaller scan
+_AROUND_MM = 60.0  # chosen: edge of the cube around the nodule
+_MARGIN_MM = 20.0  # chosen: what breathing may move it by
+_FINE_MM = 2.0
+_WALL_MM = 4.0  # so near to lung, its walls help to find the motion, but do not tell whether it is right
+_VESSEL_MM = 5.0  # half of the widest that counts as within lung
+_LEAST_ML = 2.0  # chosen: of inner lung in the cube
+_DETAIL_MM = (1.0, 4.0)  # chosen: vessels; lungs' darker and brighter parts are alike in many patients
+_LEAST_SIZE = 4  # voxels that ITK's Gaussians need along each axis
+# Steps in mm, halved where they go too far.
+_OPTIMIZER = {
+    "learningRate": 2.0, "minStep": 0.02, "numberOfIterations": 30, "relaxationFactor": 0.5,
+    "gradientMagnitudeTolerance": 1e-10,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the surroundings of a nodule lie in the earlier scan.
+
+    Attributes:
+        motion: takes points x, y, z in mm (LPS) of this scan to the earlier one.
+        similarity: correlation of the two scans' vessels in the lung around the nodule, away from its walls; at most 1.
+    """
+
+    motion: sitk.Euler3DTransform
+    similarity: float
+
+
+class Registration:
+    """Two scans of one patient, laid over each other as wholes."""
+
+    def __init__(self, scan: Volume, earlier: Volume) -> None:
+        self._scan, self._earlier = scan, earlier
+        corners = [_corners(volume.image) for volume in (scan, earlier)]
+        longest = max(np.ptp(ends, axis=0).max() for ends in corners)
+        mm = min(_WHOLE_MM, max(_FINE_MM, longest / _WHOLE_VOXELS))
+        wholes = [_binned(volume.image, mm) for volume in (scan, earlier)]
+        centre = corners[0].mean(axis=0).tolist()
+        shift = _best_shift(*wholes, max(mm, longest / _MOST_VOXELS))
+        self.motion = _refined(*wholes, sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, shift.tolist()), (4.0,))
+
+    def around(self, point: Sequence[float], nodule: NoduleMask) -> Alignment | None:
+        """The motion of the lung around a point x, y, z in mm (LPS), its nodule left out; None where there is none."""
+        corners = np.array(point) + _AROUND_MM / 2 * np.array(list(product((-1, 1), repeat=3)))
+        moved = np.array([self.motion.TransformPoint(corner.tolist()) for corner in corners])
+        outwards = np.sign(moved - moved.mean(axis=0))
+        fixed = _part(self._scan, corners)
+        moving = _part(self._earlier, moved + _MARGIN_MM * outwards)
+        if fixed is None or moving is None:
+            return None
+        lung = _lung(fixed)
+        other = sitk.Not(sitk.BinaryDilate(_on_grid(nodule, self._scan, fixed), _voxels(_WALL_MM, fixed)))
+        inner = sitk.And(_inner(lung), other)
+        if not _is_enough(sitk.GetArrayViewFromImage(inner), fixed):
+            return None
+        counted = sitk.And(sitk.BinaryDilate(lung, _voxels(_WALL_MM, fixed)), other)
+        motion = _refined(fixed, moving, _centred(self.motion, point), (3.0, 1.0), counted)
+        return Alignment(motion, _similarity(fixed, moving, motion, inner))
+
+
+def _corners(image: sitk.Image) -> np.ndarray:
+    """World positions (8, 3) of the corner voxels' centres."""
+    ends = product(*((0, n - 1) for n in image.GetSize()))
+    return np.array([image.TransformIndexToPhysicalPoint(end) for end in ends])
+
+
+def _binned(image: sitk.Image, mm: float) -> sitk.Image:
+    """Means over blocks of at most so many mm where voxels are smaller, float32, in the range of HU that counts."""
+    steps = [max(1, min(int(mm / spacing), n)) for spacing, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
+    means = sitk.BinShrink(image, steps)
+    low, high = _HU
+    values = np.nan_to_num(sitk.GetArrayViewFromImage(means).astype(np.float32), nan=low)
+    binned = sitk.GetImageFromArray(np.clip(values, low, high))
+    binned.CopyInformation(means)
+    return binned
+
+
+def _part(volume: Volume, corners: np.ndarray) -> sitk.Image | None:
+    """What a scan has within a box around world points (N, 3), in finer blocks; None where that is too little."""
+    low, high = volume.box_around(corners)
+    if min(np.subtract(high, low)) < 1:
+        return None
+    part = _binned(volume.image[tuple(map(slice, low, high))], _FINE_MM)
+    return part if min(part.GetSize()) >= _LEAST_SIZE else None
+
+
+def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> np.ndarray:
+    """The shift x, y, z in mm that takes a scan to where it is most like the earlier one, to the nearest ``mm``."""
+    (fixed, inside, start), (moving, moving_inside, moving_start) = _upright(scan, mm), _upright(earlier, mm)
+    likeness = sitk.MaskedFFTNormalizedCorrelation(fixed, moving, inside, moving_inside, 0, _LEAST_OVERLAP)
+    values = sitk.GetArrayViewFromImage(likeness)
+    best = np.unravel_index(values.argmax(), values.shape)[::-1]
+    # The first value is that of the moving image's last voxel on the fixed image's first one.
+    return moving_start - start - mm * (np.array(best) - np.subtract(moving.GetSize(), 1))
+
+
+def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, np.ndarray]:
+    """An image on a grid along the world's axes, 1 where it has values and 0 elsewhere, and the grid's place.
+
+    The images themselves lie at 0: Fourier transforms know no place.
+    """
+    corners = _corners(image)
+    start = corners.min(axis=0)
+    grid = sitk.Image((np.ceil((corners.max(axis=0) - start) / mm) + 1).astype(int).tolist(), sitk.sitkUInt8)
+    grid.SetSpacing([mm] * 3)
+    grid.SetOrigin(start.tolist())
+    outside = 2 * AIR_HU
+    found = sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear, outside)
+    parts = sitk.Clamp(found, sitk.sitkFloat32, *_HU), sitk.Cast(found > outside, sitk.sitkFloat32)
+    for part in parts:
+        part.SetOrigin((0.0, 0.0, 0.0))
+    return *parts, start
+
+
+def _lung(image: sitk.Image) -> sitk.Image:
+    """Mask of what is as dark as lung."""
+    smooth = sitk.SmoothingRecursiveGaussian(image, _FINE_MM)
+    low, high = LUNG_HU
+    return sitk.And(smooth > low, smooth < high)
+
+
+def _inner(lung: sitk.Image) -> sitk.Image:
+    """Mask of lung and the vessels in it, but not of what is near its walls: those look alike in all patients."""
+    with_vessels = sitk.BinaryMorphologicalClosing(lung, _voxels(_VESSEL_MM, lung))
+    return sitk.BinaryErode(with_vessels, _voxels(_WALL_MM, lung))
+
+
+def _on_grid(nodule: NoduleMask, scan: Volume, grid: sitk.Image) -> sitk.Image:
+    mask = sitk.GetImageFromArray(nodule.voxels.astype(np.uint8))
+    mask.SetOrigin(scan.image.TransformIndexToPhysicalPoint(nodule.lower))
+    mask.SetSpacing(scan.image.GetSpacing())
+    mask.SetDirection(scan.image.GetDirection())
+    return sitk.Resample(mask, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+
+
+def _voxels(mm: float, grid: sitk.Image) -> list[int]:
+    return [round(mm / spacing) for spacing in grid.GetSpacing()]
+
+
+def _is_enough(inner: np.ndarray, grid: sitk.Image) -> bool:
+    return np.count_nonzero(inner) * np.prod(grid.GetSpacing()) >= 1000 * _LEAST_ML
+
+
+def _similarity(fixed: sitk.Image, moving: sitk.Image, motion: sitk.Transform, inner: sitk.Image) -> float:
+    """Correlation of two images' details in a mask; 0 where too little of it is within the moving image."""
+    outside = 100 * AIR_HU
+    expected, moved = _details(fixed), _details(moving)
+    moved = sitk.GetArrayFromImage(sitk.Resample(moved, fixed, motion, sitk.sitkLinear, outside))
+    inside = (sitk.GetArrayViewFromImage(inner) > 0) & (moved > outside)
+    if not _is_enough(inside, fixed):
+        return 0.0
+    return float(np.corrcoef(sitk.GetArrayFromImage(expected)[inside], moved[inside])[0, 1])
+
+
+def _details(image: sitk.Image) -> sitk.Image:
+    fine, coarse = (sitk.SmoothingRecursiveGaussian(image, mm) for mm in _DETAIL_MM)
+    return fine - coarse
+
+
+def _centred(motion: sitk.Euler3DTransform, point: Sequence[float]) -> sitk.Euler3DTransform:
+    """The same motion as one that turns about a point."""
+    centred = sitk.Euler3DTransform(motion)
+    point = [float(c) for c in point]
+    centred.SetCenter(point)
+    centred.SetTranslation(np.subtract(motion.TransformPoint(point), point).tolist())
+    return centred
+
+
+def _refined(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    motion: sitk.Euler3DTransform,
+    sigmas: Sequence[float],
+    counted: sitk.Image | None = None,
+) -> sitk.Euler3DTransform:
+    """A better motion; the same where the images do not meet.
+
+    Args:
+        fixed, moving: the images.
+        motion: takes points of the fixed image to the moving one.
+        sigmas: of the Gaussians by which both are smoothed, in mm, in turn.
+        counted: the voxels of the fixed image that count; None: all.
+    """
+    found = sitk.Euler3DTransform(motion)
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsCorrelation()
+    method.SetMetricSamplingStrategy(method.NONE)
+    if counted is not None:
+        method.SetMetricFixedMask(counted)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(**_OPTIMIZER)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([1] * len(sigmas))
+    method.SetSmoothingSigmasPerLevel(sigmas)
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
+    method.SetInitialTransform(found, inPlace=True)
+    with _one_quiet_thread():
+        try:
+            method.Execute(fixed, moving)
+        except RuntimeError as error:  # too few voxels are within both
+            if out_of_memory(error):
+                raise
+            return motion
+    return found
+
+
+@contextmanager
+def _one_quiet_thread() -> Iterator[None]:
+    """ITK's metrics add up in one thread, as sums differ in their last digits by their number, and say nothing.
+
+    A registration's own number of threads is not its metric's.
+    """
+    process = sitk.ProcessObject
+    threads, shown = process.GetGlobalDefaultNumberOfThreads(), process.GetGlobalWarningDisplay()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    process.SetGlobalWarningDisplay(False)  # of images that do not meet
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(threads)
+        process.SetGlobalWarningDisplay(shown)

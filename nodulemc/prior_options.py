@@ -1,0 +1,57 @@
+"""Options of `predict` about an earlier CT of the same patient."""
+
+import argparse
+import re
+from datetime import date
+from pathlib import Path
+
+from nodulemc.errors import ConfigError
+
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+
+
+def add_prior_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--prior`` and what belongs to it."""
+    parser.add_argument(
+        "--prior",
+        type=Path,
+        metavar="CT",
+        help="also give each nodule's growth since this earlier CT, with --prior-points; implies --measure",
+    )
+    parser.add_argument("--prior-points", type=Path, metavar="FILE", help="the earlier CT's nodules, as --points")
+    parser.add_argument("--prior-series", metavar="UID", help="the earlier CT's series, as --series")
+    parser.add_argument("--date", metavar="YYYY-MM-DD", help="when CT was taken (default: as its DICOM header says)")
+    parser.add_argument("--prior-date", metavar="YYYY-MM-DD", help="when the earlier CT was taken (likewise)")
+
+
+def check_prior_options(args: argparse.Namespace) -> None:
+    """Check what can be known before any work.
+
+    Raises:
+        ConfigError: an option lacks another one, or a date is none.
+    """
+    if args.prior and not args.prior_points:
+        raise ConfigError("--prior without --prior-points", "nodulemc predict", "name the earlier CT's nodules, too")
+    alone = next((name for name in ("prior_points", "prior_series", "date", "prior_date") if getattr(args, name)), None)
+    if alone and not args.prior:
+        option = f"--{alone.replace('_', '-')}"
+        raise ConfigError(f"{option} without --prior", "nodulemc predict", "name the earlier CT, or leave it out")
+    given_dates(args)
+
+
+def given_dates(args: argparse.Namespace) -> tuple[date | None, date | None]:
+    """The dates that the options give of the CT and of the earlier one.
+
+    Raises:
+        ConfigError: one is no date.
+    """
+    return _date(args.date, "--date"), _date(args.prior_date, "--prior-date")
+
+
+def _date(text: str | None, option: str) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date(*map(int, _DATE.fullmatch(text).groups()))
+    except (AttributeError, ValueError) as error:  # AttributeError: no match
+        raise ConfigError(f"{option} {text}", "nodulemc predict", "give a date as YYYY-MM-DD") from error
