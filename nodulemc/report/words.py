@@ -14,6 +14,7 @@ _UNITS = {
     "_mm3": ("mm³", 0), "_ml": ("ml", 1), "_mm": ("mm", 1), "_hu": ("HU", 0), "_mg": ("mg", 0), "_days": ("days", 0),
     "_years": ("years", 1), "_percent": ("%", 0),
 }  # fmt: skip
+_PART_OF_THE_NAME = "_hu"  # "Mean HU", not "Mean"
 _ABBREVIATIONS = {
     "brock": "Brock", "mayo": "Mayo", "herder": "Herder", "lung rads": "Lung-RADS", "hu": "HU", "fdg": "FDG",
     "vdt": "VDT", "dicom": "DICOM",
@@ -47,7 +48,7 @@ def _facts(found: Mapping[str, Any], prefix: str = "", given: str = "") -> Itera
     """Lines of a mapping; ``given`` is the ending of the name above it that states a unit."""
     for name, value in found.items():
         own = next((ending for ending in _UNITS if name.endswith(ending)), "")
-        label = prefix + name.removesuffix(own)
+        label = prefix + (name if own == _PART_OF_THE_NAME else name.removesuffix(own))
         if isinstance(value, Mapping):
             yield from _facts(value, f"{label}_", own or given)
         else:
