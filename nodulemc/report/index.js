@@ -25,7 +25,7 @@ const filter = () => {
   }
   form.querySelector("[role=status]").textContent = `${shown} of ${rows.length} scans shown`;
 };
-form.addEventListener("input", filter);
+for (const kind of ["input", "change"]) form.addEventListener(kind, filter);  // not every browser sends both
 form.addEventListener("submit", event => event.preventDefault());
 form.hidden = false;
 filter();

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
+from cases import MeanOfPatch, points_near
 from conftest import make_ct
-from measure.test_predict import Balls
+from digital_shapes import ball
 from report.samples import make_manifest
-from test_case import MeanOfPatch, points_near
 
 from nodulemc import cli
 from nodulemc.commands import predict
@@ -30,8 +31,11 @@ class Whole:
         return per_seed @ self.manifest.vote_weights
 
 
-class Segmenting(Whole, Balls):
+class Segmenting(Whole, MeanOfPatch):
     manifest = make_manifest(attributes=())
+
+    def mask_probabilities(self, patches):
+        return np.stack([ball(12)] * len(patches))
 
 
 class Plain(Whole, MeanOfPatch):
@@ -142,7 +146,7 @@ def test_without_its_extra(case, monkeypatch, capsys, library):
 
 def test_without_the_option_nothing_of_it_is_imported(case):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_case import MeanOfPatch\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from cases import MeanOfPatch\n"
         "from nodulemc import cli; from nodulemc.commands import predict\n"
         "predict.load_ensemble = lambda args, **_: MeanOfPatch()\n"
         "assert cli.main(['predict', *sys.argv[2:]]) == 0\n"
