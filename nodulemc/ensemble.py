@@ -78,7 +78,7 @@ class Ensemble:
         manifest = read_manifest(folder)
         if calibrated and manifest.calibration is None:
             raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
-        if masks and not any(member.segments for member in manifest.members):
+        if masks and not manifest.segments:
             raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
         cases = read_trained_cases(manifest)
         chosen = choose_device(device)

@@ -114,6 +114,11 @@ class Manifest:
         return weights / weights.sum()
 
     @property
+    def segments(self) -> bool:
+        """Whether at least one member has a decoder."""
+        return any(member.segments for member in self.members)
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """The readers' ratings that at least one member tells."""
         told = {name for member in self.members for name in member.architecture.attributes}

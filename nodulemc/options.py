@@ -65,6 +65,17 @@ def _require_input(path: Path) -> None:
         raise CaseError(f"cannot read the file or folder ({error.strerror})", path, "check the path") from error
 
 
+def can_segment(args: argparse.Namespace) -> bool:
+    """Whether the ensemble that the options name has a decoder.
+
+    Raises:
+        EnsembleError: the folder cannot be used.
+    """
+    from nodulemc.manifest import find_resources, read_manifest
+
+    return read_manifest(args.resources or find_resources()).segments
+
+
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:
     """Load the ensemble that the options name.
 

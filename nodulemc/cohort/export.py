@@ -12,7 +12,7 @@ import numpy as np
 from nodulemc.calibration_map import describe_calibration
 from nodulemc.case import platform_json
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.names import annotation_id, json_names
+from nodulemc.cohort.names import annotation_id, file_names
 from nodulemc.cohort.store import Listed, Record
 from nodulemc.cohort.view import View, seen, view
 from nodulemc.columns import (
@@ -103,7 +103,7 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             failures = [(record.scan, str(record.error)) for record in state.failed]
             write_csv_atomically(output / FAILURES_NAME, [("scan", "error"), *failures], CaseError)
             if json:
-                names = json_names(listed.scan for listed in state.listed)
+                names = file_names((listed.scan for listed in state.listed), ".json")
                 _write_json(output / JSON_FOLDER, {names[scan.record.scan]: scan for scan in scans})
     except OSError as error:
         raise ConfigError(f"cannot write ({error.strerror})", output, "name a folder that can be written") from error

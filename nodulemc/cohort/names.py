@@ -24,8 +24,8 @@ def annotation_id(scan: str, number: int, name: str | None) -> str:
     return name or f"{scan}#{number}"
 
 
-def json_names(scans: Iterable[str]) -> dict[str, str]:
-    """The name of each scan's JSON file, by the scan's name.
+def file_names(scans: Iterable[str], suffix: str) -> dict[str, str]:
+    """The name of each scan's file of a kind, by the scan's name.
 
     It is the CT's, without its suffix. A hash of the scan's name follows where another CT has the same, where it is
     long, and where it looks as if a hash followed already.
@@ -37,5 +37,5 @@ def json_names(scans: Iterable[str]) -> dict[str, str]:
         short = stem.encode()[:_LONGEST].decode(errors="ignore")
         if repeated[stem.casefold()] > 1 or short != stem or _MARK.fullmatch(stem[-17:].casefold()):
             short += f"-{hashlib.sha256(scan.encode()).hexdigest()[:16]}"
-        names[scan] = f"{short}.json"
+        names[scan] = short + suffix
     return names

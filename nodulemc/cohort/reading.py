@@ -1,10 +1,13 @@
 """What a reading process does: one scan from its files to the network's inputs."""
 
+from __future__ import annotations
+
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -14,25 +17,41 @@ from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_mem
 from nodulemc.points import Nodule, read_points
 from nodulemc.prediction import look
 from nodulemc.quality import Notes
-from nodulemc.volume import read_volume
+from nodulemc.volume import Volume, read_volume
+
+if TYPE_CHECKING:
+    from nodulemc.report.pictures import View
 
 
 @dataclass(frozen=True)
 class Job:
-    """A scan to read; ``known`` are the inputs of a result that stands as long as they are the same."""
+    """A scan to read.
+
+    Attributes:
+        scan: the scan.
+        known: inputs of a result that stands as long as they are the same.
+        views: whether its page is wanted, which takes more than the network's inputs.
+        only_page: whether its result stands and nothing but its page is missing.
+    """
 
     scan: Scan
     known: Fingerprint | None = None
+    views: bool = False
+    only_page: bool = False
 
 
 @dataclass(frozen=True)
 class Read:
-    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes."""
+    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes.
+
+    ``views`` are what its page shows of the nodules; empty where none is wanted.
+    """
 
     fingerprint: Fingerprint
     nodules: tuple[Nodule, ...]
     patches: np.ndarray
     notes: Notes
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Failed:
     traceback: str | None = None
 
 
-Reading = Read | Unchanged | Failed
+Reading: TypeAlias = Read | Unchanged | Failed
 
 
 def read_scan(job: Job) -> Reading:
@@ -66,11 +85,18 @@ def read_scan(job: Job) -> Reading:
             points = job.scan.points
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
             patches, notes = look(volume, nodules)
-        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)))
+            views = _views(volume, nodules) if job.views else ()
+        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), views)
     except NoduleMCError as error:
         return Failed(fingerprint, error)
     except Exception as error:
         return Failed(fingerprint, *_explained(error, job.scan))
+
+
+def _views(volume: Volume, nodules: Sequence[Nodule]) -> tuple[View, ...]:
+    from nodulemc.report.pictures import look_at_nodule  # Pillow comes with an extra
+
+    return tuple(look_at_nodule(volume, nodule) for nodule in nodules)
 
 
 def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]:

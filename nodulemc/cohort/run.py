@@ -1,11 +1,14 @@
 """A run over a cohort: what is to be done, doing it, and keeping the results."""
 
+from __future__ import annotations
+
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nodulemc.cohort.fingerprint import look_at
 from nodulemc.cohort.identity import Identity
@@ -17,7 +20,12 @@ from nodulemc.cohort.store import Listed, Plan, Record, Store, now, store_path
 from nodulemc.cohort.view import StoreContent, by_scan, read_stores
 from nodulemc.progress import QUIET_S, progress
 from nodulemc.scan_ids import ScanIds
-from nodulemc.trained_cases import TrainedCases
+from nodulemc.trained_cases import TrainedCases, strongest
+
+if TYPE_CHECKING:
+    from nodulemc.cohort.pages import Pages
+
+logger = logging.getLogger(__name__)
 
 # Looking at files is waiting for the file system.
 _LOOKING_THREADS = 16
@@ -44,6 +52,7 @@ class Task:
         shard: (i, n): every n-th scan from the i-th on; None: all scans.
         retry_failed: also do what has failed before.
         trained_cases: what the ensemble was trained on, None where that is not known.
+        pages: where each scan with a result gets a page, None where none are wanted.
     """
 
     scans: Sequence[Scan]
@@ -53,10 +62,15 @@ class Task:
     shard: Shard | None = None
     retry_failed: bool = False
     trained_cases: TrainedCases | None = None
+    pages: Pages | None = None
 
     def seen(self, scan: ScanIds) -> str | None:
         """What the ensemble was trained on of a scan, one of ``nodulemc.trained_cases.SEEN``; None: nobody knows."""
         return self.trained_cases and self.trained_cases.seen(scan)
+
+    def has_page(self, result: Record | None) -> bool:
+        """Whether a result has the page that it is to have."""
+        return self.pages is None or (result is not None and self.pages.has(result))
 
     def own_scans(self) -> list[Scan]:
         """Those of the shard."""
@@ -83,9 +97,19 @@ def run_cohort(task: Task, engine: Engine) -> None:
         try:
             _begin(store, task, found, clock(), _elsewhere(found.standing, contents, path))
             for job, outcome in progress(engine.outcomes(found.jobs), len(found.jobs), "cohort", unit="scans"):
-                store.record(_record(job, outcome, task, found.former.get(job.scan.name), clock()))
+                _keep(store, task, job, _record(job, outcome, task, found.former.get(job.scan.name), clock()), outcome)
         finally:
             store.close()
+
+
+def _keep(store: Store, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
+    """Keep a scan's outcome, and its page after it: a page never shows what is not kept."""
+    if job.only_page and record.error is not None:
+        logger.warning("no page: %s", record.error)  # its result stands
+        return
+    store.record(record)
+    if task.pages and isinstance(outcome, Scored):
+        task.pages.write(record, outcome, strongest([task.seen(job.scan.ids), record.seen]))
 
 
 class _Clock:
@@ -128,16 +152,18 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     for scan in sound:
         records = known.get(scan.name, ())
         results = [record for record in records if record.is_of(task.ensemble)]  # also behind a failure
-        if results:
-            found.former[scan.name] = max(results, key=lambda record: (record.error is None, record.finished))
+        former = max(results, key=lambda record: (record.error is None, record.finished), default=None)
+        if former:
+            found.former[scan.name] = former
         same = [record for record in records if record.fingerprint.look == looks.get(scan.name)]
         done = [record for record in same if record.error is None and record.is_of(task.ensemble)]
         failed = [record for record in same if record.error is not None]
         if done:
             found.standing.append(done[0])
-        elif not failed or task.retry_failed:
-            former = found.former.get(scan.name)
-            found.jobs.append(Job(scan, former and former.fingerprint))
+        has_page = task.has_page(done[0] if done else former)
+        if not has_page if done else not failed or task.retry_failed:
+            same_inputs = former.fingerprint if former and has_page else None  # for a page it has to be read again
+            found.jobs.append(Job(scan, same_inputs, views=task.pages is not None, only_page=bool(done)))
     return found
 
 

@@ -1,7 +1,7 @@
 """The network's part: patches of several scans through one ensemble."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,23 +26,44 @@ class Scorer(Protocol):
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
         """(N, number of seeds) to (N,)."""
 
+    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """(N, 64, 64, 64) to the same; only where masks are wanted."""
+
 
 @dataclass(frozen=True)
 class Scored:
-    """A scan's predictions, and what it was read as (without its patches, for which nobody has a use any more)."""
+    """A scan's predictions, and what it was read as (without its patches, for which nobody has a use any more).
+
+    ``masks`` are each voxel's probability to belong to the nodule (64, 64, 64), on the patches' grid, nodule by nodule;
+    empty where none are wanted.
+    """
 
     read: Read
     predictions: tuple[NodulePrediction, ...]
+    masks: tuple[np.ndarray, ...] = ()
 
 
 Outcome = tuple[Job, Scored | Unchanged | Failed]
 
 
-def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
-    """Score several scans as one batch; the results do not depend on what else is in it."""
+def score_together(reads: Sequence[Read], scorer: Scorer, *, masks: bool = False) -> list[Scored]:
+    """Score several scans as one batch; the results do not depend on what else is in it.
+
+    Args:
+        reads: the scans.
+        scorer: the ensemble.
+        masks: whether the masks are wanted of scans whose pages are.
+    """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
     per_seed, attributes = scorer.findings(patches)
-    return split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
+    scored = split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
+    return [replace(one, masks=_masks(one.read, scorer)) if masks and one.read.views else one for one in scored]
+
+
+def _masks(read: Read, scorer: Scorer) -> tuple[np.ndarray, ...]:
+    """One at a time: all probabilities of many nodules take gigabytes."""
+    found = (scorer.mask_probabilities(read.patches[k : k + 1]) for k in range(len(read.nodules)))
+    return tuple(one[0].astype(np.float32) for one in found)
 
 
 def split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,14 @@ from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.manifest import find_resources, read_manifest
 from nodulemc.options import add_ensemble_options
+from nodulemc.report.files import LIBRARIES
+from nodulemc.words import counted
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
+    from nodulemc.cohort.pages import Pages
     from nodulemc.cohort.run import Engine, Shard
+    from nodulemc.cohort.scan import Scan
     from nodulemc.manifest import Manifest
 
 EXAMPLE = "nodulemc cohort phantoms --output scored"
@@ -39,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .parquet file, or folder")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for results and progress")
     parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into DIR/json")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="also make a page for each scan, and DIR/index.html, which sorts and filters them (docs/report.md)",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="also do the scans that have failed before")
     parser.add_argument(
         "--shard", metavar="I/N", help="only every N-th scan from the I-th on (1/N to N/N), for arrays of cluster jobs"
@@ -69,15 +79,20 @@ def run(args: argparse.Namespace) -> int:
     check_extra("cohort")
     if args.engine == "ray":
         check_extra("ray")
+    if args.report:
+        check_extra("report", *LIBRARIES)
     scans = read_listing(args.manifest)
     make_folder(args.output, ConfigError)
     manifest = read_manifest((args.resources or find_resources()).resolve())
     trained_cases = read_trained_cases(manifest)
     with _engine(args, manifest) as (engine, ensemble):
-        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases)
+        pages = _pages(args, manifest, ensemble, scans) if args.report else None
+        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases, pages)
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
     print(f"{summary(state)}\n{written(args.output, json=args.json)}")
+    if args.report:
+        _write_index(args)
     own = {scan.name for scan in task.own_scans()}
     return EXIT_PARTIAL if own & state.without_result else 0
 
@@ -90,7 +105,8 @@ def _engine(args: argparse.Namespace, manifest: Manifest) -> Iterator[tuple[Engi
     from nodulemc.ensemble import Ensemble
     from nodulemc.precision import choose_device, choose_precision
 
-    load = partial(Ensemble.load, manifest.folder, calibrated=args.calibrated)
+    masks = bool(args.report and manifest.segments)
+    load = partial(Ensemble.load, manifest.folder, masks=masks, calibrated=args.calibrated)
     if args.engine == "ray":
         from nodulemc.cohort.ray_engine import RayEngine
 
@@ -99,8 +115,26 @@ def _engine(args: argparse.Namespace, manifest: Manifest) -> Iterator[tuple[Engi
         return
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device, manifest)
-    engine = LocalEngine(partial(load, device=device, precision=precision), args.workers or available_cores())
+    load = partial(load, device=device, precision=precision)
+    engine = LocalEngine(load, args.workers or available_cores(), masks=masks)
     yield engine, Identity.of(manifest, precision, calibrated=args.calibrated)
+
+
+def _pages(args: argparse.Namespace, manifest: Manifest, ensemble: Identity, scans: Sequence[Scan]) -> Pages:
+    from nodulemc.cohort.pages import Pages
+    from nodulemc.precision import choose_device
+    from nodulemc.report.page import Origin
+
+    origin = Origin(manifest, choose_device(args.device), ensemble.precision, args.calibrated)
+    return Pages(args.report, [scan.name for scan in scans], origin)
+
+
+def _write_index(args: argparse.Namespace) -> None:
+    from nodulemc.cohort.pages import INDEX_NAME, write_index
+
+    missing = write_index(args.report, args.output)
+    without = f"; {counted(missing, 'result')} without a page: run again" if missing else ""
+    print(f"written: {args.report / INDEX_NAME}{without}")
 
 
 def _shard(text: str) -> Shard:
@@ -113,6 +147,8 @@ def _shard(text: str) -> Shard:
 def _check_engine_options(args: argparse.Namespace) -> None:
     if args.workers is not None and not 1 <= args.workers <= MOST_WORKERS:
         raise ConfigError(f"--workers {args.workers}", "nodulemc cohort", f"give a number from 1 to {MOST_WORKERS}")
+    if args.engine == "ray" and args.report:
+        raise ConfigError("--report with --engine ray", "nodulemc cohort", "make the pages with --engine local")
     foreign = "--address" if args.engine == "local" and args.address else None
     if args.engine == "ray" and args.workers:
         foreign = "--workers"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.options import add_ensemble_options, load_ensemble, require_inputs
+from nodulemc.options import add_ensemble_options, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.words import counted
 
@@ -80,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "implies --measure where the ensemble has decoders",
     )
     parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page with each nodule's pictures, numbers and what they mean; implies --measure where the "
+        "ensemble has decoders (docs/report.md)",
+    )
+    parser.add_argument(
         "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
     )
     add_ensemble_options(parser)
@@ -89,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
     from nodulemc.json_files import no_empty_folders
 
-    folders = [path.parent for path in (args.output, args.markups) if path]
+    folders = [path.parent for path in (args.output, args.markups, args.report) if path]
     with no_empty_folders(*folders, *filter(None, [args.masks, args.dicom])):
         _predict(args)
 
@@ -108,7 +115,7 @@ def _predict(args: argparse.Namespace) -> None:
     require_inputs(*_inputs(args))
     if args.masks:
         make_folder(args.masks, CaseError)
-    segments = _segments_for_dicom(args) or bool(args.masks or args.measure or args.clinical or args.prior)
+    segments = _check_further(args) or bool(args.masks or args.measure or args.clinical or args.prior)
     (volume, nodules, seen, known, prior), ensemble = side_by_side(
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
@@ -120,11 +127,12 @@ def _predict(args: argparse.Namespace) -> None:
         predictions, masks, files = _segment(args, volume, predictions, seen[0], ensemble, known, prior)
     with none_on_failure(files):
         objects = _write_dicom(args, volume, predictions, masks, ensemble)
-    with none_on_failure([*files, *objects, *filter(None, [args.markups])]):
+    with none_on_failure([*files, *objects, *filter(None, [args.markups, args.report])]):
         if args.markups:
             from nodulemc.slicer_markups import write_markups
 
             write_markups(args.markups, predictions, ensemble.manifest)
+        _write_report(args, volume, predictions, masks, ensemble)
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
@@ -137,16 +145,24 @@ def _predict(args: argparse.Namespace) -> None:
         print(f"written: {args.masks}: {counted(len(nodules), 'mask')}, all in {files[-1].name}")
     if args.dicom:
         print(f"written: {args.dicom}: {' and '.join(path.name for path in objects)}")
+    if args.report:
+        print(f"written: {args.report}: the page of {counted(len(nodules), 'nodule')}")
 
 
-def _segments_for_dicom(args: argparse.Namespace) -> bool:
-    """Check what ``--dicom`` needs, and whether the ensemble has masks for it."""
-    if not args.dicom:
-        return False
-    from nodulemc.dicom_export.files import check_dicom, has_masks
+def _check_further(args: argparse.Namespace) -> bool:
+    """Check what ``--dicom`` and ``--report`` need, and whether the ensemble has masks for them."""
+    segments = False
+    if args.dicom:
+        from nodulemc.dicom_export.files import check_dicom, has_masks
 
-    check_dicom(args.dicom, args.ct)
-    return has_masks(args.resources)
+        check_dicom(args.dicom, args.ct)
+        segments = has_masks(args.resources)
+    if args.report:
+        from nodulemc.report.files import prepare_report
+
+        prepare_report(args.report, _inputs(args))
+        segments = segments or can_segment(args)
+    return segments
 
 
 def _write_dicom(
@@ -161,6 +177,19 @@ def _write_dicom(
     from nodulemc.dicom_export.files import write_dicom
 
     return write_dicom(args.dicom, volume, predictions, masks, ensemble.manifest, calibrated=args.calibrated)
+
+
+def _write_report(
+    args: argparse.Namespace,
+    volume: Volume,
+    predictions: list[NodulePrediction],
+    masks: list[NoduleMask],
+    ensemble: Ensemble,
+) -> None:
+    if args.report:
+        from nodulemc.report.files import write_report
+
+        write_report(args.report, volume, predictions, masks, ensemble, calibrated=args.calibrated)
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[Path]:
@@ -193,7 +222,7 @@ def _segment(
     nodules = [prediction.nodule for prediction in predictions]
     masks = segment(volume, [nodule.point for nodule in nodules], patches, ensemble)
     predictions = with_notes(predictions, [mask.warnings for mask in masks])
-    if args.measure or args.clinical or args.dicom or prior:
+    if args.measure or args.clinical or args.dicom or args.report or prior:
         predictions = measured(predictions, volume, masks, known)
     if prior:
         from nodulemc.measure.growth import compared

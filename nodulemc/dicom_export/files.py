@@ -43,7 +43,7 @@ def has_masks(resources: Path | None) -> bool:
     Raises:
         EnsembleError: the folder cannot be used.
     """
-    found = any(member.segments for member in read_manifest(resources or find_resources()).members)
+    found = read_manifest(resources or find_resources()).segments
     if not found:
         logger.warning("the ensemble has no decoders: there is no SEG, and the SR has no sizes")
     return found

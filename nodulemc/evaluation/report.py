@@ -4,14 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from nodulemc import __version__
 from nodulemc.evaluation.cases import PatchOf, most_wrong
 from nodulemc.evaluation.figures import calibration_chart, histograms, precision_chart, roc_chart
 from nodulemc.evaluation.metrics import OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.small_samples import LEAST_PATIENTS
 from nodulemc.evaluation.training_cases import in_words
+from nodulemc.report.templates import render
 
 _SUBGROUP_NAMES = {"age": "Age (years)", "sex": "Sex", "diameter_mm": "Diameter (mm)"}
 
@@ -52,18 +51,13 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
         patch_of: a nodule's patch by AnnotationID, for pictures of the most wrong cases.
         note: what a reader should know of the predictions, shown above all figures.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("nodulemc.evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"interval": _interval, "number": _number}
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     axis_low, ticks = _forest_axis(metrics)
     forest = _forest(metrics, axis_low)
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        __package__,
+        "report.html.jinja",
+        filters={"interval": _interval, "number": _number},
         metrics=metrics,
         source=predictions.source,
         note=note,

@@ -32,7 +32,7 @@ def longest_axes(field: np.ndarray, spacing: tuple[float, float]) -> Axes | None
         field: float (slices, rows, columns), above 0 inside; beyond the array there is nothing inside.
         spacing: mm between rows and between columns.
     """
-    found = [_axes(_outline(part) * spacing) for plane in field for part in _parts(plane)]
+    found = [_axes(outline(part) * spacing) for plane in field for part in _parts(plane)]
     return max(found, key=lambda axes: axes.long_mm, default=None)
 
 
@@ -56,8 +56,12 @@ def _averaged(plane: np.ndarray, axis: int) -> np.ndarray:
     return plane / 2 + (np.roll(plane, 1, axis) + np.roll(plane, -1, axis)) / 4
 
 
-def _outline(plane: np.ndarray) -> np.ndarray:
-    """The outline's segments (N, 2 ends, 2), in rows and columns: within each square of four centres, one or two."""
+def outline(plane: np.ndarray) -> np.ndarray:
+    """The outline's segments (N, 2 ends, 2), in rows and columns: within each square of four centres, one or two.
+
+    Args:
+        plane: float (rows, columns), above 0 inside; its border is outside, or the outline stays open there.
+    """
     rows, columns = np.indices(np.subtract(plane.shape, 1))
     a, b, c, d = plane[:-1, :-1], plane[:-1, 1:], plane[1:, 1:], plane[1:, :-1]
     crossed = np.stack([(a > 0) != (b > 0), (b > 0) != (c > 0), (d > 0) != (c > 0), (a > 0) != (d > 0)], axis=-1)

@@ -3,31 +3,13 @@ import re
 
 import numpy as np
 import pytest
-from evaluation.browser import open_browser
+from evaluation.browser import CONTRASTS, open_browser
 from evaluation.samples import make_predictions
 
 from nodulemc.evaluation.metrics import evaluate
 from nodulemc.evaluation.report import render_report
 from nodulemc.evaluation.submission import matched
 
-# Text colour on the nearest background that is not transparent, WCAG 2.2's contrast ratio.
-CONTRASTS = """
-const channel = c => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
-const luminance = rgb => rgb.slice(0, 3).map(channel).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-const parse = text => text.match(/[\\d.]+/g).map(Number);
-const visible = e => e.getClientRects().length && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-return [...document.querySelectorAll('body *')].filter(visible).map(e => {
-  const style = getComputedStyle(e);
-  let below = e, ground = [255, 255, 255];
-  for (; below; below = below.parentElement) {
-    const found = parse(getComputedStyle(below).backgroundColor);
-    if (found.length === 3 || found[3] > 0) { ground = found; break; }
-  }
-  const ink = parse(e.closest('svg') ? style.fill : style.color);
-  const [high, low] = [luminance(ink), luminance(ground)].sort((a, b) => b - a);
-  return [(high + 0.05) / (low + 0.05), e.textContent.trim().slice(0, 40)];
-});
-"""
 # Where a ring of the ROC curve lies between the outermost grid lines.
 RING = """
 const svg = document.querySelector('svg');

@@ -1,0 +1,70 @@
+"""The file of a case page. Its libraries are looked for only where a page is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nodulemc.errors import CaseError, ConfigError
+from nodulemc.extras import check_extra
+from nodulemc.json_files import prepare_output, write_atomically
+
+if TYPE_CHECKING:
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.measure.mask import NoduleMask
+    from nodulemc.prediction import NodulePrediction
+    from nodulemc.volume import Volume
+
+SUFFIX = ".html"
+LIBRARIES = ("jinja2", "PIL")  # of the extra
+
+
+def prepare_report(path: Path, inputs: Iterable[Path]) -> None:
+    """Before any work: refuse an unusable path, make its folder, and remove an earlier run's page.
+
+    Raises:
+        ConfigError: a library is missing, the suffix is not .html, or the file is one of the inputs.
+        CaseError: the folder cannot be made or written, or the earlier page cannot be removed.
+    """
+    check_extra("report", *LIBRARIES)
+    if path.suffix.lower() != SUFFIX:
+        raise ConfigError("unknown type of report", path, f"name a {SUFFIX} file")
+    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
+        raise ConfigError("the report is an input, too", path, "name another file")
+    prepare_output(path, CaseError)
+
+
+def write_report(
+    path: Path,
+    volume: Volume,
+    predictions: Sequence[NodulePrediction],
+    masks: Sequence[NoduleMask],
+    ensemble: Ensemble,
+    *,
+    calibrated: bool = False,
+) -> None:
+    """Write a scan's page, whole or not at all.
+
+    Args:
+        path: .html file.
+        volume: the CT.
+        predictions: its nodules'.
+        masks: theirs, on the CT's grid; empty where the ensemble has no decoder.
+        ensemble: that has predicted.
+        calibrated: whether its calibration was applied.
+
+    Raises:
+        CaseError: the file cannot be written.
+    """
+    from nodulemc.report.page import Finding, Origin, case_page
+    from nodulemc.report.pictures import look_at_nodule
+
+    findings = [
+        Finding(prediction, look_at_nodule(volume, prediction.nodule), mask)
+        for prediction, mask in zip(predictions, masks or [None] * len(predictions), strict=True)
+    ]
+    origin = Origin.of(ensemble, calibrated=calibrated)
+    scan = volume.source.resolve().name
+    write_atomically(path, case_page(scan, findings, origin, series=volume.series_uid).encode(), CaseError)

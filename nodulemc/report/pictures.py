@@ -1,0 +1,194 @@
+"""Pictures of a CT around a nodule: slices of the scan's own voxels, nothing interpolated, as 8-bit PNG.
+
+Planes run along the scan's grid, each named after the body's axis that it is nearest to, and are turned as radiologists
+hang them: axial seen from the feet, coronal from the front, sagittal from the patient's left, the head up.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from nodulemc.measure.mask import NoduleMask
+from nodulemc.nodules import Nodule
+from nodulemc.patch import EXTENT_MM
+from nodulemc.volume import Volume
+
+PLANES = ("axial", "coronal", "sagittal")
+MOST_PIXELS = 400_000  # of a nodule's axial slices: five nodules stay below 3 MB
+OVERVIEW_PIXELS = 256
+_AIR_HU = -1024.0
+_ORIENTATION = "LPS"  # of arrays turned for pictures: z from the feet up, y from front to back, x from right to left
+
+
+@dataclass(frozen=True)
+class Window:
+    """A grey scale: black at ``level`` − ``width``/2 HU and below, white at ``level`` + ``width``/2 and above."""
+
+    name: str
+    level: float
+    width: float
+
+    def grey(self, hu: np.ndarray) -> np.ndarray:
+        """HU of any shape to uint8; what is no number is shown as air."""
+        shown = np.nan_to_num(np.asarray(hu, np.float32), nan=_AIR_HU)
+        return np.clip((shown - (self.level - self.width / 2)) * (255 / self.width), 0, 255).round().astype(np.uint8)
+
+
+WINDOWS = {"lung": Window("Lung", -600, 1500), "soft": Window("Soft tissue", 40, 400)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One plane.
+
+    Attributes:
+        slices: PNGs in base64 by window, each a list with one or several slices.
+        size: columns and rows.
+        extent_mm: width and height.
+    """
+
+    slices: dict[str, list[str]]
+    size: tuple[int, int]
+    extent_mm: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The axial slice of the whole scan at a nodule.
+
+    Attributes:
+        picture: of it, in the lung window, made small.
+        box: left, top, width and height of the nodule's axial picture in it, in per cent.
+        number, count: which slice it is, counted from the feet from 1, and of how many.
+    """
+
+    picture: Picture
+    box: tuple[float, float, float, float]
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What is to be seen of a scan at one nodule.
+
+    Attributes:
+        part: the scan's voxels under the nodule's cube, as they are, with their place.
+        lower: index x, y, z in the scan of the part's first voxel.
+        shown: slices of the turned part, axes z, y, x, that pictures show; all around the point.
+        centre: index z, y, x of the point's voxel in what is shown.
+        levels: indices of the axial slices in what is shown, from the feet up; the point's is among them.
+        step: each how manieth slice these are.
+        planes: pictures by the planes' names; the axial one has all levels.
+        overview: where in the scan it is.
+    """
+
+    part: sitk.Image
+    lower: tuple[int, int, int]
+    shown: tuple[slice, slice, slice]
+    centre: tuple[int, int, int]
+    levels: tuple[int, ...]
+    step: int
+    planes: dict[str, Picture]
+    overview: Overview
+
+    def mask_planes(self, mask: NoduleMask) -> dict[str, list[np.ndarray]]:
+        """A mask's probability, 0 where there is none, on each picture's slices (rows, columns), by the planes' names.
+
+        Args:
+            mask: the nodule's, on the scan's grid; it lies in the part.
+        """
+        whole = np.zeros(self.part.GetSize()[::-1], np.float32)
+        start = np.subtract(mask.lower, self.lower)[::-1]
+        whole[tuple(slice(a, a + n) for a, n in zip(start, mask.probability.shape, strict=True))] = mask.probability
+        image = sitk.GetImageFromArray(whole)
+        image.CopyInformation(self.part)
+        return _planes(sitk.GetArrayFromImage(_turn(image))[self.shown], self.centre, self.levels)
+
+    def on_scan(self, mask: NoduleMask) -> NoduleMask:
+        """A mask on the part's grid, moved to the scan's."""
+        return replace(mask, lower=tuple(int(a + b) for a, b in zip(mask.lower, self.lower, strict=True)))
+
+
+def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
+    """Cut out and draw what is to be seen at a nodule.
+
+    Args:
+        volume: the CT.
+        nodule: its point lies in the CT.
+    """
+    image = volume.image
+    reach = EXTENT_MM / 2
+    corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
+    lower, upper = volume.box_around(corners)
+    part = image[tuple(map(slice, lower, upper))]
+    turned = _turn(part)
+    index = turned.TransformPhysicalPointToIndex([float(c) for c in nodule.point])
+    at = np.clip(index, 0, np.subtract(turned.GetSize(), 1)).tolist()[::-1]
+    spacing, size = turned.GetSpacing()[::-1], turned.GetSize()[::-1]
+    half = [max(1, int(reach / mm)) for mm in spacing]
+    shown = tuple(slice(max(a - h, 0), min(a + h + 1, n)) for a, h, n in zip(at, half, size, strict=True))
+    centre = tuple(a - place.start for a, place in zip(at, shown, strict=True))
+    hu = sitk.GetArrayViewFromImage(turned)[shown]
+    step = math.ceil(hu.size / MOST_PIXELS)
+    levels = tuple(range(centre[0] % step, len(hu), step))
+    pixels = {"axial": spacing[1:], "coronal": (spacing[0], spacing[2]), "sagittal": spacing[:2]}
+    planes = {name: _picture(found, pixels[name]) for name, found in _planes(hu, centre, levels).items()}
+    overview = _overview(volume, nodule.point, turned, shown)
+    return View(part, tuple(lower), shown, centre, levels, step, planes, overview)
+
+
+def _turn(image: sitk.Image) -> sitk.Image:
+    return sitk.DICOMOrient(image, _ORIENTATION)
+
+
+def _planes(field: np.ndarray, centre: tuple[int, int, int], levels: Sequence[int]) -> dict[str, list[np.ndarray]]:
+    """Slices (rows, columns) of a turned array, axes z, y, x, as they are hung."""
+    _, y, x = centre
+    return {"axial": [field[z] for z in levels], "coronal": [field[::-1, y]], "sagittal": [field[::-1, :, x]]}
+
+
+def _picture(slices: Sequence[np.ndarray], pixel_mm: tuple[float, float]) -> Picture:
+    rows, columns = slices[0].shape
+    extent = (columns * pixel_mm[1], rows * pixel_mm[0])
+    drawn = {name: [_png(window.grey(hu)) for hu in slices] for name, window in WINDOWS.items()}
+    return Picture(drawn, (columns, rows), extent)
+
+
+def _overview(
+    volume: Volume, point: Sequence[float], turned: sitk.Image, shown: tuple[slice, slice, slice]
+) -> Overview:
+    """The scan's slice through a point; ``turned`` and ``shown`` are the part's, whose voxels keep their places."""
+    image = volume.image
+    across = int(np.argmax(abs(np.reshape(image.GetDirection(), (3, 3))[2])))
+    index = image.TransformPhysicalPointToIndex([float(c) for c in point])[across]
+    level = min(max(index, 0), image.GetSize()[across] - 1)
+    plane = [slice(None)] * 3
+    plane[across] = slice(level, level + 1)
+    whole = _turn(image[tuple(plane)])
+    columns, rows, _ = whole.GetSize()
+    extent = [n * mm for n, mm in zip((columns, rows), whole.GetSpacing(), strict=False)]
+    size = tuple(max(1, round(mm * OVERVIEW_PIXELS / max(extent))) for mm in extent)
+    grey = Image.fromarray(WINDOWS["lung"].grey(sitk.GetArrayViewFromImage(whole)[0]))
+    small = np.asarray(grey.resize(size, Image.Resampling.BOX))
+    first = turned.TransformIndexToPhysicalPoint([place.start for place in shown[::-1]])
+    left, top, _ = whole.TransformPhysicalPointToContinuousIndex(first)
+    _, height, width = (place.stop - place.start for place in shown)
+    box = tuple(round(100 * share, 2) for share in (left / columns, top / rows, width / columns, height / rows))
+    up = np.reshape(image.GetDirection(), (3, 3))[2, across] > 0
+    count = image.GetSize()[across]
+    picture = Picture({"lung": [_png(small)]}, size, tuple(extent))
+    return Overview(picture, box, level + 1 if up else count - level, count)
+
+
+def _png(grey: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(grey)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

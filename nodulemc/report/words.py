@@ -1,0 +1,113 @@
+"""What numbers are called on pages: names, units, digits, and what a probability means, in plain words."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, NamedTuple
+
+from nodulemc.manifest import Manifest
+from nodulemc.ratings import HIGHEST, LOWEST
+
+UNKNOWN = "not known"
+# Endings of names, with the unit and the decimals that are shown.
+_UNITS = {
+    "_mm3": ("mm³", 0), "_ml": ("ml", 1), "_mm": ("mm", 1), "_hu": ("HU", 0), "_mg": ("mg", 0), "_days": ("days", 0),
+    "_years": ("years", 1), "_percent": ("%", 0),
+}  # fmt: skip
+_PART_OF_THE_NAME = "_hu"  # "Mean HU", not "Mean"
+_ABBREVIATIONS = {
+    "brock": "Brock", "mayo": "Mayo", "herder": "Herder", "lung rads": "Lung-RADS", "hu": "HU", "fdg": "FDG",
+    "vdt": "VDT", "dicom": "DICOM",
+}  # fmt: skip
+# What the ends of the readers' scales mean. Source: the package pylidc.
+_SCALES = {
+    "spiculation": ("none", "marked"),
+    "lobulation": ("none", "marked"),
+    "texture": ("ground glass", "solid"),
+    "margin": ("poorly defined", "sharp"),
+    "sphericity": ("linear", "round"),
+    "calcification": ("popcorn", "absent"),
+    "subtlety": ("extremely subtle", "obvious"),
+}
+
+
+class Fact(NamedTuple):
+    """One line of a table: what it is called, its value in words, and what is to be said beside it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+def facts(found: Any) -> list[Fact]:
+    """Each value of a mapping or dataclass as a line; nested ones follow their name and have its unit."""
+    return [*_facts(asdict(found) if is_dataclass(found) else found)]
+
+
+def _facts(found: Mapping[str, Any], prefix: str = "", given: str = "") -> Iterator[Fact]:
+    """Lines of a mapping; ``given`` is the ending of the name above it that states a unit."""
+    for name, value in found.items():
+        own = next((ending for ending in _UNITS if name.endswith(ending)), "")
+        label = prefix + (name if own == _PART_OF_THE_NAME else name.removesuffix(own))
+        if isinstance(value, Mapping):
+            yield from _facts(value, f"{label}_", own or given)
+        else:
+            yield Fact(spoken(label), _worded(value, *_UNITS.get(own or given, ("", 3))))
+
+
+def _worded(value: Any, unit: str, decimals: int) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_worded(one, unit, decimals) for one in value) or "none"
+    if isinstance(value, int | float):
+        number = f"{value:,}" if isinstance(value, int) else f"{value:,.{decimals}f}"
+        return f"{number} {unit}".strip().replace("-", "−")
+    return str(value)
+
+
+def spoken(name: str) -> str:
+    """A name of the results as people write it: "long_axis" is "Long axis"."""
+    words = name.replace("_", " ").strip()
+    for plain, proper in _ABBREVIATIONS.items():
+        words = f" {words} ".replace(f" {plain} ", f" {proper} ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def ratings(names: tuple[str, ...], values: tuple[float, ...]) -> list[Fact]:
+    """Attributes on the readers' scale, with what its ends mean."""
+    return [
+        Fact(spoken(name), f"{value:.1f}", f"{LOWEST} {_SCALES[name][0]}, {HIGHEST[name]} {_SCALES[name][1]}")
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def risks(found: Mapping[str, Mapping[str, Any]]) -> list[Fact]:
+    """Risk models' results, or what is missing for them."""
+    return [Fact(spoken(name), *_risk(result)) for name, result in found.items()]
+
+
+def _risk(result: Mapping[str, Any]) -> tuple[str, str]:
+    if "missing" in result:
+        missing = ", ".join(spoken(name.removesuffix("_mm")).lower() for name in result["missing"])
+        return UNKNOWN, f"missing: {missing}"
+    value = result.get("probability", result.get("category"))
+    return _worded(value, "", 3), result.get("caution", "")
+
+
+def meaning(manifest: Manifest, calibrated: float | None) -> str:
+    """One sentence on what a probability means; ``calibrated`` is None where the ensemble has no calibration."""
+    if manifest.trained_on is None:
+        return "The weights are untrained: the number means nothing."
+    if calibrated is None:
+        return (
+            "The ensemble states no prevalence and no calibration: the number puts nodules in order of suspicion, but "
+            "is not the share of such nodules that are malignant."
+        )
+    prevalence = manifest.calibration["prevalence"]
+    return (
+        f"Where {100 * prevalence:.3g} % of all nodules are malignant (the prevalence that the ensemble's calibration "
+        f"is for), about {1000 * calibrated:.0f} of 1,000 nodules rated like this one are."
+    )
