@@ -20,11 +20,12 @@ SEED_PREFIX = "seed_"
 # calibrated; and whether it was trained on the nodule's case (see nodulemc.trained_cases).
 ENSEMBLE, TRAINED_ON, CALIBRATION, SEEN_IN_TRAINING = "ensemble", "trained_on", "calibration", "seen_in_training"
 ATTRIBUTE_PREFIX = "attribute_"  # what an ensemble tells; without it, what readers have rated
-# What `predict --clinical` adds.
+# What `predict --clinical` and `predict --prior` add.
 MEASURED = (
     "volume_mm3", "long_axis_mm", "short_axis_mm", "size_mm", "effective_diameter_mm", "mean_hu", "mass_mg",
     "solid_volume_mm3", "solid_long_axis_mm", "solid_short_axis_mm", "point_distance_mm",
-    "brock_full", "brock_parsimonious", "mayo", "herder",
+    "brock_full", "brock_parsimonious", "mayo", "herder", "prior_volume_mm3", "interval_days", "volume_change_percent",
+    "volume_doubling_time_days", "prior_distance_mm", "registration_similarity",
 )  # fmt: skip
 _NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST, *MEASURED)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its

@@ -71,7 +71,8 @@ def _choose(found: dict[str, list[DicomFile]], folder: Path) -> str:
         what = f"{len(scans)} DICOM series: {_listed(scans)}"
         if _frame_count(file for files in scans.values() for file in files) == len(scans):
             raise ImageError(f"{what}; none has more", folder, "export the slices as one series")
-        raise ImageError(what, folder, "give a folder that holds only one, or choose one by predict's --series UID")
+        hint = "give a folder that holds only one, or choose one by predict's --series UID (earlier CT: --prior-series)"
+        raise ImageError(what, folder, hint)
     (chosen,) = scans
     if set(found) - {chosen}:
         rest = {uid: files for uid, files in found.items() if uid != chosen}

@@ -117,7 +117,8 @@ def test_two_cts_are_told_apart_and_one_can_be_chosen(tmp_path):
         read_volume(tmp_path)
     assert str(refused.value) == (
         f"2 DICOM series: {uid} (6 slices, 1.50 mm apart), {other} ('Lung 1.5 B60f', 5 slices, 1.50 mm apart): "
-        f"{tmp_path}: give a folder that holds only one, or choose one by predict's --series UID"
+        f"{tmp_path}: give a folder that holds only one, or choose one by predict's --series UID "
+        "(earlier CT: --prior-series)"
     )
     volume = read_volume(tmp_path, series=uid)
     assert volume.series_uid == uid

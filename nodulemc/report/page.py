@@ -163,10 +163,9 @@ def _probability(prediction: NodulePrediction, origin: Origin) -> dict[str, Any]
 
 def _tables(prediction: NodulePrediction, manifest: Manifest) -> dict[str, list[Fact]]:
     """The tables under a nodule's pictures by their headings; further ones belong here."""
-    growth = getattr(prediction, "growth", None)
     tables = {
         "Measurements of the mask": facts(prediction.measurements) if prediction.measurements else [],
-        "Growth": facts(growth) if growth else [],
+        "Growth": facts(prediction.growth) if prediction.growth else [],
         "Attributes, as readers would rate them": ratings(manifest.attributes, prediction.attributes),
         "Clinical risk models": risks(prediction.risk or {}),
     }

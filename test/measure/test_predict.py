@@ -16,6 +16,7 @@ from digital_shapes import ball, make_volume, middle
 from nodulemc import cli
 from nodulemc.columns import MEASURED
 from nodulemc.commands import predict
+from nodulemc.measure.growth import Growth
 from nodulemc.measure.risk import MODELS
 from nodulemc.measure.sizes import Measurements
 
@@ -95,7 +96,8 @@ def test_csv_has_them_as_columns(case):
 
 def test_the_columns_names_are_known_to_be_numbers():
     probabilities = [name for name, model in MODELS.items() if model.result == "probability"]
-    assert [*MEASURED] == [*(field.name for field in fields(Measurements)), *probabilities]
+    growth = [field.name for field in fields(Growth) if field.name not in ("prior_nodule", "exceeds_error")]
+    assert [*MEASURED] == [*(field.name for field in fields(Measurements)), *probabilities, *growth]
 
 
 def test_the_table_shows_them(case, capsys):
