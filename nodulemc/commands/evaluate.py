@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     for problem, names in submission.problems.items():
         if names:
             logger.warning("%d %s: %s%s", len(names), problem, ", ".join(names[:5]), ", ..." * (len(names) > 5))
-    attributes = attribute_figures(paths, table, args.bootstrap)
+    attributes = attribute_figures(submission.rows, table, args.bootstrap)
     evaluation = evaluate(submission, args.bootstrap, cases, attributes=attributes, scores=args.scores)
     if seen := seen_in_words(evaluation.metrics):
         logger.warning("%s", seen)

@@ -6,7 +6,6 @@ Nodules without a label count here, too.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from nodulemc.columns import ATTRIBUTE_PREFIX
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.predictions import filled, patients_of
 from nodulemc.ratings import ATTRIBUTES, READERS
-from nodulemc.table_rows import TableRow, read_rows
+from nodulemc.table_rows import TableRow
 from nodulemc.training.tables import check_rating
 
 
 def attribute_figures(
-    paths: Sequence[Path], table: Mapping[str, TableRow] | None, resamples: int
+    rows: Sequence[TableRow], table: Mapping[str, TableRow] | None, resamples: int
 ) -> dict[str, dict[str, Any]]:
     """Rank correlation and mean absolute error of each attribute that is predicted and rated.
 
     Args:
-        paths: prediction CSVs, which ``nodulemc.evaluation.predictions.read_predictions`` has taken.
+        rows: of the predictions, each nodule once (``nodulemc.evaluation.submission.Submission.rows``).
         table: rows by AnnotationID; readers' mean ratings count where they have the column ``readers``. A single
             reader's are in columns such as ``texture_reader1``.
         resamples: of patients, for the intervals.
@@ -37,7 +36,6 @@ def attribute_figures(
     Raises:
         TableError: naming the line: an attribute or a rating is off its scale.
     """
-    rows = [row for path in paths if not path.is_dir() for row in read_rows(path, ("AnnotationID",))]
     pairs = [(row, table[row.cells["AnnotationID"]]) for row in rows] if table else []
     pairs = [(row, rated) for row, rated in pairs if READERS in rated.cells]
     names = [name for name in ATTRIBUTES if any(row.cells.get(ATTRIBUTE_PREFIX + name) for row, _ in pairs)]
@@ -45,7 +43,7 @@ def attribute_figures(
         return {}
     ids = [row.cells["AnnotationID"] for row, _ in pairs]
     columns = [filled(row) | filled(rated) for row, rated in pairs]
-    bootstrap = PatientBootstrap(patients_of(ids, columns, str(paths[0]))[0], resamples)
+    bootstrap = PatientBootstrap(patients_of(ids, columns, str(rows[0].path))[0], resamples)
     figures = {}
     for name in names:
         found = np.array([check_rating(row, ATTRIBUTE_PREFIX + name, name) for row, _ in pairs])

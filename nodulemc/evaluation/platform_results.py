@@ -1,15 +1,16 @@
 """The platform's output JSON of many cases, as an evaluation on the platform finds it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nodulemc.calibration_map import describe_calibration
-from nodulemc.columns import CALIBRATION, ENSEMBLE, TRAINED_ON
+from nodulemc.columns import ATTRIBUTE_PREFIX, CALIBRATION, ENSEMBLE, TRAINED_ON
 from nodulemc.errors import TableError
 from nodulemc.json_files import read_json, visible
+from nodulemc.json_values import number
+from nodulemc.ratings import ATTRIBUTES, HIGHEST, LOWEST
 
 _OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
 _JOBS_NAME = "predictions.json"
@@ -23,11 +24,13 @@ class ScoredPoint:
         name: the nodule's, its AnnotationID.
         probability: of malignancy.
         origin: what its file says of the ensemble, as `nodulemc predict` does, by the columns of predictions.
+        attributes: what the ensemble tells, as `nodulemc predict` writes it, by the columns of predictions.
     """
 
     name: str
     probability: float
     origin: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_platform_results(folder: Path) -> list[ScoredPoint]:
@@ -70,7 +73,28 @@ def _point(entry: Any, origin: Mapping[str, str], where: str) -> ScoredPoint:
     name, value = (entry.get("name"), entry.get("probability")) if isinstance(entry, dict) else (None, None)
     if not isinstance(name, str) or not name:
         raise TableError(f"name is {name!r}", where, "name each point by its nodule's AnnotationID")
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not (math.isfinite(value) and 0 <= value <= 1):
+    probability = _number(value, 0, 1)
+    if probability is None:
         raise TableError(f"probability is {value!r}", where, "give a number in 0…1")
-    return ScoredPoint(name, float(value), origin)
+    # The platform's files may hold anything else beside points.
+    told = entry.get("attributes") if ENSEMBLE in origin else None
+    return ScoredPoint(name, probability, origin, _attributes(told, where) if isinstance(told, dict) else {})
+
+
+def _attributes(told: Mapping[str, Any], where: str) -> dict[str, str]:
+    cells = {}
+    for name in filter(told.__contains__, ATTRIBUTES):
+        rating = _number(told[name], LOWEST, HIGHEST[name])
+        if rating is None:
+            raise TableError(f"{name} is {told[name]!r}", where, f"give a number from {LOWEST} to {HIGHEST[name]}")
+        cells[ATTRIBUTE_PREFIX + name] = str(rating)
+    return cells
+
+
+def _number(value: Any, lowest: float, highest: float) -> float | None:
+    """A JSON number within limits; None where it is something else."""
+    try:
+        found = number(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if lowest <= found <= highest else None

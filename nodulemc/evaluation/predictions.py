@@ -92,8 +92,26 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
             probability is not a number in 0…1, a label is neither 0 nor 1 nor empty or differs from the table's, or
             there are no labels or all are the same.
     """
-    required = ("AnnotationID", "probability") if table is not None else ("AnnotationID", "label", "probability")
-    rows = [row for path in paths for row in read_rows(path, required)]
+    return predictions_of(read_prediction_rows(paths, table is not None), table)
+
+
+def read_prediction_rows(paths: Sequence[str | Path], labels_elsewhere: bool) -> list[TableRow]:
+    """The rows of prediction CSVs, one file after the other, each with AnnotationID, probability and, where labels are
+    not elsewhere, label.
+
+    Raises:
+        TableError: a file cannot be used or lacks a column.
+    """
+    required = ("AnnotationID", *(() if labels_elsewhere else ("label",)), "probability")
+    return [row for path in paths for row in read_rows(path, required)]
+
+
+def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | None) -> Predictions:
+    """What ``read_predictions`` gives, from rows that are read.
+
+    Raises:
+        TableError: see ``read_predictions``.
+    """
     names = [name for name in rows[0].cells if name == "fold" or name.startswith(SEED_PREFIX)]
     for row in rows:
         if any(name not in row.cells for name in names):
@@ -129,7 +147,7 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
         columns=columns,
         seeds={name: np.array([float(row.cells[name]) for row in rows]) for name in seeds},
         folds=[row.cells["fold"] for row in rows] if "fold" in names else None,
-        source=", ".join(str(path) for path in paths),
+        source=", ".join(dict.fromkeys(str(row.path) for row in rows)),
     )
 
 

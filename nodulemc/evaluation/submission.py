@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.columns import ANNOTATION
 from nodulemc.errors import TableError
 from nodulemc.evaluation.platform_results import read_platform_results
-from nodulemc.evaluation.predictions import Predictions, assemble, read_predictions
+from nodulemc.evaluation.predictions import Predictions, assemble, predictions_of, read_prediction_rows
 from nodulemc.table_rows import TableRow
 from nodulemc.words import counted
 
@@ -19,6 +20,7 @@ class Submission:
     """Predictions, and how they match the table.
 
     Attributes:
+        rows: what was read of each nodule, those without a label too.
         predictions: each nodule once: of a nodule predicted twice, the first.
         listed: positions in ``predictions`` of all predictions as listed, repeats included, int (m,), m >= n.
         listed_probabilities: their probabilities (m,). The challenge counts repeats.
@@ -27,6 +29,7 @@ class Submission:
         unknown: AnnotationIDs predicted that are not in the table.
     """
 
+    rows: Sequence[TableRow]
     predictions: Predictions
     listed: np.ndarray
     listed_probabilities: np.ndarray
@@ -51,7 +54,8 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None)
     """
     folders = [path for path in paths if path.is_dir()]
     if not folders:
-        return matched(read_predictions(paths, table), table)
+        rows = read_prediction_rows(paths, table is not None)
+        return matched(predictions_of(rows, table), table, rows)
     if len(paths) > 1:
         raise TableError(f"{len(paths)} inputs, with a folder among them", folders[0], "give CSV files or one folder")
     if table is None:
@@ -59,10 +63,13 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None)
     return from_platform(folders[0], table)
 
 
-def matched(predictions: Predictions, table: Mapping[str, TableRow] | None) -> Submission:
+def matched(
+    predictions: Predictions, table: Mapping[str, TableRow] | None, rows: Sequence[TableRow] = ()
+) -> Submission:
     """A submission in which each nodule is known and listed once."""
     known = set(predictions.ids)
     return Submission(
+        rows=rows,
         predictions=predictions,
         listed=np.arange(len(predictions)),
         listed_probabilities=predictions.probabilities,
@@ -96,6 +103,7 @@ def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
     position = {name: k for k, name in enumerate(predictions.ids)}
     listed = [point for point in known if point.name in position]
     return Submission(
+        rows=[TableRow(folder, k, {ANNOTATION: n, **first[n].attributes}) for k, n in enumerate(ids, start=1)],
         predictions=predictions,
         listed=np.array([position[point.name] for point in listed]),
         listed_probabilities=np.array([point.probability for point in listed]),

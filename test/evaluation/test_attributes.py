@@ -14,6 +14,8 @@ from nodulemc.errors import TableError
 from nodulemc.evaluation.attributes import attribute_figures, rank_correlation
 from nodulemc.evaluation.bootstrap import PatientBootstrap
 from nodulemc.evaluation.predictions import read_table
+from nodulemc.evaluation.submission import read_submission
+from nodulemc.table_rows import read_rows
 
 NODULES = 60
 
@@ -55,7 +57,7 @@ def study(tmp_path: Path):
 
 def test_figures_and_their_intervals(study):
     predictions, table, patients, found, means, readings, known = study
-    figures = attribute_figures([predictions], read_table(table), 50)
+    figures = attribute_figures(read_rows(predictions, ()), read_table(table), 50)
     assert list(figures) == ["texture"]
     ours, readers = figures["texture"], figures["texture"]["readers"]
     truth = np.array(means)
@@ -102,15 +104,55 @@ def test_evaluate_shows_them(study, tmp_path, capsys, caplog):
     assert "<td>texture, between two readers</td>" in report
 
 
+def test_predictions_are_read_once(study, tmp_path, monkeypatch):
+    predictions, table, *_ = study
+    opened = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: opened.append(path) or real(path, *a, **k))
+    assert (
+        main(["evaluate", str(predictions), "--table", str(table), "--bootstrap", "9", "--output", str(tmp_path)]) == 0
+    )
+    assert opened.count(predictions) == opened.count(table) == 1
+
+
+def test_a_folder_of_detailed_results(study, tmp_path):
+    """What `predict` writes as JSON has the same figures as what `cohort` writes as CSV."""
+    predictions, table, *_ = study
+    rows = read_rows(predictions, ())
+    points = [
+        {"name": row.cells["AnnotationID"], "probability": float(row.cells["probability"]),
+         "attributes": {"texture": float(row.cells["attribute_texture"]), "other": "?"}}
+        for row in rows
+    ]  # fmt: skip
+    content = {"points": points, "ensemble": {"sha256": "0" * 64}, "trained_on": "toys"}
+    path = tmp_path / "results" / "case.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    submission = read_submission([path.parent], read_table(table))
+    figures = attribute_figures(submission.rows, read_table(table), 20)
+    assert figures == attribute_figures(rows, read_table(table), 20)
+
+    # The platform's files may hold anything under this name; of ours a rating is on its scale.
+    points[3]["attributes"]["texture"] = 5.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(TableError, match=r"texture is 5\.5: .*case\.json, point 4: give a number from 1 to 5"):
+        read_submission([path.parent], read_table(table))
+    del content["ensemble"]
+    path.write_text(json.dumps(content))
+    submission = read_submission([path.parent], read_table(table))
+    assert attribute_figures(submission.rows, read_table(table), 20) == {}
+
+
 def test_without_ratings_predictions_or_readers_there_are_none(study, tmp_path):
     predictions, table, *_ = study
     rows = read_table(table)
-    assert attribute_figures([predictions], None, 10) == {}
-    assert attribute_figures([write_csv(tmp_path / "q.csv", ["AnnotationID"], [["n1"]])], rows, 10) == {}
+    assert attribute_figures(read_rows(predictions, ()), None, 10) == {}
+    unrated = read_rows(write_csv(tmp_path / "q.csv", ["AnnotationID"], [["n1"]]), ())
+    assert attribute_figures(unrated, rows, 10) == {}
     # A margin may be a word, and a texture anything, where nobody says that there are readers.
     rows = [[f"n{k}", k % 2, "smooth", "?"] for k in range(NODULES)]
     words = write_csv(tmp_path / "w.csv", ["AnnotationID", "label", "margin", "texture"], rows)
-    assert attribute_figures([predictions], read_table(words), 10) == {}
+    assert attribute_figures(read_rows(predictions, ()), read_table(words), 10) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,4 +169,4 @@ def test_numbers_off_the_scale(study, tmp_path, file, column, value, message):
     cells[column] = value
     (tmp_path / file).write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
     with pytest.raises(TableError, match=message):
-        attribute_figures([study[0]], read_table(study[1]), 10)
+        attribute_figures(read_rows(study[0], ()), read_table(study[1]), 10)
