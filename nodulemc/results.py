@@ -11,7 +11,7 @@ from typing import Any
 
 from nodulemc.calibration_map import PREVALENCES, describe_calibration
 from nodulemc.case import platform_json
-from nodulemc.columns import ATTRIBUTE_PREFIX
+from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
 from nodulemc.json_files import prepare_output, write_json_atomically
@@ -96,7 +96,7 @@ def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
 def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
     columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
-    columns += [ATTRIBUTE_PREFIX + name for name in manifest.attributes]
+    columns += [*(ATTRIBUTE_PREFIX + name for name in manifest.attributes), ENSEMBLE, TRAINED_ON]
     return columns + ["uncalibrated", "calibration"] * calibrated
 
 
@@ -110,6 +110,8 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
         prediction.spread,
         "; ".join(prediction.warnings),
         *prediction.attributes,
+        manifest.sha256,
+        manifest.trained_on,
     ]
     if not calibrated:
         return row
@@ -146,7 +148,7 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
 
 
 def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
-    """A short table for people; beneath it the calibration, where it was applied, the ensemble and its origin."""
+    """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
     columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
@@ -157,5 +159,18 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
         values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
+    lines += _attribute_lines(predictions, manifest, names, width) if manifest.attributes else []
     said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
     return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])
+
+
+def _attribute_lines(
+    predictions: Sequence[NodulePrediction], manifest: Manifest, names: Sequence[str], width: int
+) -> list[str]:
+    columns = manifest.attributes
+    lines = ["", "as radiologists would rate (1 to 5, calcification 1 to 6: absent)"]
+    lines.append("  ".join([f"{'nodule':<{width}}", *columns]))
+    for name, prediction in zip(names, predictions, strict=True):
+        told = zip(columns, prediction.attributes, strict=True)
+        lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.1f}" for column, value in told)]))
+    return [*lines, ""]

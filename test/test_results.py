@@ -58,6 +58,7 @@ def test_csv_says_so_in_each_row(tmp_path):
     assert [float(row["uncalibrated"]) for row in rows] == pytest.approx(VOTES)
     assert [float(row["probability"]) for row in rows] == pytest.approx([by_hand(vote) for vote in VOTES])
     assert {row["calibration"] for row in rows} == {"platt, for a prevalence of 0.09"}
+    assert {(row["ensemble"], row["trained_on"]) for row in rows} == {(MANIFEST.sha256, "phantoms")}
 
 
 def test_the_table_says_so():
@@ -79,7 +80,7 @@ def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path, manifest):
     assert "calibrat" not in table(predictions(False), manifest)
     write_results(tmp_path / "p.csv", predictions(False), manifest)
     (header, *_) = csv.reader((tmp_path / "p.csv").open())
-    assert header[-1] == "warnings"
+    assert header[-3:] == ["warnings", "ensemble", "trained_on"]
 
 
 def test_attributes_by_name_in_the_detailed_output_of_an_ensemble_that_tells_them(tmp_path):
@@ -91,6 +92,12 @@ def test_attributes_by_name_in_the_detailed_output_of_an_ensemble_that_tells_the
     write_results(tmp_path / "p.csv", told, telling)
     for row in csv.DictReader((tmp_path / "p.csv").open()):
         assert (row["attribute_spiculation"], row["attribute_texture"]) == ("1.5", "4.25")
+    blank, said, header, first, second, end, *_ = table(told, telling).splitlines()[3:]
+    assert (blank, end) == ("", "")
+    assert said == "as radiologists would rate (1 to 5, calcification 1 to 6: absent)"
+    assert header.split() == ["nodule", "spiculation", "texture"]
+    assert [first.split(), second.split()] == [["n0", "1.5", "4.2"], ["n1", "1.5", "4.2"]]
+    assert "radiologists" not in table(predictions(False), MANIFEST)
     assert all("attributes" not in point for point in detailed_json(predictions(False), MANIFEST)["points"])
     write_results(tmp_path / "p.csv", predictions(False), MANIFEST)
     assert "attribute" not in (tmp_path / "p.csv").read_text()
