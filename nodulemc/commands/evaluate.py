@@ -142,8 +142,8 @@ def _summary(metrics: dict[str, Any], origin: str) -> str:
 
 
 def _of_attribute(name: str, found: dict[str, Any]) -> str:
-    """One attribute's rank correlation and mean error, and what they are between two readers, where that is known."""
-    sides = {"": found, "; two readers ": found["readers"] or {}}
+    """One attribute's rank correlation and mean error, both in whole numbers, and between two readers, where known."""
+    sides = {"": found, "; in whole numbers ": found["whole"], "; two readers ": found["readers"] or {}}
     words = (
         f"{words}{side['spearman']:.3f}, mean error {side['mae']:.3f}"
         for words, side in sides.items()

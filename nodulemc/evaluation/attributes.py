@@ -30,8 +30,9 @@ def attribute_figures(
         resamples: of patients, for the intervals.
 
     Returns:
-        By attribute: ``nodules``, ``spearman``, ``mae``, both with ``_ci95``, and ``readers``, which has the same of
-        two readers of one nodule, or None where no nodule has two. Figures that do not exist are None.
+        By attribute: ``nodules``, ``spearman``, ``mae``, both with ``_ci95``; ``whole``, which has these of the
+        predictions rounded to whole numbers, as readers rate; and ``readers``, which has them of two readers of one
+        nodule, or None where no nodule has two. Figures that do not exist are None.
 
     Raises:
         TableError: naming the line: an attribute or a rating is off its scale.
@@ -50,11 +51,12 @@ def attribute_figures(
         means = np.array([check_rating(rated, name, name) for _, rated in pairs])
         known = np.flatnonzero(~np.isnan(found) & ~np.isnan(means))
         if len(known):
-            pairing = found[known], means[known], np.arange(len(known)), np.ones(len(known))
+            pairing = means[known], np.arange(len(known)), np.ones(len(known)), bootstrap, known
             readings = [_single_readings(pairs[k][1], name) for k in known]
             figures[name] = {
                 "nodules": len(known),
-                **_agreement(*pairing, bootstrap, known),
+                **_agreement(found[known], *pairing),
+                "whole": {"nodules": len(known), **_agreement(np.rint(found[known]), *pairing)},
                 "readers": _between_readers(readings, bootstrap, known),
             }
     return figures

@@ -64,6 +64,9 @@ def test_figures_and_their_intervals(study):
     assert ours["nodules"] == NODULES - 1
     assert ours["spearman"] == pytest.approx(spearmanr(found[known], truth[known])[0])
     assert ours["mae"] == pytest.approx(np.abs(found - truth)[known].mean())
+    rounded = [round(value) for value in found[known].tolist()]
+    assert ours["whole"]["spearman"] == pytest.approx(spearmanr(rounded, truth[known])[0])
+    assert ours["whole"]["mae"] == pytest.approx(np.abs(rounded - truth[known]).mean())
 
     twos = [[abs(a - b) for a, b in combinations(readings[k], 2)] for k in known if len(readings[k]) > 1]
     assert readers["nodules"] == len(twos)
@@ -96,7 +99,7 @@ def test_evaluate_shows_them(study, tmp_path, capsys, caplog):
     assert told["nodules"] == NODULES - 10
     ours = told["attributes"]["texture"]
     assert ours["nodules"] == NODULES - 1
-    line = f"texture, rank correlation       {ours['spearman']:.3f}, mean error {ours['mae']:.3f}; two readers"
+    line = f"texture, rank correlation       {ours['spearman']:.3f}, mean error {ours['mae']:.3f}; in whole numbers "
     assert line in capsys.readouterr().out
     assert f"10 of {NODULES} nodules have no label; left out" in caplog.text
     report = (tmp_path / "report.html").read_text()
