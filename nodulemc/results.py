@@ -159,7 +159,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
         values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
-    lines += _attribute_lines(predictions, manifest, names, width) if manifest.attributes else []
+    lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []
     said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
     return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])
 
