@@ -22,6 +22,7 @@ class MeanOfPatch:
         seed_names=["seed_1", "seed_2"],
         attributes=(),
         trained_on="nothing",
+        sha256="0" * 64,
         origin="trained on nothing",
         identity={"path": "/made", "sha256": "0" * 64},
     )
