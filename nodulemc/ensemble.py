@@ -67,7 +67,7 @@ class Ensemble:
                 ``nodulemc.manifest.find_resources`` gives, which the commands use by default.
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
-            masks: also build the decoders of the seeds that have one, for ``mask_probabilities``; always with PyTorch.
+            masks: also build the decoders of the seeds that have one, for ``mask_probabilities``.
             calibrated: apply the folder's calibration map to the vote.
 
         Raises:
@@ -177,10 +177,10 @@ class Ensemble:
 
 def _load_seeds(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoSeeds | TorchSeeds:
     folder, members = manifest.folder, manifest.members
-    if device == "cpu" and not masks and importlib.util.find_spec("openvino"):
+    if device == "cpu" and importlib.util.find_spec("openvino"):
         from nodulemc.backends.openvino_backend import OpenVinoSeeds
 
-        return OpenVinoSeeds(folder, members, precision)
+        return OpenVinoSeeds(folder, members, precision, masks=masks)
     from nodulemc.backends.torch_backend import load_seeds
 
     return load_seeds(folder, members, device, precision, masks=masks)

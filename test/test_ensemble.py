@@ -267,7 +267,7 @@ def test_bf16_is_as_exact_as_the_manifest_says(tmp_path):
 
 def test_each_seed_is_loaded_once(folder, monkeypatch):
     loaded = []
-    monkeypatch.setattr(openvino_backend, "read_weights", lambda f, m: loaded.append(m.file) or read_weights(f, m))
+    monkeypatch.setattr(openvino_backend, "read_weights", lambda f, m, **k: loaded.append(m.file) or read_weights(f, m))
     ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
     for patch in (probe_patches()[:1], probe_patches()[1:2]):
         ensemble.seed_probabilities(patch)
@@ -381,7 +381,10 @@ def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino
         ensemble.mask_probabilities(probe_patches()[:1])
 
 
-def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path):
+@pytest.mark.parametrize("openvino", [True, False])
+def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path, openvino, monkeypatch):
+    if not openvino:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     architectures = [DECODING, INCEPTION, DECODING]
     members = [
         SeedWeights(f"seed_{k}", a, untrained_weights(a, k), weight, upscales=a is DECODING)
@@ -389,7 +392,8 @@ def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path):
     ]
     write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=half_sized(probe_patches()[:1]))
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
-    patch = half_sized(probe_patches()[5:6])
+    assert isinstance(ensemble._seeds, OpenVinoSeeds if openvino else TorchSeeds)
+    patch = probe_patches()[5:6] if openvino else half_sized(probe_patches()[5:6])
     assert ensemble.seed_probabilities(patch).shape == (1, 3)
     first, third = (plain_mask(untrained_weights(DECODING, k), DECODING, patch) for k in (0, 2))
     assert np.abs(first - third).max() > 0.05
@@ -401,12 +405,22 @@ def test_the_decoder_is_built_only_for_masks(tmp_path):
     make_untrained_ensemble(tmp_path, architecture=architecture)
     member = read_manifest(tmp_path).members[0]
     assert not hasattr(load_network(tmp_path, member).network, "aux_model")
-    ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
+    network = load_network(tmp_path, member, masks=True)
     patch = half_sized(probe_patches()[3:4])
-    mask = ensemble.mask_probabilities(patch)
+    mask = TorchSeeds([network], "cpu", "fp32").mask_probabilities(patch)[:, 0]
     assert mask.shape == (1, 32, 32, 32)
     stored = safetensors.torch.load_file(tmp_path / member.file)
     np.testing.assert_allclose(mask, plain_mask(stored, architecture, patch), atol=1e-4)
+
+
+def test_openvino_segments_with_an_i3d_r50(tmp_path):
+    pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
+    architecture = Architecture("i3d_r50", decoder_widths=(8, 8, 8, 64, 8))  # the fourth is as wide as its tap
+    weights = untrained_weights(architecture, 1)
+    seed = SeedWeights("seed_1", architecture, weights)
+    write_ensemble(tmp_path, [seed], trained_on=None, licence=None, probes=shrunk_probe())
+    mask = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True).mask_probabilities(probe_patches()[5:6])
+    np.testing.assert_allclose(mask, plain_mask(weights, architecture, probe_patches()[5:6]), atol=1e-4)
 
 
 def rewritten(folder, change):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nodulemc.backends.openvino_graph import features_graph
+from nodulemc.backends.openvino_graph import features_graph, mask_graph
 from nodulemc.backends.openvino_runtime import openvino
 from nodulemc.cpu import available_cores
 from nodulemc.manifest import Member
@@ -29,8 +29,8 @@ class OpenVinoSeeds:
 
     device = "cpu"
 
-    def __init__(self, folder: str | Path, members: Sequence[Member], precision: str) -> None:
-        """Load and compile the seeds of an ensemble folder.
+    def __init__(self, folder: str | Path, members: Sequence[Member], precision: str, *, masks: bool = False) -> None:
+        """Load and compile the seeds of an ensemble folder; for masks, the decoders of the seeds that have one.
 
         Raises:
             EnsembleError: as ``nodulemc.weights.read_weights``.
@@ -45,13 +45,17 @@ class OpenVinoSeeds:
             "ENABLE_CPU_PINNING": False,
         }
         with ThreadPoolExecutor(min(available_cores(), len(members))) as pool:
-            self._seeds = list(pool.map(lambda member: self._load(folder, member), members))
+            self._seeds = list(pool.map(lambda member: self._load(folder, member, masks and member.segments), members))
 
-    def _load(self, folder: str | Path, member: Member) -> "_Seed":
-        tensors = read_weights(folder, member)
-        model = features_graph(member.architecture, tensors, upscaled=member.upscales)
-        request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-        return _Seed(request, _head(tensors), _attribute_layers(member, tensors))
+    def _load(self, folder: str | Path, member: Member, masks: bool) -> "_Seed":
+        tensors = read_weights(folder, member, masks=masks)
+        described = member.architecture, tensors
+        request = self._compiled(features_graph(*described, upscaled=member.upscales))
+        segment = self._compiled(mask_graph(*described, upscaled=member.upscales)) if masks else None
+        return _Seed(request, segment, _head(tensors), _attribute_layers(member, tensors))
+
+    def _compiled(self, model: openvino.Model) -> openvino.InferRequest:
+        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
@@ -72,11 +76,23 @@ class OpenVinoSeeds:
                         row[k] = _probability(features, [seed.attributes[name]])
         return results
 
+    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these seeds, 64, 64, 64).
+        """
+        segmenting = [seed.segment for seed in self._seeds if seed.segment is not None]
+        logits = np.empty((len(patches), len(segmenting), *patches.shape[1:]))
+        for rows, patch in zip(logits, patches, strict=True):
+            for row, request in zip(rows, segmenting, strict=True):
+                row[:] = next(iter(request.infer([patch[None, None]]).values()))[0, 0]
+        return _sigmoid(logits)
+
 
 class _Seed(NamedTuple):
-    """One seed's backbone, compiled, and the layers of its heads."""
+    """One seed's backbone, compiled, alone and with its decoder where that was asked for, and its heads' layers."""
 
     request: openvino.InferRequest
+    segment: openvino.InferRequest | None
     malignancy: list[Layer]
     attributes: dict[str, Layer]
 
@@ -104,6 +120,9 @@ def _probability(features: np.ndarray, head: Sequence[Layer]) -> float:
     *hidden, (weight, bias) = head
     for inner, offset in hidden:
         features = np.maximum(inner @ features + offset, 0)
-    logit = (weight @ features + bias).item()
+    return _sigmoid((weight @ features + bias).item())
+
+
+def _sigmoid(logit: np.ndarray | float) -> np.ndarray | float:
     # Never overflows.
     return 0.5 * (1 + np.tanh(logit / 2))

@@ -1,4 +1,4 @@
-"""The backbones as OpenVINO graphs: patches in, pooled features out, with everything constant folded into the weights.
+"""The networks as OpenVINO graphs: patches in, pooled features or masks out, everything constant folded into weights.
 
 BatchNorm becomes part of the convolution before it. The network's input is a patch in three equal channels, mostly
 upscaled by nearest neighbour, so the first convolution's weights are summed over the channels and over the copies of
@@ -17,6 +17,7 @@ from nodulemc.models.layouts import (
     INCEPTION_BRANCH_POOL,
     INCEPTION_ORDER,
     INCEPTION_POOLS,
+    INCEPTION_TAPS,
     INCEPTION_UNITS,
     RESNET_POOL,
     RESNET_STAGES,
@@ -26,6 +27,7 @@ from nodulemc.models.layouts import (
     Triple,
     same_padding,
 )
+from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.patch import SIZE, UPSCALED
 
 Node = openvino.Output
@@ -48,12 +50,38 @@ def features_graph(
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
     """
     patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
-    build = _inception if architecture.backbone == "inception_i3d" else _resnet
-    last = build(_Layers(tensors, _UPSCALING if upscaled else 1), patch.output(0))
+    *_, last = _taps(architecture, _Layers(tensors, _UPSCALING if upscaled else 1), patch.output(0))
     if architecture.pooling == "windows_2x2x2":
         none = [0, 0, 0]
         last = ops.avg_pool(last, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
     return openvino.Model([ops.reduce_mean(last, ops.constant(np.array([2, 3, 4])), False)], [patch])
+
+
+def mask_graph(
+    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True
+) -> openvino.Model:
+    """A backbone and its decoder, see ``nodulemc.models.decoder``.
+
+    Args:
+        architecture, tensors, upscaled: as ``features_graph`` takes them, the decoder's tensors included.
+
+    Returns:
+        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to mask logits (1, 1, 64, 64, 64).
+    """
+    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
+    layers = _Layers(tensors, _UPSCALING if upscaled else 1)
+    *finer, x = _taps(architecture, layers, patch.output(0))
+    for stage, tap in enumerate(reversed(finer), start=1):
+        x = _resized(layers.unit(x, f"{DECODER_PREFIX}block{stage}", 3), [*tap.shape][2:])
+        x = ops.add(x, layers.projection(tap, f"{DECODER_PREFIX}project_{stage}")).output(0)
+    x = layers.unit(x, f"{DECODER_PREFIX}block{len(finer) + 1}", 3)
+    # A convolution of one voxel and an interpolation may change places, and this way round there is less to do.
+    return openvino.Model([_resized(layers.projection(x, f"{DECODER_PREFIX}last_layer"), [SIZE] * 3)], [patch])
+
+
+def _taps(architecture: Architecture, layers: "_Layers", patch: Node) -> list[Node]:
+    """The backbone's five feature maps, fine to coarse."""
+    return (_inception if architecture.backbone == "inception_i3d" else _resnet)(layers, patch)
 
 
 class _Layers:
@@ -71,6 +99,13 @@ class _Layers:
     def convolution(self, x: Node, name: str, norm: str, stride: Triple, padding: Padding) -> Node:
         """A convolution and its BatchNorm."""
         return _convolution(x, *self._folded(name, norm), stride, padding)
+
+    def projection(self, x: Node, name: str) -> Node:
+        """A convolution of one voxel, with a bias; the input itself where there is none of this name."""
+        if f"{name}.weight" not in self._tensors:
+            return x
+        weight, bias = (self._tensors[f"{name}.{part}"].astype(np.float32) for part in ("weight", "bias"))
+        return _convolution(x, weight, bias, _UNIT_STRIDE, _centred((1, 1, 1)))
 
     def stem(self, x: Node, name: str, norm: str, stride: Triple, padding: Padding) -> Node:
         """The first convolution, of what the upscaled patch would be, and its ReLU."""
@@ -112,7 +147,14 @@ def _pool(x: Node, pool: Pool) -> Node:
     return ops.max_pool(x, list(pool.stride), [1, 1, 1], list(near), list(far), list(pool.kernel), "floor").output(0)
 
 
-def _inception(layers: _Layers, x: Node) -> Node:
+def _resized(x: Node, size: Sequence[int]) -> Node:
+    """Trilinear interpolation to a size, voxels' outer faces kept."""
+    axes, sizes = (ops.constant(np.array(values, np.int64)) for values in ([2, 3, 4], size))
+    return ops.interpolate(x, sizes, "linear_onnx", "sizes", axes=axes).output(0)
+
+
+def _inception(layers: _Layers, x: Node) -> list[Node]:
+    taps = []
     for name in INCEPTION_ORDER:
         path = f"backbone.{name}"
         if name in INCEPTION_POOLS:
@@ -131,16 +173,19 @@ def _inception(layers: _Layers, x: Node) -> Node:
                 x = layers.stem(x, f"{path}.conv3d", f"{path}.batch3d", strides, same_padding(kernels, strides))
             else:
                 x = layers.unit(x, path, kernel, stride)
-    return x
+        if name in INCEPTION_TAPS:
+            taps.append(x)
+    return taps
 
 
-def _resnet(layers: _Layers, x: Node) -> Node:
+def _resnet(layers: _Layers, x: Node) -> list[Node]:
     _, _, kernel, stride = RESNET_STEM
     x = layers.stem(x, "backbone.blocks.0.conv", "backbone.blocks.0.norm", stride, _centred(kernel))
     near = _centred(RESNET_STEM_POOL.kernel)[0]
     x = ops.max_pool(
         x, list(RESNET_STEM_POOL.stride), [1, 1, 1], near, near, list(RESNET_STEM_POOL.kernel), "floor"
     ).output(0)
+    taps = [x]
     for stage in RESNET_STAGES:
         for k, depth in enumerate(stage.depths):
             path = f"backbone.blocks.{stage.position}.res_blocks.{k}"
@@ -159,9 +204,10 @@ def _resnet(layers: _Layers, x: Node) -> Node:
                 y = layers.convolution(y, *names, step, _centred(kernel))
                 y = y if letter == "c" else ops.relu(y).output(0)
             x = ops.relu(ops.add(shortcut, y)).output(0)
+        taps.append(x)
         if stage is RESNET_STAGES[0]:
             x = _pool(x, RESNET_POOL)
-    return x
+    return taps
 
 
 def _centred(kernel: Triple) -> tuple[list[int], list[int]]:

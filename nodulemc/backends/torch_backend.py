@@ -1,4 +1,4 @@
-"""Seeds in PyTorch: on a GPU, for masks, and on the CPU where OpenVINO is not installed."""
+"""Seeds in PyTorch: on a GPU, and on the CPU where OpenVINO is not installed."""
 
 import logging
 from collections.abc import Callable, Sequence

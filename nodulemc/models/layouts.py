@@ -88,5 +88,6 @@ RESNET_STAGES = (
     Stage(5, 1024, 512, 2048, (1, 3, 1), 2),
 )
 
-# Channels of the five taps, fine to coarse.
+# The five taps, fine to coarse, and their channels.
+INCEPTION_TAPS = ("conv3d_1a_7x7", "conv3d_2c_3x3", "mixed_3c", "mixed_4f", "mixed_5c")
 TAP_CHANNELS = {"inception_i3d": (64, 192, 480, 832, 1024), "i3d_r50": (64, 256, 512, 1024, 2048)}
