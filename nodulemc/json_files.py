@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from nodulemc.errors import NoduleMCError
+from nodulemc.errors import ConfigError, NoduleMCError
 from nodulemc.limits import MAX_JSON_BYTES
 
 _HIDDEN = "."
@@ -90,6 +90,12 @@ def make_folder(folder: Path, error: type[NoduleMCError]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     with _told_as(error, "cannot write", folder, remedy):
         _try_to_write(folder)
+
+
+def refuse_input(path: Path, inputs: Iterable[Path], what: str) -> None:
+    """Raise ConfigError where a file to be written, called ``what`` in the message, is one of the inputs."""
+    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
+        raise ConfigError(f"the {what} is an input, too", path, "name another file")
 
 
 def prepare_output(path: Path, error: type[NoduleMCError]) -> None:

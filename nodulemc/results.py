@@ -3,7 +3,6 @@
 Calibrated results say so: by which method, for which prevalence, and what the vote was before.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from nodulemc.case import platform_json
 from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
-from nodulemc.json_files import prepare_output, write_json_atomically
+from nodulemc.json_files import prepare_output, refuse_input, write_json_atomically
 from nodulemc.manifest import Manifest, named
 from nodulemc.prediction import NodulePrediction
 
@@ -30,8 +29,7 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
     """
     if not path.name.lower().endswith(suffixes):
         raise ConfigError("unknown output type", path, f"name a {' or '.join(suffixes)} file")
-    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
-        raise ConfigError("the output is an input, too", path, "name another file")
+    refuse_input(path, inputs, "output")
     prepare_output(path, CaseError)
 
 

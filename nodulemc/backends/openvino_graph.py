@@ -49,8 +49,8 @@ def features_graph(
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
     """
-    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
-    *_, last = _taps(architecture, _Layers(tensors, _UPSCALING if upscaled else 1), patch.output(0))
+    layers = _Layers(tensors, _UPSCALING if upscaled else 1)
+    patch, (*_, last) = _taps(architecture, layers)
     if architecture.pooling == "windows_2x2x2":
         none = [0, 0, 0]
         last = ops.avg_pool(last, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
@@ -68,9 +68,8 @@ def mask_graph(
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to mask logits (1, 1, 64, 64, 64).
     """
-    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
     layers = _Layers(tensors, _UPSCALING if upscaled else 1)
-    *finer, x = _taps(architecture, layers, patch.output(0))
+    patch, (*finer, x) = _taps(architecture, layers)
     for stage, tap in enumerate(reversed(finer), start=1):
         x = _resized(layers.unit(x, f"{DECODER_PREFIX}block{stage}", 3), [*tap.shape][2:])
         x = ops.add(x, layers.projection(tap, f"{DECODER_PREFIX}project_{stage}")).output(0)
@@ -79,9 +78,11 @@ def mask_graph(
     return openvino.Model([_resized(layers.projection(x, f"{DECODER_PREFIX}last_layer"), [SIZE] * 3)], [patch])
 
 
-def _taps(architecture: Architecture, layers: "_Layers", patch: Node) -> list[Node]:
-    """The backbone's five feature maps, fine to coarse."""
-    return (_inception if architecture.backbone == "inception_i3d" else _resnet)(layers, patch)
+def _taps(architecture: Architecture, layers: "_Layers") -> tuple[openvino.Node, list[Node]]:
+    """A patch as the graph's parameter, and the backbone's five feature maps of it, fine to coarse."""
+    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
+    build = _inception if architecture.backbone == "inception_i3d" else _resnet
+    return patch, build(layers, patch.output(0))
 
 
 class _Layers:

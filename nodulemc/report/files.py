@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.extras import check_extra
-from nodulemc.json_files import prepare_output, write_atomically
+from nodulemc.json_files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
     from nodulemc.ensemble import Ensemble
@@ -31,8 +30,7 @@ def prepare_report(path: Path, inputs: Iterable[Path]) -> None:
     check_extra("report", *LIBRARIES)
     if path.suffix.lower() != SUFFIX:
         raise ConfigError("unknown type of report", path, f"name a {SUFFIX} file")
-    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
-        raise ConfigError("the report is an input, too", path, "name another file")
+    refuse_input(path, inputs, "report")
     prepare_output(path, CaseError)
 
 
