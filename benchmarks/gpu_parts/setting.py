@@ -37,10 +37,10 @@ UNTRAINED = Architecture("inception_i3d", decoder_widths=(64, 64, 48, 32, 16))
 class ShrunkNetwork(PatchNetwork):
     """The same network on patches shrunk to 16³, a 64th of the work: for trying the benchmark itself out on a CPU."""
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         """As ``PatchNetwork``."""
-        logits, masks = super().forward(_shrunk(patches))
-        return logits, F.interpolate(masks[:, None], scale_factor=_SHRINK)[:, 0]
+        logits, masks, *attributes = super().forward(_shrunk(patches))
+        return logits, F.interpolate(masks[:, None], scale_factor=_SHRINK)[:, 0], *attributes
 
     def classify(self, patches: Tensor) -> Tensor:
         """As ``PatchNetwork``."""
