@@ -15,6 +15,7 @@ from nodulemc.training.blocks import MAX_SHIFT_MM
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECAYS = ("none", "cosine")
+DICE = ("batch", "nodule")
 KINETICS_DOWNLOAD = "download"
 
 
@@ -161,6 +162,8 @@ class RunConfig:
         batch_size: samples per step over all processes.
         samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
         segmentation_weight: λ on the Dice loss.
+        dice: "batch" for one Dice over all voxels of the batch, which large nodules dominate, as published; "nodule"
+            for the mean of each nodule's.
         attribute_weight: that on the attributes' loss, where the model has some.
         soft_labels: learn the class from the readers' mean malignancy rating, 1…5 made 0…1, where it is known; else
             from the label.
@@ -174,6 +177,7 @@ class RunConfig:
     batch_size: int = _setting(32, _whole(1, 4096))
     samples_per_epoch: int | None = _setting(None, _optional(_whole(1, 10_000_000)))
     segmentation_weight: float = _setting(0.5, _real(0, 100))
+    dice: str = _setting("batch", _one_of(DICE))
     attribute_weight: float = _setting(0.5, _real(0, 100))
     soft_labels: bool = _setting(False, _SWITCH)
     ema_decay: float = _setting(0.998, _real(0, 1, below=True))

@@ -29,6 +29,7 @@ def multitask_loss(
     segmentation_weight: float,
     global_sum: Callable[[Tensor], Tensor] = lambda own: own,
     *,
+    dice: str = "batch",
     undecided: bool = False,
 ) -> Losses:
     """Cross-entropy + ``segmentation_weight`` × Dice loss.
@@ -40,13 +41,14 @@ def multitask_loss(
         masks: 0 or 1, float (N, 64, 64, 64).
         segmentation_weight: λ.
         global_sum: sums over all processes, see ``dice_loss``.
+        dice: one of ``DICE_LOSSES``.
         undecided: whether labels may be NaN: such samples have no cross-entropy. The same for all processes.
     """
     if undecided:
         classification = known_cross_entropy(logits, labels, global_sum)
     else:
         classification = F.binary_cross_entropy_with_logits(logits.float(), labels)
-    segmentation = dice_loss(mask_logits, masks, global_sum)
+    segmentation = DICE_LOSSES[dice](mask_logits, masks, global_sum)
     return Losses(classification + segmentation_weight * segmentation, classification, segmentation)
 
 
@@ -86,6 +88,27 @@ def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor],
     masks = masks.float()
     overlap, size = global_sum(torch.stack([(probabilities * masks).sum(), probabilities.sum() + masks.sum()]))
     return 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
+
+
+def nodule_dice_loss(
+    mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own
+) -> Tensor:
+    """Mean over the whole batch of each nodule's 1 − (2 Σpt + 1) / (Σp + Σt + 1): small nodules count as large ones.
+
+    Args:
+        mask_logits: (N, …).
+        masks: the same shape, 0 or 1.
+        global_sum: see ``dice_loss``.
+    """
+    probabilities = torch.sigmoid(mask_logits.float()).flatten(1)
+    masks = masks.float().flatten(1)
+    overlap, size = (probabilities * masks).sum(dim=1), probabilities.sum(dim=1) + masks.sum(dim=1)
+    losses = 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
+    total, count = global_sum(torch.stack([losses.sum(), losses.new_tensor(len(losses))]))
+    return total / count
+
+
+DICE_LOSSES = {"batch": dice_loss, "nodule": nodule_dice_loss}
 
 
 def differentiable_global_sum(reduce_sum: Callable[[Tensor], Tensor], processes: int) -> Callable[[Tensor], Tensor]:

@@ -56,6 +56,7 @@ class TrainingStep:
         self._accelerator = accelerator
         self._undecided = undecided
         self._segmentation_weight = config.run.segmentation_weight
+        self._dice = config.run.dice
         self._attribute_weight = config.run.attribute_weight
         self._global_sum = differentiable_global_sum(
             lambda tensor: accelerator.reduce(tensor, reduction="sum"), accelerator.num_processes
@@ -93,7 +94,9 @@ class TrainingStep:
         self.optimizer.zero_grad()
         logits, mask_logits, *attributes = self._model(images)
         weight, global_sum = self._segmentation_weight, self._global_sum
-        loss, *parts = multitask_loss(logits, mask_logits, labels, masks, weight, global_sum, undecided=self._undecided)
+        loss, *parts = multitask_loss(
+            logits, mask_logits, labels, masks, weight, global_sum, dice=self._dice, undecided=self._undecided
+        )
         for attribute_logits in attributes:
             parts.append(known_cross_entropy(attribute_logits, ratings, global_sum))
             loss = loss + self._attribute_weight * parts[-1]

@@ -33,6 +33,7 @@ PUBLISHED = {
         "batch_size": 32,
         "samples_per_epoch": None,
         "segmentation_weight": 0.5,
+        "dice": "batch",
         "attribute_weight": 0.5,
         "soft_labels": False,
         "ema_decay": 0.998,

@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from nodulemc.training.losses import dice_loss, differentiable_global_sum, known_cross_entropy, multitask_loss
+from nodulemc.training.config import DICE
+from nodulemc.training.losses import (
+    DICE_LOSSES,
+    dice_loss,
+    differentiable_global_sum,
+    known_cross_entropy,
+    multitask_loss,
+    nodule_dice_loss,
+)
 
 
 def test_dice_over_the_whole_batch_in_closed_form():
@@ -12,6 +20,34 @@ def test_dice_over_the_whole_batch_in_closed_form():
     masks = torch.zeros(2, 8)
     masks[0] = 1
     assert dice_loss(torch.zeros(2, 8), masks).item() == pytest.approx(1 - (2 * 4 + 1) / (8 + 8 + 1), abs=1e-6)
+
+
+def test_dice_of_each_nodule_in_closed_form():
+    # As above; and through the recipe's word for it.
+    masks = torch.zeros(2, 8)
+    masks[0] = 1
+    expected = 1 - ((8 + 1) / (4 + 8 + 1) + 1 / (4 + 1)) / 2
+    assert nodule_dice_loss(torch.zeros(2, 8), masks).item() == pytest.approx(expected, abs=1e-6)
+    losses = multitask_loss(torch.zeros(2), torch.zeros(2, 8), torch.zeros(2), masks, 0.5, dice="nodule")
+    assert losses.segmentation.item() == pytest.approx(expected, abs=1e-6)
+    assert tuple(DICE_LOSSES) == DICE
+
+
+def test_processes_that_share_a_batch_get_the_whole_batchs_mean_dice_of_the_nodules():
+    torch.manual_seed(0)
+    features, masks = torch.randn(3, 5, 6), (torch.rand(3, 5) < 0.3).float()
+    weight = torch.randn(6, requires_grad=True)
+    whole = nodule_dice_loss(features @ weight, masks)
+    (expected,) = torch.autograd.grad(whole, weight)
+    gradients = []
+    for part, other in (([0, 1], [2]), ([2], [0, 1])):  # the processes' shares differ
+        lost = sum(nodule_dice_loss((features @ weight.detach())[[k]], masks[[k]]) for k in other)
+        there = torch.stack([lost, torch.tensor(float(len(other)))])
+        global_sum = differentiable_global_sum(lambda own, there=there: own + there, processes=2)
+        shared = nodule_dice_loss(features[part] @ weight, masks[part], global_sum)
+        assert shared.item() == pytest.approx(whole.item(), abs=1e-6)
+        gradients.append(torch.autograd.grad(shared, weight)[0])
+    torch.testing.assert_close(torch.stack(gradients).mean(dim=0), expected)
 
 
 def test_dice_of_perfect_and_of_empty_masks():
