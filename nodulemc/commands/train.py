@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.training.data import load_training_data, training_cases
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
-    from nodulemc.training.start import lacks_attributes, seed_tensors, start_cases
+    from nodulemc.training.start import lacks_attributes, start_cases, start_tensors
     from nodulemc.training.trainer import require_no_run, train_seed
 
     config = read_config(args.config)
@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> None:
     make_folder(args.output, ConfigError)
     if config.model.start_from is not None:
         for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
-            seed_tensors(config.model.start_from, seed, config.model.architecture)
+            start_tensors(config.model, seed)
     cases = [
-        training_cases(samples) | start_cases(config.model.start_from, seed)
+        training_cases(samples) | start_cases(config.model, seed)
         for seed, samples in zip(args.seeds, cycle(data), strict=False)
     ]
     trained = []
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
         accelerator = create_accelerator(config.run.precision)
         start = config.model.start_from
-        if config.model.attributes and start and accelerator.is_main_process and lacks_attributes(start, seed):
+        if config.model.attributes and start and accelerator.is_main_process and lacks_attributes(config.model, seed):
             print(f"seed {seed}: the attribute head starts from random weights, as {start} has none")
         trained.append(train_seed(config, samples, folder, seed, accelerator, resume=args.resume))
         accelerator.free_memory()

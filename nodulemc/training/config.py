@@ -93,6 +93,7 @@ class ModelConfig:
             them the backbone's BatchNorm stays frozen, without them BatchNorm learns.
         start_from: ensemble folder with decoders, whose weights of the same seed, or of the only one, training starts
             from, all of them, BatchNorm learning on; instead of Kinetics-400 weights, which need not be named then.
+        start_averaged: start every seed from the mean of that ensemble's members' weights instead.
         attributes: the readers' ratings that a second head learns; none for no such head. It starts from random
             weights where ``start_from`` has none.
     """
@@ -102,6 +103,7 @@ class ModelConfig:
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
     kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))
     start_from: str | None = _setting(None, _optional(_TEXT))
+    start_averaged: bool = _setting(False, _SWITCH)
     attributes: tuple[str, ...] = _setting((), _some_of(ATTRIBUTES))
 
     @property
@@ -257,6 +259,8 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
     config = TrainingConfig(**sections)
     if config.model.kinetics is not None and config.model.start_from is not None:
         raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
+    if config.model.start_averaged and config.model.start_from is None:
+        raise ConfigError("model.start_averaged without model.start_from", where, "name the ensemble to average")
     return config
 
 

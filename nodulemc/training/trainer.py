@@ -36,7 +36,7 @@ from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, Ord
 from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.lock import try_to_lock
 from nodulemc.training.metrics_log import MetricsLog
-from nodulemc.training.start import seed_tensors
+from nodulemc.training.start import start_tensors
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 
@@ -129,7 +129,7 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         load_kinetics(network, config.backbone, path)
         freeze_batch_norm(network.backbone)
     elif config.start_from is not None:
-        tensors = seed_tensors(config.start_from, seed, config.architecture)
+        tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
         fill(network, new | tensors)
     absorb_upscaling(network)

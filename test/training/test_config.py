@@ -17,6 +17,7 @@ PUBLISHED = {
         "decoder_widths": [832, 480, 192, 64, 64],
         "kinetics": "download",
         "start_from": None,
+        "start_averaged": False,
         "attributes": [],
     },
     "optimizer": {
@@ -112,6 +113,7 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("model: {backbone: vgg}", r"backbone is 'vgg': .*inception_i3d"),
         ("model: {decoder_widths: [1, 2, 3]}", r"decoder_widths is \[1, 2, 3\]: .*5 values"),
         ("model: {kinetics: k.pth, start_from: e}", r"model.kinetics and model.start_from are both given"),
+        ("model: {kinetics: null, start_averaged: true}", r"model.start_averaged without model.start_from"),
         ("model: {attributes: [malignancy]}", r"attributes is \['malignancy'\]: .*some of spiculation, lobulation"),
         ("model: {attributes: [texture, texture]}", r"attributes is .*each once"),
         ("model: {attributes: [[texture]]}", r"attributes is .*each once"),

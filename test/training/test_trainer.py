@@ -14,14 +14,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training.toys import RatedToy, ToyMultiTask, create_toy, rated_data, toy_data
 
 from nodulemc.errors import ConfigError, EnsembleError, ResourceError, TableError, TrainingError
+from nodulemc.manifest import write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
+from nodulemc.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.training import trainer
 from nodulemc.training.checkpoints import load_checkpoint, save_checkpoint
 from nodulemc.training.config import parse_config
 from nodulemc.training.dataset import BalancedBatches
 from nodulemc.training.devices import create_accelerator
-from nodulemc.training.start import lacks_attributes
+from nodulemc.training.start import lacks_attributes, start_cases
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
 
 pytestmark = pytest.mark.heavy
@@ -402,9 +404,10 @@ def test_a_new_attribute_head_changes_no_other_weight(tmp_path):
     assert head == {"attribute_head.weight": (2, 1024), "attribute_head.bias": (2,)}
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
-    assert lacks_attributes(tmp_path, 2000)
+    tuning = parse_config({"model": sections | {"start_from": str(tmp_path)}}, "test").model
+    assert lacks_attributes(tuning, 2000)
     torch.manual_seed(3)
-    tuned = create_network(parse_config({"model": sections | {"start_from": str(tmp_path)}}, "test").model, 2000)
+    tuned = create_network(tuning, 2000)
     expected = untrained_weights(architecture, 2000) | {name: states[0][name] for name in head}
     for name, value in tuned.network.state_dict().items():
         assert not value.is_floating_point() or torch.equal(value, expected[name]), name
@@ -414,7 +417,7 @@ def test_an_attribute_head_is_taken_over_and_never_dropped(tmp_path):
     architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8), attributes=("texture",))
     make_untrained_ensemble(tmp_path, (2000,), architecture=architecture, dtype=torch.float32)
     model = parse_config({"model": {"decoder_widths": [8] * 5, "start_from": str(tmp_path)}}, "test").model
-    assert not lacks_attributes(tmp_path, 2000)
+    assert not lacks_attributes(model, 2000)
     network = create_network(replace(model, attributes=("texture",)), 2000).network
     assert torch.equal(network.attribute_head.weight, untrained_weights(architecture, 2000)["attribute_head.weight"])
     for attributes in ((), ("margin",)):
@@ -476,6 +479,27 @@ def test_all_seeds_start_from_an_ensembles_only_one(tmp_path):
     for seed in (2001, 2002):
         started = create_network(model, seed).network.state_dict()
         assert all(torch.equal(started[name], value) for name, value in only.items() if value.is_floating_point())
+
+
+def test_every_seed_starts_from_the_mean_of_an_ensembles_members(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8))
+    make_untrained_ensemble(tmp_path, (2000, 2001), architecture=architecture, dtype=torch.float32)
+    sections = {"decoder_widths": [8] * 5, "start_from": str(tmp_path), "start_averaged": True}
+    one, other = (untrained_weights(architecture, seed) for seed in (2000, 2001))
+    started = create_network(parse_config({"model": sections}, "test").model, 7).network.state_dict()
+    for name, value in one.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(started[name], (value + other[name]) / 2, msg=name)
+
+
+def test_a_mean_was_trained_on_all_its_members_cases(tmp_path):
+    manifest = make_untrained_ensemble(tmp_path, (2000, 2001))
+    first, second, both = (TrainedCase(f"1.{k}", f"p{k}") for k in range(3))
+    digest = write_trained_cases(tmp_path, {"seed_2000": {first, both}, "seed_2001": {second, both}})
+    write_manifest(tmp_path, replace(manifest, trained_cases=digest))
+    model = parse_config({"model": {"start_from": str(tmp_path)}}, "test").model
+    own, every = start_cases(model, 2001), start_cases(replace(model, start_averaged=True), 2001)
+    assert (own, every) == ({second, both}, {first, second, both})
 
 
 @pytest.mark.parametrize("processes", [3])
