@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nodulemc.ratings import HIGHEST, READERS
 
 UID, PATIENT, ANNOTATION, LABEL = "SeriesInstanceUID", "PatientID", "AnnotationID", "label"
+SOURCE_UID = "source_series_uid"  # of a cut-out's scan, where the cut-out goes by another SeriesInstanceUID
 COORDINATES = ("CoordX", "CoordY", "CoordZ")  # world x, y, z in mm, LPS
 # Columns of luna25_public_training_development_data.csv (LUNA25, https://luna25.grand-challenge.org).
 LUNA25 = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nodulemc.columns import PATIENT, UID
+from nodulemc.columns import PATIENT, SOURCE_UID, UID
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.json_files import read_json
 from nodulemc.trained_cases import TrainedCase
@@ -57,9 +57,9 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
 
 
 def training_cases(data: TrainingData) -> frozenset[TrainedCase]:
-    """The scans of the training side, those that give gradients."""
+    """The scans of the training side, those that give gradients; of a cut-out the scan that it was cut from."""
     rows = (data.store.table[k] for k in data.train)
-    return frozenset(TrainedCase(row[UID], row[PATIENT]) for row in rows)
+    return frozenset(TrainedCase(row.get(SOURCE_UID) or row[UID], row[PATIENT]) for row in rows)
 
 
 def _sides(content: Any, path: Path, fold: int | None) -> tuple[list, list]:

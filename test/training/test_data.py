@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from nodulemc.errors import ConfigError, NoduleMCError, TableError
+from nodulemc.trained_cases import TrainedCase
 from nodulemc.training.blocks import BlockStore, BlockWriter, NoduleBlock
-from nodulemc.training.data import load_training_data
+from nodulemc.training.data import load_training_data, training_cases
 
 PATIENTS = ["p1", "p1", "p2", "p3", "p4", "p5"]
 
@@ -49,6 +50,13 @@ def test_the_splits_samples_are_found_in_the_store(store):
     assert (data.train, data.validation) == ([3, 0, 1], [2, 4])
     assert list(data.labels) == [0, 1, 0, 1, 0, 1]
     assert data.store[3].voxels[0, 0, 0] == 3
+
+
+def test_a_cut_out_counts_as_the_scan_it_was_cut_from(store):
+    data = load(store, {"train": ["a3", "a0", "a1"], "validation": []})
+    assert training_cases(data) == {TrainedCase("1.0", "p1"), TrainedCase("1.1", "p1"), TrainedCase("1.3", "p3")}
+    data.store.table[0]["source_series_uid"], data.store.table[1]["source_series_uid"] = "9.9", ""
+    assert training_cases(data) == {TrainedCase("9.9", "p1"), TrainedCase("1.1", "p1"), TrainedCase("1.3", "p3")}
 
 
 def test_a_fold_is_validated_on_while_the_others_train(store):
