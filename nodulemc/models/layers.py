@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nodulemc.models.channels_last import MaxPool3d
 from nodulemc.models.layouts import Triple, same_padding
 
 
@@ -31,7 +32,7 @@ class SamePool(nn.Module):
         super().__init__()
         near, far = same_padding(kernel, stride)
         # Padding at the far side alone is what ceil mode does, without a padded copy.
-        self.pool = nn.MaxPool3d(kernel, stride, padding=near if near == far else 0, ceil_mode=near != far)
+        self.pool = MaxPool3d(kernel, stride, padding=near if near == far else (0, 0, 0), ceil_mode=near != far)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, D, H, W), all ≥ 0, to (N, C, D/stride, H/stride, W/stride)."""
