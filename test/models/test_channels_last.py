@@ -126,8 +126,8 @@ def test_a_network_gives_the_same_either_way(backbone, monkeypatch):
         expected = model.forward_multitask(x, 16)
         monkeypatch.setattr(channels_last, "fits", lambda tensor: asked.append(tensor) or True)
         found = model.forward_multitask(x, 16)
-    # Pools, then the concatenated branches.
-    assert len(asked) == {"inception_i3d": 4 + 9 + 9 * 4, "i3d_r50": 2}[backbone]
+    # Pools, concatenated branches, and the decoder's stages.
+    assert len(asked) == {"inception_i3d": 4 + 9 + 9 * 4 + 5, "i3d_r50": 2 + 5}[backbone]
     assert expected[0].std() > 0
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
