@@ -37,11 +37,12 @@ from nodulemc.precision import choose_device
 # Seconds for each part; seven minutes with what lies between them.
 LIMITS = {
     "right": 60,
-    "loaded": 40,
+    "kernels": 20,
+    "loaded": 30,
     "ways": 65,
     "cold": 55,
     "data": 15,
-    "robust": 40,
+    "robust": 30,
     "training": 65,
     "compiled": 60,
 }

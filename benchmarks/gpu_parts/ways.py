@@ -14,8 +14,10 @@ from nodulemc.backends.ways import EAGER, Way
 _WAYS = {
     "eager": EAGER,
     "cuDNN's search": Way(cudnn_benchmark=True),
+    "fused": Way(fused=True),
     "CUDA graphs": Way(graphs=True),
     "CUDA graphs, cuDNN's search": Way(graphs=True, cudnn_benchmark=True),
+    "CUDA graphs, fused": Way(graphs=True, fused=True),
 }
 _BATCHES, _SMALL_BATCHES = (1, 8, 32), (1, 2)
 # The batch by which the table's row is chosen, the gain that is worth one, and the nodules of a usual case.

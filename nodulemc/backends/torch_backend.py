@@ -16,6 +16,7 @@ from nodulemc.errors import out_of_memory
 from nodulemc.manifest import Member
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.folding import fold_batch_norm, fold_input_channels
+from nodulemc.models.fused import fuse
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.weights import read_weights
@@ -53,6 +54,7 @@ class TorchSeeds:
         self._way = way
         self._nodules = 0
         self._graphs = CudaGraphs()
+        self._fused = False
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
@@ -129,9 +131,12 @@ class TorchSeeds:
     def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
+            # Shortened on the way into pinned memory: half as much is copied to the GPU.
+            pinned = torch.empty(batch.shape, dtype=self._dtype, pin_memory=True)
+            batch = pinned.copy_(batch).to(self.device, non_blocking=True)
         batch = batch.to(self._dtype)
         way = self._chosen_way()
+        self._fuse(way.fused)
         # PyTorch's default for convolutions is TF32, with which fp32 is fp32 no more.
         with torch.backends.cudnn.flags(enabled=True, benchmark=way.cudnn_benchmark, allow_tf32=way.tf32):
             if way.graphs:
@@ -140,6 +145,12 @@ class TorchSeeds:
                 outputs = self._run_networks(batch, task)
         # One copy back for all seeds: each one waits for the GPU.
         results[:] = outputs.cpu().numpy()
+
+    def _fuse(self, fused: bool) -> None:
+        if fused != self._fused:
+            self._fused = fused
+            for network in self._networks:
+                fuse(network, fused)
 
     def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
         return torch.stack([task(network, batch) for network in self._able(task)], dim=1)

@@ -21,11 +21,13 @@ class Way(NamedTuple):
         graphs: record a pass as a CUDA graph and replay it, instead of starting each kernel anew.
         cudnn_benchmark: let cuDNN try its algorithms on every new shape.
         tf32: let convolutions in fp32 round what they multiply to TF32's 11 bits.
+        fused: let a convolution's kernel add its bias and apply its ReLU.
     """
 
     graphs: bool = False
     cudnn_benchmark: bool = False
     tf32: bool = False
+    fused: bool = False
 
 
 EAGER = Way()

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from nodulemc.models.channels_last import upsample
 from nodulemc.models.layers import ConvUnit
 from nodulemc.patch import SIZE
 
@@ -37,8 +37,8 @@ class SegmentationDecoder(nn.Module):
         for stage, tap in enumerate(reversed(finer), start=1):
             x = getattr(self, f"block{stage}")(x)
             project = getattr(self, f"project_{stage}", nn.Identity())
-            x = F.interpolate(x, size=tap.shape[2:], mode="trilinear", align_corners=False) + project(tap)
-        x = F.interpolate(self.block5(x), size=(size,) * 3, mode="trilinear", align_corners=False)
+            x = upsample(x, tap.shape[2:]) + project(tap)
+        x = upsample(self.block5(x), (size,) * 3)
         return self.last_layer(x).squeeze(1)
 
 

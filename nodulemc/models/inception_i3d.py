@@ -1,8 +1,8 @@
 """Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3; key names as in the LUNA25 baseline."""
 
-import torch
 from torch import Tensor, nn
 
+from nodulemc.models.channels_last import concatenate
 from nodulemc.models.layers import ConvUnit, SamePool
 from nodulemc.models.layouts import (
     INCEPTION_BLOCKS,
@@ -26,7 +26,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, w0 + w1b + w2b + w3, D, H, W)."""
-        return torch.cat([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)], dim=1)
+        return concatenate([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)])
 
 
 class InceptionI3d(nn.Module):

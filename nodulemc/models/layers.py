@@ -3,10 +3,12 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nodulemc.models.channels_last import MaxPool3d
+from nodulemc.models.fused import Fusible
 from nodulemc.models.layouts import Triple, same_padding
 
 
-class ConvUnit(nn.Module):
+class ConvUnit(Fusible):
     """Convolution without bias, BatchNorm (eps 1e-5), ReLU; "SAME" padding. Key names as in the reference."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
@@ -21,7 +23,7 @@ class ConvUnit(nn.Module):
         """(N, in_channels, D, H, W) to (N, out_channels, D/stride, H/stride, W/stride)."""
         if self.pad is not None:
             x = F.pad(x, self.pad)
-        return F.relu(self.batch3d(self.conv3d(x)), inplace=True)
+        return self.unit(x, self.conv3d.weight, self.conv3d.stride, self.conv3d.padding)
 
 
 class SamePool(nn.Module):
@@ -31,7 +33,7 @@ class SamePool(nn.Module):
         super().__init__()
         near, far = same_padding(kernel, stride)
         # Padding at the far side alone is what ceil mode does, without a padded copy.
-        self.pool = nn.MaxPool3d(kernel, stride, padding=near if near == far else 0, ceil_mode=near != far)
+        self.pool = MaxPool3d(kernel, stride, padding=near if near == far else (0, 0, 0), ceil_mode=near != far)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, D, H, W), all ≥ 0, to (N, C, D/stride, H/stride, W/stride)."""

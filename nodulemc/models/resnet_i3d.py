@@ -3,7 +3,8 @@
 from pytorchvideo.models.hub import i3d_r50
 from torch import Tensor, nn
 
-from nodulemc.models.layouts import TAP_CHANNELS
+from nodulemc.models.channels_last import MaxPool3d
+from nodulemc.models.layouts import RESNET_POOL, RESNET_STEM_POOL, TAP_CHANNELS
 
 
 class I3dR50(nn.Module):
@@ -15,6 +16,9 @@ class I3dR50(nn.Module):
         super().__init__()
         # Block 2 is a pooling between the first two stages, block 6 the classifier.
         self.blocks = i3d_r50(pretrained=False).blocks[:6]
+        kernel, stride = RESNET_STEM_POOL
+        self.blocks[0].pool = MaxPool3d(kernel, stride, padding=tuple(k // 2 for k in kernel))
+        self.blocks[2] = MaxPool3d(*RESNET_POOL, padding=(0, 0, 0))
 
     @property
     def stem(self) -> nn.Conv3d:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nodulemc.models.fused import Fusible
 from nodulemc.models.layers import ConvUnit
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.patch import SIZE, UPSCALED
@@ -19,7 +20,7 @@ _DEPTH = 7
 _IN_PLANE = 4
 
 
-class UpscaledStem(nn.Module):
+class UpscaledStem(Fusible):
     """Takes the place of the stem's ``ConvUnit``, whose parameters and key names it keeps."""
 
     def __init__(self, unit: ConvUnit) -> None:
@@ -36,8 +37,7 @@ class UpscaledStem(nn.Module):
         padded = F.pad(patches[:, 0], (1, 2, 1, 2, 2, 3))
         taps = padded.unfold(2, _IN_PLANE, 1).unfold(3, _IN_PLANE, 1).flatten(4)
         kernel = self._small_kernel().to(memory_format=torch.channels_last_3d)
-        convolved = F.conv3d(taps.permute(0, 4, 1, 2, 3), kernel, self.conv3d.bias, stride=(2, 1, 1))
-        return F.relu(self.batch3d(convolved), inplace=True)
+        return self.unit(taps.permute(0, 4, 1, 2, 3), kernel, (2, 1, 1), (0, 0, 0))
 
     def _small_kernel(self) -> Tensor:
         weight = F.pad(self.conv3d.weight.sum(dim=1), (0, 1, 0, 1))

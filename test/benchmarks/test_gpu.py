@@ -31,7 +31,8 @@ finally:
 pytestmark = pytest.mark.heavy
 
 NEEDS_GPU = {
-    "ways": {"cuDNN's search", "CUDA graphs", "CUDA graphs, cuDNN's search"},
+    "ways": {"cuDNN's search", "fused", "CUDA graphs", "CUDA graphs, cuDNN's search", "CUDA graphs, fused"},
+    "kernels": {f"convolution {kernel}, bias, ReLU" for kernel in ("7×1×1", "3×3×3 of 64", "3×3×3 of 96")},
     "compiled": {"members on streams", "one member, torch.compile with CUDA graphs"},
 }
 

@@ -1,0 +1,190 @@
+"""Fast: pools, layout changes, upsampling, bias and ReLU, each as the package does it beside PyTorch's usual way."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from measure import seconds
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpu_parts.row import Row, attempt
+from gpu_parts.setting import UNTRAINED, Setting, ShrunkNetwork, probes
+from nodulemc.backends.torch_backend import DTYPES
+from nodulemc.models import channels_last
+from nodulemc.models.decoder import published_widths
+from nodulemc.models.fused import convolution_relu, fuse
+from nodulemc.models.layouts import INCEPTION_BRANCH_POOL, INCEPTION_POOLS, TAP_CHANNELS, Pool, Triple, same_padding
+from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
+
+_BATCH, _TRAINING_BATCH, _INNER, _SHRINK = 8, 32, 5, 4
+Shape = tuple[int, int, int, int]  # C, D, H, W
+_POOLED: dict[str, tuple[Shape, Pool]] = {
+    "pool_2a": ((64, 32, 64, 64), INCEPTION_POOLS["pool_2a"]),
+    "pool_3a": ((192, 32, 32, 32), INCEPTION_POOLS["pool_3a"]),
+    "pool_4a": ((480, 32, 16, 16), INCEPTION_POOLS["pool_4a"]),
+    "pool_5a": ((832, 16, 8, 8), INCEPTION_POOLS["pool_5a"]),
+    "pool of mixed_3c": ((256, 32, 16, 16), INCEPTION_BRANCH_POOL),
+    "pool of mixed_4b": ((480, 16, 8, 8), INCEPTION_BRANCH_POOL),
+}
+_CONCATENATED: tuple[Shape, ...] = tuple((width, 16, 8, 8) for width in (192, 208, 48, 64))
+_UPSAMPLED: dict[str, tuple[Shape, Triple]] = {
+    "upsampling 832×8×4×4": ((832, 8, 4, 4), (16, 8, 8)),
+    "upsampling 192×32×16×16": ((192, 32, 16, 16), (32, 32, 32)),
+    "upsampling 64×32×64×64": ((64, 32, 64, 64), (64, 64, 64)),
+}
+_CONVOLVED: dict[str, tuple[Shape, int, Triple, Triple]] = {  # input, output's channels, kernel, stride
+    "convolution 7×1×1, bias, ReLU": ((16, 69, 64, 64), 64, (7, 1, 1), (2, 1, 1)),
+    "convolution 3×3×3 of 64, bias, ReLU": ((64, 32, 32, 32), 192, (3, 3, 3), (1, 1, 1)),
+    "convolution 3×3×3 of 96, bias, ReLU": ((96, 16, 8, 8), 208, (3, 3, 3), (1, 1, 1)),
+    "convolution 1×1×1, bias, ReLU": ((480, 16, 8, 8), 192, (1, 1, 1), (1, 1, 1)),
+}
+Run = Callable[[], Tensor]
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    """Inference of a batch of 8 in the shorter precision, training of one of 32; the networks come last."""
+    for name, (shape, pool) in _POOLED.items():
+        yield from attempt(name, _pool(setting, name, shape, pool))
+    yield from attempt("concatenation", _concatenation(setting))
+    for name, arguments in _CONVOLVED.items():
+        yield from attempt(name, _convolution(setting, name, *arguments))
+    for name, arguments in _UPSAMPLED.items():
+        yield from attempt(name, _upsampling(setting, name, *arguments))
+    for name, fused in (("a member", False), ("a member, fused", True)):
+        yield from attempt(name, _member(setting, name, fused))
+    yield from attempt("a training step", _training(setting))
+
+
+def _beside(setting: Setting, name: str, ours: Run, usual: Run) -> Row:
+    """Milliseconds of ours, the usual way's, and the largest difference between their results."""
+    difference = float((ours().double() - usual().double()).abs().max())
+    our_s, usual_s = (_each(setting, run) for run in (ours, usual))
+    beside = f"PyTorch's usual way {1e3 * usual_s:.4g}, {usual_s / our_s:.3g} times; difference {difference:.1e}"
+    return Row(name, 1e3 * our_s, "ms", beside)
+
+
+def _each(setting: Setting, run: Run) -> float:
+    """Seconds of one of several in a row, as a GPU runs them without waiting for the CPU."""
+    inner = 1 if setting.small else _INNER
+    return seconds(lambda: [run() for _ in range(inner)], setting.repeats, setting.device) / inner
+
+
+def _taken(yes: bool, run: Run) -> Run:
+    """Something done in 2-D where the package can, or nowhere."""
+
+    def taken() -> Tensor:
+        before, channels_last.fits = channels_last.fits, lambda _: yes
+        try:
+            return run()
+        finally:
+            channels_last.fits = before
+
+    return taken
+
+
+def _activations(setting: Setting, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
+    channels, *sides = shape
+    if setting.small:
+        channels, sides = min(channels, 16), [max(side // _SHRINK, 2) for side in sides]
+    x = torch.randn(2 if setting.small else _BATCH, channels, *sides, device=setting.device).relu()
+    return x.to(dtype or DTYPES[setting.half]).contiguous(memory_format=torch.channels_last_3d)
+
+
+def _pool(setting: Setting, name: str, shape: Shape, pool: Pool) -> Iterator[Row]:
+    near, far = same_padding(*pool)
+    layer = channels_last.MaxPool3d(*pool, near if near == far else (0, 0, 0), ceil_mode=near != far)
+    x = _activations(setting, shape)
+    yield _beside(setting, name, _taken(True, lambda: layer(x)), _taken(False, lambda: layer(x)))
+    both = _with_gradient(x, layer)
+    yield _beside(setting, f"{name}, with its gradient", _taken(True, both), _taken(False, both))
+
+
+def _with_gradient(x: Tensor, layer: Callable[[Tensor], Tensor]) -> Run:
+    leaf = x.clone().requires_grad_()
+
+    def both() -> Tensor:
+        y = layer(leaf)
+        return torch.autograd.grad(y, leaf, torch.ones_like(y))[0]
+
+    return both
+
+
+def _concatenation(setting: Setting) -> Iterator[Row]:
+    parts = [_activations(setting, shape) for shape in _CONCATENATED]
+
+    def concatenate() -> Tensor:
+        return channels_last.concatenate(parts)
+
+    yield _beside(setting, "concatenation", _taken(True, concatenate), _taken(False, concatenate))
+
+
+def _upsampling(setting: Setting, name: str, shape: Shape, size: Triple) -> Iterator[Row]:
+    # In mixed precision upsampling is in fp32.
+    x = _activations(setting, shape, torch.float32)
+    size = tuple(side // _SHRINK for side in size) if setting.small else size
+    both = _with_gradient(x, lambda leaf: channels_last.upsample(leaf, size))
+    yield _beside(setting, f"{name}, with its gradient", _taken(True, both), _taken(False, both))
+
+
+@torch.no_grad()
+def _convolution(
+    setting: Setting, name: str, shape: Shape, outputs: int, kernel: Triple, stride: Triple
+) -> Iterator[Row]:
+    x = _activations(setting, shape)
+    padding = tuple(k // 2 if s == 1 else 0 for k, s in zip(kernel, stride, strict=True))
+    weight = torch.randn(outputs, x.shape[1], *kernel, device=setting.device) / x[0].numel() ** 0.5
+    weight = weight.to(x.dtype).contiguous(memory_format=torch.channels_last_3d)
+    bias = torch.randn(outputs, device=setting.device).to(x.dtype)
+
+    def usual() -> Tensor:
+        return F.relu(F.conv3d(x, weight, bias, stride, padding), inplace=True)
+
+    def ours() -> Tensor:
+        return convolution_relu(x, weight, bias, stride, padding)
+
+    if kernel != (1, 1, 1):
+        setting.require_gpu()
+    # cuDNN is given the output as a summand of weight 0: what its memory held before must not come through.
+    expected = usual()
+    torch.full_like(expected, torch.nan)
+    if not torch.isfinite(ours()).all():
+        raise RuntimeError("its result holds what was in the output's memory before")
+    yield _beside(setting, name, ours, usual)
+
+
+def _member(setting: Setting, name: str, fused: bool) -> Iterator[Row]:
+    """One member beside itself without any of it."""
+    dtype, layout = DTYPES[setting.half], torch.channels_last_3d
+    ours, usual = (setting.networks()[0].to(setting.device, dtype, memory_format=layout) for _ in range(2))
+    fuse(ours, fused)
+    batch = torch.from_numpy(probes(2 if setting.small else _BATCH)).unsqueeze(1).to(setting.device, dtype)
+    with torch.no_grad():
+        yield _beside(
+            setting,
+            f"{name}, batch {len(batch)}",
+            _taken(True, lambda: torch.sigmoid(ours.classify(batch))),
+            _taken(False, lambda: torch.sigmoid(usual.classify(batch))),
+        )
+
+
+def _training(setting: Setting) -> Iterator[Row]:
+    """Forward and backward of the published network in bf16, without the optimizer."""
+    torch.manual_seed(0)
+    widths = UNTRAINED.decoder_widths if setting.small else published_widths(TAP_CHANNELS[UNTRAINED.backbone])
+    network = create_model(replace(UNTRAINED, decoder_widths=widths), with_decoder=True)
+    absorb_upscaling(network)
+    network = ShrunkNetwork(network) if setting.small else PatchNetwork(network)
+    network = network.to(setting.device, memory_format=torch.channels_last_3d).train()
+    batch = torch.from_numpy(probes(2 if setting.small else _TRAINING_BATCH)).unsqueeze(1).to(setting.device)
+
+    def step() -> Tensor:
+        network.zero_grad()
+        with torch.autocast(setting.device, torch.bfloat16, enabled=not setting.small):
+            logits, masks, *_ = network(batch)
+        loss = F.softplus(logits.float()).mean() + torch.sigmoid(masks.float()).mean()
+        loss.backward()
+        return loss.detach()
+
+    yield _beside(setting, f"a training step, batch {len(batch)}", _taken(True, step), _taken(False, step))
