@@ -55,6 +55,8 @@ class TorchSeeds:
         self._nodules = 0
         self._graphs = CudaGraphs()
         self._fused = False
+        self._following: np.ndarray = np.empty(0)
+        self._ahead: Tensor | None = None
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
@@ -94,19 +96,20 @@ class TorchSeeds:
     def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
         self._nodules += len(patches)
         results = np.empty((len(patches), len(self._able(task)), *shape))
-        start = 0
+        start, self._ahead = 0, None
         while start < len(patches):
-            batch = slice(start, start + self._next_size(len(patches) - start))
+            batch = self._next_batch(start, len(patches))
+            self._following = patches[self._next_batch(batch.stop, len(patches))]
             if self._fits(self._run_batch, patches[batch], task, results[batch]):
                 start = batch.stop
             else:
                 self._retreat()
         return results
 
-    def _next_size(self, left: int) -> int:
-        size = min(left, self.batch_size)
+    def _next_batch(self, start: int, end: int) -> slice:
+        size = min(end - start, self.batch_size)
         # Graphs are for one size each: with powers of two few sizes do for any number of nodules.
-        return 1 << size.bit_length() - 1 if self._chosen_way().graphs else size
+        return slice(start, start + (1 << size.bit_length() >> 1 if self._chosen_way().graphs else size))
 
     def _chosen_way(self) -> Way:
         if self.device == "cpu":
@@ -129,12 +132,9 @@ class TorchSeeds:
 
     @torch.inference_mode()
     def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
-        batch = torch.from_numpy(patches).unsqueeze(1)
-        if self.device == "cuda":
-            # Shortened on the way into pinned memory: half as much is copied to the GPU.
-            pinned = torch.empty(batch.shape, dtype=self._dtype, pin_memory=True)
-            batch = pinned.copy_(batch).to(self.device, non_blocking=True)
-        batch = batch.to(self._dtype)
+        batch, self._ahead = self._ahead, None
+        if batch is None or len(batch) != len(patches):
+            batch = self._sent(patches)
         way = self._chosen_way()
         self._fuse(way.fused)
         # PyTorch's default for convolutions is TF32, with which fp32 is fp32 no more.
@@ -143,8 +143,20 @@ class TorchSeeds:
                 outputs = self._graphs.run(task, lambda inputs: self._run_networks(inputs, task), batch)
             else:
                 outputs = self._run_networks(batch, task)
+        # The CPU prepares the next batch while a GPU works on this one.
+        if self.device == "cuda" and len(self._following):
+            self._ahead = self._sent(self._following)
         # One copy back for all seeds: each one waits for the GPU.
         results[:] = outputs.cpu().numpy()
+
+    def _sent(self, patches: np.ndarray) -> Tensor:
+        """Patches on the device, (N, 1, 64, 64, 64), or on their way to it."""
+        batch = torch.from_numpy(patches).unsqueeze(1)
+        if self.device == "cuda":
+            # Shortened on the way into pinned memory: half as much is copied to the GPU.
+            pinned = torch.empty(batch.shape, dtype=self._dtype, pin_memory=True)
+            batch = pinned.copy_(batch).to(self.device, non_blocking=True)
+        return batch.to(self._dtype)
 
     def _fuse(self, fused: bool) -> None:
         if fused != self._fused:
@@ -160,6 +172,7 @@ class TorchSeeds:
         return [network for network in self._networks if task is not _mask or network.segments]
 
     def _retreat(self) -> None:
+        self._ahead = None
         self._graphs.clear()
         torch.cuda.empty_cache()
         if self.batch_size > 1:

@@ -131,6 +131,50 @@ def test_graphs_take_batches_of_powers_of_two(fake_gpu):
     assert fake_gpu.entered.count("record") == 4
 
 
+class Sending(TorchSeeds):
+    """Seeds that take the CPU for a GPU and tell in which order they send batches and run on them."""
+
+    def _sent(self, patches):
+        self.log.append(("send", patches[:, 0, 0, 0].tolist()))
+        return torch.from_numpy(patches).unsqueeze(1)
+
+    def _run_networks(self, batch, task):
+        self.log.append(("run", batch[:, 0, 0, 0, 0].tolist()))
+        if len(batch) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return torch.sigmoid(batch.mean(dim=(1, 2, 3, 4)).double())[:, None]
+
+
+def test_the_next_batch_is_sent_before_the_one_before_is_read_back(fake_gpu):
+    seeds = Sending([Sum(fake_gpu, [])], "cuda", "fp32", way=EAGER)
+    seeds.log, seeds.room, seeds.batch_size = [], 2, 2
+    patches = np.arange(5, dtype=np.float32)[:, None, None, None] * np.ones((1, 4, 4, 4), np.float32)
+    expected = 1 / (1 + np.exp(-np.arange(5.0)))
+    for _ in range(2):
+        seeds.log.clear()
+        np.testing.assert_allclose(seeds.seed_probabilities(patches)[:, 0], expected, rtol=1e-6)
+        sent = [("send", [0, 1]), ("run", [0, 1]), ("send", [2, 3]), ("run", [2, 3]), ("send", [4]), ("run", [4])]
+        assert seeds.log == sent
+
+
+def test_what_was_sent_ahead_is_of_no_use_after_a_retreat(fake_gpu):
+    seeds = Sending([Sum(fake_gpu, [])], "cuda", "fp32", way=EAGER)
+    seeds.log, seeds.room, seeds.batch_size = [], 4, 4
+    patches = np.arange(11, dtype=np.float32)[:, None, None, None] * np.ones((1, 4, 4, 4), np.float32)
+    run = seeds._run_networks
+
+    def shrink(batch, task):
+        # From the second batch on there is room for two.
+        outputs = run(batch, task)
+        seeds.room = 2
+        return outputs
+
+    seeds._run_networks = shrink
+    expected = 1 / (1 + np.exp(-np.arange(11.0)))
+    np.testing.assert_allclose(seeds.seed_probabilities(patches)[:, 0], expected, rtol=1e-6)
+    assert seeds.batch_size == 2
+
+
 def test_the_way_reaches_cudnn_and_fp32_is_not_tf32(fake_gpu, monkeypatch):
     seen = []
 
