@@ -57,17 +57,17 @@ def rows(setting: Setting) -> Iterator[Row]:
     yield from attempt("a training step", _training(setting))
 
 
-def _beside(setting: Setting, name: str, ours: Run, usual: Run) -> Row:
+def _beside(setting: Setting, name: str, ours: Run, usual: Run, inner: int = _INNER) -> Row:
     """Milliseconds of ours, the usual way's, and the largest difference between their results."""
     difference = float((ours().double() - usual().double()).abs().max())
-    our_s, usual_s = (_each(setting, run) for run in (ours, usual))
+    our_s, usual_s = (_each(setting, run, inner) for run in (ours, usual))
     beside = f"PyTorch's usual way {1e3 * usual_s:.4g}, {usual_s / our_s:.3g} times; difference {difference:.1e}"
     return Row(name, 1e3 * our_s, "ms", beside)
 
 
-def _each(setting: Setting, run: Run) -> float:
+def _each(setting: Setting, run: Run, inner: int) -> float:
     """Seconds of one of several in a row, as a GPU runs them without waiting for the CPU."""
-    inner = 1 if setting.small else _INNER
+    inner = 1 if setting.small else inner
     return seconds(lambda: [run() for _ in range(inner)], setting.repeats, setting.device) / inner
 
 
@@ -187,4 +187,4 @@ def _training(setting: Setting) -> Iterator[Row]:
         loss.backward()
         return loss.detach()
 
-    yield _beside(setting, f"a training step, batch {len(batch)}", _taken(True, step), _taken(False, step))
+    yield _beside(setting, f"a training step, batch {len(batch)}", _taken(True, step), _taken(False, step), inner=1)
