@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
     from nodulemc.volume import Volume
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "nodulemc predict ct.nii.gz --points nodules.mrk.json --output nodules.csv"
 
@@ -87,6 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ensemble has decoders (docs/report.md)",
     )
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="also show on the page which parts of the pictures move the probability, as far as that has held on "
+        "phantoms for this ensemble; takes a while (docs/report.md)",
+    )
+    parser.add_argument(
         "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
     )
     add_ensemble_options(parser)
@@ -132,7 +141,7 @@ def _predict(args: argparse.Namespace) -> None:
             from nodulemc.slicer_markups import write_markups
 
             write_markups(args.markups, predictions, ensemble.manifest)
-        _write_report(args, volume, predictions, masks, ensemble)
+        _write_report(args, volume, predictions, masks, seen[0], ensemble)
         if args.output:
             write_results(args.output, predictions, ensemble.manifest, calibrated=args.calibrated)
         else:
@@ -152,6 +161,8 @@ def _predict(args: argparse.Namespace) -> None:
 def _check_further(args: argparse.Namespace) -> bool:
     """Check what ``--dicom`` and ``--report`` need, and whether the ensemble has masks for them."""
     segments = False
+    if args.explain:
+        _check_explanation(args)
     if args.dicom:
         from nodulemc.dicom_export.files import check_dicom, has_masks
 
@@ -163,6 +174,19 @@ def _check_further(args: argparse.Namespace) -> bool:
         prepare_report(args.report, _inputs(args))
         segments = segments or can_segment(args)
     return segments
+
+
+def _check_explanation(args: argparse.Namespace) -> None:
+    """Check that there is a page to explain on, and warn where nothing of the ensemble may be explained."""
+    from nodulemc.manifest import find_resources, read_manifest
+    from nodulemc.report.explain_check import read_checks
+    from nodulemc.report.words import not_explained
+
+    if not args.report:
+        raise ConfigError("--explain without --report", "nodulemc predict", "name the page with --report FILE.html")
+    checks = read_checks(read_manifest(args.resources or find_resources()))
+    if not any(check.passed for check in (checks or {}).values()):
+        logger.warning("%s", not_explained(checks))
 
 
 def _write_dicom(
@@ -184,12 +208,14 @@ def _write_report(
     volume: Volume,
     predictions: list[NodulePrediction],
     masks: list[NoduleMask],
+    patches: np.ndarray,
     ensemble: Ensemble,
 ) -> None:
     if args.report:
         from nodulemc.report.files import write_report
 
-        write_report(args.report, volume, predictions, masks, ensemble, calibrated=args.calibrated)
+        explained = patches if args.explain else None
+        write_report(args.report, volume, predictions, masks, ensemble, calibrated=args.calibrated, explained=explained)
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[Path]:

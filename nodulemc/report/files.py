@@ -11,6 +11,8 @@ from nodulemc.extras import check_extra
 from nodulemc.json_files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nodulemc.ensemble import Ensemble
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.prediction import NodulePrediction
@@ -42,6 +44,7 @@ def write_report(
     ensemble: Ensemble,
     *,
     calibrated: bool = False,
+    explained: np.ndarray | None = None,
 ) -> None:
     """Write a scan's page, whole or not at all.
 
@@ -52,17 +55,27 @@ def write_report(
         masks: theirs, on the CT's grid; empty where the ensemble has no decoder.
         ensemble: that has predicted.
         calibrated: whether its calibration was applied.
+        explained: the nodules' patches, where the page is to explain their probabilities.
 
     Raises:
         CaseError: the file cannot be written.
+        EnsembleError: the explanations' checks are malformed, or a seed's numbers overflow.
     """
     from nodulemc.report.page import Finding, Origin, case_page
     from nodulemc.report.pictures import look_at_nodule
 
+    explanations = [None] * len(predictions)
+    if explained is not None:
+        from nodulemc.report.explain import explanations_of
+
+        explanations = explanations_of(volume, predictions, masks, explained, ensemble)
     findings = [
-        Finding(prediction, look_at_nodule(volume, prediction.nodule), mask)
-        for prediction, mask in zip(predictions, masks or [None] * len(predictions), strict=True)
+        Finding(prediction, look_at_nodule(volume, prediction.nodule), mask, explanation)
+        for prediction, mask, explanation in zip(
+            predictions, masks or [None] * len(predictions), explanations, strict=True
+        )
     ]
     origin = Origin.of(ensemble, calibrated=calibrated)
     scan = volume.source.resolve().name
-    write_atomically(path, case_page(scan, findings, origin, series=volume.series_uid).encode(), CaseError)
+    page = case_page(scan, findings, origin, series=volume.series_uid, explains=explained is not None)
+    write_atomically(path, page.encode(), CaseError)

@@ -1,7 +1,7 @@
 """One scan's page: its nodules' pictures and all that is known of them, in a file that needs nothing else."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -13,10 +13,13 @@ from nodulemc.manifest import Manifest
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.patch import EXTENT_MM
 from nodulemc.prediction import NodulePrediction
+from nodulemc.report.explain import Explanation
+from nodulemc.report.explain_check import Check, read_checks
+from nodulemc.report.occlusion import CELLS, MAP
 from nodulemc.report.outline import UNITS, path
 from nodulemc.report.pictures import PLANES, WINDOWS, View
 from nodulemc.report.templates import render
-from nodulemc.report.words import Fact, facts, meaning, ratings, risks
+from nodulemc.report.words import Fact, facts, meaning, not_explained, ratings, risks, without
 from nodulemc.results import uncalibrated
 
 BAR_MM = 10
@@ -47,15 +50,29 @@ class Origin:
 
 @dataclass(frozen=True)
 class Finding:
-    """One nodule: its prediction, what is to be seen of it, and its mask, None where the ensemble has no decoder."""
+    """One nodule.
+
+    Attributes:
+        prediction: its.
+        view: what is to be seen of it.
+        mask: its, None where the ensemble has no decoder.
+        explanation: what moves its probability, None where that was not asked for or is not to be shown.
+    """
 
     prediction: NodulePrediction
     view: View
     mask: NoduleMask | None = None
+    explanation: Explanation | None = None
 
 
 def case_page(
-    scan: str, findings: Sequence[Finding], origin: Origin, *, series: str | None = None, key: str = ""
+    scan: str,
+    findings: Sequence[Finding],
+    origin: Origin,
+    *,
+    series: str | None = None,
+    key: str = "",
+    explains: bool = False,
 ) -> str:
     """A scan's page, HTML.
 
@@ -65,10 +82,15 @@ def case_page(
         origin: what made the predictions.
         series: SeriesInstanceUID of a DICOM series.
         key: what the page says it is of, for programs.
+        explains: whether explanations were asked for; the page says which of them are not shown.
     """
+    checks = read_checks(origin.manifest) if explains else {}
     predictions = [finding.prediction for finding in findings]
     general = _general(predictions)
-    nodules = [_nodule(k, finding, origin, general) for k, finding in enumerate(findings, start=1)]
+    nodules = [
+        _nodule(k, finding, origin, general) | _explanation(finding, checks)
+        for k, finding in enumerate(findings, start=1)
+    ]
     return render(
         __package__,
         "page.html.jinja",
@@ -83,6 +105,7 @@ def case_page(
         bar_mm=BAR_MM,
         units=UNITS,
         extent_mm=EXTENT_MM,
+        not_explained=not_explained(checks) if explains else "",
     )
 
 
@@ -134,6 +157,23 @@ def _level(view: View, z: int) -> dict[str, float]:
     return {
         "mm": round((z - view.centre[0]) * height / rows, 2),
         "down": round(100 * (rows - z - 0.5) / rows, 2),
+    }
+
+
+def _explanation(finding: Finding, checks: Mapping[str, Check] | None) -> dict[str, Any]:
+    """What the template shows of a nodule's explanation."""
+    found = finding.explanation
+    if found is None:
+        return {"without": [], "map": {}}
+    prediction = finding.prediction
+    changes = found.changes(prediction.probability)
+    shown = finding.view.change_planes(changes, prediction.nodule.point) if found.cells else {}
+    return {
+        "without": without(found.parts, prediction.probability, checks),
+        "map": shown,
+        "most": {"raises": changes.max(), "lowers": abs(changes.min())},
+        "cell_mm": EXTENT_MM / CELLS,
+        "map_check": checks.get(MAP),
     }
 
 

@@ -17,12 +17,15 @@ from PIL import Image
 
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.nodules import Nodule
-from nodulemc.patch import EXTENT_MM
+from nodulemc.patch import EXTENT_MM, VOXEL_MM, patch_origin
 from nodulemc.volume import Volume
 
 PLANES = ("axial", "coronal", "sagittal")
 MOST_PIXELS = 400_000  # of a nodule's axial slices: five nodules stay below 3 MB
 OVERVIEW_PIXELS = 256
+LEAST_CHANGE = 0.02  # of a probability; smaller ones get no full colour
+_RAISES, _LOWERS = (255, 140, 0), (60, 150, 255)
+_MOST_COLOUR = 0.7
 _AIR_HU = -1024.0
 _ORIENTATION = "LPS"  # of arrays turned for pictures: z from the feet up, y from front to back, x from right to left
 
@@ -112,6 +115,25 @@ class View:
         image.CopyInformation(self.part)
         return _planes(sitk.GetArrayFromImage(_turn(image))[self.shown], self.centre, self.levels)
 
+    def change_planes(self, changes: np.ndarray, point: Sequence[float]) -> dict[str, str]:
+        """PNGs in base64 of the planes through the point in the lung window, coloured by a field on the patch's grid.
+
+        Args:
+            changes: float (64, 64, 64), axes z, y, x: orange above 0, blue below, the stronger the farther from 0.
+            point: the nodule's, x, y, z in mm (LPS).
+        """
+        patch = sitk.GetImageFromArray(changes)
+        patch.SetSpacing([VOXEL_MM] * 3)
+        patch.SetOrigin(patch_origin(point))
+        on_part = sitk.Resample(patch, self.part, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0, sitk.sitkFloat32)
+        strongest = max(float(abs(changes).max()), LEAST_CHANGE)
+        hu, change = (
+            _planes(sitk.GetArrayFromImage(_turn(image))[self.shown], self.centre, self.centre[:1])
+            for image in (self.part, on_part)
+        )
+        grey = WINDOWS["lung"].grey
+        return {name: _png(_coloured(grey(hu[name][0]), change[name][0] / strongest)) for name in PLANES}
+
     def on_scan(self, mask: NoduleMask) -> NoduleMask:
         """A mask on the part's grid, moved to the scan's."""
         return replace(mask, lower=tuple(int(a + b) for a, b in zip(mask.lower, self.lower, strict=True)))
@@ -188,7 +210,15 @@ def _overview(
     return Overview(picture, box, level + 1 if up else count - level, count)
 
 
+def _coloured(grey: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """A grey picture under colours; uint8 (rows, columns, 3) of ``change`` from -1 to 1 (rows, columns)."""
+    colour = np.where(change[..., None] > 0, _RAISES, _LOWERS)
+    share = _MOST_COLOUR * abs(change[..., None])
+    return np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
+
+
 def _png(grey: np.ndarray) -> str:
+    """In base64, of uint8 (rows, columns) or, in colour, (rows, columns, 3)."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

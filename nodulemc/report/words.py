@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from nodulemc.manifest import Manifest
 from nodulemc.ratings import HIGHEST, LOWEST
+from nodulemc.report.explain_check import CHECK, LEAST_AGREEMENT, LEAST_CORRELATION, Check
+from nodulemc.report.occlusion import CORE, CORE_MM, MAP, PLEURA, RIM, RIM_MM, SOLID, WHAT
 
 UNKNOWN = "not known"
 # Endings of names, with the unit and the decimals that are shown.
@@ -28,6 +30,14 @@ _SCALES = {
     "sphericity": ("linear", "round"),
     "calcification": ("popcorn", "absent"),
     "subtlety": ("extremely subtle", "obvious"),
+}
+# What an explanation takes away, and what it puts there.
+_TAKEN = {
+    SOLID: ("Solid part", "its voxels above ground glass become ground glass"),
+    RIM: ("Rim", f"spicules and strands up to {RIM_MM:g} mm from the nodule become lung"),
+    PLEURA: ("Pleura", f"chest wall, mediastinum and diaphragm up to {RIM_MM:g} mm from the nodule become lung"),
+    CORE: ("Size", f"the nodule becomes lung but for a core of {CORE_MM:g} mm"),
+    MAP: ("Map", ""),
 }
 
 
@@ -111,3 +121,42 @@ def meaning(manifest: Manifest, calibrated: float | None) -> str:
         f"Where {100 * prevalence:.3g} % of all nodules are malignant (the prevalence that the ensemble's calibration "
         f"is for), about {1000 * calibrated:.0f} of 1,000 nodules rated like this one are."
     )
+
+
+def without(parts: Mapping[str, float], probability: float, checks: Mapping[str, Check]) -> list[tuple[str, ...]]:
+    """For each part of a nodule that was replaced: its name, what became of it, the probability without it, how much
+    that is more or less, and how the like held on phantoms.
+    """
+    return [
+        (
+            *_TAKEN[part],
+            f"{found:.3f}",
+            f"{found - probability:+.3f}".replace("-", "−"),
+            f"{checks[part].correlation:.2f}",
+        )
+        for part, found in parts.items()
+    ]
+
+
+def not_explained(checks: Mapping[str, Check] | None) -> str:
+    """One sentence on what explanations are not shown and why; empty where all are.
+
+    Args:
+        checks: the ensemble's, None where there are none.
+    """
+    if checks is None:
+        return f"No explanation is shown: these weights have not been checked on phantoms ({CHECK} does that)."
+    failed = [name for name in WHAT if not (name in checks and checks[name].passed)]
+    if not failed:
+        return ""
+    said = ", ".join(f"{_TAKEN[name][0].lower()} ({_held(checks.get(name))})" for name in failed)
+    return (
+        f"Not shown, as on phantoms it did not move the probability as the known one moves: {said}. Asked for are a "
+        f"correlation of {LEAST_CORRELATION:g} and the same direction in {LEAST_AGREEMENT:.0%} of the nodules."
+    )
+
+
+def _held(check: Check | None) -> str:
+    if check is None:
+        return "not checked"
+    return f"correlation {check.correlation:.2f}, same direction in {check.agreement:.0%}".replace("-", "−")

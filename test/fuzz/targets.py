@@ -29,6 +29,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.nodules import Nodule
 from nodulemc.points import from_platform, read_points
 from nodulemc.prediction import NodulePrediction, look
+from nodulemc.report.explain_check import read_checks
 from nodulemc.scan_ids import ScanIds
 from nodulemc.trained_cases import read_trained_cases
 from nodulemc.training.grids import Grid
@@ -131,6 +132,14 @@ def trained_cases(data: bytes) -> None:
     read_trained_cases(manifest).seen(ScanIds(frozenset({"1.2"}), "p"))
 
 
+def explanation(data: bytes) -> None:
+    """An ensemble's explanation.json."""
+    folder = _written("explained/explanation.json", data).parent
+    member = Member("seed.safetensors", "", Architecture("inception_i3d"))
+    for check in (read_checks(Manifest((member,), None, folder=folder)) or {}).values():
+        assert math.isfinite(check.correlation)
+
+
 def weights(data: bytes) -> None:
     """A seed's safetensors file, its checksum right."""
     path = _written("ensemble/seed.safetensors", data)
@@ -209,6 +218,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "clinical_json": clinical_json,
     "manifest": manifest,
     "trained_cases": trained_cases,
+    "explanation": explanation,
     "weights": weights,
     "meta_image": _ct("ct.mha"),
     "nifti": _ct("ct.nii"),

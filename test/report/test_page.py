@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from nodulemc.calibration_map import apply_calibration
+from nodulemc.report.explain import Explanation
+from nodulemc.report.explain_check import Check, write_checks
 from nodulemc.report.outline import path
 from nodulemc.report.page import Origin, case_page
 from nodulemc.report.words import facts, spoken
@@ -61,8 +64,15 @@ def findings():
 
 @pytest.fixture(scope="module")
 def page(findings, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(case_page("ct & more.mha", findings, make_origin(), series="1.2.3"), encoding="utf-8")
+    folder = tmp_path_factory.mktemp("page")
+    path = folder / "page.html"
+    origin = make_origin()
+    origin = replace(origin, manifest=replace(origin.manifest, folder=folder))
+    write_checks(origin.manifest, dict.fromkeys(("rim", "map"), Check(0.75, 0.9, 70)))
+    first, *others = findings
+    explained = [replace(first, explanation=Explanation({"rim": 0.125}, {(3, 3, 3): 0.05, (3, 3, 4): 0.35})), *others]
+    page = case_page("ct & more.mha", explained, origin, series="1.2.3", explains=True)
+    path.write_text(page, encoding="utf-8")
     return path
 
 

@@ -12,7 +12,9 @@ from report.samples import grey
 
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.nodules import Nodule
+from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
 from nodulemc.report import pictures
+from nodulemc.report.occlusion import cell_slices
 from nodulemc.report.pictures import look_at_nodule
 from nodulemc.volume import Volume
 
@@ -167,3 +169,44 @@ def test_mask_planes_are_the_masks(grid):
 
 def test_what_is_no_number_is_shown_as_air():
     assert pictures.WINDOWS["lung"].grey(np.array([np.nan, -np.inf, np.inf, -600])).tolist() == [55, 0, 255, 128]
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, "oblique"])
+def test_changes_are_coloured_where_they_are(grid):
+    direction = GRIDS.get(grid, rotation(9, -6, 11))
+    image = make_ct(size=(70, 80, 90), spacing=(0.75, 0.8, 0.9), direction=direction)
+    view, point = view_of(image, (2.0, -1.5, 1.0))
+    changes = np.zeros((SIZE,) * 3)
+    changes[cell_slices((3, 3, 4))], changes[cell_slices((4, 3, 3))] = 0.4, -0.2
+    turned = sitk.DICOMOrient(image, "LPS")
+    middle = np.array(turned.TransformPhysicalPointToIndex(point))
+    coloured = view.change_planes(changes, point)
+    grey_of = {name: drawn(view.planes[name].slices["lung"][0]) for name in ("coronal", "sagittal")}
+    grey_of["axial"] = drawn(view.planes["axial"].slices["lung"][view.levels.index(view.centre[0])])
+    seen = {"raises": 0, "lowers": 0}
+    for name, (right, down) in {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}.items():
+        found, before = drawn(coloured[name]), grey_of[name]
+        z, y, x = view.centre
+        column, row = {"axial": (x, y), "coronal": (x, len(before) - 1 - z), "sagittal": (y, len(before) - 1 - z)}[name]
+        for r, c in np.ndindex(before.shape):
+            index = middle.copy()
+            index[right] += c - column
+            index[down] += (r - row) * (-1 if down == 2 else 1)
+            place = np.subtract(turned.TransformIndexToPhysicalPoint(index.tolist()), point)
+            nearest = tuple(np.clip(np.rint(place[::-1] / VOXEL_MM + CENTRE_INDEX), 0, SIZE - 1).astype(int))
+            share = 0.7 * abs(changes[nearest]) / 0.4
+            colour = np.array([255, 140, 0] if changes[nearest] > 0 else [60, 150, 255])
+            if min(abs(abs((place[::-1] / VOXEL_MM + CENTRE_INDEX) % 1 - 0.5))) < 1e-3:
+                continue  # between two of the patch's voxels
+            assert found[r, c] == pytest.approx((1 - share) * before[r, c] + share * colour, abs=1)
+            seen["raises"] += changes[nearest] > 0
+            seen["lowers"] += changes[nearest] < 0
+    assert min(seen.values()) > 50
+
+
+def test_small_changes_get_pale_colours():
+    view, point = view_of(make_ct())
+    changes = np.full((SIZE,) * 3, 0.002)
+    before = drawn(view.planes["coronal"].slices["lung"][0])
+    found = drawn(view.change_planes(changes, point)["coronal"])
+    np.testing.assert_allclose(found[..., 0], 0.93 * before + 0.07 * 255, atol=1)

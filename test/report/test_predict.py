@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from report.samples import make_manifest
 from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.errors import CaseError
+from nodulemc.report.explain_check import Check, write_checks
 
 
 class Whole:
@@ -23,9 +25,8 @@ class Whole:
 
     precision = "fp32"
 
-    def findings(self, patches):
-        per_seed, attributes = super().findings(patches)
-        return per_seed[:, [0, 1, 1]], attributes
+    def seed_probabilities(self, patches):
+        return super().seed_probabilities(patches)[:, [0, 1, 1]]
 
     def vote(self, per_seed):
         return per_seed @ self.manifest.vote_weights
@@ -96,6 +97,71 @@ def test_masks_are_asked_for_where_the_ensemble_has_them(case, monkeypatch):
     assert run(case, "--report", case / "p.html") == 0
     assert run(case) == 0
     assert asked == [True, False]
+
+
+@pytest.fixture
+def checked(case, monkeypatch):
+    """An ensemble with a folder, whose rim and map have passed on phantoms; what it was asked after the masks."""
+    ensemble = Segmenting()
+    ensemble.manifest = replace(ensemble.manifest, folder=case)
+    good, bad = Check(0.75, 0.9, 70), Check(0.125, 0.4, 70)
+    write_checks(ensemble.manifest, {"solid": bad, "rim": good, "size": bad, "map": good})
+    use(monkeypatch, ensemble)
+    monkeypatch.setattr("nodulemc.manifest.read_manifest", lambda folder: ensemble.manifest)
+    return ensemble
+
+
+def test_what_has_held_on_phantoms_is_explained(case, checked):
+    assert run(case, "--report", case / "p.html", "--explain", "--output", case / "out.json") == 0
+    text = (case / "p.html").read_text(encoding="utf-8")
+    assert text.count("<h3>What moves the probability</h3>") == 2
+    assert text.count('<th scope="row">Rim<') == 2
+    assert text.count("coloured where replacing a cell changes the probability") == 2 * 3
+    assert "Solid part<" not in text
+    assert "Not shown, as on phantoms it did not move" in text
+    failed = "(correlation 0.12, same direction in 40%)"
+    assert f"solid part {failed}, pleura (not checked), size {failed}." in text
+
+
+def test_the_probability_without_a_part_is_the_ensembles(case, checked, monkeypatch):
+    seen = []
+    vote = Whole.vote
+    monkeypatch.setattr(Whole, "vote", lambda self, per_seed: seen.append(vote(self, per_seed)) or seen[-1])
+    (case / "p.json").write_text(json.dumps({"points": json.loads((case / "p.json").read_text())["points"][:1]}))
+    assert run(case, "--report", case / "p.html", "--explain") == 0
+    text = (case / "p.html").read_text(encoding="utf-8")
+    base, rim = seen[0][0], seen[1][0]
+    change = f"{rim - base:+.3f}".replace("-", "−")
+    assert f"held on phantoms: 0.75</span></th><td>{rim:.3f}</td><td>{change}</td>" in text
+
+
+def test_an_unchecked_ensemble_is_not_explained(case, checked, caplog):
+    (case / "explanation.json").unlink()
+    assert run(case, "--report", case / "p.html", "--explain") == 0
+    text = (case / "p.html").read_text(encoding="utf-8")
+    said = "No explanation is shown: these weights have not been checked on phantoms"
+    assert said in text
+    assert [said in message for message in caplog.messages].count(True) == 1
+    assert "What moves" not in text
+
+
+def test_unasked_nothing_is_explained(case, checked):
+    assert run(case, "--report", case / "p.html") == 0
+    text = (case / "p.html").read_text(encoding="utf-8")
+    assert "What moves" not in text
+    assert "ot shown" not in text
+
+
+def test_an_explanation_belongs_to_a_page(case, capsys):
+    assert run(case, "--explain") == 2
+    assert capsys.readouterr().err.startswith("error: --explain without --report: nodulemc predict: name the page")
+
+
+def test_malformed_checks_are_refused_before_any_work(case, checked, capsys):
+    (case / "explanation.json").write_text("{}")
+    (case / "p.html").write_text("an earlier page")
+    assert run(case, "--report", case / "p.html", "--explain") == 2
+    assert "explanation.json: remove it, or make it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--output", "--masks"])

@@ -1,0 +1,117 @@
+"""What of a nodule's patch moves the ensemble: its probability with one part after the other replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.measure.mask import THRESHOLD, NoduleMask
+from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
+from nodulemc.progress import QUIET_S, progress
+from nodulemc.report.explain_check import read_checks
+from nodulemc.report.occlusion import MAP, PARTS, Cell, Occlusion, cell_slices, plane_cells
+from nodulemc.volume import Volume
+
+if TYPE_CHECKING:
+    from nodulemc.ensemble import Ensemble
+    from nodulemc.prediction import NodulePrediction
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A nodule's probability without parts of its patch.
+
+    Attributes:
+        parts: by the parts' names.
+        cells: by the cells of the three planes through the point; those that hold lung only are left out.
+    """
+
+    parts: dict[str, float]
+    cells: dict[Cell, float]
+
+    def changes(self, probability: float) -> np.ndarray:
+        """By how much each cell raises the probability, 0 where that is not known; float (64, 64, 64), axes z, y, x."""
+        field = np.zeros((SIZE,) * 3)
+        for cell, without in self.cells.items():
+            field[cell_slices(cell)] = probability - without
+        return field
+
+
+def explanations_of(
+    volume: Volume,
+    predictions: Sequence[NodulePrediction],
+    masks: Sequence[NoduleMask],
+    patches: np.ndarray,
+    ensemble: Ensemble,
+) -> list[Explanation | None]:
+    """Each nodule's explanation by what has passed the ensemble's check; None where nothing has.
+
+    Args:
+        volume: the CT.
+        predictions: its nodules'.
+        masks: theirs; empty where the ensemble has no decoder.
+        patches: theirs, from ``nodulemc.prediction.extract_patches``.
+        ensemble: that has predicted.
+
+    Raises:
+        EnsembleError: the checks are malformed, or a seed's numbers overflow.
+    """
+    checks = read_checks(ensemble.manifest) or {}
+    passed = [name for name, check in checks.items() if check.passed]
+    found: list[Explanation | None] = []
+    for k, prediction in enumerate(predictions):
+        mask = mask_on_patch(volume, prediction.nodule.point, masks[k]) if masks else None
+        label = f"explaining nodule {k + 1} of {len(predictions)}"
+        found.append(explain(patches[k], mask, ensemble, passed, label=label) if passed else None)
+    return found
+
+
+def explain(
+    patch: np.ndarray, mask: np.ndarray | None, ensemble: Ensemble, what: Collection[str], *, label: str | None = None
+) -> Explanation:
+    """Score a patch without each of its parts.
+
+    Args:
+        patch: float32 (64, 64, 64), axes z, y, x, 0…1.
+        mask: bool (64, 64, 64), the nodule; None where none is known: then only the map can be made.
+        ensemble: to score with, as it votes.
+        what: those of ``WHAT`` that are wanted.
+        label: what progress is shown as; None: none is.
+
+    Raises:
+        EnsembleError: a seed's numbers overflow.
+    """
+    occlusion = Occlusion(patch, mask)
+    parts = [part for part in PARTS if part in what and mask is not None]
+    occluded = {part: occlusion.without(part) for part in parts}
+    if MAP in what:
+        cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()}
+        occluded |= {cell: without for cell, without in cells.items() if without is not None}
+    votes = (ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded.values())
+    if label:
+        votes = progress(votes, len(occluded), label, quiet_s=QUIET_S)
+    found = {key: float(vote) for key, vote in zip(occluded, votes, strict=True)}
+    return Explanation({part: found.pop(part) for part in parts}, found)
+
+
+def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> np.ndarray | None:
+    """A nodule's mask on its patch's grid, bool (64, 64, 64), axes z, y, x; None where there is nothing of it."""
+    box = sitk.GetImageFromArray(mask.probability)
+    box.SetSpacing(volume.image.GetSpacing())
+    box.SetOrigin(volume.image.TransformIndexToPhysicalPoint(mask.lower))
+    box.SetDirection(volume.image.GetDirection())
+    inside = on_patch(box, point) > THRESHOLD
+    return inside if inside.any() else None
+
+
+def on_patch(image: sitk.Image, point: Sequence[float]) -> np.ndarray:
+    """An image at a patch's voxels, linearly interpolated, 0 beyond it; (64, 64, 64), axes z, y, x."""
+    spacing, direction = [VOXEL_MM] * 3, np.eye(3).ravel().tolist()
+    placed = sitk.Resample(
+        image, [SIZE] * 3, sitk.Transform(), sitk.sitkLinear, patch_origin(point), spacing, direction, 0.0
+    )
+    return sitk.GetArrayFromImage(placed)

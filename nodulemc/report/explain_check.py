@@ -1,0 +1,83 @@
+"""Which explanations of an ensemble have held on phantoms: ``explanation.json`` beside its manifest, if it is there.
+
+``scripts/explain_check.py`` writes it. It speaks of weights and votes, not of the manifest as a whole, so that a new
+calibration leaves it valid and other weights do not.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nodulemc.errors import EnsembleError
+from nodulemc.json_files import read_json, write_json_atomically
+from nodulemc.json_values import number
+from nodulemc.manifest import Manifest
+
+FILE_NAME = "explanation.json"
+METHOD = 1  # to be raised when what is replaced, or the check, changes
+LEAST_CORRELATION, LEAST_AGREEMENT = 0.5, 0.8  # chosen
+CHECK = "scripts/explain_check.py"
+
+
+@dataclass(frozen=True)
+class Check:
+    """How an explanation has held on phantoms.
+
+    Attributes:
+        correlation: Pearson's. Of a part: of the moves of the ensemble's log odds with those of the known ones. Of the
+            map: of a cell's share of all moves with its share of the nodule.
+        agreement: share of nodules. Of a part: where the ensemble's log odds move the way that the known ones do, of
+            those whose known ones move. Of the map: whose strongest cell holds some of the nodule.
+        nodules: how many phantoms it was found on.
+    """
+
+    correlation: float
+    agreement: float
+    nodules: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the explanation may be shown."""
+        return self.correlation >= LEAST_CORRELATION and self.agreement >= LEAST_AGREEMENT
+
+
+def read_checks(manifest: Manifest) -> dict[str, Check] | None:
+    """Checks by what they are of; None where there are none of these weights and this version's method.
+
+    Raises:
+        EnsembleError: the file is unreadable or malformed.
+    """
+    path = manifest.folder / FILE_NAME
+    if not path.exists():
+        return None
+    content = read_json(path, EnsembleError)
+    try:
+        if (content["method"], content["members"]) != (METHOD, _members(manifest)):
+            return None
+        return {name: _check(found) for name, found in content["checks"].items()}
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise EnsembleError(
+            f"a field is missing or malformed ({error!r})", path, f"remove it, or make it again with {CHECK}"
+        ) from error
+
+
+def _check(found: dict[str, Any]) -> Check:
+    return Check(number(found["correlation"]), number(found["agreement"]), int(number(found["nodules"])))
+
+
+def write_checks(manifest: Manifest, checks: dict[str, Check]) -> None:
+    """Write the file of an ensemble's folder.
+
+    Raises:
+        EnsembleError: it cannot be written.
+    """
+    content = {
+        "method": METHOD,
+        "members": _members(manifest),
+        "checks": {name: asdict(check) for name, check in checks.items()},
+    }
+    write_json_atomically(manifest.folder / FILE_NAME, content, EnsembleError)
+
+
+def _members(manifest: Manifest) -> list[list[Any]]:
+    """The members' files by their SHA-256, and their weights."""
+    return [[member.sha256, member.weight] for member in manifest.members]
