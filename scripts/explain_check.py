@@ -1,0 +1,220 @@
+"""Check on phantoms whether the explanations of a case page hold for an ensemble, and note it in the ensemble's folder.
+
+Nodules are drawn whose probability of malignancy is known (docs/phantoms.md). What the page would replace is replaced,
+with the ensemble's own masks, and the moves of the ensemble's log odds are set beside those of the known probability
+with the same taken away: spicules, density, pleura contact, size. Each nodule is also drawn anew without it, which
+tells a fault of the replacement from one of the ensemble. For the map, the cells' moves are set beside the share of the
+nodule that they hold. Then `nodulemc predict --explain` shows what has passed, until the ensemble's weights change.
+
+    .venv/bin/python scripts/explain_check.py --resources resources
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nodulemc.cli import exit_code_of
+from nodulemc.ensemble import Ensemble
+from nodulemc.manifest import read_manifest
+from nodulemc.measure.mask import nodule_mask
+from nodulemc.patch import EXTENT_MM, extract_patch
+from nodulemc.phantom.patient import Lesion
+from nodulemc.phantom.removal import (
+    CONTACT,
+    DENSITY,
+    PLEURAL,
+    SIZE,
+    SPICULES,
+    kind_of,
+    known_move,
+    patient_of_all_kinds,
+    scene_without,
+)
+from nodulemc.phantom.render import Scene, draw_nodules, render_box
+from nodulemc.progress import progress
+from nodulemc.report.explain import explain, mask_on_patch, on_patch
+from nodulemc.report.explain_check import FILE_NAME, Check, write_checks
+from nodulemc.report.occlusion import CORE, MAP, PARTS, PLEURA, RIM, SOLID, cell_slices
+from nodulemc.volume import Volume
+
+# What a part that is replaced stands for.
+REMOVALS = {SOLID: DENSITY, RIM: SPICULES, PLEURA: CONTACT, CORE: SIZE}
+_SEED = 901  # not one trained on
+_PATIENTS, _MAPS = 14, 6  # of five nodules each; nodules, the largest of them
+_MARGIN_MM = 4.0  # around a patch, for interpolation
+_LEAST_MOVE = 0.5  # of the known log odds, to say which way
+_LEAST_P = 1e-6  # of a vote, whose log odds are finite
+
+
+class Move(NamedTuple):
+    """How log odds move without one thing: the known ones, and the ensemble's where a part is replaced and where the
+    nodule is drawn anew; None where that changes nothing.
+    """
+
+    known: float
+    replaced: float
+    anew: float | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A nodule in a phantom scan."""
+
+    lesion: Lesion
+    scene: Scene
+    index: int
+
+    @property
+    def point(self) -> tuple[float, float, float]:
+        """Its centroid."""
+        return self.scene.nodules[self.index].centroid
+
+    def cut(self) -> tuple[Volume, np.ndarray]:
+        """The scan around it, and its patch."""
+        grid = self.scene.grid
+        lower, upper = grid.box(self.point, EXTENT_MM + 2 * _MARGIN_MM)
+        voxels = render_box(self.scene, lower, upper, draw_nodules(self.scene))
+        volume = Volume(grid.crop(lower, upper).image(voxels), Path("phantom"))
+        return volume, extract_patch(volume, self.point)
+
+    def without(self, part: str) -> "Case":
+        """The same, drawn without what a part stands for."""
+        return Case(self.lesion, scene_without(self.scene, self.index, REMOVALS[part]), self.index)
+
+    def on_patch(self) -> np.ndarray:
+        """The share of each of the patch's voxels that the nodule fills."""
+        drawn = draw_nodules(self.scene)[self.index]
+        return on_patch(self.scene.grid.crop(drawn.lower, drawn.upper).image(drawn.cover), self.point)
+
+
+def main() -> int:
+    """Draw, replace, compare, note; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resources", type=Path, default=Path("resources"), metavar="DIR", help="ensemble folder")
+    return exit_code_of(lambda: check(parser.parse_args()))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Print the table and write the ensemble's file."""
+    ensemble = Ensemble.load(args.resources, masks=read_manifest(args.resources).segments)
+    cases = [case for k in range(_PATIENTS) for case in cases_of(k)]
+    moves: dict[str, list[Move]] = defaultdict(list)
+    for case in progress(cases, len(cases), "nodules"):
+        for part, move in moves_of(case, ensemble).items():
+            moves[part].append(move)
+    checks = {part: check_of(moves[part]) for part in PARTS if part in moves}
+    mapped = [case for case in cases if kind_of(case.lesion.traits) != PLEURAL]
+    mapped = sorted(mapped, key=lambda case: -case.lesion.first_diameter)[:_MAPS]
+    maps = [map_of(case, ensemble) for case in progress(mapped, len(mapped), "maps")]
+    checks[MAP] = check_of_maps(maps)
+    print("\n".join(table(checks, moves)))
+    write_checks(ensemble.manifest, checks)
+    print(f"written: {ensemble.manifest.folder / FILE_NAME}")
+
+
+def cases_of(index: int) -> list[Case]:
+    """The nodules of one patient."""
+    patient = patient_of_all_kinds(_SEED, index)
+    scene = patient.scene(0)
+    return [Case(lesion, scene, k) for k, lesion in enumerate(patient.lesions)]
+
+
+def moves_of(case: Case, ensemble: Ensemble) -> dict[str, Move]:
+    """What becomes of a nodule without each part, where that is known; nothing where the ensemble finds no mask."""
+    patch, mask = seen(case, ensemble)
+    if mask is None:
+        return {}
+    known = {part: known_move(case.lesion, removal) for part, removal in REMOVALS.items()}
+    known = {part: move for part, move in known.items() if move is not None}
+    replaced = explain(patch, mask, ensemble, known).parts
+    anew = {part: vote(case.without(part).cut()[1], ensemble) for part, move in known.items() if move}
+    base = log_odds(vote(patch, ensemble))
+    return {
+        part: Move(move, log_odds(replaced[part]) - base, log_odds(anew[part]) - base if part in anew else None)
+        for part, move in known.items()
+    }
+
+
+def map_of(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell's share of all moves, and its share of what the cells hold of the nodule; of cells with structures."""
+    patch, mask = seen(case, ensemble)
+    base = log_odds(vote(patch, ensemble))
+    filled = case.on_patch()
+    cells = explain(patch, mask, ensemble, [MAP]).cells
+    moves = np.array([abs(log_odds(without) - base) for without in cells.values()])
+    held = np.array([filled[cell_slices(cell)].sum() for cell in cells])
+    return moves / (moves.sum() or 1), held / held.sum()
+
+
+def seen(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray | None]:
+    """A nodule's patch, and the ensemble's mask on it, None where there is none."""
+    volume, patch = case.cut()
+    if not ensemble.manifest.segments:
+        return patch, None
+    mask = nodule_mask(volume, case.point, ensemble.mask_probabilities(patch[None])[0])
+    return patch, mask_on_patch(volume, case.point, mask)
+
+
+def vote(patch: np.ndarray, ensemble: Ensemble) -> float:
+    """The ensemble's probability of one patch."""
+    return float(ensemble.vote(ensemble.seed_probabilities(patch[None]))[0])
+
+
+def log_odds(probability: float) -> float:
+    """Of a probability, kept finite."""
+    p = np.clip(probability, _LEAST_P, 1 - _LEAST_P)
+    return float(np.log(p / (1 - p)))
+
+
+def check_of(moves: Sequence[Move]) -> Check:
+    """How a part's moves agree with the known ones."""
+    known, replaced = (np.array([getattr(move, name) for move in moves]) for name in ("known", "replaced"))
+    moving = abs(known) >= _LEAST_MOVE
+    return Check(correlation(known, replaced), float(np.mean(known[moving] * replaced[moving] > 0)), len(moves))
+
+
+def check_of_maps(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Check:
+    """How well maps point to nodules."""
+    moves, held = (np.concatenate(shares) for shares in zip(*maps, strict=True))
+    hits = [shares[cells.argmax()] > 0 for cells, shares in maps]
+    return Check(correlation(moves, held), float(np.mean(hits)), len(maps))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's, 0 where one of them is the same everywhere."""
+    return float(np.corrcoef(a, b)[0, 1]) if np.std(a) and np.std(b) else 0.0
+
+
+def table(checks: dict[str, Check], moves: dict[str, list[Move]]) -> Iterator[str]:
+    """The table's lines."""
+    heads = ["", "nodules", "known", "drawn anew", "replaced", "replaced, none known", "r anew", "r known"]
+    yield f"| {' | '.join([*heads, 'agreement', 'shown'])} |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name, check in checks.items():
+        ends = [f"{check.correlation:.2f}", f"{check.agreement:.0%}", "yes" if check.passed else "no"]
+        yield f"| {' | '.join([name, str(check.nodules), *cells_of(moves.get(name, [])), *ends])} |"
+
+
+def cells_of(moves: Sequence[Move]) -> list[str]:
+    """Mean moves of log odds and a correlation.
+
+    Of nodules with what is taken away: known, drawn anew and replaced; of those without: replaced. The correlation is
+    of the ensemble's two moves, drawn anew and replaced.
+    """
+    having = np.array([move for move in moves if move.anew is not None], float)
+    lacking = [move.replaced for move in moves if move.anew is None]
+    if not len(having):
+        return ["", "", "", "", ""]
+    known, replaced, anew = having.T
+    means = [known.mean(), anew.mean(), replaced.mean(), np.mean(lacking) if lacking else np.nan]
+    return [*("" if np.isnan(mean) else f"{mean:+.2f}" for mean in means), f"{correlation(anew, replaced):.2f}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
