@@ -167,12 +167,12 @@ def _slope(predictions: Predictions) -> float | None:
 
 def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
     """An ensemble's figures: ``scores`` by member and of the vote, ``dice`` and ``attributes``."""
-    ensemble, segmenting = Ensemble.load(folder), Ensemble.load(folder, masks=True)
+    ensemble = Ensemble.load(folder, masks=True)
     parts, overlaps = [], []
     for k, mask in enumerate(progress(nodules.masks, len(nodules.masks), str(folder))):
-        patch = nodules.patches[k : k + 1]
-        parts.append(ensemble.findings(patch))
-        overlaps.append(dice(segmenting.mask_probabilities(patch)[0] > 0.5, mask))
+        *found, probabilities = ensemble.findings_and_masks(nodules.patches[k : k + 1])
+        parts.append(found)
+        overlaps.append(dice(probabilities[0] > 0.5, mask))
     per_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
     vote, calibration = ensemble.vote(per_member), ensemble.manifest.calibration
     scores = dict(zip(ensemble.manifest.seed_names, per_member.T, strict=True)) | {VOTE: vote}

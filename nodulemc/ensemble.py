@@ -67,7 +67,8 @@ class Ensemble:
                 ``nodulemc.manifest.find_resources`` gives, which the commands use by default.
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
-            masks: also build the decoders of the seeds that have one, for ``mask_probabilities``.
+            masks: also build the decoders of the seeds that have one, for ``findings_and_masks`` and
+                ``mask_probabilities``; each pass of these seeds may then run them.
             calibrated: apply the folder's calibration map to the vote.
 
         Raises:
@@ -125,13 +126,33 @@ class Ensemble:
         Raises:
             EnsembleError: a seed's numbers overflow.
         """
-        names = self.manifest.attributes
-        if not names:
+        if not self.manifest.attributes:
             return self.seed_probabilities(patches), np.empty((len(patches), 0))
-        found = self._seeds.seed_findings(patches, names)
+        return self._told(self._seeds.seed_findings(patches, self.manifest.attributes))
+
+    def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What ``findings`` and ``mask_probabilities`` give, in one pass.
+
+        All seeds' masks are in memory at once, 2 MB for a nodule and seed.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Raises:
+            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
+        """
+        self._require_decoders()
+        found, masks = self._seeds.seed_findings_and_masks(patches, self.manifest.attributes)
+        return *self._told(found), self._mask(masks)
+
+    def _told(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What ``findings`` gives, of the seeds' (N, seeds, 1 + A)."""
         # As seed_probabilities gives them: sums over other strides are rounded differently.
         per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
-        return per_seed, np.stack([self._attribute(name, found[:, :, k]) for k, name in enumerate(names, start=1)], 1)
+        attributes = np.empty((len(found), len(self.manifest.attributes)))
+        for k, name in enumerate(self.manifest.attributes):
+            attributes[:, k] = self._attribute(name, found[:, :, 1 + k])
+        return per_seed, attributes
 
     def _attribute(self, name: str, found: np.ndarray) -> np.ndarray:
         """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
@@ -151,15 +172,21 @@ class Ensemble:
         Raises:
             EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
         """
+        self._require_decoders()
+        return self._mask(self._seeds.mask_probabilities(patches))
+
+    def _require_decoders(self) -> None:
         if not self._masks:
             raise EnsembleError(
                 "the ensemble was loaded without decoders, so it cannot segment",
                 self.manifest.folder,
                 "load it with Ensemble.load(folder, masks=True)",
             )
+
+    def _mask(self, per_seed: np.ndarray) -> np.ndarray:
+        """The vote on masks, (N, seeds that have a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
-        names = [self.manifest.seed_names[k] for k in decoding]
-        per_seed = self._finite(self._seeds.mask_probabilities(patches), names)
+        per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
         return np.average(per_seed, axis=1, weights=self._weights[decoding])
 
     def vote(self, per_seed: np.ndarray) -> np.ndarray:

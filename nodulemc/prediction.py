@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,24 +106,39 @@ def score(
     nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
-    per_seed, attributes = _in_turn(patches, ensemble) if show_progress else ensemble.findings(patches)
+    if show_progress:
+        found = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
+    else:
+        found = ensemble.findings(patches)
+    return concluded(nodules, notes, *found, ensemble)
+
+
+def in_turn(find: Callable[[slice], tuple[Sequence, ...]], count: int, device: str) -> tuple[Sequence, ...]:
+    """What ``find`` gives of parts of so many nodules, each time by the nodules, put together; with progress where it
+    takes a while.
+    """
+    size = _AT_ONCE[device]
+    if count <= size:
+        return find(slice(None))
+    rows = (row for k in range(0, count, size) for row in zip(*find(slice(k, k + size)), strict=True))
+    return tuple(zip(*progress(rows, count, "nodules", quiet_s=QUIET_S), strict=True))
+
+
+def concluded(
+    nodules: Sequence[Nodule],
+    notes: Notes,
+    per_seed: Sequence[np.ndarray],
+    attributes: Sequence[np.ndarray],
+    ensemble: Ensemble,
+) -> list[NodulePrediction]:
+    """Predictions from what ``look`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    per_seed, attributes = np.array(per_seed), np.array(attributes)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
     for note in notes.scan:
         logger.warning("%s", note)
     _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, per_seed, strict=True)])
     return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), attributes, ensemble.caveat)
-
-
-def _in_turn(patches: np.ndarray, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
-    """The ensemble's findings, with progress where they take a while."""
-    size = _AT_ONCE[ensemble.device]
-    if len(patches) <= size:
-        return ensemble.findings(patches)
-    parts = (ensemble.findings(patches[k : k + size]) for k in range(0, len(patches), size))
-    rows = (row for part in parts for row in zip(*part, strict=True))
-    per_seed, attributes = zip(*progress(rows, len(patches), "nodules", quiet_s=QUIET_S), strict=True)
-    return np.array(per_seed), np.array(attributes)
 
 
 def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:

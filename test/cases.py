@@ -34,6 +34,9 @@ class MeanOfPatch:
     def findings(self, patches):
         return self.seed_probabilities(patches), np.empty((len(patches), 0))
 
+    def findings_and_masks(self, patches):
+        return *self.findings(patches), self.mask_probabilities(patches)
+
     def vote(self, per_seed):
         return per_seed.mean(axis=1)
 

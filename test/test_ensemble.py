@@ -230,6 +230,15 @@ def test_a_network_that_overflows_gives_no_number(task, precision, remedy):
         getattr(voting([1, 1], seeds), task)(PATCHES)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_neither_number_nor_mask_may_overflow_where_both_are_made(place):
+    both = np.full((1, 2, 1), 0.5), np.full((1, 2, 2, 2, 2), 0.5)
+    both[place].flat[-1] = np.inf
+    seeds = SimpleNamespace(precision="bf16", seed_findings_and_masks=lambda patches, attributes: both)
+    with pytest.raises(EnsembleError, match="the network overflows in bf16: seed_1: use --precision fp32"):
+        voting([1, 1], seeds).findings_and_masks(PATCHES)
+
+
 def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
     # Of logits it would be sigmoid(mean(logit 0.1, 3 x logit 0.9)) = 0.75.
     assert ensemble.vote(np.array([[0.1, 0.9], [0.5, 0.5]])) == pytest.approx([(0.1 + 3 * 0.9) / 4, 0.5])
@@ -377,8 +386,9 @@ def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32")
     assert isinstance(ensemble._seeds, OpenVinoSeeds if openvino else TorchSeeds)
-    with pytest.raises(EnsembleError, match=rf"loaded without decoders.*{tmp_path}: .*masks=True"):
-        ensemble.mask_probabilities(probe_patches()[:1])
+    for task in (ensemble.mask_probabilities, ensemble.findings_and_masks):
+        with pytest.raises(EnsembleError, match=rf"loaded without decoders.*{tmp_path}: .*masks=True"):
+            task(probe_patches()[:1])
 
 
 @pytest.mark.parametrize("openvino", [True, False])
@@ -398,6 +408,67 @@ def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path, openvino, mo
     first, third = (plain_mask(untrained_weights(DECODING, k), DECODING, patch) for k in (0, 2))
     assert np.abs(first - third).max() > 0.05
     np.testing.assert_allclose(ensemble.mask_probabilities(patch), (first + 3 * third) / 4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def segmenting(tmp_path_factory):
+    """An ensemble of which one member tells an attribute and has a decoder, one neither, and one has a decoder."""
+    folder = tmp_path_factory.mktemp("segmenting")
+    members = []
+    for k, architecture in enumerate((replace(DECODING, attributes=("texture",)), INCEPTION, DECODING)):
+        members.append(SeedWeights(f"seed_{k}", architecture, untrained_weights(architecture, k), upscales=False))
+    write_ensemble(folder, members, trained_on=None, licence=None, probes=half_sized(probe_patches()[:1]))
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("openvino", [True, False])
+def test_masks_come_with_the_findings_in_one_pass(segmenting, openvino, precision, monkeypatch):
+    if not openvino:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    patches = probe_patches()[4:6] if openvino else half_sized(probe_patches()[4:6])
+    plain, whole = (
+        Ensemble.load(segmenting, device="cpu", precision=precision, masks=masks) for masks in (False, True)
+    )
+    expected = plain.findings(patches), whole.mask_probabilities(patches)
+    passes = count_passes(whole, monkeypatch)
+    *found, masks = whole.findings_and_masks(patches)
+    assert len(passes) == (6 if openvino else 3)  # PyTorch takes both nodules at once
+    for value, without_masks in zip(found, expected[0], strict=True):
+        np.testing.assert_array_equal(value, without_masks)
+    np.testing.assert_array_equal(masks, expected[1])
+    assert np.ptp(masks, axis=0).max() > 0.01
+    assert [part.shape for part in whole.findings_and_masks(patches[:0])] == [(0, 3), (0, 1), (0, *patches.shape[1:])]
+
+
+def count_passes(ensemble: Ensemble, monkeypatch) -> list[object]:
+    """A list that grows with each pass of a backbone."""
+    passes = []
+    if isinstance(ensemble._seeds, OpenVinoSeeds):
+        seeds = [seed._replace(request=Counting(seed.request, passes)) for seed in ensemble._seeds._seeds]
+        monkeypatch.setattr(ensemble._seeds, "_seeds", seeds)
+    else:
+        taps = InceptionI3d.taps
+        monkeypatch.setattr(InceptionI3d, "taps", lambda self, x: passes.append(self) or taps(self, x))
+    return passes
+
+
+class Counting:
+    """An OpenVINO request that counts."""
+
+    def __init__(self, request, passes):
+        self.request, self.passes = request, passes
+
+    def infer(self, inputs):
+        self.passes.append(self)
+        return self.request.infer(inputs)
+
+
+def test_each_network_is_compiled_once(segmenting, monkeypatch):
+    made, graph = [], openvino_backend.network_graph
+    monkeypatch.setattr(openvino_backend, "network_graph", lambda *a, **k: made.append(k["masks"]) or graph(*a, **k))
+    Ensemble.load(segmenting, device="cpu", precision="fp32", masks=True)
+    assert sorted(made) == [False, True, True]
 
 
 def test_the_decoder_is_built_only_for_masks(tmp_path):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nodulemc.backends.openvino_graph import features_graph, mask_graph
+from nodulemc.backends.openvino_graph import network_graph
 from nodulemc.backends.openvino_runtime import openvino
 from nodulemc.cpu import available_cores
 from nodulemc.manifest import Member
@@ -49,13 +49,9 @@ class OpenVinoSeeds:
 
     def _load(self, folder: str | Path, member: Member, masks: bool) -> "_Seed":
         tensors = read_weights(folder, member, masks=masks)
-        described = member.architecture, tensors
-        request = self._compiled(features_graph(*described, upscaled=member.upscales))
-        segment = self._compiled(mask_graph(*described, upscaled=member.upscales)) if masks else None
-        return _Seed(request, segment, _head(tensors), _attribute_layers(member, tensors))
-
-    def _compiled(self, model: openvino.Model) -> openvino.InferRequest:
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+        graph = network_graph(member.architecture, tensors, upscaled=member.upscales, masks=masks)
+        request = self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
+        return _Seed(request, masks, _head(tensors), _attribute_heads(member, tensors))
 
     def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
@@ -65,36 +61,50 @@ class OpenVinoSeeds:
         """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
         1 + number of attributes); what a seed does not tell is NaN.
         """
-        results = np.full((len(patches), len(self._seeds), 1 + len(attributes)), np.nan)
-        # One nodule at a time: more are no faster, and each result is independent of the others.
+        results = np.empty((len(patches), len(self._seeds), 1 + len(attributes)))
         for rows, patch in zip(results, patches, strict=True):
-            for row, seed in zip(rows, self._seeds, strict=True):
-                features = next(iter(seed.request.infer([patch[None, None]]).values()))[0]
-                row[0] = _probability(features, seed.malignancy)
-                for k, name in enumerate(attributes, start=1):
-                    if name in seed.attributes:
-                        row[k] = _probability(features, [seed.attributes[name]])
+            rows[:], _ = self._run(patch, attributes)
         return results
+
+    def seed_findings_and_masks(
+        self, patches: np.ndarray, attributes: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
+        findings = np.empty((len(patches), len(self._seeds), 1 + len(attributes)))
+        logits = np.empty((len(patches), sum(seed.segments for seed in self._seeds), *patches.shape[1:]))
+        for rows, masks, patch in zip(findings, logits, patches, strict=True):
+            rows[:], masks[:] = self._run(patch, attributes)
+        return findings, _sigmoid(logits)
 
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
         float64 (N, number of these seeds, 64, 64, 64).
         """
-        segmenting = [seed.segment for seed in self._seeds if seed.segment is not None]
-        logits = np.empty((len(patches), len(segmenting), *patches.shape[1:]))
-        for rows, patch in zip(logits, patches, strict=True):
-            for row, request in zip(rows, segmenting, strict=True):
-                row[:] = next(iter(request.infer([patch[None, None]]).values()))[0, 0]
-        return _sigmoid(logits)
+        return self.seed_findings_and_masks(patches, ())[1]
+
+    def _run(self, patch: np.ndarray, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[np.ndarray]]:
+        """Each seed's probability and attributes, and the mask logits (64, 64, 64) of each seed that has a decoder.
+
+        One nodule at a time: more are no faster, and each result is independent of the others.
+        """
+        outputs = [seed.request.infer([patch[None, None]]) for seed in self._seeds]
+        both = [*zip(self._seeds, outputs, strict=True)]
+        findings = [seed.findings(found[0][0], attributes) for seed, found in both]
+        return findings, [found[1][0, 0] for seed, found in both if seed.segments]
 
 
 class _Seed(NamedTuple):
-    """One seed's backbone, compiled, alone and with its decoder where that was asked for, and its heads' layers."""
+    """One seed: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
 
     request: openvino.InferRequest
-    segment: openvino.InferRequest | None
+    segments: bool
     malignancy: list[Layer]
-    attributes: dict[str, Layer]
+    attributes: dict[str, list[Layer]]
+
+    def findings(self, features: np.ndarray, attributes: tuple[str, ...]) -> list[float]:
+        """The malignancy probability and attributes, 0…1, that pooled features tell; NaN for one that they do not."""
+        heads = [self.malignancy, *map(self.attributes.get, attributes)]
+        return [np.nan if head is None else _probability(features, head) for head in heads]
 
 
 def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
@@ -107,13 +117,13 @@ def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
         layers.append((tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)))
 
 
-def _attribute_layers(member: Member, tensors: dict[str, np.ndarray]) -> dict[str, Layer]:
-    """Weight and bias of each attribute that the seed tells."""
+def _attribute_heads(member: Member, tensors: dict[str, np.ndarray]) -> dict[str, list[Layer]]:
+    """The head of each attribute that the seed tells: one layer."""
     names = member.architecture.attributes
     if not names:
         return {}
     weights, biases = (tensors[f"{ATTRIBUTE_HEAD}.{part}"].astype(np.float64) for part in ("weight", "bias"))
-    return dict(zip(names, zip(weights, biases, strict=True), strict=True))
+    return {name: [layer] for name, layer in zip(names, zip(weights, biases, strict=True), strict=True)}
 
 
 def _probability(features: np.ndarray, head: Sequence[Layer]) -> float:

@@ -1,4 +1,4 @@
-"""The networks as OpenVINO graphs: patches in, pooled features or masks out, everything constant folded into weights.
+"""The networks as OpenVINO graphs: patches in, pooled features and masks out, everything constant folded into weights.
 
 BatchNorm becomes part of the convolution before it. The network's input is a patch in three equal channels, mostly
 upscaled by nearest neighbour, so the first convolution's weights are summed over the channels and over the copies of
@@ -36,53 +36,44 @@ _UPSCALING = UPSCALED[2] // SIZE
 _UNIT_STRIDE = (1, 1, 1)
 
 
-def features_graph(
-    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True
+def network_graph(
+    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True, masks: bool = False
 ) -> openvino.Model:
-    """A backbone and the pooling of its last tap.
+    """A backbone with the pooling of its last tap and, for masks, its decoder (see ``nodulemc.models.decoder``).
 
     Args:
         architecture: the network's.
         tensors: fp16 or fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
         upscaled: whether the network is fed the upscaled patch; else the patch as it is.
+        masks: whether the decoder is wanted; its tensors are then needed, too.
 
     Returns:
-        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap).
+        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap) and, for masks,
+        mask logits (1, 1, 64, 64, 64).
     """
     layers = _Layers(tensors, _UPSCALING if upscaled else 1)
-    patch, (*_, last) = _taps(architecture, layers)
-    if architecture.pooling == "windows_2x2x2":
+    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
+    build = _inception if architecture.backbone == "inception_i3d" else _resnet
+    taps = build(layers, patch.output(0))
+    decoded = [_decoder(layers, taps)] if masks else []
+    return openvino.Model([_pooled(taps[-1], architecture.pooling), *decoded], [patch])
+
+
+def _pooled(tap: Node, pooling: str) -> Node:
+    if pooling == "windows_2x2x2":
         none = [0, 0, 0]
-        last = ops.avg_pool(last, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
-    return openvino.Model([ops.reduce_mean(last, ops.constant(np.array([2, 3, 4])), False)], [patch])
+        tap = ops.avg_pool(tap, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
+    return ops.reduce_mean(tap, ops.constant(np.array([2, 3, 4])), False).output(0)
 
 
-def mask_graph(
-    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True
-) -> openvino.Model:
-    """A backbone and its decoder, see ``nodulemc.models.decoder``.
-
-    Args:
-        architecture, tensors, upscaled: as ``features_graph`` takes them, the decoder's tensors included.
-
-    Returns:
-        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to mask logits (1, 1, 64, 64, 64).
-    """
-    layers = _Layers(tensors, _UPSCALING if upscaled else 1)
-    patch, (*finer, x) = _taps(architecture, layers)
+def _decoder(layers: "_Layers", taps: Sequence[Node]) -> Node:
+    *finer, x = taps
     for stage, tap in enumerate(reversed(finer), start=1):
         x = _resized(layers.unit(x, f"{DECODER_PREFIX}block{stage}", 3), [*tap.shape][2:])
         x = ops.add(x, layers.projection(tap, f"{DECODER_PREFIX}project_{stage}")).output(0)
     x = layers.unit(x, f"{DECODER_PREFIX}block{len(finer) + 1}", 3)
     # A convolution of one voxel and an interpolation may change places, and this way round there is less to do.
-    return openvino.Model([_resized(layers.projection(x, f"{DECODER_PREFIX}last_layer"), [SIZE] * 3)], [patch])
-
-
-def _taps(architecture: Architecture, layers: "_Layers") -> tuple[openvino.Node, list[Node]]:
-    """A patch as the graph's parameter, and the backbone's five feature maps of it, fine to coarse."""
-    patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
-    build = _inception if architecture.backbone == "inception_i3d" else _resnet
-    return patch, build(layers, patch.output(0))
+    return _resized(layers.projection(x, f"{DECODER_PREFIX}last_layer"), [SIZE] * 3)
 
 
 class _Layers:

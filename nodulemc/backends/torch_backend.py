@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,11 +77,21 @@ class TorchSeeds:
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
+    def seed_findings_and_masks(
+        self, patches: np.ndarray, attributes: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
+        findings, size = 1 + len(attributes), patches.shape[1:]
+        found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
+        segmenting = [k for k, network in enumerate(self._networks) if network.segments]
+        masks = found[:, segmenting, findings:].reshape(len(patches), len(segmenting), *size)
+        return found[:, :, :findings], masks
+
     def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
         float64 (N, number of these seeds, 64, 64, 64).
         """
-        return self._run(patches, _mask, patches.shape[1:])
+        return self.seed_findings_and_masks(patches, ())[1]
 
     def _move(self, device: str, precision: str) -> None:
         if device == "cpu" and torch.get_num_threads() > available_cores():
@@ -95,7 +106,7 @@ class TorchSeeds:
 
     def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
         self._nodules += len(patches)
-        results = np.empty((len(patches), len(self._able(task)), *shape))
+        results = np.empty((len(patches), len(self._networks), *shape))
         start, self._ahead = 0, None
         while start < len(patches):
             batch = self._next_batch(start, len(patches))
@@ -165,11 +176,7 @@ class TorchSeeds:
                 fuse(network, fused)
 
     def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
-        return torch.stack([task(network, batch) for network in self._able(task)], dim=1)
-
-    def _able(self, task: Callable) -> list[PatchNetwork]:
-        """The seeds that can do it: a mask needs a decoder."""
-        return [network for network in self._networks if task is not _mask or network.segments]
+        return torch.stack([task(network, batch) for network in self._networks], dim=1)
 
     def _retreat(self) -> None:
         self._ahead = None
@@ -194,19 +201,22 @@ def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
 
 
 class _Findings(NamedTuple):
-    """The task of malignancy and attributes; equal ones share a CUDA graph."""
+    """The task of malignancy, attributes and, where they are wanted, a mask's voxels, each a column; what a network
+    does not tell is NaN. Equal tasks share a CUDA graph.
+    """
 
     attributes: tuple[str, ...]
+    masks: bool = False
 
     def __call__(self, network: PatchNetwork, batch: Tensor) -> Tensor:
-        logits, told = network.classify_with_attributes(batch)
+        segments = self.masks and network.segments
+        logits, told, *mask = (network.find_all if segments else network.classify_with_attributes)(batch)
         unknown = torch.full_like(logits, torch.nan)
-        columns = [logits, *(told.get(name, unknown) for name in self.attributes)]
-        return torch.sigmoid(torch.stack(columns, dim=1).double())
-
-
-def _mask(network: PatchNetwork, batch: Tensor) -> Tensor:
-    return torch.sigmoid(network(batch)[1].double())
+        columns = torch.stack([logits, *(told.get(name, unknown) for name in self.attributes)], dim=1)
+        if self.masks:
+            voxels = mask[0].flatten(1) if mask else torch.full_like(batch.flatten(1), torch.nan)
+            columns = torch.cat([columns, voxels], dim=1)
+        return torch.sigmoid(columns.double())
 
 
 def load_seeds(

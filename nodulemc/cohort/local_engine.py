@@ -16,7 +16,7 @@ class LocalEngine:
         Args:
             load: gives the ensemble; called once, while the first scans are being read.
             workers: number of reading processes.
-            masks: whether the masks are wanted of scans whose pages are.
+            masks: whether the masks are wanted, too, for the scans' pages.
         """
         self._load = load
         self._workers = workers

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,9 @@ from nodulemc.prediction import NodulePrediction, with_warnings
 
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
+# Nodules whose masks are made together: whole batches, with which probabilities are those without masks, but no more,
+# as all seeds' masks of many nodules take gigabytes.
+_MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 
 
 class Scorer(Protocol):
@@ -26,8 +30,8 @@ class Scorer(Protocol):
     def vote(self, per_seed: np.ndarray) -> np.ndarray:
         """(N, number of seeds) to (N,)."""
 
-    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
-        """(N, 64, 64, 64) to the same; only where masks are wanted."""
+    def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same and (N, 64, 64, 64), where masks are wanted."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,25 @@ def score_together(reads: Sequence[Read], scorer: Scorer, *, masks: bool = False
     Args:
         reads: the scans.
         scorer: the ensemble.
-        masks: whether the masks are wanted of scans whose pages are.
+        masks: whether the masks are wanted, too, for the scans' pages.
     """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
-    per_seed, attributes = scorer.findings(patches)
+    (per_seed, attributes), found = _with_masks(patches, scorer) if masks else (scorer.findings(patches), ())
     scored = split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
-    return [replace(one, masks=_masks(one.read, scorer)) if masks and one.read.views else one for one in scored]
+    left = iter(found)
+    return [replace(one, masks=tuple(islice(left, len(one.read.nodules)))) for one in scored]
 
 
-def _masks(read: Read, scorer: Scorer) -> tuple[np.ndarray, ...]:
-    """One at a time: all probabilities of many nodules take gigabytes."""
-    found = (scorer.mask_probabilities(read.patches[k : k + 1]) for k in range(len(read.nodules)))
-    return tuple(one[0].astype(np.float32) for one in found)
+def _with_masks(patches: np.ndarray, scorer: Scorer) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray]]:
+    """The scorer's findings, and each nodule's mask."""
+    size = _MASKS_AT_ONCE[scorer.device]
+    findings, masks = [], []
+    for k in range(0, max(len(patches), 1), size):
+        *found, probabilities = scorer.findings_and_masks(patches[k : k + size])
+        findings.append(found)
+        masks += [*probabilities.astype(np.float32)]
+    per_seed, attributes = map(np.concatenate, zip(*findings, strict=True))
+    return (per_seed, attributes), masks
 
 
 def split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:

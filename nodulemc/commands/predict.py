@@ -129,11 +129,11 @@ def _predict(args: argparse.Namespace) -> None:
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
     )
-    predictions = score(nodules, *seen, ensemble, show_progress=True)
     # The output comes last: where it is, all other files are complete.
-    masks, files = [], []
     if segments:
-        predictions, masks, files = _segment(args, volume, predictions, seen[0], ensemble, known, prior)
+        predictions, masks, files = _segment(args, volume, nodules, seen, ensemble, known, prior)
+    else:
+        predictions, masks, files = score(nodules, *seen, ensemble, show_progress=True), [], []
     with none_on_failure(files):
         objects = _write_dicom(args, volume, predictions, masks, ensemble)
     with none_on_failure([*files, *objects, *filter(None, [args.markups, args.report])]):
@@ -233,21 +233,18 @@ def _clear_markups(args: argparse.Namespace) -> None:
 def _segment(
     args: argparse.Namespace,
     volume: Volume,
-    predictions: list[NodulePrediction],
-    patches: np.ndarray,
+    nodules: Sequence[Nodule],
+    seen: tuple[np.ndarray, Notes],
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
     prior: Prior | None,
 ) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
     """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
     from nodulemc.masks import write_masks
-    from nodulemc.measure.mask import segment
+    from nodulemc.measure.mask import score_and_segment
     from nodulemc.measure.nodule import measured
-    from nodulemc.prediction import with_notes
 
-    nodules = [prediction.nodule for prediction in predictions]
-    masks = segment(volume, [nodule.point for nodule in nodules], patches, ensemble)
-    predictions = with_notes(predictions, [mask.warnings for mask in masks])
+    predictions, masks = score_and_segment(volume, nodules, *seen, ensemble)
     if args.measure or args.clinical or args.dicom or args.report or prior:
         predictions = measured(predictions, volume, masks, known)
     if prior:

@@ -8,8 +8,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.ensemble import Ensemble
+from nodulemc.nodules import Nodule
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, VOXEL_MM, patch_origin
+from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_notes
 from nodulemc.progress import QUIET_S, progress
+from nodulemc.quality import Notes
 from nodulemc.volume import Volume
 
 THRESHOLD = 0.5
@@ -46,6 +49,32 @@ class NoduleMask:
         """The box in an array of the scan, axes z, y, x."""
         starts = self.lower[::-1]
         return tuple(slice(start, start + n) for start, n in zip(starts, self.probability.shape, strict=True))
+
+
+def score_and_segment(
+    volume: Volume, nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble
+) -> tuple[list[NodulePrediction], list[NoduleMask]]:
+    """What ``nodulemc.prediction.score`` and ``segment`` give, in one pass of the networks; the predictions also have
+    the masks' warnings.
+
+    Args:
+        volume: the CT.
+        nodules: its nodules.
+        patches, notes: theirs, from ``nodulemc.prediction.look``.
+        ensemble: loaded with ``masks=True``.
+
+    Raises:
+        EnsembleError: a seed's numbers overflow.
+    """
+
+    def find(part: slice) -> tuple[Sequence, ...]:
+        *found, probabilities = ensemble.findings_and_masks(patches[part])
+        own = zip(nodules[part], probabilities, strict=True)
+        return *found, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
+
+    *found, masks = in_turn(find, len(nodules), ensemble.device)
+    predictions = concluded(nodules, notes, *found, ensemble)
+    return with_notes(predictions, [mask.warnings for mask in masks]), list(masks)
 
 
 def segment(

@@ -81,7 +81,15 @@ class PatchNetwork(nn.Module):
         if not self.network.attributes:
             return self.classify(patches), {}
         logits, attributes = self.network.forward_attributes(self._input(patches))
-        return logits, dict(zip(self.network.attributes, attributes.unbind(dim=1), strict=True))
+        return logits, self._by_name(attributes)
+
+    def find_all(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """What ``classify_with_attributes`` gives of the same patches, and mask logits (N, S, S, S)."""
+        logits, mask, *attributes = self(patches)
+        return logits, self._by_name(*attributes) if attributes else {}, mask
+
+    def _by_name(self, attributes: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.network.attributes, attributes.unbind(dim=1), strict=True))
 
     def _input(self, patches: Tensor) -> Tensor:
         return F.interpolate(patches, scale_factor=_UPSCALING) if self._upscales else patches

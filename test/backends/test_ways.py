@@ -175,6 +175,48 @@ def test_what_was_sent_ahead_is_of_no_use_after_a_retreat(fake_gpu):
     assert seeds.batch_size == 2
 
 
+class Darkness(Sum):
+    """With a decoder, a mask of what is dark; it tells one attribute, the mean's half."""
+
+    def __init__(self, log, *, segments) -> None:
+        super().__init__(log, [])
+        self.segments = segments
+
+    def classify_with_attributes(self, x):
+        mean = x.mean(dim=(1, 2, 3, 4))
+        return mean, {"texture": mean / 2}
+
+    def find_all(self, x):
+        return *self.classify_with_attributes(x), -x[:, 0]
+
+
+class RunsNetworks(OnFakeGpu):
+    """The same, with its own networks."""
+
+    def _run_batch(self, patches, task, results):
+        run = recordable(self.log, lambda x: self._run_networks(x, task), self.calls)
+        results[:] = self._graphs.run(task, run, torch.from_numpy(patches).unsqueeze(1)).numpy()
+
+
+def test_findings_and_masks_are_one_graph(fake_gpu):
+    networks = [Darkness(fake_gpu, segments=segments) for segments in (True, False, True)]
+    seeds = RunsNetworks(networks, "cuda", "fp32", way=GRAPHS)
+    seeds.log, seeds.calls, seeds.batch_size = fake_gpu, [], 2
+    patches = np.random.default_rng(0).normal(size=(5, 4, 4, 4)).astype(np.float32)
+    for _ in range(2):
+        findings, masks = seeds.seed_findings_and_masks(patches, ("margin", "texture"))
+    assert fake_gpu.entered.count("record") == 2  # of two nodules and of one
+    mean = patches.mean(axis=(1, 2, 3), dtype=np.float64)
+    for k in range(3):
+        np.testing.assert_allclose(findings[:, k, 0], 1 / (1 + np.exp(-mean)), rtol=1e-6)
+        np.testing.assert_allclose(findings[:, k, 2], 1 / (1 + np.exp(-mean / 2)), rtol=1e-6)
+    assert np.isnan(findings[:, :, 1]).all()
+    np.testing.assert_allclose(masks, np.stack([1 / (1 + np.exp(patches))] * 2, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(seeds.seed_findings(patches, ("margin", "texture")), findings)
+    assert fake_gpu.entered.count("record") == 4  # alone they are others
+    assert seeds._nodules == 15
+
+
 def test_the_way_reaches_cudnn_and_fp32_is_not_tf32(fake_gpu, monkeypatch):
     seen = []
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from selenium.webdriver.support.select import Select
 from nodulemc import cli
 from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.pages import Pages, write_index
-from nodulemc.cohort.reading import Read, read_scan
+from nodulemc.cohort.reading import Job, Read, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import score_together
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.sizes import measure
 from nodulemc.points import Nodule
+from nodulemc.quality import Notes
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
 from nodulemc.report.templates import render
@@ -36,6 +38,21 @@ class Segmenting(MeanOfPatch):
 
     def mask_probabilities(self, patches):
         return np.stack([ball(DIAMETER_MM)] * len(patches))
+
+
+class OnePass(Segmenting):
+    """Its masks tell their patches by their mean; they come with the findings alone."""
+
+    findings = mask_probabilities = None
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def findings_and_masks(self, patches):
+        self.sizes.append(len(patches))
+        means = patches.mean(axis=(1, 2, 3), keepdims=True) * np.ones((1, 2, 2, 2))
+        return *Segmenting().findings(patches), means
 
 
 class Engine:
@@ -115,6 +132,21 @@ def test_results_are_the_same_with_and_without_pages(luna, tmp_path):
     run(luna, tmp_path / "with")
     run(luna, tmp_path / "without", pages=False)
     assert results(tmp_path / "with") == results(tmp_path / "without")
+
+
+def test_masks_of_many_nodules_come_a_few_at_a_time_with_the_findings(luna):
+    reads = [read_scan(Job(scan)) for scan in read_listing(luna)] * 4
+    scorer = OnePass()
+    scored = score_together(reads, scorer, masks=True)
+    total = sum(len(read.nodules) for read in reads)
+    assert max(scorer.sizes) == 4 < sum(scorer.sizes) == total
+    for one, plain in zip(scored, score_together(reads, Segmenting()), strict=True):
+        assert one.predictions == plain.predictions
+        assert plain.masks == ()
+        expected = one.read.patches.mean(axis=(1, 2, 3))
+        assert [mask[0, 0, 0] for mask in one.masks] == expected.tolist()
+    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], notes=Notes((), ()))
+    assert score_together([empty], scorer, masks=True)[0].masks == ()
 
 
 def test_an_interrupted_run_goes_on(luna, tmp_path):

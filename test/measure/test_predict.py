@@ -80,6 +80,27 @@ def test_json_has_measurements_and_risk_as_far_as_asked_for(case):
     assert second["risk"]["brock_parsimonious"]["missing"] == ["long_axis_mm", "upper_lobe", "spiculation"]
 
 
+def test_numbers_and_masks_are_of_one_pass(case, monkeypatch):
+    class OnePass(Balls):
+        findings = mask_probabilities = None
+
+        def findings_and_masks(self, patches):
+            passes.append(len(patches))
+            return Balls().findings_and_masks(patches)
+
+    passes, output = [], case / "out.json"
+    run(case, "--output", output)
+    plain = json.loads(output.read_text())["points"]
+    monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: OnePass())
+    run(case, "--output", output, "--measure", "--masks", case / "masks")
+    assert passes == [1, 1]
+    for alone, measured in zip(plain, json.loads(output.read_text())["points"], strict=True):
+        assert {name: measured[name] for name in ("name", "point", "probability", "per_seed")} == {
+            name: alone[name] for name in ("name", "point", "probability", "per_seed")
+        }
+        assert measured["warnings"][: len(alone["warnings"])] == alone["warnings"]
+
+
 def test_csv_has_them_as_columns(case):
     output = case / "out.csv"
     run(case, "--output", output, "--clinical", case / "clinical.json", "--masks", case / "masks")
