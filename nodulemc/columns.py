@@ -7,10 +7,11 @@ from nodulemc.ratings import HIGHEST, READERS
 
 UID, PATIENT, ANNOTATION, LABEL = "SeriesInstanceUID", "PatientID", "AnnotationID", "label"
 SOURCE_UID = "source_series_uid"  # of a cut-out's scan, where the cut-out goes by another SeriesInstanceUID
+AGE, GENDER = "Age_at_StudyDate", "Gender"
 COORDINATES = ("CoordX", "CoordY", "CoordZ")  # world x, y, z in mm, LPS
 # Columns of luna25_public_training_development_data.csv (LUNA25, https://luna25.grand-challenge.org).
 LUNA25 = (
-    PATIENT, UID, "StudyDate", *COORDINATES, "LesionID", ANNOTATION, "NoduleID", LABEL, "Age_at_StudyDate", "Gender",
+    PATIENT, UID, "StudyDate", *COORDINATES, "LesionID", ANNOTATION, "NoduleID", LABEL, AGE, GENDER,
 )  # fmt: skip
 PATHS = ("ct", "path", "scan")
 POINTS = "points"
@@ -21,23 +22,31 @@ SEED_PREFIX = "seed_"
 # calibrated; and whether it was trained on the nodule's case (see nodulemc.trained_cases).
 ENSEMBLE, TRAINED_ON, CALIBRATION, SEEN_IN_TRAINING = "ensemble", "trained_on", "calibration", "seen_in_training"
 ATTRIBUTE_PREFIX = "attribute_"  # what an ensemble tells; without it, what readers have rated
-# What `predict --clinical` and `predict --prior` add.
+# What measuring, risk models and comparing with a prior scan add.
 MEASURED = (
     "volume_mm3", "long_axis_mm", "short_axis_mm", "size_mm", "effective_diameter_mm", "mean_hu", "mass_mg",
     "solid_volume_mm3", "solid_long_axis_mm", "solid_short_axis_mm", "point_distance_mm",
     "brock_full", "brock_parsimonious", "mayo", "herder", "prior_volume_mm3", "interval_days", "volume_change_percent",
     "volume_doubling_time_days", "prior_distance_mm", "registration_similarity",
 )  # fmt: skip
-_NUMBERS = (*COORDINATES, LABEL, "probability", "Age_at_StudyDate", "diameter_mm", READERS, *HIGHEST, *MEASURED)
+LUNG_RADS, RISK_MISSING = "lung_rads_size", "risk_missing"
+_NUMBERS = (*COORDINATES, LABEL, "probability", AGE, "diameter_mm", READERS, *HIGHEST, *MEASURED)
 # Other names, best first. LUNA16 (https://luna16.grand-challenge.org) has seriesuid, coordX, coordY, coordZ; its
 # ``class`` says whether there is a nodule, not what kind, so it is no label.
 _OTHERS = {
     UID: ("seriesuid",),
     PATIENT: ("patient",),
     ANNOTATION: ("name", "id"),
+    AGE: ("age",),
+    GENDER: ("sex",),
     **{column: (column[-1],) for column in COORDINATES},
 }
-_KNOWN = (*LUNA25, *PATHS, POINTS, "probability", "fold", "diameter_mm", READERS, *HIGHEST)
+# Beside age and sex, what the risk models need and nobody measures; spiculation is among the ratings' names.
+_CLINICAL = (
+    "smoking_status", "family_history", "emphysema", "cancer_history", "nodule_count", "type", "upper_lobe",
+    "fdg_uptake",
+)  # fmt: skip
+_KNOWN = (*LUNA25, *PATHS, POINTS, "probability", "fold", "diameter_mm", READERS, *HIGHEST, *_CLINICAL)
 
 
 def canonical(header: Sequence[str]) -> list[str]:

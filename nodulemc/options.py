@@ -33,6 +33,15 @@ def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_measure_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--measure``."""
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="also measure each nodule's mask: volume, axes, HU, mass (needs decoders)",
+    )
+
+
 def add_bootstrap_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--bootstrap``."""
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 
 from nodulemc.calibration_map import PREVALENCES, describe_calibration
 from nodulemc.case import platform_json
-from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, TRAINED_ON
+from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
 from nodulemc.csv_files import write_csv_atomically
 from nodulemc.errors import CaseError, ConfigError, printable
 from nodulemc.json_files import prepare_output, refuse_input, write_json_atomically
@@ -50,7 +50,7 @@ def write_results(
     if path.suffix.lower() == ".json":
         write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
     else:
-        further = [_further_cells(prediction) for prediction in predictions]
+        further = [further_cells(prediction) for prediction in predictions]
         header = [*csv_header(manifest, calibrated=calibrated), *(further[0] if further else ())]
         rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
         cells = ([*row, *own.values()] for row, own in zip(rows, further, strict=True))
@@ -116,14 +116,14 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
     return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
 
 
-def _further_cells(prediction: NodulePrediction) -> dict[str, Any]:
+def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
     """The columns of measurements, risk models and growth, as far as they were asked for; empty: not known."""
     measured = {} if prediction.measurements is None else asdict(prediction.measurements)
     growth = {} if prediction.growth is None else asdict(prediction.growth)
     risk = prediction.risk or {}
     results = {name: found.get("probability", found.get("category")) for name, found in risk.items()}
     missing = [f"{name}: {', '.join(found['missing'])}" for name, found in risk.items() if "missing" in found]
-    return measured | results | ({"risk_missing": "; ".join(missing)} if risk else {}) | growth
+    return measured | results | ({RISK_MISSING: "; ".join(missing)} if risk else {}) | growth
 
 
 def _further_words(prediction: NodulePrediction) -> dict[str, str]:
@@ -137,7 +137,7 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
         for head, name in (("Brock", "brock_full"), ("Mayo", "mayo"), ("Herder", "herder")):
             value = prediction.risk[name].get("probability")
             words[f"{head:>6}"] = "-" if value is None else f"{value:.4f}"
-        words["Lung-RADS"] = prediction.risk["lung_rads_size"].get("category", "-")
+        words["Lung-RADS"] = prediction.risk[LUNG_RADS].get("category", "-")
     if prediction.growth is not None:
         change, doubling = prediction.growth.volume_change_percent, prediction.growth.volume_doubling_time_days
         words[f"{'change %':>8}"] = "-" if change is None else f"{change:+.0f}"

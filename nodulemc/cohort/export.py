@@ -12,15 +12,17 @@ import numpy as np
 from nodulemc.calibration_map import describe_calibration
 from nodulemc.case import platform_json
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.names import annotation_id, file_names
+from nodulemc.cohort.names import file_names
 from nodulemc.cohort.store import Listed, Record
-from nodulemc.cohort.view import View, seen, view
+from nodulemc.cohort.view import View, annotation_ids, findings, seen, view
 from nodulemc.columns import (
     ATTRIBUTE_PREFIX,
     CALIBRATION,
     COORDINATES,
     ENSEMBLE,
+    LUNG_RADS,
     PATIENT,
+    RISK_MISSING,
     SEED_PREFIX,
     SEEN_IN_TRAINING,
     TRAINED_ON,
@@ -31,7 +33,7 @@ from nodulemc.extras import import_extra
 from nodulemc.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
 from nodulemc.prediction import NodulePrediction
 from nodulemc.progress import QUIET_S, progress
-from nodulemc.trained_cases import with_note
+from nodulemc.results import further_cells
 
 CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
@@ -39,7 +41,10 @@ FAILURES_NAME = "failures.csv"
 JSON_FOLDER = "json"
 _JSON_LIST_NAME = ".written"  # not *.json, which `evaluate` takes for results
 _CALIBRATED = ("uncalibrated", CALIBRATION)
-_TEXTS = ("AnnotationID", PATIENT, "scan", "name", "warnings", CALIBRATION, ENSEMBLE, TRAINED_ON, SEEN_IN_TRAINING)
+_TEXTS = (
+    "AnnotationID", PATIENT, "scan", "name", "warnings", LUNG_RADS, RISK_MISSING, CALIBRATION, ENSEMBLE, TRAINED_ON,
+    SEEN_IN_TRAINING,
+)  # fmt: skip
 _LOCK_NAME = ".export.lock"
 
 
@@ -64,10 +69,10 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
-    nodule's own name, point, warnings and, where the ensemble tells them, attributes), ``failures.csv`` (scan, error)
-    and, where wanted, ``json/<scan>.json``; all in the manifest's order. The first two also say the ensemble's SHA-256
-    and what it was trained on; of calibrated results the vote before and the calibration; and whether the ensemble was
-    trained on the case, where that is known.
+    nodule's own name, point, warnings and, as far as they are known, attributes, measurements and risk),
+    ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all in the manifest's order. The first two
+    also say the ensemble's SHA-256 and what it was trained on; of calibrated results the vote before and the
+    calibration; and whether the ensemble was trained on the case, where that is known.
 
     Returns:
         The state that was written.
@@ -88,12 +93,16 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
             columns = ["AnnotationID", "label", "probability", *seeds]
             origin = {ENSEMBLE: ensemble.sha256, TRAINED_ON: ensemble.trained_on}
+            nodules = list(_rows(scans, columns))
+            measured = list(dict.fromkeys(name for _, p in nodules for name in further_cells(p)))
+            unknown = dict.fromkeys(measured)
             rows = [
-                row | _attributes(p, ensemble) | _before_calibration(p, ensemble) | origin
-                for row, p in _rows(scans, columns)
+                row | _attributes(p, ensemble) | unknown | further_cells(p) | _before_calibration(p, ensemble) | origin
+                for row, p in nodules
             ]
             columns += [PATIENT, "scan", "name", *COORDINATES, "warnings"]
             columns += [ATTRIBUTE_PREFIX + name for name in ensemble.attributes]
+            columns += measured
             columns += _CALIBRATED if ensemble.calibration else ()
             columns += [ENSEMBLE, TRAINED_ON] if ensemble.sha256 else []
             columns += [SEEN_IN_TRAINING] if any(scan.seen for scan in scans) else []
@@ -117,21 +126,15 @@ def written(output: Path, *, json: bool) -> str:
 
 
 def _named(state: View) -> list[_Scan]:
-    """The scans with results; only names that the manifest gives are known, and unique, before all scans are done."""
+    """The scans with results."""
     scans = []
     for listed, record in state.done:
-        known = seen(listed, record)
         names = [p.nodule.name for p in record.predictions]
-        by_manifest = isinstance(listed.labels, list)
         predictions = [
-            replace(
-                p,
-                nodule=replace(p.nodule, name=annotation_id(record.scan, k, name if by_manifest else None)),
-                warnings=with_note(p.warnings, known),
-            )
-            for k, (p, name) in enumerate(zip(record.predictions, names, strict=True), start=1)
+            replace(p, nodule=replace(p.nodule, name=name))
+            for p, name in zip(findings(listed, record), annotation_ids(listed, record), strict=True)
         ]
-        scans.append(_Scan(listed, record, _labels(listed, len(names)), names, predictions, known))
+        scans.append(_Scan(listed, record, _labels(listed, len(names)), names, predictions, seen(listed, record)))
     return scans
 
 
@@ -163,6 +166,7 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, 
     pyarrow, parquet = import_extra("pyarrow", "cohort"), import_extra("pyarrow.parquet", "cohort")
     kinds = dict.fromkeys(columns, pyarrow.float64()) | {"label": pyarrow.int8()}
     kinds |= {column: pyarrow.string() for column in columns if column in _TEXTS}
+    kinds |= {column: pyarrow.int16() for column in columns if column == "size_mm"}
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
     write_atomically(path, content.getvalue(), CaseError)

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodulemc.manifest import Manifest
 
-# To be raised when the same CT, points and weights give other probabilities.
+# To be raised when the same CT, points and weights give other probabilities or measurements.
 # 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.
 _METHOD = 2
 
@@ -25,6 +25,7 @@ class Identity:
         calibration: the map that is applied, None where none is.
         sha256: of its ``ensemble.json``, None in what older versions have left.
         attributes: those that it tells, in its manifest's order.
+        measures: whether nodules are measured, too.
     """
 
     weights: str
@@ -35,9 +36,10 @@ class Identity:
     calibration: dict[str, Any] | None = None
     sha256: str | None = None
     attributes: tuple[str, ...] = ()
+    measures: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, precision: str, *, calibrated: bool) -> "Identity":
+    def of(cls, manifest: Manifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
         """The identity of an ensemble folder's content."""
         # What is as it was before members had an input of their own is left out: such results go on counting.
         members = [
@@ -50,4 +52,4 @@ class Identity:
         shares = tuple(manifest.vote_weights.tolist())
         names = tuple(manifest.seed_names)
         told = manifest.sha256, manifest.attributes
-        return cls(weights, precision, names, manifest.trained_on, shares, calibration, *told)
+        return cls(weights, precision, names, manifest.trained_on, shares, calibration, *told, measures)

@@ -10,17 +10,15 @@ from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, score_together
 class LocalEngine:
     """Scores scans on this machine."""
 
-    def __init__(self, load: Callable[[], Scorer], workers: int, *, masks: bool = False) -> None:
+    def __init__(self, load: Callable[[], Scorer], workers: int) -> None:
         """Nothing is started yet.
 
         Args:
             load: gives the ensemble; called once, while the first scans are being read.
             workers: number of reading processes.
-            masks: whether the masks are wanted, too, for the scans' pages.
         """
         self._load = load
         self._workers = workers
-        self._masks = masks
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """The outcome of each job, as they come."""
@@ -33,5 +31,5 @@ class LocalEngine:
                 reads = [(job, reading) for job, reading in batch if isinstance(reading, Read)]
                 yield from ((job, reading) for job, reading in batch if not isinstance(reading, Read))
                 if reads:
-                    scored = score_together([read for _, read in reads], scorer, masks=self._masks)
+                    scored = score_together([read for _, read in reads], scorer)
                     yield from zip((job for job, _ in reads), scored, strict=True)

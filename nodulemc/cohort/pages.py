@@ -10,32 +10,41 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nodulemc.cohort.names import file_names
-from nodulemc.cohort.view import View, seen, view
+from nodulemc.cohort.view import View as State
+from nodulemc.cohort.view import findings, view
+from nodulemc.columns import LUNG_RADS
 from nodulemc.errors import CaseError
 from nodulemc.json_files import make_folder, remove_old, write_atomically
-from nodulemc.measure.mask import nodule_mask
-from nodulemc.measure.nodule import measured
+from nodulemc.measure.risk import CATEGORIES
 from nodulemc.report.page import Finding, Origin, case_page
+from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
-from nodulemc.trained_cases import with_note
-from nodulemc.volume import Volume
+from nodulemc.results import further_cells
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.scoring import Scored
     from nodulemc.cohort.store import Listed, Record
     from nodulemc.prediction import NodulePrediction
-    from nodulemc.report.pictures import View as NoduleView
 
 INDEX_NAME = "index.html"
+# What the index shows of measures and risk, each scan's highest: heading, digits, and the step of the filter.
+COLUMNS = {
+    "long_axis_mm": ("Longest axis, mm", "%.1f", "1"),
+    "brock_full": ("Brock, full", "%.3f", "0.01"),
+    "brock_parsimonious": ("Brock, parsimonious", "%.3f", "0.01"),
+    "mayo": ("Mayo", "%.3f", "0.01"),
+    "herder": ("Herder", "%.3f", "0.01"),
+    LUNG_RADS: ("Lung-RADS by size", "%s", None),
+}
 FOLDER = "scans"
 _LOCK_NAME = ".index.lock"
 _VERSION = 1  # to be raised when pages of the same results are worth making again
@@ -61,28 +70,25 @@ class Pages:
         self._origin = origin
         self._paths = _paths(folder, scans)
 
-    def has(self, record: Record) -> bool:
+    def has(self, listed: Listed, record: Record) -> bool:
         """Whether a result's page is there."""
-        return _key_in(self._paths[record.scan]) == _key(record)
+        return _key_in(self._paths[record.scan]) == _key(listed, record)
 
-    def write(self, record: Record, scored: Scored, known: str | None) -> None:
+    def write(self, listed: Listed, record: Record, scored: Scored) -> None:
         """Write a scan's page.
 
         Args:
-            record: the scan's result as it is kept.
+            listed: the scan.
+            record: its result as it is kept.
             scored: what it is made of.
-            known: what the ensemble was trained on of the scan, as in ``Record.seen``.
 
         Raises:
             CaseError: it cannot be written.
         """
-        predictions = [replace(p, warnings=with_note(p.warnings, known)) for p in scored.predictions]
         views = scored.read.views
-        if scored.masks:
-            findings = map(_segmented, predictions, views, scored.masks)
-        else:
-            findings = map(Finding, predictions, views)
-        page = case_page(record.scan, [*findings], self._origin, key=_key(record))
+        masks = map(View.on_scan, views, scored.masks) if scored.masks else repeat(None)
+        shown = map(Finding, findings(listed, record), views, masks)
+        page = case_page(record.scan, [*shown], self._origin, key=_key(listed, record))
         write_atomically(self._paths[record.scan], page.encode(), CaseError)
 
 
@@ -106,7 +112,7 @@ def write_index(folder: Path, cohort: Path) -> int:
         keys = {path: _key_in(path) for path in (folder / FOLDER).iterdir()}
         state = view(cohort)
         paths = _paths(folder, (listed.scan for listed in state.listed))
-        standing = {record.scan: _key(record) for _, record in state.done}
+        standing = {record.scan: _key(listed, record) for listed, record in state.done}
         for scan, path in paths.items():
             if keys.get(path) not in (None, standing.get(scan)):
                 remove_old(path, CaseError)
@@ -114,54 +120,60 @@ def write_index(folder: Path, cohort: Path) -> int:
             scan: path for scan, path in paths.items() if scan in standing and keys.get(path) == standing[scan]
         }
         rows = [_row(listed, state, with_page.get(listed.scan)) for listed in state.listed]
-        page = render(
-            "nodulemc.report",
-            "index.html.jinja",
-            script="index.js",
-            rows=rows,
-            statuses=list(dict.fromkeys(row["status"] for row in rows)),
-            ensemble=state.plan.ensemble,
-        )
-        write_atomically(folder / INDEX_NAME, page.encode(), CaseError)
+        write_atomically(folder / INDEX_NAME, index_page(rows, state.plan.ensemble).encode(), CaseError)
     return len(standing) - len(with_page)
 
 
-def _row(listed: Listed, state: View, page: Path | None) -> dict[str, Any]:
+def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
+    """The index, HTML; columns of measures and risk are those that at least one scan has."""
+    return render(
+        "nodulemc.report",
+        "index.html.jinja",
+        script="index.js",
+        rows=rows,
+        columns={name: about for name, about in COLUMNS.items() if any(name in row["further"] for row in rows)},
+        categories=CATEGORIES,
+        statuses=list(dict.fromkeys(row["status"] for row in rows)),
+        ensemble=ensemble,
+    )
+
+
+def _row(listed: Listed, state: State, page: Path | None) -> dict[str, Any]:
     """What the index shows of a scan."""
     record = state.records.get(listed.scan)
     row = {"scan": listed.scan, "link": page and f"{FOLDER}/{quote(page.name)}", "status": "to do", "error": "",
-           "nodules": [], "highest": None, "warnings": []}  # fmt: skip
+           "nodules": [], "highest": None, "further": {}, "warnings": []}  # fmt: skip
     if record is None:
         return row
     if record.error is not None:
         return row | {"status": "failed", "error": str(record.error)}
-    nodules = [(p.nodule.name or str(k), p.probability) for k, p in enumerate(record.predictions, start=1)]
-    said = (with_note(p.warnings, seen(listed, record)) for p in record.predictions)
+    found = findings(listed, record)
+    nodules = [(p.nodule.name or str(k), p.probability) for k, p in enumerate(found, start=1)]
     return row | {
         "status": "done",
         "nodules": nodules,
         "highest": max((probability for _, probability in nodules), default=None),
-        "warnings": list(dict.fromkeys(warning for warnings in said for warning in warnings)),
+        "further": _further(found),
+        "warnings": list(dict.fromkeys(warning for p in found for warning in p.warnings)),
     }
 
 
-def _segmented(prediction: NodulePrediction, nodule: NoduleView, probability: np.ndarray) -> Finding:
-    """A nodule with its mask and what it measures; the part of the scan that its view has is enough."""
-    part = Volume(nodule.part, Path("the scan"))
-    mask = nodule_mask(part, prediction.nodule.point, probability)
-    prediction = replace(prediction, warnings=(*prediction.warnings, *mask.warnings))
-    (found,) = measured([prediction], part, [mask], None)
-    return Finding(found, nodule, nodule.on_scan(mask))
+def _further(found: Sequence[NodulePrediction]) -> dict[str, float | str]:
+    """The highest of each measure and risk among a scan's nodules, by column."""
+    cells = [further_cells(prediction) for prediction in found]
+    values = {column: [own[column] for own in cells if own.get(column) is not None] for column in COLUMNS}
+    return {column: max(known) for column, known in values.items() if known}
 
 
 def _paths(folder: Path, scans: Iterable[str]) -> dict[str, Path]:
     return {scan: folder / FOLDER / name for scan, name in file_names(scans, ".html").items()}
 
 
-def _key(record: Record) -> str:
-    """What a result depends on, and with it its page."""
+def _key(listed: Listed, record: Record) -> str:
+    """What a result depends on, and with it its page, which shows the risk, too."""
     inputs = record.fingerprint
     content = [_VERSION, record.scan, record.given, inputs.ct, inputs.points, record.weights, record.precision]
+    content += [asdict(listed.clinical)] if listed.clinical else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

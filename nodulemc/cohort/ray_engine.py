@@ -1,7 +1,8 @@
 """A Ray cluster: scans are read by tasks anywhere, and scored by one actor per GPU, or per node where there is none.
 
-A scan's patches stay in Ray's object store until an actor has used them; this process sees results only. Ray starts
-lost tasks and actors again. Nodes need the same NoduleMC installed, and scans and ensemble under the same paths.
+A scan's patches and pictures stay in Ray's object store until an actor has used them; this process sees results, and
+writes the pages. Ray starts lost tasks and actors again. Nodes need the same NoduleMC installed, and scans and ensemble
+under the same paths.
 """
 
 import logging
@@ -20,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nodulemc.cohort.readers import died
 from nodulemc.cohort.reading import Failed, Job, Read, Reading, read_scan
-from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, split
+from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scored, Scorer, score_together
 from nodulemc.errors import ConfigError, NoduleMCError, ResourceError
 
 _RETRIES = 3
@@ -34,7 +35,8 @@ class RayEngine:
     """Scores scans on a Ray cluster.
 
     Attributes:
-        precision: what the cluster's actors compute in.
+        device: what the cluster's actors compute on.
+        precision: what they compute in.
     """
 
     def __init__(
@@ -62,20 +64,20 @@ class RayEngine:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if device == "cuda" and not gpus:
             raise ConfigError("the Ray cluster has no GPU", "--device cuda", "use --device auto or cpu")
-        device = "cuda" if gpus and device != "cpu" else "cpu"
-        self._batch = GPU_BATCH if device == "cuda" else 1
-        self._actors = [_Model.options(**place).remote(load, device) for place in _places(gpus, device)]
+        self.device = "cuda" if gpus and device != "cpu" else "cpu"
+        self._batch = GPU_BATCH if self.device == "cuda" else 1
+        self._actors = [_Model.options(**place).remote(load, self.device) for place in _places(gpus, self.device)]
         # Others may be using some of the GPUs.
         starting = {actor.is_there.remote(): actor for actor in self._actors}
         first = starting[ray.wait(list(starting))[0][0]]
         try:
-            self.precision, self._caveat = ray.get(first.about.remote(precision))
+            self.precision = ray.get(first.loaded_precision.remote(precision))
         except RayTaskError as error:
             raise _cause(error) from None
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """The outcome of each job, as they come."""
-        return _Flow(jobs, self._actors, self.precision, self._caveat, self._batch).outcomes()
+        return _Flow(jobs, self._actors, self.precision, self._batch).outcomes()
 
     def close(self) -> None:
         """Leave the cluster, which ends this run's tasks and actors."""
@@ -84,22 +86,19 @@ class RayEngine:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A scan that was read, its patches still in the object store."""
+    """A scan that was read, all of it but what is small still in the object store."""
 
     job: Job
-    read: Read
-    patches: ray.ObjectRef
+    small: Read
+    whole: ray.ObjectRef
 
 
 class _Flow:
     """From jobs to outcomes, with a bounded number of scans under way."""
 
-    def __init__(
-        self, jobs: Sequence[Job], actors: Sequence[Any], precision: str, caveat: str | None, batch: int
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], actors: Sequence[Any], precision: str, batch: int) -> None:
         self._jobs = deque(jobs)
         self._precision = precision
-        self._caveat = caveat
         self._batch = batch
         self._free = deque(actor for _ in range(_AT_ACTOR) for actor in actors)
         self._most_ready = 2 * batch * len(self._free)
@@ -118,20 +117,20 @@ class _Flow:
         most_reading = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         while self._jobs and len(self._reading) < most_reading and len(self._ready) < self._most_ready:
             job = self._jobs.popleft()
-            reading, patches = _read.remote(job)
-            self._reading[reading] = job, patches
+            reading, whole = _read.remote(job)
+            self._reading[reading] = job, whole
 
     def _score_more(self) -> None:
         while self._ready and self._free:
             batch: list[_Ready] = []
-            while self._ready and sum(len(item.read.nodules) for item in batch) < self._batch:
+            while self._ready and sum(len(item.small.nodules) for item in batch) < self._batch:
                 batch.append(self._ready.popleft())
             actor = self._free.popleft()
-            call = actor.score.remote(self._precision, *(item.patches for item in batch))
+            call = actor.score.remote(self._precision, *(item.whole for item in batch))
             self._scoring[call] = actor, batch
 
     def _was_read(self, done: ray.ObjectRef) -> Iterator[Outcome]:
-        job, patches = self._reading.pop(done)
+        job, whole = self._reading.pop(done)
         try:
             reading: Reading = ray.get(done)
         except RayTaskError as error:  # reading itself never raises: the node is at fault, not the scan
@@ -139,14 +138,14 @@ class _Flow:
         except RayError as error:
             reading = died(job, f"its reading task died {_RETRIES + 1} times ({type(error).__name__})")
         if isinstance(reading, Read):
-            self._ready.append(_Ready(job, reading, patches))
+            self._ready.append(_Ready(job, reading, whole))
         else:
             yield job, reading
 
     def _was_scored(self, done: ray.ObjectRef) -> Iterator[Outcome]:
         actor, batch = self._scoring.pop(done)
         try:
-            results = ray.get(done)
+            scored = ray.get(done)
         except RayActorError as error:  # for good: the others take over
             self._free = deque(other for other in self._free if other is not actor)
             self._ready.extendleft(reversed(batch))
@@ -163,21 +162,20 @@ class _Flow:
             self._free.append(actor)
             for item in batch:
                 lost = ResourceError(f"its patches were lost ({error})", item.job.scan.path, "use --retry-failed")
-                yield item.job, Failed(item.read.fingerprint, lost)
+                yield item.job, Failed(item.small.fingerprint, lost)
             return
         self._free.append(actor)
-        scored = split([item.read for item in batch], results, self._caveat)
         yield from ((item.job, one) for item, one in zip(batch, scored, strict=True))
 
 
 @ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)
-def _read(job: Job) -> tuple[Reading, np.ndarray]:
-    """One scan, its patches apart, so that they travel straight to an actor."""
+def _read(job: Job) -> tuple[Reading, Read | None]:
+    """One scan without what is large, and the whole of it, which travels straight to an actor."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     reading = read_scan(job)
     if isinstance(reading, Read):
-        return replace(reading, patches=_NO_PATCHES), reading.patches
-    return reading, _NO_PATCHES
+        return replace(reading, patches=_NO_PATCHES, parts=(), views=()), reading
+    return reading, None
 
 
 @ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES)
@@ -193,14 +191,13 @@ class _Model:
     def is_there(self) -> None:
         """Returns when the cluster has given the actor its place."""
 
-    def about(self, precision: str) -> tuple[str, str | None]:
-        scorer = self._loaded(precision)
-        return scorer.precision, scorer.caveat
+    def loaded_precision(self, precision: str) -> str:
+        return self._loaded(precision).precision
 
-    def score(self, precision: str, *patches: np.ndarray) -> tuple[np.ndarray, ...]:
-        scorer = self._loaded(precision)
-        per_seed, attributes = scorer.findings(np.concatenate(patches))
-        return per_seed, scorer.vote(per_seed), attributes
+    def score(self, precision: str, *reads: Read) -> list[Scored]:
+        """What pages need comes along; patches and parts are of no further use."""
+        scored = score_together(reads, self._loaded(precision))
+        return [replace(one, read=replace(one.read, patches=_NO_PATCHES, parts=())) for one in scored]
 
     def _loaded(self, precision: str) -> Scorer:
         if self._scorer is None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import SimpleITK as sitk
 
 from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
+from nodulemc.measure.mask import nodule_part
 from nodulemc.points import Nodule, read_points
 from nodulemc.prediction import look
 from nodulemc.quality import Notes
@@ -30,12 +32,14 @@ class Job:
     Attributes:
         scan: the scan.
         known: inputs of a result that stands as long as they are the same.
-        views: whether its page is wanted, which takes more than the network's inputs.
+        measure: whether its nodules are to be measured, which takes more than the network's inputs.
+        views: whether its page is wanted, which takes still more.
         only_page: whether its result stands and nothing but its page is missing.
     """
 
     scan: Scan
     known: Fingerprint | None = None
+    measure: bool = False
     views: bool = False
     only_page: bool = False
 
@@ -44,13 +48,15 @@ class Job:
 class Read:
     """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes.
 
-    ``views`` are what its page shows of the nodules; empty where none is wanted.
+    ``parts`` are the scan's own voxels under the nodules' cubes, empty where nothing is measured; ``views`` are what
+    its page shows of the nodules, empty where none is wanted.
     """
 
     fingerprint: Fingerprint
     nodules: tuple[Nodule, ...]
     patches: np.ndarray
     notes: Notes
+    parts: tuple[sitk.Image, ...] = ()
     views: tuple[View, ...] = ()
 
 
@@ -86,11 +92,17 @@ def read_scan(job: Job) -> Reading:
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
             patches, notes = look(volume, nodules)
             views = _views(volume, nodules) if job.views else ()
-        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), views)
+            parts = _parts(volume, nodules, views) if job.measure else ()
+        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), parts, views)
     except NoduleMCError as error:
         return Failed(fingerprint, error)
     except Exception as error:
         return Failed(fingerprint, *_explained(error, job.scan))
+
+
+def _parts(volume: Volume, nodules: Sequence[Nodule], views: Sequence[View]) -> tuple[sitk.Image, ...]:
+    """The scan's voxels under the nodules' cubes; those of views are not copied."""
+    return tuple(view.part for view in views) or tuple(nodule_part(volume, nodule.point) for nodule in nodules)
 
 
 def _views(volume: Volume, nodules: Sequence[Nodule]) -> tuple[View, ...]:

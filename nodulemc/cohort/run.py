@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from nodulemc.cohort.store import Listed, Plan, Record, Store, now, store_path
 from nodulemc.cohort.view import StoreContent, by_scan, read_stores
 from nodulemc.progress import QUIET_S, progress
 from nodulemc.scan_ids import ScanIds
-from nodulemc.trained_cases import TrainedCases, strongest
+from nodulemc.trained_cases import TrainedCases
 
 if TYPE_CHECKING:
+    from nodulemc.cohort.clinical import Clinical
     from nodulemc.cohort.pages import Pages
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Task:
         retry_failed: also do what has failed before.
         trained_cases: what the ensemble was trained on, None where that is not known.
         pages: where each scan with a result gets a page, None where none are wanted.
+        clinical: what the risk models may know of each scan, by its name; None where they are not asked for.
     """
 
     scans: Sequence[Scan]
@@ -63,14 +65,22 @@ class Task:
     retry_failed: bool = False
     trained_cases: TrainedCases | None = None
     pages: Pages | None = None
+    clinical: Mapping[str, Clinical] | None = None
 
     def seen(self, scan: ScanIds) -> str | None:
         """What the ensemble was trained on of a scan, one of ``nodulemc.trained_cases.SEEN``; None: nobody knows."""
         return self.trained_cases and self.trained_cases.seen(scan)
 
-    def has_page(self, result: Record | None) -> bool:
-        """Whether a result has the page that it is to have."""
-        return self.pages is None or (result is not None and self.pages.has(result))
+    def has_page(self, scan: Scan, result: Record | None) -> bool:
+        """Whether a scan's result has the page that it is to have."""
+        return self.pages is None or (result is not None and self.pages.has(self.listed(scan), result))
+
+    def listed(self, scan: Scan, look: str | None = None) -> Listed:
+        """A scan as it is listed."""
+        clinical = self.clinical and self.clinical.get(scan.name)
+        seen = self.seen(scan.ids)
+        labels = list(scan.labels) if isinstance(scan.labels, tuple) else scan.labels
+        return Listed(scan.name, labels, scan.given, look, scan.fault, scan.patient, seen, clinical)
 
     def own_scans(self) -> list[Scan]:
         """Those of the shard."""
@@ -109,7 +119,7 @@ def _keep(store: Store, task: Task, job: Job, record: Record, outcome: Scored | 
         return
     store.record(record)
     if task.pages and isinstance(outcome, Scored):
-        task.pages.write(record, outcome, strongest([task.seen(job.scan.ids), record.seen]))
+        task.pages.write(task.listed(job.scan), record, outcome)
 
 
 class _Clock:
@@ -160,10 +170,11 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
         failed = [record for record in same if record.error is not None]
         if done:
             found.standing.append(done[0])
-        has_page = task.has_page(done[0] if done else former)
+        has_page = task.has_page(scan, done[0] if done else former)
         if not has_page if done else not failed or task.retry_failed:
             same_inputs = former.fingerprint if former and has_page else None  # for a page it has to be read again
-            found.jobs.append(Job(scan, same_inputs, views=task.pages is not None, only_page=bool(done)))
+            wanted = {"measure": task.ensemble.measures, "views": task.pages is not None, "only_page": bool(done)}
+            found.jobs.append(Job(scan, same_inputs, **wanted))
     return found
 
 
@@ -176,11 +187,7 @@ def _elsewhere(standing: Sequence[Record], contents: Iterable[StoreContent], pat
 def _begin(store: Store, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
-    looks = found.looks
-    listed = [
-        Listed(s.name, s.labels, s.given, looks.get(s.name), s.fault, s.patient, task.seen(s.ids)) for s in task.scans
-    ]
-    store.begin(plan, listed, records)
+    store.begin(plan, [task.listed(scan, found.looks.get(scan.name)) for scan in task.scans], records)
 
 
 def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: Record | None, time: float) -> Record:

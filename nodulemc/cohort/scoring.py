@@ -1,14 +1,19 @@
-"""The network's part: patches of several scans through one ensemble."""
+"""The network's part: patches of several scans through one ensemble, and what its masks measure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import SimpleITK as sitk
 
 from nodulemc.cohort.reading import Failed, Job, Read, Unchanged
+from nodulemc.measure.mask import NoduleMask, nodule_mask
+from nodulemc.measure.sizes import measure
 from nodulemc.prediction import NodulePrediction, with_warnings
+from nodulemc.volume import Volume
 
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
@@ -31,53 +36,71 @@ class Scorer(Protocol):
         """(N, number of seeds) to (N,)."""
 
     def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The same and (N, 64, 64, 64), where masks are wanted."""
+        """The same and (N, 64, 64, 64), where nodules are measured."""
 
 
 @dataclass(frozen=True)
 class Scored:
     """A scan's predictions, and what it was read as (without its patches, for which nobody has a use any more).
 
-    ``masks`` are each voxel's probability to belong to the nodule (64, 64, 64), on the patches' grid, nodule by nodule;
-    empty where none are wanted.
+    ``masks`` are the nodules', each on its part's grid; empty where nothing is measured.
     """
 
     read: Read
     predictions: tuple[NodulePrediction, ...]
-    masks: tuple[np.ndarray, ...] = ()
+    masks: tuple[NoduleMask, ...] = ()
 
 
 Outcome = tuple[Job, Scored | Unchanged | Failed]
 
 
-def score_together(reads: Sequence[Read], scorer: Scorer, *, masks: bool = False) -> list[Scored]:
-    """Score several scans as one batch; the results do not depend on what else is in it.
+def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
+    """Score several scans as one batch, and measure those with parts; the results do not depend on what else is in it.
 
     Args:
         reads: the scans.
         scorer: the ensemble.
-        masks: whether the masks are wanted, too, for the scans' pages.
     """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
-    (per_seed, attributes), found = _with_masks(patches, scorer) if masks else (scorer.findings(patches), ())
-    scored = split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
-    left = iter(found)
-    return [replace(one, masks=tuple(islice(left, len(one.read.nodules)))) for one in scored]
+    measures = any(read.parts for read in reads)
+    (per_seed, attributes), masks = _with_masks(reads, patches, scorer) if measures else (scorer.findings(patches), ())
+    scored = _split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
+    left = iter(masks)
+    return [_measured(one, tuple(islice(left, len(one.read.parts)))) for one in scored]
 
 
-def _with_masks(patches: np.ndarray, scorer: Scorer) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray]]:
-    """The scorer's findings, and each nodule's mask."""
+def _with_masks(
+    reads: Sequence[Read], patches: np.ndarray, scorer: Scorer
+) -> tuple[tuple[np.ndarray, np.ndarray], list[NoduleMask]]:
+    """The scorer's findings, and each nodule's mask on its part's grid."""
     size = _MASKS_AT_ONCE[scorer.device]
+    places = iter([place for read in reads for place in zip(read.parts, read.nodules, strict=True)])
     findings, masks = [], []
-    for k in range(0, max(len(patches), 1), size):
+    for k in range(0, len(patches), size):
         *found, probabilities = scorer.findings_and_masks(patches[k : k + size])
         findings.append(found)
-        masks += [*probabilities.astype(np.float32)]
+        for probability, (part, nodule) in zip(probabilities, islice(places, len(probabilities)), strict=True):
+            masks.append(nodule_mask(_volume(part), nodule.point, probability))
     per_seed, attributes = map(np.concatenate, zip(*findings, strict=True))
     return (per_seed, attributes), masks
 
 
-def split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:
+def _measured(scored: Scored, masks: tuple[NoduleMask, ...]) -> Scored:
+    """With what its masks measure, where there are any."""
+    if not masks:
+        return scored
+    predictions = tuple(
+        replace(p, warnings=(*p.warnings, *mask.warnings), measurements=measure(_volume(part), mask))
+        for p, part, mask in zip(scored.predictions, scored.read.parts, masks, strict=True)
+    )
+    return replace(scored, predictions=predictions, masks=masks)
+
+
+def _volume(part: sitk.Image) -> Volume:
+    return Volume(part, Path("the scan"))
+
+
+def _split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:
     """A batch's results, scan by scan: seeds' probabilities (N, seeds), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)

@@ -13,20 +13,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.identity import Identity
 from nodulemc.errors import ConfigError, NoduleMCError
+from nodulemc.measure.sizes import Measurements
 from nodulemc.points import Nodule
 from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
 SUFFIX = ".sqlite"
-_VERSION = 4
+_VERSION = 5
 # Older versions whose files go on, and the tables' columns that they lack.
-_LACKING = {
-    2: (("listing", "patient"), ("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")),
-    3: (("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")),
-}
+_NEW_IN_5 = (("listing", "clinical"), ("nodules", "measurements"))
+_NEW_IN_4 = (("listing", "seen"), ("scans", "seen"), ("nodules", "attributes"))
+_LACKING = {2: (("listing", "patient"), *_NEW_IN_4, *_NEW_IN_5), 3: (*_NEW_IN_4, *_NEW_IN_5), 4: _NEW_IN_5}
+_LISTING = ("position", "scan", "labels", "given", "look", "fault", "patient", "seen", "clinical")
+_NODULE = ("name", "x", "y", "z", "probability", "per_seed", "warnings", "attributes", "measurements")
 _APPLICATION = 0x4E4D4343  # "NMCC"
 _PATIENCE_S = 60  # for others to finish reading or writing
 _SCHEMA = (
@@ -34,14 +37,14 @@ _SCHEMA = (
     "CREATE TABLE plan (about TEXT NOT NULL)",
     # The manifest's scans, as Listed has them.
     "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
-    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT, seen TEXT)",
+    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT, seen TEXT, clinical TEXT)",
     # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
     # weights, precision and the nodules as they were: the files may come back.
     "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
     "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT, seen TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
     "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
-    "attributes TEXT, PRIMARY KEY (scan, number))",
+    "attributes TEXT, measurements TEXT, PRIMARY KEY (scan, number))",
 )
 
 
@@ -73,6 +76,7 @@ class Listed:
         fault: of the manifest's rows, None where they can be used.
         seen: by what the manifest says, what the ensemble was trained on of it, one of ``nodulemc.trained_cases.SEEN``;
             None where that is not known.
+        clinical: what the risk models may know of it, None where they were not asked for.
     """
 
     scan: str
@@ -82,6 +86,7 @@ class Listed:
     fault: NoduleMCError | None
     patient: str | None = None
     seen: str | None = None
+    clinical: Clinical | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,10 @@ class Record:
     seen: str | None = None
 
     def is_of(self, ensemble: Identity) -> bool:
-        """Whether its predictions are of these weights in this precision."""
-        return (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
+        """Whether its predictions are of these weights in this precision, and measured where that is asked for."""
+        measured = all(prediction.measurements is not None for prediction in self.predictions)
+        is_same = (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
+        return is_same and (measured or not ensemble.measures)
 
 
 class Store:
@@ -166,10 +173,11 @@ class Store:
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             rows = (
-                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen)
+                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen,
+                 s.clinical and json.dumps(asdict(s.clinical)))
                 for k, s in enumerate(scans)
-            )
-            do.executemany("INSERT INTO listing VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            )  # fmt: skip
+            do.executemany(f"INSERT INTO listing ({', '.join(_LISTING)}) VALUES (?{', ?' * 8})", rows)  # noqa: S608
             for record in records:
                 _note(do, record)
         self._version = _VERSION
@@ -189,19 +197,27 @@ class Store:
     def listing(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
-            columns = self._columns("listing", "scan", "labels", "given", "look", "fault", "patient", "seen")
+            columns = self._columns("listing", *_LISTING[1:])
             rows = do.execute(f"SELECT {columns} FROM listing ORDER BY position")  # noqa: S608
             return [
-                Listed(scan, json.loads(labels), given, look, _error(fault), patient, seen)
-                for scan, labels, given, look, fault, patient, seen in rows
+                Listed(
+                    scan,
+                    json.loads(labels),
+                    given,
+                    look,
+                    _error(fault),
+                    patient,
+                    seen,
+                    clinical and Clinical(**json.loads(clinical)),
+                )
+                for scan, labels, given, look, fault, patient, seen, clinical in rows
             ]
 
     def records(self) -> list[Record]:
         """All results and failures, also of scans that are not listed any more."""
         with self._reading() as do:
             nodules: dict[str, list[NodulePrediction]] = {}
-            columns = ("scan", "name", "x", "y", "z", "probability", "per_seed", "warnings", "attributes")
-            columns = self._columns("nodules", *columns)
+            columns = self._columns("nodules", "scan", *_NODULE)
             for scan, *row in do.execute(f"SELECT {columns} FROM nodules ORDER BY scan, number"):  # noqa: S608
                 nodules.setdefault(scan, []).append(_prediction(row))
             columns = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
@@ -294,7 +310,7 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
     do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
     do.executemany(
-        "INSERT INTO nodules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO nodules (scan, number, {', '.join(_NODULE)}) VALUES (?, ?{', ?' * len(_NODULE)})",  # noqa: S608
         ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
     )
 
@@ -308,9 +324,11 @@ def _error(text: str | None) -> NoduleMCError | None:
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
-    return p.nodule.name, *p.nodule.point, p.probability, *map(json.dumps, (p.per_seed, p.warnings, p.attributes))
+    lists = map(json.dumps, (p.per_seed, p.warnings, p.attributes))
+    return p.nodule.name, *p.nodule.point, p.probability, *lists, p.measurements and json.dumps(asdict(p.measurements))
 
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
-    name, x, y, z, probability, *lists = row
-    return NodulePrediction(Nodule(name, (x, y, z)), probability, *(tuple(json.loads(text or "[]")) for text in lists))
+    name, x, y, z, probability, *lists, sizes = row
+    found = (tuple(json.loads(text or "[]")) for text in lists)
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, *found, sizes and Measurements(**json.loads(sizes)))

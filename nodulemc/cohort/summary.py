@@ -1,7 +1,8 @@
 """A cohort's state in words."""
 
 from nodulemc.calibration_map import describe_calibration
-from nodulemc.cohort.store import now
+from nodulemc.cohort.identity import Identity
+from nodulemc.cohort.store import Record, now
 from nodulemc.cohort.view import View
 from nodulemc.errors import printable
 from nodulemc.progress import clock
@@ -48,8 +49,14 @@ def summary(state: View) -> str:
 
 def _outdated(state: View) -> str:
     ensemble, records = state.plan.ensemble, state.outdated
-    others = {record.precision if record.weights == ensemble.weights else "other weights" for record in records}
+    others = {_difference(record, ensemble) for record in records}
     return f"{len(records)} of those to do have results that do not count: {', '.join(sorted(others))}"
+
+
+def _difference(record: Record, ensemble: Identity) -> str:
+    if record.weights != ensemble.weights:
+        return "other weights"
+    return "not measured" if record.precision == ensemble.precision else str(record.precision)
 
 
 def _speed(state: View) -> str:

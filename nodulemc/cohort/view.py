@@ -1,14 +1,17 @@
 """A cohort's folder as one: the stores of all shards and runs together."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.lock import is_being_written
+from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.store import STEM, SUFFIX, Listed, Plan, Record, Store
 from nodulemc.errors import ConfigError
-from nodulemc.trained_cases import NOTES, strongest
+from nodulemc.prediction import NodulePrediction
+from nodulemc.trained_cases import NOTES, strongest, with_note
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,23 @@ class View:
 def seen(listed: Listed, record: Record) -> str | None:
     """What the ensemble was trained on of a scan, as the manifest or the scan's own header tells."""
     return strongest([listed.seen, record.seen])
+
+
+def annotation_ids(listed: Listed, record: Record) -> list[str]:
+    """What the cohort calls a scan's nodules.
+
+    Only names that the manifest gives are known, and unique, before all scans are done.
+    """
+    by_manifest = isinstance(listed.labels, list)
+    names = (p.nodule.name if by_manifest else None for p in record.predictions)
+    return [annotation_id(record.scan, k, name) for k, name in enumerate(names, start=1)]
+
+
+def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
+    """A scan's predictions with what follows from the rest that is known of it: a warning, and risk models' results."""
+    known = seen(listed, record)
+    noted = [replace(p, warnings=with_note(p.warnings, known)) for p in record.predictions]
+    return assessed(noted, annotation_ids(listed, record), listed.clinical)
 
 
 @dataclass(frozen=True)

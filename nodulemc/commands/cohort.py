@@ -10,28 +10,32 @@ Exit code 3: some scans have failed or are yet to be done. More: docs/cohort.md.
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nodulemc.cpu import available_cores
-from nodulemc.errors import ConfigError
+from nodulemc.errors import ConfigError, EnsembleError
 from nodulemc.extras import check_extra
 from nodulemc.json_files import make_folder
 from nodulemc.manifest import find_resources, read_manifest
-from nodulemc.options import add_ensemble_options
+from nodulemc.options import add_ensemble_options, add_measure_option
 from nodulemc.report.files import LIBRARIES
 from nodulemc.words import counted
 
 if TYPE_CHECKING:
+    from nodulemc.cohort.clinical import Clinical
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.pages import Pages
     from nodulemc.cohort.run import Engine, Shard
     from nodulemc.cohort.scan import Scan
     from nodulemc.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = "nodulemc cohort phantoms --output scored"
 EXIT_PARTIAL = 3
@@ -47,7 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report",
         type=Path,
         metavar="DIR",
-        help="also make a page for each scan, and DIR/index.html, which sorts and filters them (docs/report.md)",
+        help="also make a page for each scan, and DIR/index.html, which sorts and filters them (docs/report.md); "
+        "implies --measure where the ensemble has decoders",
+    )
+    add_measure_option(parser)
+    parser.add_argument(
+        "--clinical",
+        type=Path,
+        metavar="FILE",
+        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: .csv or .parquet with rows for "
+        "patients, scans or nodules, as age and type (docs/cohort.md); implies --measure",
     )
     parser.add_argument("--retry-failed", action="store_true", help="also do the scans that have failed before")
     parser.add_argument(
@@ -82,12 +95,17 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         check_extra("report", *LIBRARIES)
     scans = read_listing(args.manifest)
-    make_folder(args.output, ConfigError)
+    clinical = _clinical(args, scans) if args.clinical else None
     manifest = read_manifest((args.resources or find_resources()).resolve())
+    measures = _measures(args, manifest)
+    make_folder(args.output, ConfigError)
     trained_cases = read_trained_cases(manifest)
-    with _engine(args, manifest) as (engine, ensemble):
-        pages = _pages(args, manifest, ensemble, scans) if args.report else None
-        task = Task(scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases, pages)
+    with _engine(args, manifest, measures=measures) as (engine, device, ensemble):
+        origin = manifest, device, ensemble.precision, args.calibrated
+        pages = _pages(args.report, scans, *origin) if args.report else None
+        task = Task(
+            scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases, pages, clinical
+        )
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
     print(f"{summary(state)}\n{written(args.output, json=args.json)}")
@@ -97,36 +115,57 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_PARTIAL if own & state.without_result else 0
 
 
+def _measures(args: argparse.Namespace, manifest: Manifest) -> bool:
+    """Whether nodules are measured.
+
+    Raises:
+        EnsembleError: it is asked for, and no member has a decoder.
+    """
+    asked = args.measure or args.clinical is not None
+    if asked and not manifest.segments:
+        remedy = "use an ensemble saved with one, or leave out --measure and --clinical"
+        raise EnsembleError("no seed has a decoder, so nothing can be measured", manifest.folder, remedy)
+    return asked or (args.report is not None and manifest.segments)
+
+
+def _clinical(args: argparse.Namespace, scans: Sequence[Scan]) -> dict[str, Clinical]:
+    """What is known of the scans; says of how many nothing is."""
+    from nodulemc.cohort.clinical import read_clinical_table
+
+    found = read_clinical_table(args.clinical).of_all(scans)
+    unknown = sum(not clinical.patient and not clinical.nodules for clinical in found.values())
+    if unknown:
+        logger.warning("%s: nothing of %d of %s", args.clinical, unknown, counted(len(found), "scan"))
+    return found
+
+
 @contextmanager
-def _engine(args: argparse.Namespace, manifest: Manifest) -> Iterator[tuple[Engine, Identity]]:
-    """The engine that the options ask for, and what it scores with."""
+def _engine(args: argparse.Namespace, manifest: Manifest, *, measures: bool) -> Iterator[tuple[Engine, str, Identity]]:
+    """The engine that the options ask for, the device that it runs on, and what it scores with."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine
     from nodulemc.ensemble import Ensemble
     from nodulemc.precision import choose_device, choose_precision
 
-    masks = bool(args.report and manifest.segments)
-    load = partial(Ensemble.load, manifest.folder, masks=masks, calibrated=args.calibrated)
+    load = partial(Ensemble.load, manifest.folder, masks=measures, calibrated=args.calibrated)
+    identity = partial(Identity.of, manifest, calibrated=args.calibrated, measures=measures)
     if args.engine == "ray":
         from nodulemc.cohort.ray_engine import RayEngine
 
         with closing(RayEngine(load, device=args.device, precision=args.precision, address=args.address)) as engine:
-            yield engine, Identity.of(manifest, engine.precision, calibrated=args.calibrated)
+            yield engine, engine.device, identity(engine.precision)
         return
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device, manifest)
     load = partial(load, device=device, precision=precision)
-    engine = LocalEngine(load, args.workers or available_cores(), masks=masks)
-    yield engine, Identity.of(manifest, precision, calibrated=args.calibrated)
+    yield LocalEngine(load, args.workers or available_cores()), device, identity(precision)
 
 
-def _pages(args: argparse.Namespace, manifest: Manifest, ensemble: Identity, scans: Sequence[Scan]) -> Pages:
+def _pages(folder: Path, scans: Sequence[Scan], *origin: Any) -> Pages:
     from nodulemc.cohort.pages import Pages
-    from nodulemc.precision import choose_device
     from nodulemc.report.page import Origin
 
-    origin = Origin(manifest, choose_device(args.device), ensemble.precision, args.calibrated)
-    return Pages(args.report, [scan.name for scan in scans], origin)
+    return Pages(folder, [scan.name for scan in scans], Origin(*origin))
 
 
 def _write_index(args: argparse.Namespace) -> None:
@@ -147,8 +186,6 @@ def _shard(text: str) -> Shard:
 def _check_engine_options(args: argparse.Namespace) -> None:
     if args.workers is not None and not 1 <= args.workers <= MOST_WORKERS:
         raise ConfigError(f"--workers {args.workers}", "nodulemc cohort", f"give a number from 1 to {MOST_WORKERS}")
-    if args.engine == "ray" and args.report:
-        raise ConfigError("--report with --engine ray", "nodulemc cohort", "make the pages with --engine local")
     foreign = "--address" if args.engine == "local" and args.address else None
     if args.engine == "ray" and args.workers:
         foreign = "--workers"

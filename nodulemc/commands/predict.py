@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.options import add_ensemble_options, can_segment, load_ensemble, require_inputs
+from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.words import counted
 
@@ -62,11 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.mrk.json",
         help="also write the points for 3D Slicer, with their probabilities as labels and colours",
     )
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        help="also measure each nodule's mask: volume, axes, HU, mass (needs decoders)",
-    )
+    add_measure_option(parser)
     parser.add_argument(
         "--clinical",
         type=Path,

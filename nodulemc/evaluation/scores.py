@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nodulemc.columns import canonical
+from nodulemc.columns import LUNG_RADS, canonical
 from nodulemc.errors import TableError
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.compare import compare
 from nodulemc.evaluation.delong import auc_interval95
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.weighted_curves import Ranking
+from nodulemc.measure.risk import CATEGORIES
 from nodulemc.plain_numbers import plain_number
 
 _FIGURES = (
@@ -64,8 +65,10 @@ def _figures(predictions: Predictions, column: str, resamples: int) -> dict[str,
 
 
 def _value(predictions: Predictions, k: int, column: str) -> float:
-    """A nodule's score, NaN where it has none."""
+    """A nodule's score, NaN where it has none; of Lung-RADS categories their rank."""
     text = predictions.columns[k].get(column, "")
+    if column == LUNG_RADS and text in CATEGORIES:
+        return float(CATEGORIES.index(text))
     value = plain_number(text) if text else math.nan
     if value is None:
         raise TableError(

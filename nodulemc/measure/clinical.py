@@ -4,11 +4,11 @@ The file is the platform's ``clinical-information-lung-ct.json`` as it is, or wi
 missing key or the platform's "Unknown" stands for what is not known. Keys that no model needs are left alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, NoduleMCError
 from nodulemc.json_files import read_json
 from nodulemc.json_values import number
 from nodulemc.nodules import Nodule, shortened
@@ -45,9 +45,10 @@ def _one_of(*words: str) -> Callable[[Any], str]:
     return check
 
 
+Keys = Mapping[str, tuple[Callable[[Any], Any], str]]
 _AGE = (_age, f"a number of years up to {_OLDEST}")
 _YES_OR_NO = (_yes_or_no, "true, false or null")
-_PATIENT = {
+PATIENT_KEYS = {
     "age": _AGE,
     "gender": (_one_of("female", "male", "other"), "female, male, other, unknown or null"),
     "smoking_status": (_one_of("never", "former", "current"), "never, former, current, unknown or null"),
@@ -56,7 +57,7 @@ _PATIENT = {
     "cancer_history": _YES_OR_NO,
     "nodule_count": (_count, f"a whole number from 1 to {_MOST_NODULES}, or null"),
 }
-_NODULE = {
+NODULE_KEYS = {
     "type": (_one_of("solid", "part-solid", "ground-glass"), "solid, part-solid, ground-glass, unknown or null"),
     "upper_lobe": _YES_OR_NO,
     "spiculation": _YES_OR_NO,
@@ -75,9 +76,7 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
             that is not among these.
     """
     content = _object(read_json(path, CaseError), "the clinical information", path)  # null: a socket left empty
-    patient = _checked(content, _PATIENT, str(path))
-    if patient.get("gender") == "other":  # of which no model knows
-        del patient["gender"]
+    patient = known_values(content, str(path), CaseError, PATIENT_KEYS)
     described = _object(content.get("nodules"), "nodules", path)
     names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
     stranger = next((name for name in described if name not in names), None)
@@ -88,8 +87,8 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
             "name nodules as their points, or by position from 1",
         )
     return [
-        patient | _checked(_object(described.get(name), f"nodule {shortened(name)}", path), _NODULE,
-                           f"{path}, nodule {shortened(name)}")
+        patient | known_values(_object(described.get(name), f"nodule {shortened(name)}", path),
+                               f"{path}, nodule {shortened(name)}", CaseError, NODULE_KEYS)
         for name in names
     ]  # fmt: skip
 
@@ -105,7 +104,20 @@ def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
     return value or {}
 
 
-def _checked(given: dict[str, Any], keys: dict[str, tuple[Callable[[Any], Any], str]], where: str) -> dict[str, Any]:
+def known_values(
+    given: Mapping[str, Any], where: str, error: type[NoduleMCError], keys: Keys = PATIENT_KEYS | NODULE_KEYS
+) -> dict[str, Any]:
+    """What is known, by the risk models' names; further names are left alone.
+
+    Args:
+        given: values as JSON has them.
+        where: their place, for messages.
+        error: what is raised.
+        keys: names to look for.
+
+    Raises:
+        error: a value is none of its name's.
+    """
     known = {}
     for key, (check, allowed) in keys.items():
         value = given.get(key)
@@ -113,6 +125,8 @@ def _checked(given: dict[str, Any], keys: dict[str, tuple[Callable[[Any], Any], 
             continue
         try:
             known[key] = check(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise CaseError(f"{key} is {shortened(value)}", where, f"give {allowed}") from error
+        except (TypeError, ValueError, OverflowError) as problem:
+            raise error(f"{key} is {shortened(value)}", where, f"give {allowed}") from problem
+    if known.get("gender") == "other":  # of which no model knows
+        del known["gender"]
     return known

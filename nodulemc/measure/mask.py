@@ -98,6 +98,17 @@ def segment(
     return list(progress(found, len(points), "masks", quiet_s=QUIET_S))
 
 
+def nodule_box(volume: Volume, point: Sequence[float]) -> tuple[list[int], list[int]]:
+    """The scan's voxels under a nodule's cube: the first index x, y, z, and the one behind the last."""
+    corners = np.array(point) + EXTENT_MM / 2 * np.array(list(product((-1, 1), repeat=3)))
+    return volume.box_around(corners)
+
+
+def nodule_part(volume: Volume, point: Sequence[float]) -> sitk.Image:
+    """The scan's voxels of ``nodule_box`` as they are, with their place: enough for a mask and what it measures."""
+    return volume.image[tuple(map(slice, *nodule_box(volume, point)))]
+
+
 def nodule_mask(volume: Volume, point: Sequence[float], probability: np.ndarray) -> NoduleMask:
     """The mask at a nodule's point.
 
@@ -154,8 +165,7 @@ def _faults(labels: np.ndarray, label: int) -> Iterator[str]:
 def _on_scan(volume: Volume, point: Sequence[float], probability: np.ndarray) -> tuple[list[int], np.ndarray]:
     """A patch's probability at the scan's voxels: their first index x, y, z, and float32, axes z, y, x."""
     image = volume.image
-    corners = np.array(point) + EXTENT_MM / 2 * np.array(list(product((-1, 1), repeat=3)))
-    low, high = volume.box_around(corners)
+    low, high = nodule_box(volume, point)
     patch = sitk.GetImageFromArray(probability.astype(np.float32))
     patch.SetSpacing([VOXEL_MM] * 3)
     patch.SetOrigin(patch_origin(point))

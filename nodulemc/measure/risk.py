@@ -13,6 +13,7 @@ LONGEST_NODULE_MM = 30.0  # what is longer is a mass, of which no model knows
 _BROCK_4_MM = 1.58113883  # (4 mm / 10)^−0.5, at which the size is centred
 _BROCK_TYPE = {"solid": 0.0, "part-solid": 0.3770, "ground-glass": -0.1276}
 _HERDER_UPTAKE = {"none": 0.0, "faint": 2.322, "moderate": 4.617, "intense": 4.771}
+CATEGORIES = ("2", "3", "4A", "4B")  # of Lung-RADS, by rising suspicion; as texts they are in that order, too
 _SOLID_STEPS_MM = ((15.0, "4B"), (8.0, "4A"), (6.0, "3"))
 _SOLID_PART_STEPS_MM = ((8.0, "4B"), (6.0, "4A"))
 

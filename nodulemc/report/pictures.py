@@ -9,13 +9,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from nodulemc.measure.mask import NoduleMask
+from nodulemc.measure.mask import NoduleMask, nodule_box
 from nodulemc.nodules import Nodule
 from nodulemc.patch import EXTENT_MM, VOXEL_MM, patch_origin
 from nodulemc.volume import Volume
@@ -148,8 +147,7 @@ def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
     """
     image = volume.image
     reach = EXTENT_MM / 2
-    corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
-    lower, upper = volume.box_around(corners)
+    lower, upper = nodule_box(volume, nodule.point)
     part = image[tuple(map(slice, lower, upper))]
     turned = _turn(part)
     index = turned.TransformPhysicalPointToIndex([float(c) for c in nodule.point])

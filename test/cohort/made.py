@@ -7,17 +7,22 @@ import time
 from pathlib import Path
 
 import cases
+import numpy as np
 import SimpleITK as sitk
 from conftest import centre_of, make_ct
+from digital_shapes import ball
+from report.samples import make_manifest
 
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.reading import Read, Unchanged, read_scan
 from nodulemc.cohort.run import Task, run_cohort
-from nodulemc.cohort.scoring import score_together
+from nodulemc.cohort.scoring import Scorer, score_together
 from nodulemc.cohort.view import view
 
 ENSEMBLE = Identity("weights", "fp32", ("seed_1", "seed_2"), "nothing")
+MEASURING = Identity("decoding", "fp32", ("seed_1", "seed_2", "seed_3"), "nothing", measures=True)
+DIAMETER_MM = 11
 COLUMNS = ("SeriesInstanceUID", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
 
 
@@ -35,10 +40,23 @@ class MeanOfPatch(cases.MeanOfPatch):
         return super().seed_probabilities(patches)
 
 
+class Segmenting(MeanOfPatch):
+    """Every nodule's mask is a ball around its point; seeds and decoders are those of ``manifest``."""
+
+    manifest = make_manifest(attributes=())
+
+    def findings(self, patches):
+        return self.seed_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
+
+    def findings_and_masks(self, patches):
+        return *self.findings(patches), np.stack([ball(DIAMETER_MM)] * len(patches))
+
+
 class SerialEngine:
     """Scores scans one by one in this process; ``seen`` says what it did, by scan."""
 
-    def __init__(self) -> None:
+    def __init__(self, scorer: Scorer | None = None) -> None:
+        self._scorer = scorer or MeanOfPatch()
         self.seen: dict[str, str] = {}
 
     def outcomes(self, jobs):
@@ -47,13 +65,13 @@ class SerialEngine:
             self.seen[job.scan.name] = (
                 "scored" if isinstance(reading, Read) else "unchanged" if isinstance(reading, Unchanged) else "failed"
             )
-            yield job, (score_together([reading], MeanOfPatch())[0] if isinstance(reading, Read) else reading)
+            yield job, (score_together([reading], self._scorer)[0] if isinstance(reading, Read) else reading)
 
 
 def run_serially(manifest: Path, output: Path, *, ensemble: Identity = ENSEMBLE, **options) -> dict[str, str]:
     """A run with ``SerialEngine``; returns what it did, by scan."""
     output.mkdir(exist_ok=True)
-    engine = SerialEngine()
+    engine = SerialEngine(Segmenting() if ensemble.weights == MEASURING.weights else None)
     run_cohort(Task(read_listing(manifest), manifest, output, ensemble, **options), engine)
     return engine.seen
 

@@ -19,10 +19,12 @@ SECONDS_PER_NODULE = 0.06
 LATEST_S = 3.0
 
 
-def run(folder: Path, output: Path, seconds_per_nodule: float, limit: float | None = None) -> int:
+def run(
+    folder: Path, output: Path, seconds_per_nodule: float, limit: float | None = None, *, pages: Path | None = None
+) -> int:
     """A run's exit code; after ``limit`` seconds it is killed."""
     program = Path(__file__).with_name("run_made.py")
-    command = [sys.executable, program, folder, output, str(seconds_per_nodule)]
+    command = [sys.executable, program, folder, output, str(seconds_per_nodule), *([pages] if pages else [])]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         return process.wait(limit)
@@ -69,3 +71,46 @@ def test_twenty_kills_change_nothing(tmp_path):
         if kills >= KILLS:
             break
     assert killed_at_work >= KILLS / 4
+
+
+PAGED_SCANS = 10
+PAGE_KILLS = 4
+
+
+def files(pages: Path) -> dict[str, bytes]:
+    """All there is in a folder of pages but the locks."""
+    found = (path for path in pages.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(pages)): path.read_bytes() for path in found}
+
+
+def times(pages: Path) -> dict[str, int]:
+    """When each file was written."""
+    return {name: (pages / name).stat().st_mtime_ns for name in files(pages)}
+
+
+@pytest.mark.heavy
+def test_killed_runs_with_pages_end_as_an_unbroken_one(tmp_path):
+    """Killed each time as further pages are there: all of them whole, and in the end the same bytes everywhere."""
+    luna = make_cohort(tmp_path / "luna", PAGED_SCANS)
+    unbroken, output = tmp_path / "unbroken", tmp_path / "out"
+    assert run(luna, unbroken, 0, pages=unbroken / "pages") == 0
+    expected = files(unbroken / "pages")
+    assert len(expected) == PAGED_SCANS + 1
+    program = [sys.executable, Path(__file__).with_name("run_made.py"), luna, output, "0.2", output / "pages"]
+    written = {}
+    for _ in range(PAGE_KILLS):
+        with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
+            while set(files(output / "pages")) <= set(written):
+                assert process.poll() is None
+            process.send_signal(signal.SIGKILL)
+        pages = files(output / "pages")
+        assert set(written) < set(pages) < set(expected)
+        assert pages.items() <= expected.items(), "a page is not whole, or another"
+        assert set(pages) <= {f"scans/{Path(scan).stem}.html" for scan in known(output)}, "a page without a result"
+        assert written.items() <= times(output / "pages").items(), "a page was written twice"
+        written = times(output / "pages")
+    assert run(luna, output, 0, pages=output / "pages") == 0
+    assert files(output / "pages") == expected
+    assert written.items() <= times(output / "pages").items(), "a page was written twice"
+    for name in ("predictions.csv", "predictions.parquet"):
+        assert (output / name).read_bytes() == (unbroken / name).read_bytes()

@@ -5,45 +5,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cohort.made import ENSEMBLE, MeanOfPatch, make_cohort, results, scan_file, uid
+from cohort.made import DIAMETER_MM, ENSEMBLE, MEASURING, Segmenting, make_cohort, results, scan_file, uid
 from digital_shapes import ball
 from evaluation.browser import CONTRASTS, open_browser
-from report.samples import make_manifest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from nodulemc import cli
 from nodulemc.cohort.listing import read_listing
-from nodulemc.cohort.pages import Pages, write_index
+from nodulemc.cohort.pages import Pages, index_page, write_index
 from nodulemc.cohort.reading import Job, Read, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import score_together
 from nodulemc.measure.mask import nodule_mask
+from nodulemc.measure.risk import CATEGORIES
 from nodulemc.measure.sizes import measure
 from nodulemc.points import Nodule
 from nodulemc.quality import Notes
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
-from nodulemc.report.templates import render
-from nodulemc.volume import read_volume
-
-DIAMETER_MM = 11
-
-
-class Segmenting(MeanOfPatch):
-    manifest = make_manifest(attributes=())
-
-    def findings(self, patches):
-        return self.seed_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
-
-    def mask_probabilities(self, patches):
-        return np.stack([ball(DIAMETER_MM)] * len(patches))
+from nodulemc.volume import Volume, read_volume
 
 
 class OnePass(Segmenting):
-    """Its masks tell their patches by their mean; they come with the findings alone."""
+    """Its masks tell their patches by their size; they come with the findings alone."""
 
-    findings = mask_probabilities = None
+    findings = None
 
     def __init__(self):
         super().__init__()
@@ -51,8 +38,11 @@ class OnePass(Segmenting):
 
     def findings_and_masks(self, patches):
         self.sizes.append(len(patches))
-        means = patches.mean(axis=(1, 2, 3), keepdims=True) * np.ones((1, 2, 2, 2))
-        return *Segmenting().findings(patches), means
+        return *Segmenting().findings(patches), np.stack([own_ball(patch) for patch in patches])
+
+
+def own_ball(patch):
+    return ball(8 + 8 * patch.mean())
 
 
 class Engine:
@@ -69,10 +59,10 @@ class Engine:
             reading = read_scan(job)
             self.read.append(job.scan.name)
             is_read = isinstance(reading, Read)
-            yield job, score_together([reading], Segmenting(), masks=True)[0] if is_read else reading
+            yield job, score_together([reading], Segmenting())[0] if is_read else reading
 
 
-def run(folder, output, *, until=None, pages=True, ensemble=ENSEMBLE, **options):
+def run(folder, output, *, until=None, pages=True, ensemble=MEASURING, **options):
     """A run with pages; returns the scans that were read."""
     output.mkdir(exist_ok=True)
     scans = read_listing(folder)
@@ -135,18 +125,22 @@ def test_results_are_the_same_with_and_without_pages(luna, tmp_path):
 
 
 def test_masks_of_many_nodules_come_a_few_at_a_time_with_the_findings(luna):
-    reads = [read_scan(Job(scan)) for scan in read_listing(luna)] * 4
+    reads = [read_scan(Job(scan, measure=True)) for scan in read_listing(luna)] * 4
     scorer = OnePass()
-    scored = score_together(reads, scorer, masks=True)
+    scored = score_together(reads, scorer)
     total = sum(len(read.nodules) for read in reads)
     assert max(scorer.sizes) == 4 < sum(scorer.sizes) == total
-    for one, plain in zip(scored, score_together(reads, Segmenting()), strict=True):
-        assert one.predictions == plain.predictions
+    without = [replace(read, parts=()) for read in reads]
+    for one, plain in zip(scored, score_together(without, Segmenting()), strict=True):
+        assert [p.probability for p in one.predictions] == [p.probability for p in plain.predictions]
         assert plain.masks == ()
-        expected = one.read.patches.mean(axis=(1, 2, 3))
-        assert [mask[0, 0, 0] for mask in one.masks] == expected.tolist()
-    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], notes=Notes((), ()))
-    assert score_together([empty], scorer, masks=True)[0].masks == ()
+        for mask, patch, part, nodule in zip(
+            one.masks, one.read.patches, one.read.parts, one.read.nodules, strict=True
+        ):
+            truth = nodule_mask(Volume(part, luna), nodule.point, own_ball(patch))
+            assert np.array_equal(mask.probability, truth.probability)
+    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], parts=(), notes=Notes((), ()))
+    assert score_together([empty], Segmenting())[0].masks == ()
 
 
 def test_an_interrupted_run_goes_on(luna, tmp_path):
@@ -223,7 +217,7 @@ def test_touched_files_keep_their_page(luna, tmp_path):
 def test_other_weights_have_other_pages(luna, tmp_path):
     out = tmp_path / "out"
     run(luna, out)
-    other = ENSEMBLE.__class__("other", "fp32", ENSEMBLE.seeds, "nothing")
+    other = replace(MEASURING, weights="other")
     assert len(run(luna, out, ensemble=other)) == 3
 
 
@@ -248,13 +242,6 @@ def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, tmp_pat
     assert "The weights are untrained: the number means nothing." in text
 
 
-def test_no_pages_by_ray(tmp_path, capsys):
-    words = ["cohort", "m.csv", "--output", tmp_path / "o", "--engine", "ray", "--report", tmp_path / "p"]
-    assert cli.main([*map(str, words)]) == 2
-    assert capsys.readouterr().err.startswith("error: --report with --engine ray: ")
-    assert not (tmp_path / "p").exists()
-
-
 def made_rows(number):
     """Rows of an index as long as a large cohort's."""
     rng = np.random.default_rng(0)
@@ -265,6 +252,8 @@ def made_rows(number):
         row = {"scan": f"ct/patient {k} <i>.mha", "link": f"scans/{k}.html", "highest": highest}
         row |= {"status": "failed" if failed else "done", "error": "cannot read" if failed else ""}
         row |= {"nodules": [] if failed else [(f"n{k}", highest)] * (1 + k % 3)}
+        row |= {"further": {} if failed else {"long_axis_mm": 4 + k % 300 / 10, "brock_full": highest**2,
+                                              "lung_rads_size": CATEGORIES[k % 4]}}  # fmt: skip
         rows.append(row | {"warnings": ["slices of 5 mm"] if k % 4 == 0 else []})
     return rows
 
@@ -272,10 +261,8 @@ def made_rows(number):
 @pytest.fixture(scope="module", params=[(360, True), (1280, False)], ids=["phone", "desktop"])
 def index(request, tmp_path_factory):
     rows = made_rows(3000)
-    text = render("nodulemc.report", "index.html.jinja", script="index.js", rows=rows, statuses=["done", "failed"],
-                  ensemble=ENSEMBLE)  # fmt: skip
     path = tmp_path_factory.mktemp("index") / "index.html"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(index_page(rows, ENSEMBLE), encoding="utf-8")
     width, phone = request.param
     with open_browser(width, 844, phone=phone) as driver:
         driver.get(path.as_uri())
@@ -316,7 +303,7 @@ def test_index_sorts(index):
 
 def test_index_filters(index):
     driver, rows = index
-    least = driver.find_element(By.NAME, "least")
+    least = driver.find_element(By.NAME, "least_probability")
     least.send_keys("0.9")
     high = [row for row in rows if row["highest"] is not None and row["highest"] >= 0.9]
     assert shown(driver) == [row["scan"] for row in high]
@@ -332,6 +319,31 @@ def test_index_filters(index):
     assert shown(driver) == [row["scan"] for row in rows if "patient 299" in row["scan"]]
     driver.find_element(By.NAME, "text").clear()
     driver.find_element(By.NAME, "text").send_keys(" ")
+
+
+def test_index_sorts_and_filters_by_sizes_and_risk(index):
+    driver, rows = index
+    for key in ("long_axis_mm", "brock_full", "lung_rads_size"):
+        press(driver, "scan")
+        press(driver, key)
+        known = [row for row in rows if key in row["further"]]
+        order = [row["scan"] for row in sorted(known, key=lambda row: row["further"][key], reverse=True)]
+        found = shown(driver)
+        value = {row["scan"]: row["further"].get(key) for row in rows}
+        assert [value[scan] for scan in found[: len(known)]] == [value[scan] for scan in order]
+    axis = driver.find_element(By.NAME, "least_long_axis_mm")
+    axis.send_keys("30.5")
+    Select(driver.find_element(By.NAME, "least_lung_rads_size")).select_by_value("4A")
+    fits = {
+        row["scan"]
+        for row in rows
+        if row["further"].get("long_axis_mm", 0) >= 30.5 and row["further"]["lung_rads_size"] in ("4A", "4B")
+    }
+    assert set(shown(driver)) == fits
+    axis.clear()
+    axis.send_keys(" ")
+    Select(driver.find_element(By.NAME, "least_lung_rads_size")).select_by_value("")
+    assert len(shown(driver)) == len(rows)
 
 
 def test_names_cannot_break_the_index(index):

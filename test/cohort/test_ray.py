@@ -6,20 +6,29 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cohort.made import make_cohort, read_rows, results, scan_file
+from cohort.made import DIAMETER_MM, MEASURING, SerialEngine, make_cohort, read_rows, results, scan_file
+from digital_shapes import ball
 from ensembles import make_untrained_ensemble
+from report.samples import make_manifest
 
 from nodulemc import cli
+from nodulemc.cohort.export import export
 from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.pages import Pages
 from nodulemc.cohort.reading import Job
+from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.store import Store
 from nodulemc.cohort.view import view
 from nodulemc.prediction import extract_patches
+from nodulemc.report import page
+from nodulemc.report.page import Origin
 from nodulemc.volume import read_volume
 
 pytestmark = pytest.mark.heavy
@@ -188,3 +197,45 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
     assert all(p.attributes == (1 + 4 * p.per_seed[0],) for p in predictions)
     assert 2 < max(p.per_seed[1] for p in predictions) <= 33
     assert len({p.per_seed[2] for p in predictions}) == 2
+
+
+def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path, monkeypatch):
+    from nodulemc.cohort.ray_engine import RayEngine
+
+    shape = ball(DIAMETER_MM)
+    monkeypatch.setattr(page, "datetime", SimpleNamespace(now=lambda _: datetime(2026, 1, 1, tzinfo=timezone.utc)))
+
+    class Segmenting:
+        caveat = "made"
+
+        def __init__(self, device, precision):
+            self.device, self.precision = device, precision
+
+        def findings(self, patches):
+            return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], 3, axis=1), np.empty((len(patches), 0))
+
+        def vote(self, per_seed):
+            return per_seed[:, 0]
+
+        def findings_and_masks(self, patches):
+            return *self.findings(patches), np.stack([shape] * len(patches))
+
+    def run(output, engine):
+        output.mkdir()
+        scans = read_listing(luna)
+        origin = Origin(make_manifest(attributes=()), "cpu", "fp32", False)
+        pages = Pages(output / "pages", [scan.name for scan in scans], origin)
+        run_cohort(Task(scans, luna, output, MEASURING, pages=pages), engine)
+        export(output, output)
+        return {path.name: path.read_bytes() for path in (output / "pages" / "scans").iterdir()}
+
+    engine = RayEngine(Segmenting, device="cpu", precision="fp32", address=cluster.address)
+    try:
+        by_ray = run(tmp_path / "ray", engine)
+    finally:
+        engine.close()
+    assert len(by_ray) == SCANS - 1
+    assert by_ray == run(tmp_path / "here", SerialEngine(Segmenting("cpu", "fp32")))
+    rows = read_rows(tmp_path / "ray" / "predictions.csv")
+    assert rows == read_rows(tmp_path / "here" / "predictions.csv")
+    assert all(row["volume_mm3"] for row in rows)

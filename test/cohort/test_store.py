@@ -6,20 +6,24 @@ from dataclasses import replace
 import pytest
 from cohort.made import ENSEMBLE
 
+from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.lock import is_being_written, writing
 from nodulemc.cohort.store import Listed, Plan, Record, Store, store_path
 from nodulemc.errors import ConfigError, ImageError
+from nodulemc.measure.sizes import Measurements
 from nodulemc.points import Nodule
 from nodulemc.prediction import NodulePrediction
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
-    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c"), attributes)
-    for name, attributes in (("n", ()), (None, (1.5, 5.0)), ("é", (1 / 3,)))
-)
+    NodulePrediction(Nodule(name, (0.1, -2.0, 1e-17)), 1 / 3, (0.1, 2 / 3), ("a", "b; c"), attributes, sizes)
+    for name, attributes, sizes in (
+        ("n", (), None), (None, (1.5, 5.0), Measurements()), ("é", (1 / 3,), Measurements(1 / 3, 8.5, 7.1, 8))
+    )
+)  # fmt: skip
 LISTING = [
-    Listed("a", None, "given", "look", None, "patient", "scan"),
+    Listed("a", None, "given", "look", None, "patient", "scan", Clinical({"age": 61.5}, {"n": {"upper_lobe": True}})),
     Listed("b", [1, None], "given", None, ImageError("bad", "here", "repair")),
 ]
 RECORD = Record(
@@ -162,25 +166,32 @@ with writing(pathlib.Path({str(path)!r})):
     assert not is_being_written(path)
 
 
-@pytest.mark.parametrize(("version", "patients"), [(2, [None, None]), (3, ["patient", None])])
-def test_a_store_of_an_older_version_is_read_and_goes_on(tmp_path, store, version, patients):
-    """Version 2 had no patients, neither version attributes or what the ensemble was trained on."""
-    plain = replace(RECORD, seen=None, predictions=tuple(replace(p, attributes=()) for p in PREDICTIONS))
+@pytest.mark.parametrize(
+    ("version", "patients", "seen"),
+    [(2, [None, None], None), (3, ["patient", None], None), (4, ["patient", None], "scan")],
+)
+def test_a_store_of_an_older_version_is_read_and_goes_on(tmp_path, store, version, patients, seen):
+    """Version 2 had no patients, 3 no attributes or what the ensemble was trained on, 4 no measurements."""
+    plain = replace(RECORD, predictions=tuple(replace(p, measurements=None) for p in PREDICTIONS))
+    if version < 4:
+        plain = replace(plain, seen=None, predictions=tuple(replace(p, attributes=()) for p in plain.predictions))
     store.record(RECORD)
     store.close()
-    lacking = [("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")]
+    lacking = [("listing", "clinical"), ("nodules", "measurements")]
+    lacking += [("listing", "seen"), ("scans", "seen"), ("nodules", "attributes")] * (version < 4)
     with sqlite3.connect(tmp_path / "cohort.sqlite") as connection:
         for table, column in [("listing", "patient")] * (version == 2) + lacking:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {version}")
     older = Store(tmp_path / "cohort.sqlite")
-    assert [(listed.patient, listed.seen) for listed in older.listing()] == [(patient, None) for patient in patients]
+    assert [listed.patient for listed in older.listing()] == patients
+    assert [(listed.seen, listed.clinical) for listed in older.listing()] == [(seen, None), (None, None)]
     assert older.records() == [plain]
     older.begin(PLAN, LISTING)
-    assert [(listed.patient, listed.seen) for listed in older.listing()] == [("patient", "scan"), (None, None)]
+    assert older.listing()[0] == LISTING[0]
     older.record(replace(RECORD, scan="b"))
     older.close()
     again = Store(tmp_path / "cohort.sqlite")
-    assert [(listed.patient, listed.seen) for listed in again.listing()] == [("patient", "scan"), (None, None)]
+    assert again.listing()[0] == LISTING[0]
     assert again.records() == [plain, replace(RECORD, scan="b")]
     again.close()

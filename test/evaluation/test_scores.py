@@ -24,7 +24,7 @@ def made(tmp_path):
     brock = 1 / (1 + np.exp(3 - sample.labels - rng.normal(size=len(sample))))
     cells = ["" if k % 5 == 0 else repr(float(p)) for k, p in enumerate(brock)]
     header = ("AnnotationID", "label", "probability", "brock_full", "lung_rads_size")
-    rows = zip(sample.ids, sample.labels, sample.probabilities, cells, ["4A"] * len(sample), strict=True)
+    rows = zip(sample.ids, sample.labels, sample.probabilities, cells, ["4X"] * len(sample), strict=True)
     diameters = zip(sample.ids, sample.labels, [c["diameter_mm"] for c in sample.columns], strict=True)
     return (
         write_csv(tmp_path / "p.csv", header, [*rows]),
@@ -85,11 +85,21 @@ def test_one_class_has_no_figures(tmp_path):
     assert (found["nodules"], found["malignant"], found["auc"], found["difference"]) == (2, 0, None, None)
 
 
+def test_lung_rads_categories_rank(tmp_path):
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 60)
+    ranks = np.clip(rng.integers(0, 4, 60) + labels, 0, 3)
+    rows = [(k, labels[k], rng.uniform(), ("2", "3", "4A", "4B")[ranks[k]]) for k in range(60)]
+    path = write_csv(tmp_path / "p.csv", ("AnnotationID", "label", "probability", "lung_rads_size"), rows)
+    found = score_figures(read_predictions([path]), ["lung_rads_size"], RESAMPLES)["lung_rads_size"]
+    assert found["auc"] == pytest.approx(roc_auc_score(labels, ranks))
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [
         ("brok_full", "no nodule has a brok_full"),
-        ("lung_rads_size", "lung_rads_size is '4A': nodule .*: give a number"),
+        ("lung_rads_size", "lung_rads_size is '4X': nodule .*: give a number"),
     ],
 )
 def test_what_is_refused(made, column, message):

@@ -8,12 +8,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.case import read_case
+from nodulemc.cohort.clinical import read_clinical_table
 from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.scan import Scan
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.dicom_export.files import prepare_dicom, write_dicom
@@ -38,6 +41,7 @@ from nodulemc.weights import read_weights
 
 _PLACE = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
+_NODULES = (Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0)))
 _LIDC_CT = Grid((64, 64, 16), np.array([0.0, 0.0, -20.0]), np.diag([0.7, 0.7, 2.0]))
 _LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
 
@@ -111,11 +115,22 @@ def inputs_json(data: bytes) -> None:
 
 def clinical_json(data: bytes) -> None:
     """Clinical information for the risk models."""
-    nodules = [Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0))]
+    for known in read_clinical(_written("clinical.json", data), _NODULES):
+        _check_risk(known)
+
+
+def clinical_table(data: bytes) -> None:
+    """A cohort's clinical table."""
+    scan = Scan("ct/1.2.mha", Path("/ct/1.2.mha"), _NODULES, patient="P1")
+    found = read_clinical_table(_written("clinical.csv", data)).of(scan)
+    for own in ({}, *found.nodules.values()):
+        _check_risk(found.patient | own)
+
+
+def _check_risk(known: dict[str, Any]) -> None:
     size = {"long_axis_mm": 9.0, "short_axis_mm": 7.0, "solid_long_axis_mm": 5.0, "solid_short_axis_mm": 4.0}
-    for known in read_clinical(_written("clinical.json", data), nodules):
-        for found in assess(known | size).values():
-            assert found.get("missing") or found.get("category") or 0 < found["probability"] < 1
+    for found in assess(known | size).values():
+        assert found.get("missing") or found.get("category") or 0 < found["probability"] < 1
 
 
 def manifest(data: bytes) -> None:
@@ -216,6 +231,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "csv_manifest": csv_manifest,
     "inputs_json": inputs_json,
     "clinical_json": clinical_json,
+    "clinical_table": clinical_table,
     "manifest": manifest,
     "trained_cases": trained_cases,
     "explanation": explanation,
