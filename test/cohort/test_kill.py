@@ -74,7 +74,7 @@ def test_twenty_kills_change_nothing(tmp_path):
 
 
 PAGED_SCANS = 10
-PAGE_KILLS = 4
+PAGE_KILLS = 3
 
 
 def files(pages: Path) -> dict[str, bytes]:
