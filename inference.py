@@ -13,7 +13,7 @@ def main() -> None:
     # A container's first process ignores SIGTERM unless it handles it. There is nothing to clean up, as the output gets
     # its name when it is whole, and an exception might surface in the midst of a library's import.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
-    from nodulemc.case import run_case
+    from nodulemc.grand_challenge.case import run_case
     from nodulemc.options import add_ensemble_options, load_ensemble
     from nodulemc.usage import Parser
 

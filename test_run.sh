@@ -38,10 +38,10 @@ if $docker; then
   if docker info --format '{{.Runtimes}}' | grep nvidia >/dev/null; then options+=(--gpus all); fi
   docker run "${restrictions[@]}" "${options[@]}" "$tag"
   docker run "${restrictions[@]}" --entrypoint python -v "$PWD/$result:/result.json:ro" "$tag" \
-    -m nodulemc.show /result.json
+    -m nodulemc.grand_challenge.show /result.json
 else
   scripts/setup.sh runtime
   .venv/bin/python inference.py --input test/input --output "$output"
-  .venv/bin/python -m nodulemc.show "$result"
+  .venv/bin/python -m nodulemc.grand_challenge.show "$result"
 fi
 echo "written: $result"

@@ -27,13 +27,13 @@ from pathlib import Path
 import SimpleITK as sitk
 from measure import record
 
-from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.scan import Scan
-from nodulemc.cpu import available_cores
-from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import PACKAGED_MODEL
-from nodulemc.probes import probe_patches
-from nodulemc.volume import read_volume
+from nodulemc.ct.volume import read_volume
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import PACKAGED_MODEL
+from nodulemc.ensemble.synthetic_patches import probe_patches
+from nodulemc.hardware import available_cores
 
 _COLUMNS = ("SeriesInstanceUID", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
 _READS = 3

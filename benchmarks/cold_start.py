@@ -22,7 +22,7 @@ import SimpleITK as sitk
 from measure import matrix_rate, network_flops, precisions, record, run_cold, seconds
 from reference_loop import write_checkpoints
 
-from nodulemc.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render
 

@@ -18,17 +18,17 @@ import torch
 from measure import precisions, record, swapped_gaps
 from sklearn.metrics import roc_auc_score
 
-from nodulemc.backends.torch_backend import DTYPES, TorchSeeds, load_network
-from nodulemc.ensemble import Ensemble
-from nodulemc.evaluation.store import StoredNodules
-from nodulemc.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.data.block_store import BlockStore
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.ensemble.weights import read_weights
+from nodulemc.evaluation.stored_nodules import StoredNodules
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.multitask import MultiTaskI3d, create_model
 from nodulemc.models.rounding import round_network
 from nodulemc.phantom.block_store import write_block_store
-from nodulemc.progress import progress
-from nodulemc.training.blocks import BlockStore
-from nodulemc.weights import read_weights
+from nodulemc.util.progress import progress
 
 SEED, PATIENTS = 25, 100
 

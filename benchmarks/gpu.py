@@ -31,8 +31,8 @@ from gpu_parts.setting import Setting, find_ensemble
 from measure import machine, record
 
 from nodulemc.cli import exit_code_of
-from nodulemc.manifest import PACKAGED_MODEL
-from nodulemc.precision import choose_device
+from nodulemc.ensemble.manifest import PACKAGED_MODEL
+from nodulemc.ensemble.precision import choose_device
 
 # Seconds for each part; seven minutes with what lies between them.
 LIMITS = {

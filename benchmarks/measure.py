@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodulemc.backends.torch_backend import DTYPES
-from nodulemc.cpu import available_cores, bf16_instructions
+from nodulemc.ensemble.backends.torch_backend import DTYPES
+from nodulemc.hardware import available_cores, bf16_instructions
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 from nodulemc.patch import SIZE

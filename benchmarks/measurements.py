@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.growth import volume_change_percent
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
@@ -24,7 +25,6 @@ from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import render_nodule, sample_nodule
-from nodulemc.volume import Volume, read_volume
 
 SEED = 7
 PIXEL_MM = 0.7

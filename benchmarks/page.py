@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 from measure import record, run_cold
 
+from nodulemc.ct.volume import read_volume
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
-from nodulemc.manifest import PACKAGED_MODEL
-from nodulemc.training.grids import Grid
-from nodulemc.volume import read_volume
+from nodulemc.ensemble.manifest import PACKAGED_MODEL
+from nodulemc.geometry import Grid
 
 SCAN = Path("lidc") / "scans" / "LIDC-IDRI-0003"
 READERS = "072.xml"

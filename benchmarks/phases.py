@@ -20,18 +20,18 @@ def main() -> None:
     def done(name: str) -> None:
         marks.append((name, time.perf_counter()))
 
-    from nodulemc.case import platform_json, read_case
-    from nodulemc.ensemble import Ensemble
-    from nodulemc.json_files import write_json_atomically
+    from nodulemc.ct.volume import read_volume
+    from nodulemc.ensemble.ensemble import Ensemble
+    from nodulemc.grand_challenge.case import platform_json, read_case
     from nodulemc.prediction import look, score
-    from nodulemc.volume import read_volume
+    from nodulemc.util.json_files import write_json_atomically
 
     if device == "cpu":
         pass
     else:
         import torch
 
-        from nodulemc.backends.torch_backend import start_gpu
+        from nodulemc.ensemble.backends.torch_backend import start_gpu
     done("imports")
     if device == "cuda":
         start_gpu(torch.float16)

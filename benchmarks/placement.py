@@ -23,17 +23,17 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import PointsError
-from nodulemc.nodules import Nodule
 from nodulemc.patch import extract_patch
-from nodulemc.phantom.cohort import iter_nodule_blocks
+from nodulemc.phantom.generate import iter_nodule_blocks
 from nodulemc.phantom.insertion import Host, insert
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render
-from nodulemc.placement import LEAST_CONTRAST_HU, OpenAir, Surroundings, surroundings
+from nodulemc.points.nodules import Nodule
+from nodulemc.points.placement import LEAST_CONTRAST_HU, OpenAir, Surroundings, surroundings
 from nodulemc.prediction import look
 from nodulemc.quality import patch_notes
-from nodulemc.volume import Volume, read_volume
 
 SEED = 11
 PHANTOM_BLOCKS, PHANTOM_SCANS, INSERTED_SCANS = 80, 5, 12  # patients

@@ -30,24 +30,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from nodulemc.calibration_map import apply_calibration
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, LABEL, PATIENT
-from nodulemc.ensemble import Ensemble
+from nodulemc.data.block_store import BlockStore
+from nodulemc.data.extract import Scans
+from nodulemc.data.nodule_table import Row, read_table
+from nodulemc.data.prepare import prepare
+from nodulemc.ensemble.calibration import apply_calibration
+from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.errors import TableError
 from nodulemc.evaluation.attributes import attribute_figures
-from nodulemc.evaluation.calibration import fit_calibration
+from nodulemc.evaluation.fit_calibration import fit_calibration
 from nodulemc.evaluation.metrics import evaluate
 from nodulemc.evaluation.predictions import Predictions, assemble
 from nodulemc.evaluation.submission import matched
-from nodulemc.json_files import make_folder, write_atomically, write_json_atomically
-from nodulemc.progress import progress
 from nodulemc.ratings import ATTRIBUTES, READERS
-from nodulemc.table_rows import TableRow
-from nodulemc.training.blocks import BlockStore
-from nodulemc.training.cutting import Scans
 from nodulemc.training.dataset import Draw, NoduleDataset
-from nodulemc.training.prepare import prepare
-from nodulemc.training.tables import Row, read_table
+from nodulemc.util.json_files import make_folder, write_atomically, write_json_atomically
+from nodulemc.util.progress import progress
+from nodulemc.util.table_rows import TableRow
 
 DATA = Path("../shared/data/lidc")
 DIAMETER = "largest diameter"

@@ -16,15 +16,15 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from nodulemc.case import OUTPUT_NAME
-from nodulemc.manifest import Member
+from nodulemc.ct.volume import Volume
+from nodulemc.ensemble.manifest import Member
+from nodulemc.ensemble.weights import read_weights
+from nodulemc.grand_challenge.case import OUTPUT_NAME
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.layouts import TAP_CHANNELS
 from nodulemc.models.multitask import create_model
 from nodulemc.patch import extract_patch
-from nodulemc.volume import Volume
-from nodulemc.weights import read_weights
 
 ARCHITECTURE = Architecture("inception_i3d", (), published_widths(TAP_CHANNELS["inception_i3d"]))
 

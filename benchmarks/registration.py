@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
+from nodulemc.geometry import Grid
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.registration import Alignment, Registration
-from nodulemc.training.grids import Grid
-from nodulemc.volume import Volume, read_volume
 
 SEED = 11
 NOISE_HU = 25.0

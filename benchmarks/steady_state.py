@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from measure import matrix_rate, network_flops, peak_memory_mb, precisions, record, reset_peak_memory, seconds
 
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
-from nodulemc.manifest import PACKAGED_MODEL, read_manifest
-from nodulemc.probes import probe_patches
+from nodulemc.ensemble.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.ensemble.synthetic_patches import probe_patches
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, 
     """One line of the table."""
     members = read_manifest(args.resources).members
     if backend == "OpenVINO":
-        from nodulemc.backends.openvino_backend import OpenVinoSeeds
+        from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
 
         seeds = OpenVinoSeeds(args.resources, members, precision)
     else:

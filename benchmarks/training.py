@@ -27,8 +27,8 @@ from accelerate import Accelerator
 from measure import record
 from torch.utils.data import DataLoader
 
+from nodulemc.data.block_store import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.training.blocks import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
 from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
 from nodulemc.training.dataset import PREFETCHED, BalancedBatches, Batch, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator

@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nodulemc.ensemble import Ensemble
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.prediction import predict
 
 __all__ = ["Ensemble", "predict"]
 __version__ = "0.1.0"
-_HOMES = {"Ensemble": "nodulemc.ensemble", "predict": "nodulemc.prediction"}
+_HOMES = {"Ensemble": "nodulemc.ensemble.ensemble", "predict": "nodulemc.prediction"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 
 from nodulemc import __version__
 from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
-from nodulemc.extras import missing_extra
-from nodulemc.progress import clear_bars
 from nodulemc.usage import Parser
+from nodulemc.util.extras import missing_extra
+from nodulemc.util.progress import clear_bars
 
 # name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
 # underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one

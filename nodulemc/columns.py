@@ -19,7 +19,7 @@ POINTS = "points"
 IDENTIFIERS = (PATIENT, UID, "LesionID", ANNOTATION, "NoduleID")
 SEED_PREFIX = "seed_"
 # What predictions say of their ensemble: SHA-256 of its ensemble.json, what it was trained on in words, how it was
-# calibrated; and whether it was trained on the nodule's case (see nodulemc.trained_cases).
+# calibrated; and whether it was trained on the nodule's case (see nodulemc.ensemble.trained_cases).
 ENSEMBLE, TRAINED_ON, CALIBRATION, SEEN_IN_TRAINING = "ensemble", "trained_on", "calibration", "seen_in_training"
 ATTRIBUTE_PREFIX = "attribute_"  # what an ensemble tells; without it, what readers have rated
 # What measuring, risk models and comparing with a prior scan add.

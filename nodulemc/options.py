@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nodulemc.errors import CaseError, ConfigError
 
 if TYPE_CHECKING:
-    from nodulemc.ensemble import Ensemble
+    from nodulemc.ensemble.ensemble import Ensemble
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -80,7 +80,7 @@ def can_segment(args: argparse.Namespace) -> bool:
     Raises:
         EnsembleError: the folder cannot be used.
     """
-    from nodulemc.manifest import find_resources, read_manifest
+    from nodulemc.ensemble.manifest import find_resources, read_manifest
 
     return read_manifest(args.resources or find_resources()).segments
 
@@ -92,7 +92,7 @@ def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: 
         EnsembleError: the folder cannot be used.
         ConfigError: the device is not there.
     """
-    from nodulemc.ensemble import Ensemble  # `--help` and a server's open port do without
+    from nodulemc.ensemble.ensemble import Ensemble  # `--help` and a server's open port do without
 
     return Ensemble.load(
         args.resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated

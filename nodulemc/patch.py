@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from nodulemc.volume import Volume
+    from nodulemc.ct.volume import Volume
 
 SIZE = 64
 EXTENT_MM = 50.0

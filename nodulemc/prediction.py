@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.ensemble import Ensemble
+from nodulemc.ct.checks import check_grid
+from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.trained_cases import with_note
 from nodulemc.errors import PointsError
-from nodulemc.headers import check_grid
 from nodulemc.limits import FACE_TOLERANCE_MM
-from nodulemc.nodules import Nodule, as_nodules, shortened
 from nodulemc.patch import SIZE, extract_patch
-from nodulemc.placement import OpenAir, other_reading, surroundings
-from nodulemc.points import read_points, scan_name
-from nodulemc.progress import QUIET_S, progress
+from nodulemc.points.nodules import Nodule, as_nodules, shortened
+from nodulemc.points.placement import OpenAir, other_reading, surroundings
+from nodulemc.points.reading import read_points, scan_name
 from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_notes
-from nodulemc.trained_cases import with_note
-from nodulemc.volume import Volume, read_volume
+from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
     from nodulemc.measure.growth import Growth
@@ -75,7 +75,7 @@ def predict(
 
     Args:
         ct: file, DICOM folder, image in HU, or a volume already read.
-        points: a points file (see ``nodulemc.points.read_points``), or nodules, or points x, y, z in mm (LPS), such as
+        points: a points file (see ``nodulemc.points.reading.read_points``), or nodules, or points x, y, z in mm (LPS), such as
             the rows of an array (N, 3).
         ensemble: the seeds to vote.
         series: SeriesInstanceUID of the series to read, for a DICOM folder with several CTs.

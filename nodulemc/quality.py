@@ -13,9 +13,11 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.nodules import Nodule
+from nodulemc.ct.scan_ids import ScanIds
+from nodulemc.ct.volume import Volume
 from nodulemc.patch import EXTENT_MM, SIZE, VOXEL_MM
-from nodulemc.placement import (
+from nodulemc.points.nodules import Nodule
+from nodulemc.points.placement import (
     BALL_MM,
     LEAST_CONTRAST_HU,
     LEAST_LUNG,
@@ -26,8 +28,6 @@ from nodulemc.placement import (
     may_be_misread,
     other_reading,
 )
-from nodulemc.scan_ids import ScanIds
-from nodulemc.volume import Volume
 
 TRAINING_SLICE_MM = (1.0, 3.2)
 TRAINING_PIXEL_MM = (0.4, 1.0)  # 512 pixels across a field of view of 20 to 50 cm

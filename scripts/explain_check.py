@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nodulemc.cli import exit_code_of
-from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import read_manifest
+from nodulemc.ct.volume import Volume
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.patch import EXTENT_MM, extract_patch
 from nodulemc.phantom.patient import Lesion
@@ -37,11 +38,10 @@ from nodulemc.phantom.removal import (
     scene_without,
 )
 from nodulemc.phantom.render import Scene, draw_nodules, render_box
-from nodulemc.progress import progress
 from nodulemc.report.explain import explain, mask_on_patch, on_patch
 from nodulemc.report.explain_check import FILE_NAME, Check, write_checks
 from nodulemc.report.occlusion import CORE, MAP, PARTS, PLEURA, RIM, SOLID, cell_slices
-from nodulemc.volume import Volume
+from nodulemc.util.progress import progress
 
 # What a part that is replaced stands for.
 REMOVALS = {SOLID: DENSITY, RIM: SPICULES, PLEURA: CONTACT, CORE: SIZE}

@@ -18,16 +18,16 @@ from sklearn.metrics import roc_auc_score
 
 from nodulemc import cli
 from nodulemc.columns import SEED_PREFIX
-from nodulemc.ensemble import Ensemble
+from nodulemc.data.block_store import BlockStore
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
-from nodulemc.evaluation.store import StoredNodules
+from nodulemc.evaluation.stored_nodules import StoredNodules
 from nodulemc.evaluation.weighted_curves import Ranking
-from nodulemc.manifest import read_manifest
 from nodulemc.options import RESAMPLES
 from nodulemc.phantom.malignancy import expected_auc
-from nodulemc.progress import progress
-from nodulemc.training.blocks import BlockStore
 from nodulemc.training.dataset import Draw, NoduleDataset
+from nodulemc.util.progress import progress
 
 
 def main() -> int:

@@ -34,11 +34,11 @@ from pydicom.uid import (
 from segmentations import change_syntax, contour, write_rtstruct, write_seg, write_segments
 
 from nodulemc import predict
-from nodulemc.case import run_case
+from nodulemc.ct.volume import read_volume
 from nodulemc.dicom_export.files import prepare_dicom
 from nodulemc.errors import NoduleMCError
-from nodulemc.points import read_points
-from nodulemc.volume import read_volume
+from nodulemc.grand_challenge.case import run_case
+from nodulemc.points.reading import read_points
 
 REFUSED, WARNED, READ = "refused", "warned", "read"
 

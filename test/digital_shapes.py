@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
-from nodulemc.volume import Volume
 
 
 def ellipsoid(halves, axes=None, shift=(0.0, 0.0, 0.0)) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.volume import Volume
+from nodulemc.ct.volume import Volume
 
 LUNG, TISSUE, NODULE = -900.0, 20.0, 300.0
 EXTENT_MM = np.array([120.0, 110.0, 130.0])

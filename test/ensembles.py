@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nodulemc.ensemble_writer import SeedWeights, write_ensemble
-from nodulemc.manifest import Manifest, read_manifest
+from nodulemc.ensemble.manifest import Manifest, read_manifest
+from nodulemc.ensemble.synthetic_patches import probe_patches
+from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
-from nodulemc.probes import probe_patches
 
 
 def untrained_weights(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:

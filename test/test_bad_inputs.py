@@ -9,9 +9,9 @@ import pytest
 from bad_inputs import ROWS, judge
 
 from nodulemc.errors import PointsError
-from nodulemc.points import Nodule
+from nodulemc.output.detailed import table
+from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.results import table
 
 HOSTILE = [row for row in ROWS if row.hostile]
 

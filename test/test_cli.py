@@ -72,7 +72,7 @@ def test_the_error_is_the_last_line_behind_processes_and_threads(tmp_path):
 import logging, sys, threading, time
 from nodulemc.cli import exit_code_of
 from nodulemc.errors import CaseError
-from nodulemc.training.parallel import in_order
+from nodulemc.util.worker_pool import in_order
 def fail(item):
     time.sleep(0.2 * item)
     if item == 1:

@@ -7,9 +7,9 @@ import torch
 from conftest import centre_of, make_ct, rotation
 from scipy.ndimage import map_coordinates
 
+from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError
 from nodulemc.patch import UPSCALED, extract_patch
-from nodulemc.volume import Volume
 
 FLIPPED = np.diag([-1.0, 1.0, -1.0])
 REFLECTED = np.diag([1.0, 1.0, -1.0])

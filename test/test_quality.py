@@ -10,11 +10,11 @@ from cases import MeanOfPatch, make_case, output_of, points_near
 from conftest import centre_of, make_ct
 
 from nodulemc import predict
-from nodulemc.case import run_case
-from nodulemc.points import Nodule
+from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.grand_challenge.case import run_case
+from nodulemc.points.reading import Nodule
 from nodulemc.prediction import look
 from nodulemc.quality import scan_notes, seed_notes
-from nodulemc.volume import Volume, read_volume
 
 
 def notes_of(image: sitk.Image, point=None):

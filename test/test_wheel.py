@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nodulemc.case import OUTPUT_NAME
+from nodulemc.grand_challenge.case import OUTPUT_NAME
 
 pytestmark = pytest.mark.heavy
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes, timed
-from nodulemc.backends.torch_backend import DTYPES
+from nodulemc.ensemble.backends.torch_backend import DTYPES
 from nodulemc.models.upscaled_stem import PatchNetwork
 
 _BATCH = 8

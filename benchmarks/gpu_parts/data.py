@@ -44,8 +44,8 @@ def _pinned(batch: torch.Tensor, setting: Setting) -> torch.Tensor:
 def _patches(setting: Setting) -> Iterator[Row]:
     import SimpleITK as sitk
 
+    from nodulemc.ct.volume import Volume
     from nodulemc.patch import extract_patch
-    from nodulemc.volume import Volume
 
     size, count = ((96, 96, 64), 2) if setting.small else ((512, 512, 160), 32)
     random = np.random.default_rng(0)
@@ -66,8 +66,8 @@ def _patches(setting: Setting) -> Iterator[Row]:
 
 def _on_device(setting: Setting, voxels: np.ndarray, points: list[list[float]]) -> torch.Tensor:
     """Training's way from stored blocks to patches, without augmentation."""
+    from nodulemc.data.block_store import NoduleBlock
     from nodulemc.training.augmentation import IDENTITY
-    from nodulemc.training.blocks import NoduleBlock
     from nodulemc.training.dataset import collate, cut_sample
     from nodulemc.training.resampling import sampling_affine
 

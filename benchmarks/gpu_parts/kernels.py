@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import UNTRAINED, Setting, ShrunkNetwork, probes
-from nodulemc.backends.torch_backend import DTYPES
+from nodulemc.ensemble.backends.torch_backend import DTYPES
 from nodulemc.models import channels_last
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.fused import convolution_relu, fuse

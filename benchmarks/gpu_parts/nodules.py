@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nodulemc.probes import probe_patches
+from nodulemc.ensemble.synthetic_patches import probe_patches
 
 SEED, NODULES = 25, 32
 CUBES = Path(__file__).resolve().parents[3] / "shared" / "data" / "lidc" / "cubes"
@@ -46,10 +46,10 @@ def read_patches(path: Path) -> tuple[np.ndarray, str]:
 
 def phantom_patches(count: int, workers: int) -> np.ndarray:
     """Patches of the first nodules of a cohort that no ensemble has learnt from."""
+    from nodulemc.ct.volume import Volume
+    from nodulemc.data.nodule_table import COORDINATES
     from nodulemc.patch import extract_patch
-    from nodulemc.phantom.cohort import iter_patients_blocks
-    from nodulemc.training.tables import COORDINATES
-    from nodulemc.volume import Volume
+    from nodulemc.phantom.generate import iter_patients_blocks
 
     patches = []
     for blocks in iter_patients_blocks(SEED, range(count), workers):
@@ -63,9 +63,9 @@ def phantom_patches(count: int, workers: int) -> np.ndarray:
 
 def real_patches(cubes: Path, count: int) -> np.ndarray:
     """Patches of the first nodules of a folder with ct/ and table.csv."""
+    from nodulemc.ct.volume import read_volume
+    from nodulemc.data.nodule_table import COORDINATES
     from nodulemc.patch import extract_patch
-    from nodulemc.training.tables import COORDINATES
-    from nodulemc.volume import read_volume
 
     with (cubes / "table.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))[:count]

@@ -10,11 +10,11 @@ from measure import swapped_gaps
 from gpu_parts.nodules import collect, read_patches
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting
-from nodulemc.backends.torch_backend import TorchSeeds
-from nodulemc.backends.ways import Way
-from nodulemc.cpu import available_cores
+from nodulemc.ensemble.backends.torch_backend import TorchSeeds
+from nodulemc.ensemble.backends.ways import Way
+from nodulemc.ensemble.precision import choose_precision
+from nodulemc.hardware import available_cores
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.precision import choose_precision
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MASKS = 4
@@ -56,7 +56,7 @@ def _patches(setting: Setting) -> tuple[np.ndarray, str]:
     try:
         return collect(setting.cubes, 1 if setting.small else _NODULES, min(4, available_cores()))
     except ModuleNotFoundError as error:
-        from nodulemc.probes import probe_patches
+        from nodulemc.ensemble.synthetic_patches import probe_patches
 
         return probe_patches(), f"8 probes alone: {error.name} is not installed and no --patches given"
 

@@ -13,7 +13,7 @@ from measure import seconds
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes
-from nodulemc.backends.torch_backend import TorchSeeds
+from nodulemc.ensemble.backends.torch_backend import TorchSeeds
 
 # What an allocator needs besides what the same work needed before.
 _MARGIN = 1.1

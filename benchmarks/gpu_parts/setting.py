@@ -15,17 +15,17 @@ from measure import seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nodulemc.backends.torch_backend import TorchSeeds, load_network
-from nodulemc.backends.ways import Way
-from nodulemc.ensemble import Ensemble
-from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble.backends.ways import Way
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.precision import choose_precision
+from nodulemc.ensemble.synthetic_patches import probe_patches
+from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.precision import choose_precision
-from nodulemc.probes import probe_patches
 
 Result = TypeVar("Result")
 

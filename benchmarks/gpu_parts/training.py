@@ -14,8 +14,8 @@ import torch
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import UNTRAINED, Setting, ShrunkNetwork, in_process
+from nodulemc.data.block_store import BlockStore
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.training.blocks import BlockStore
 from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "nodulemc.yaml"
@@ -130,7 +130,7 @@ def _train_thrice(setting: Setting, store: Path, folder: Path) -> tuple[float, f
 
 
 def _stop_after_saving(path: Path, checkpoint: object) -> None:
-    from nodulemc.training.checkpoints import save_checkpoint
+    from nodulemc.training.run_state import save_checkpoint
 
     save_checkpoint(path, checkpoint)
     raise _StoppedError

@@ -1,4 +1,4 @@
-"""Fast: the ways of ``nodulemc.backends.ways``, each in a fresh process, and the row for its table that follows."""
+"""Fast: the ways of ``nodulemc.ensemble.backends.ways``, each in a fresh process, and the row for its table that follows."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from measure import peak_memory_mb, reset_peak_memory
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes, timed
-from nodulemc.backends.ways import EAGER, Way
+from nodulemc.ensemble.backends.ways import EAGER, Way
 
 _WAYS = {
     "eager": EAGER,
@@ -66,7 +66,7 @@ def _recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterat
     worth = {name: row for name, row in found.items() if row is not None}
     best = min(worth, key=lambda name: costs[name][batch][1], default=None)
     beside = "no way is worth its start" if best is None else worth[best]
-    yield Row("for the table of nodulemc/backends/ways.py", "no change" if best is None else "add", "", beside)
+    yield Row("for the table of nodulemc/ensemble/backends/ways.py", "no change" if best is None else "add", "", beside)
 
 
 def _table_row(setting: Setting, name: str, costs: dict[str, dict[int, Timed]], batch: int) -> str | None:

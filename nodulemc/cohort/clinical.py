@@ -12,9 +12,9 @@ from nodulemc.columns import AGE, ANNOTATION, GENDER, PATHS, PATIENT, UID
 from nodulemc.errors import TableError
 from nodulemc.measure.clinical import NODULE_KEYS, PATIENT_KEYS, known_values
 from nodulemc.measure.risk import assess
-from nodulemc.nodules import shortened
-from nodulemc.plain_numbers import plain_number
-from nodulemc.table_rows import TableRow, read_table
+from nodulemc.points.nodules import shortened
+from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.table_rows import TableRow, read_table
 
 if TYPE_CHECKING:
     from nodulemc.cohort.scan import Scan

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nodulemc.calibration_map import describe_calibration
-from nodulemc.case import platform_json
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import file_names
-from nodulemc.cohort.store import Listed, Record
-from nodulemc.cohort.view import View, annotation_ids, findings, seen, view
+from nodulemc.cohort.results_db import Listed, Record
+from nodulemc.cohort.state import View, annotation_ids, findings, seen, view
 from nodulemc.columns import (
     ATTRIBUTE_PREFIX,
     CALIBRATION,
@@ -27,13 +25,15 @@ from nodulemc.columns import (
     SEEN_IN_TRAINING,
     TRAINED_ON,
 )
-from nodulemc.csv_files import write_csv_atomically
+from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.extras import import_extra
-from nodulemc.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
+from nodulemc.grand_challenge.case import platform_json
+from nodulemc.output.detailed import further_cells
 from nodulemc.prediction import NodulePrediction
-from nodulemc.progress import QUIET_S, progress
-from nodulemc.results import further_cells
+from nodulemc.util.csv_files import write_csv_atomically
+from nodulemc.util.extras import import_extra
+from nodulemc.util.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
+from nodulemc.util.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
 PARQUET_NAME = "predictions.parquet"
@@ -54,7 +54,7 @@ class _Scan:
 
     Attributes:
         names: its nodules' own; ``predictions`` have the cohort's.
-        seen: as ``nodulemc.cohort.view.seen`` gives it; the predictions' warnings say the same.
+        seen: as ``nodulemc.cohort.state.seen`` gives it; the predictions' warnings say the same.
     """
 
     listed: Listed

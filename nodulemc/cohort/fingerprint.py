@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.cohort.scan import Scan
+from nodulemc.ct.folder_files import files_below, is_hidden
+from nodulemc.ct.meta_image import SUFFIXES, locate_voxels
 from nodulemc.errors import ImageError
-from nodulemc.extras import import_extra
-from nodulemc.folder_files import files_below, is_hidden
-from nodulemc.meta_image import SUFFIXES, locate_voxels
+from nodulemc.util.extras import import_extra
 
 _CHUNK = 1 << 20
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from nodulemc.manifest import Manifest
+from nodulemc.ensemble.manifest import Manifest
 
 # To be raised when the same CT, points and weights give other probabilities or measurements.
 # 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from nodulemc.cohort.readers import Readers
-from nodulemc.cohort.reading import Job, Read, read_scan
+from nodulemc.cohort.read_scan import Job, Read, read_scan
+from nodulemc.cohort.reader_processes import Readers
 from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scorer, score_together
 
 

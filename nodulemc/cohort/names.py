@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from nodulemc.points import scan_name
+from nodulemc.points.reading import scan_name
 
 # With a temporary file's prefix and suffix it has to stay below the 255 bytes of most file systems.
 _LONGEST = 160

@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nodulemc.cohort.names import file_names
-from nodulemc.cohort.view import View as State
-from nodulemc.cohort.view import findings, view
+from nodulemc.cohort.state import View as State
+from nodulemc.cohort.state import findings, view
 from nodulemc.columns import LUNG_RADS
 from nodulemc.errors import CaseError
-from nodulemc.json_files import make_folder, remove_old, write_atomically
 from nodulemc.measure.risk import CATEGORIES
+from nodulemc.output.detailed import further_cells
 from nodulemc.report.page import Finding, Origin, case_page
 from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
-from nodulemc.results import further_cells
+from nodulemc.util.json_files import make_folder, remove_old, write_atomically
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
+    from nodulemc.cohort.results_db import Listed, Record
     from nodulemc.cohort.scoring import Scored
-    from nodulemc.cohort.store import Listed, Record
     from nodulemc.prediction import NodulePrediction
 
 INDEX_NAME = "index.html"

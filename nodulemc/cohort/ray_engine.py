@@ -19,8 +19,8 @@ import SimpleITK as sitk
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nodulemc.cohort.readers import died
-from nodulemc.cohort.reading import Failed, Job, Read, Reading, read_scan
+from nodulemc.cohort.read_scan import Failed, Job, Read, Reading, read_scan
+from nodulemc.cohort.reader_processes import died
 from nodulemc.cohort.scoring import GPU_BATCH, Outcome, Scored, Scorer, score_together
 from nodulemc.errors import ConfigError, NoduleMCError, ResourceError
 

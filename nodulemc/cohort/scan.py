@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.errors import NoduleMCError
-from nodulemc.points import Nodule, scan_name
-from nodulemc.scan_ids import ScanIds
+from nodulemc.points.reading import Nodule, scan_name
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.cohort.reading import Failed, Job, Read, Unchanged
+from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import measure
 from nodulemc.prediction import NodulePrediction, with_warnings
-from nodulemc.volume import Volume
 
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
@@ -23,7 +23,7 @@ _MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 
 
 class Scorer(Protocol):
-    """What an ensemble is used for here (see ``nodulemc.ensemble.Ensemble``)."""
+    """What an ensemble is used for here (see ``nodulemc.ensemble.ensemble.Ensemble``)."""
 
     device: str
     precision: str

@@ -1,12 +1,12 @@
 """A cohort's state in words."""
 
-from nodulemc.calibration_map import describe_calibration
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.store import Record, now
-from nodulemc.cohort.view import View
+from nodulemc.cohort.results_db import Record, now
+from nodulemc.cohort.state import View
+from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import printable
-from nodulemc.progress import clock
-from nodulemc.words import counted
+from nodulemc.util.progress import clock
+from nodulemc.util.words import counted
 
 # Scans per second are those of so many seconds.
 _RECENT_S = 600

@@ -8,8 +8,8 @@ import time
 
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, load_ensemble
-from nodulemc.progress import QUIET_S, progress
-from nodulemc.words import counted
+from nodulemc.util.progress import QUIET_S, progress
+from nodulemc.util.words import counted
 
 EXAMPLE = "nodulemc bench --device cpu --precision fp32"
 _REPEATS = 3
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure and print."""
     import numpy as np
 
-    from nodulemc.probes import probe_patches
+    from nodulemc.ensemble.synthetic_patches import probe_patches
 
     if args.nodules < 1:
         raise ConfigError(f"--nodules {args.nodules}", "nodulemc bench", "give 1 or more")

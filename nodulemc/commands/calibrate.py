@@ -8,12 +8,12 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from nodulemc.calibration_map import METHODS
+from nodulemc.ensemble.calibration import METHODS
 from nodulemc.errors import EnsembleError, TableError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit, show what it changes on patients left out of the fit, and store."""
     check_extra("report")
-    from nodulemc.evaluation.calibration import calibration_figures, fit_calibration, held_out
+    from nodulemc.ensemble.manifest import FILE_NAME, read_manifest, write_manifest
+    from nodulemc.ensemble.trained_cases import read_trained_cases
+    from nodulemc.evaluation.fit_calibration import calibration_figures, fit_calibration, held_out
     from nodulemc.evaluation.predictions import read_predictions, read_table
     from nodulemc.evaluation.training_cases import is_seen, seen_in_training
-    from nodulemc.manifest import FILE_NAME, read_manifest, write_manifest
-    from nodulemc.trained_cases import read_trained_cases
 
     require_inputs(*args.predictions, args.table)
     manifest = read_manifest(args.ensemble)

@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.cpu import available_cores
+from nodulemc.ensemble.manifest import find_resources, read_manifest
 from nodulemc.errors import ConfigError, EnsembleError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
-from nodulemc.manifest import find_resources, read_manifest
+from nodulemc.hardware import available_cores
 from nodulemc.options import add_ensemble_options, add_measure_option
 from nodulemc.report.files import LIBRARIES
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.words import counted
 
 if TYPE_CHECKING:
     from nodulemc.cohort.clinical import Clinical
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nodulemc.cohort.pages import Pages
     from nodulemc.cohort.run import Engine, Shard
     from nodulemc.cohort.scan import Scan
-    from nodulemc.manifest import Manifest
+    from nodulemc.ensemble.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score what is left, export, and say how it went."""
     from nodulemc.cohort.export import export, written
-    from nodulemc.cohort.listing import read_listing
+    from nodulemc.cohort.manifest import read_listing
     from nodulemc.cohort.run import Task, run_cohort
     from nodulemc.cohort.summary import summary
-    from nodulemc.trained_cases import read_trained_cases
+    from nodulemc.ensemble.trained_cases import read_trained_cases
 
     shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
@@ -144,8 +144,8 @@ def _engine(args: argparse.Namespace, manifest: Manifest, *, measures: bool) -> 
     """The engine that the options ask for, the device that it runs on, and what it scores with."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine
-    from nodulemc.ensemble import Ensemble
-    from nodulemc.precision import choose_device, choose_precision
+    from nodulemc.ensemble.ensemble import Ensemble
+    from nodulemc.ensemble.precision import choose_device, choose_precision
 
     load = partial(Ensemble.load, manifest.folder, masks=measures, calibrated=args.calibrated)
     identity = partial(Identity.of, manifest, calibrated=args.calibrated, measures=measures)

@@ -6,9 +6,9 @@ Paired DeLong test and patient-level bootstrap of the difference, first minus se
 import argparse
 from pathlib import Path
 
-from nodulemc.extras import check_extra
 from nodulemc.options import add_bootstrap_option, require_inputs, require_resamples
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.words import counted
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError, TableError
-from nodulemc.extras import check_extra
 from nodulemc.options import (
     add_bootstrap_option,
     add_ensemble_options,
@@ -23,12 +22,13 @@ from nodulemc.options import (
     require_inputs,
     require_resamples,
 )
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.words import counted
 
 if TYPE_CHECKING:
+    from nodulemc.ensemble.trained_cases import TrainedCases
     from nodulemc.evaluation.predictions import Predictions
-    from nodulemc.evaluation.store import StoredNodules
-    from nodulemc.trained_cases import TrainedCases
+    from nodulemc.evaluation.stored_nodules import StoredNodules
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.report import render_report
     from nodulemc.evaluation.submission import read_submission
     from nodulemc.evaluation.training_cases import in_words as seen_in_words
-    from nodulemc.json_files import make_folder, write_atomically, write_json_atomically
+    from nodulemc.util.json_files import make_folder, write_atomically, write_json_atomically
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
@@ -104,16 +104,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _open_store(folder: Path) -> StoredNodules:
-    from nodulemc.evaluation.store import StoredNodules  # torch, which nothing else here needs, is slow to import
+    from nodulemc.evaluation.stored_nodules import (
+        StoredNodules,  # torch, which nothing else here needs, is slow to import
+    )
 
     return StoredNodules(folder)
 
 
 def _cases_of(folder: Path, predictions: Predictions) -> TrainedCases | None:
     """What the ensemble that has made the predictions was trained on; warns where that cannot be told."""
+    from nodulemc.ensemble.manifest import read_manifest
+    from nodulemc.ensemble.trained_cases import FILE_NAME, read_trained_cases
     from nodulemc.evaluation.origin import ensembles
-    from nodulemc.manifest import read_manifest
-    from nodulemc.trained_cases import FILE_NAME, read_trained_cases
 
     manifest = read_manifest(folder)
     if any(made["sha256"] not in (None, manifest.sha256) for made in ensembles(predictions)):

@@ -8,7 +8,7 @@ Exit code 3: some scans have failed or are yet to be done.
 import argparse
 from pathlib import Path
 
-from nodulemc.extras import check_extra
+from nodulemc.util.extras import check_extra
 
 EXAMPLE = "nodulemc export scored --output results --json"
 

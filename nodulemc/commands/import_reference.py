@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nodulemc.errors import EnsembleError
 from nodulemc.options import require_inputs
-from nodulemc.words import counted
+from nodulemc.util.words import counted
 
 EXAMPLE = "nodulemc import-reference seed1.pth seed2.pth seed3.pth --output my_ensemble"
 
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Import and say what was written."""
-    from nodulemc.json_files import make_folder
+    from nodulemc.util.json_files import make_folder
 
     require_inputs(*args.checkpoints)
     make_folder(args.output, EnsembleError)
-    from nodulemc.reference import import_reference
+    from nodulemc.ensemble.reference_import import import_reference
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
     members = counted(len(manifest.members), "seed")

@@ -12,11 +12,11 @@ import os
 from pathlib import Path
 
 from nodulemc.errors import ConfigError, TableError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
-from nodulemc.progress import progress
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.progress import progress
+from nodulemc.util.words import counted
 
 EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
 
@@ -45,14 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the cohort and say what it holds."""
     check_extra("train", "threadpoolctl", *(["pyarrow"] if args.blocks else []))
+    from nodulemc.ct.volume import read_volume
     from nodulemc.phantom.block_store import write_block_store
-    from nodulemc.phantom.cohort import patients_until_malignant, series_uids, write_cohort
     from nodulemc.phantom.controls import MOST_CONTROLS
     from nodulemc.phantom.finished import finished_rows
+    from nodulemc.phantom.generate import patients_until_malignant, series_uids, write_cohort
     from nodulemc.phantom.insertion import Host
     from nodulemc.phantom.malignancy import best_auc
     from nodulemc.phantom.patient import MOST_PATIENTS
-    from nodulemc.volume import read_volume
 
     for option, value, least, most in (
         ("--patients", args.patients, 1, MOST_PATIENTS),

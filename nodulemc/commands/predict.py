@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
-from nodulemc.words import counted
+from nodulemc.util.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from nodulemc.ensemble import Ensemble
+    from nodulemc.ct.volume import Volume
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Prior
     from nodulemc.measure.mask import NoduleMask
-    from nodulemc.points import Nodule
+    from nodulemc.points.reading import Nodule
     from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
-    from nodulemc.volume import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
-    from nodulemc.json_files import no_empty_folders
+    from nodulemc.util.json_files import no_empty_folders
 
     folders = [path.parent for path in (args.output, args.markups, args.report) if path]
     with no_empty_folders(*folders, *filter(None, [args.masks, args.dicom])):
@@ -107,10 +107,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from nodulemc.json_files import make_folder, none_on_failure
+    from nodulemc.output.detailed import clear_output, table, write_results
     from nodulemc.prediction import score
-    from nodulemc.results import clear_output, table, write_results
-    from nodulemc.side_by_side import side_by_side
+    from nodulemc.util.json_files import make_folder, none_on_failure
+    from nodulemc.util.side_by_side import side_by_side
 
     check_prior_options(args)
     if args.output:
@@ -134,7 +134,7 @@ def _predict(args: argparse.Namespace) -> None:
         objects = _write_dicom(args, volume, predictions, masks, ensemble)
     with none_on_failure([*files, *objects, *filter(None, [args.markups, args.report])]):
         if args.markups:
-            from nodulemc.slicer_markups import write_markups
+            from nodulemc.output.slicer_markups import write_markups
 
             write_markups(args.markups, predictions, ensemble.manifest)
         _write_report(args, volume, predictions, masks, seen[0], ensemble)
@@ -174,7 +174,7 @@ def _check_further(args: argparse.Namespace) -> bool:
 
 def _check_explanation(args: argparse.Namespace) -> None:
     """Check that there is a page to explain on, and warn where nothing of the ensemble may be explained."""
-    from nodulemc.manifest import find_resources, read_manifest
+    from nodulemc.ensemble.manifest import find_resources, read_manifest
     from nodulemc.report.explain_check import read_checks
     from nodulemc.report.words import not_explained
 
@@ -219,7 +219,7 @@ def _inputs(args: argparse.Namespace) -> Iterator[Path]:
 
 
 def _clear_markups(args: argparse.Namespace) -> None:
-    from nodulemc.results import clear_output
+    from nodulemc.output.detailed import clear_output
 
     if args.output and args.markups.resolve() == args.output.resolve():
         raise ConfigError("--markups and --output are one file", args.markups, "name two files")
@@ -236,9 +236,9 @@ def _segment(
     prior: Prior | None,
 ) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
     """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
-    from nodulemc.masks import write_masks
     from nodulemc.measure.mask import score_and_segment
     from nodulemc.measure.nodule import measured
+    from nodulemc.output.masks import write_masks
 
     predictions, masks = score_and_segment(volume, nodules, *seen, ensemble)
     if args.measure or args.clinical or args.dicom or args.report or prior:
@@ -262,9 +262,9 @@ def _read(
     """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
     earlier scan.
     """
-    from nodulemc.points import read_points
+    from nodulemc.ct.volume import read_volume
+    from nodulemc.points.reading import read_points
     from nodulemc.prediction import look
-    from nodulemc.volume import read_volume
 
     volume = read_volume(args.ct, series=args.series)
     nodules = read_points(args.points, volume)
@@ -279,7 +279,7 @@ def _read(
 
 def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
     """Refuse masks' files that would replace each other or an input."""
-    from nodulemc.masks import label_image_paths, mask_paths
+    from nodulemc.output.masks import label_image_paths, mask_paths
 
     mask_paths(args.masks, nodules, [*_inputs(args)])
     label_image_paths(args.masks, volume, [*_inputs(args)])

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError, TableError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder, no_empty_folders
-from nodulemc.labels import tally
 from nodulemc.options import require_inputs
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder, no_empty_folders
+from nodulemc.util.labels import tally
+from nodulemc.util.words import counted
 
 if TYPE_CHECKING:
-    from nodulemc.training.prepare import Prepared
+    from nodulemc.data.prepare import Prepared
 
 EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks phantoms/masks --output blocks"
 
@@ -98,12 +98,12 @@ def _check(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> Prepared:
     if args.lidc:
-        from nodulemc.training.lidc import prepare_lidc  # what it imports is needed for nothing else
+        from nodulemc.data.lidc import prepare_lidc  # what it imports is needed for nothing else
 
         return prepare_lidc(args.lidc, args.output, args.workers)
-    from nodulemc.training.cutting import ChallengeBlocks, Scans, Slabs
-    from nodulemc.training.prepare import prepare
-    from nodulemc.training.tables import read_table
+    from nodulemc.data.extract import ChallengeBlocks, Scans, Slabs
+    from nodulemc.data.nodule_table import read_table
+    from nodulemc.data.prepare import prepare
 
     scans = Slabs if args.slabs else Scans
     source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)

@@ -26,6 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serve until a signal ends the process."""
-    from nodulemc.serve import serve
+    from nodulemc.grand_challenge.server import serve
 
     serve(lambda: load_ensemble(args), host=args.host, port=args.port, input_dir=args.input, output_dir=args.output)

@@ -8,18 +8,18 @@ import argparse
 from pathlib import Path
 
 from nodulemc.errors import ConfigError, TableError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
-from nodulemc.labels import tally
 from nodulemc.options import require_inputs
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.labels import tally
+from nodulemc.util.words import counted
 
 EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    from nodulemc.training.split import VALIDATION_SAMPLES
+    from nodulemc.data.split import VALIDATION_SAMPLES
 
     parser.add_argument(
         "table", type=Path, metavar="TABLE", help="table as for `prepare`, or a block store: then only what it holds"
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the split and say what is in it."""
-    from nodulemc.json_files import write_json_atomically
-    from nodulemc.training import split
-    from nodulemc.training.blocks import BlockStore
-    from nodulemc.training.tables import read_table
+    from nodulemc.data import split
+    from nodulemc.data.block_store import BlockStore
+    from nodulemc.data.nodule_table import read_table
+    from nodulemc.util.json_files import write_json_atomically
 
     _check(args)
     if args.scheme == "kfold":

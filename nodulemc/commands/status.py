@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the state."""
+    from nodulemc.cohort.state import view
     from nodulemc.cohort.summary import summary
-    from nodulemc.cohort.view import view
 
     print(summary(view(args.folder)))

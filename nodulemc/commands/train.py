@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder
 from nodulemc.options import require_inputs
-from nodulemc.words import counted
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.words import counted
 
 if TYPE_CHECKING:
     from nodulemc.training.trainer import TrainedSeed
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> None:
     check_seeds(args.seeds)
     require_inputs(args.config, args.store, *args.split)
     from nodulemc.training.config import read_config
-    from nodulemc.training.data import load_training_data, training_cases
     from nodulemc.training.devices import create_accelerator
     from nodulemc.training.export import DataSummary, export_ensemble
-    from nodulemc.training.start import lacks_attributes, start_cases, start_tensors
     from nodulemc.training.trainer import require_no_run, train_seed
+    from nodulemc.training.training_data import load_training_data, training_cases
+    from nodulemc.training.warm_start import lacks_attributes, start_cases, start_tensors
 
     config = read_config(args.config)
     config.card.require(args.config)

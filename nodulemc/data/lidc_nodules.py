@@ -13,7 +13,7 @@ from nodulemc.data.lidc_xml import RATINGS, Marking, Outline
 from nodulemc.errors import ImageError
 
 if TYPE_CHECKING:
-    from nodulemc.training.grids import Grid
+    from nodulemc.geometry import Grid
 
 REACH_MM = 8.0
 # Of the slices' distance; their positions are those that the outlines state, up to rounding.

@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nodulemc.ct.volume import Volume
+from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
 from nodulemc.errors import CaseError, ConfigError, ImageError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import make_folder, none_on_failure, remove_old, write_atomically
-from nodulemc.manifest import Manifest, find_resources, read_manifest
 from nodulemc.measure.mask import NoduleMask
-from nodulemc.points import Nodule
+from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.volume import Volume
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import make_folder, none_on_failure, remove_old, write_atomically
 
 logger = logging.getLogger(__name__)
 

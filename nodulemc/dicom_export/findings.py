@@ -10,9 +10,9 @@ from typing import Any
 from pydicom.uid import generate_uid
 
 from nodulemc import __version__
-from nodulemc.calibration_map import describe_calibration
+from nodulemc.ensemble.calibration import describe_calibration
+from nodulemc.ensemble.manifest import Manifest
 from nodulemc.errors import printable
-from nodulemc.manifest import Manifest
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.prediction import NodulePrediction
 

@@ -10,11 +10,11 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage
 
-from nodulemc.dicom_file import damaged, read_header
-from nodulemc.dicom_stack import Slice, axes, heights
+from nodulemc.ct.dicom_file import damaged, read_header
+from nodulemc.ct.dicom_stack import Slice, axes, heights
+from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError, out_of_memory
-from nodulemc.nodules import shortened
-from nodulemc.volume import Volume
+from nodulemc.points.nodules import shortened
 
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SOPClassUID")
 _NEEDED = ("PatientID", *_UIDS)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from nodulemc.columns import ATTRIBUTE_PREFIX
+from nodulemc.data.nodule_table import check_rating
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.predictions import filled, patients_of
 from nodulemc.ratings import ATTRIBUTES, READERS
-from nodulemc.table_rows import TableRow
-from nodulemc.training.tables import check_rating
+from nodulemc.util.table_rows import TableRow
 
 
 def attribute_figures(

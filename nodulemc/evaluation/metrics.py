@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from nodulemc.ensemble.trained_cases import SEEN, TrainedCases
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.challenge import challenge_figures
 from nodulemc.evaluation.delong import auc_interval95
@@ -19,7 +20,6 @@ from nodulemc.evaluation.subgroups import subgroups
 from nodulemc.evaluation.submission import Submission
 from nodulemc.evaluation.training_cases import is_seen, seen_in_training
 from nodulemc.evaluation.weighted_curves import Ranking
-from nodulemc.trained_cases import SEEN, TrainedCases
 
 OPERATING_POINTS = ("0.90", "0.95")
 # Where the curves' bands are taken: false positive rates of the ROC curve, sensitivities of the other.

@@ -4,8 +4,8 @@ from collections import Counter
 from typing import Any
 
 from nodulemc.columns import CALIBRATION, ENSEMBLE, TRAINED_ON
+from nodulemc.ensemble.manifest import origin_of
 from nodulemc.evaluation.predictions import Predictions
-from nodulemc.manifest import origin_of
 
 _COLUMNS = (ENSEMBLE, TRAINED_ON, CALIBRATION)
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nodulemc import __version__
-from nodulemc.evaluation.cases import PatchOf, most_wrong
 from nodulemc.evaluation.figures import calibration_chart, histograms, precision_chart, roc_chart
 from nodulemc.evaluation.metrics import OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.small_samples import LEAST_PATIENTS
 from nodulemc.evaluation.training_cases import in_words
+from nodulemc.evaluation.worst_cases import PatchOf, most_wrong
 from nodulemc.report.templates import render
 
 _SUBGROUP_NAMES = {"age": "Age (years)", "sex": "Sex", "diameter_mm": "Diameter (mm)"}

@@ -9,10 +9,10 @@ import numpy as np
 
 from nodulemc.columns import ANNOTATION
 from nodulemc.errors import TableError
-from nodulemc.evaluation.platform_results import read_platform_results
 from nodulemc.evaluation.predictions import Predictions, assemble, predictions_of, read_prediction_rows
-from nodulemc.table_rows import TableRow
-from nodulemc.words import counted
+from nodulemc.grand_challenge.results import read_platform_results
+from nodulemc.util.table_rows import TableRow
+from nodulemc.util.words import counted
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 
 from nodulemc.columns import SEEN_IN_TRAINING, UID
+from nodulemc.ct.scan_ids import ScanIds
+from nodulemc.ensemble.trained_cases import NOTES, TrainedCases, strongest
 from nodulemc.evaluation.predictions import Predictions, patient_names
-from nodulemc.scan_ids import ScanIds
-from nodulemc.trained_cases import NOTES, TrainedCases, strongest
-from nodulemc.words import counted
+from nodulemc.util.words import counted
 
 
 def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> np.ndarray:
-    """What is known of each nodule: one of ``nodulemc.trained_cases.SEEN``, or None; object (n,).
+    """What is known of each nodule: one of ``nodulemc.ensemble.trained_cases.SEEN``, or None; object (n,).
 
     Args:
         predictions: they may say so themselves, as a cohort's do; SeriesInstanceUID and PatientID count, too.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import CaseError, NoduleMCError
-from nodulemc.json_files import read_json
-from nodulemc.json_values import number
-from nodulemc.nodules import Nodule, shortened
+from nodulemc.points.nodules import Nodule, shortened
+from nodulemc.util.json_files import read_json
+from nodulemc.util.json_values import number
 
 _OLDEST = 130
 _MOST_NODULES = 1000

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
-from nodulemc.volume import Volume
+from nodulemc.ct.volume import Volume
 
 # Best first: when its data were acquired; when its series and its study began. Source: DICOM PS3.3, C.7.2.1, C.7.3.1,
 # C.8.2.1 and C.8.15.2.

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from nodulemc.ensemble import Ensemble
+from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
 from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import measure
-from nodulemc.nodules import Nodule, shortened
-from nodulemc.points import read_points
+from nodulemc.points.nodules import Nodule, shortened
+from nodulemc.points.reading import read_points
 from nodulemc.prediction import NodulePrediction, look, with_notes
 from nodulemc.quality import Notes
-from nodulemc.volume import Volume, read_volume
 
 logger = logging.getLogger(__name__)
 # A smaller change is within the error of measuring. Source: Callister et al., Thorax 2015;70 Suppl 2:ii1–ii54 (British
@@ -91,8 +91,8 @@ def read_prior(
     """Read an earlier scan of a patient.
 
     Args:
-        ct, series: as ``nodulemc.volume.read_volume`` takes them.
-        points: as ``nodulemc.points.read_points`` takes them.
+        ct, series: as ``nodulemc.ct.volume.read_volume`` takes them.
+        points: as ``nodulemc.points.reading.read_points`` takes them.
         volume: the later scan.
         dates: the later and the earlier scan's; None: as its DICOM header says.
 

@@ -7,13 +7,13 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.ensemble import Ensemble
-from nodulemc.nodules import Nodule
+from nodulemc.ct.volume import Volume
+from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, VOXEL_MM, patch_origin
+from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_notes
-from nodulemc.progress import QUIET_S, progress
 from nodulemc.quality import Notes
-from nodulemc.volume import Volume
+from nodulemc.util.progress import QUIET_S, progress
 
 THRESHOLD = 0.5
 REACH_MM = 5.0  # chosen: a mask that lies farther from the point is another structure's

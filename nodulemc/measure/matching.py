@@ -6,12 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.registration import Alignment, Registration
 from nodulemc.measure.sizes import Measurements
-from nodulemc.nodules import Nodule, shortened
-from nodulemc.progress import QUIET_S, progress
-from nodulemc.volume import Volume
+from nodulemc.points.nodules import Nodule, shortened
+from nodulemc.util.progress import QUIET_S, progress
 
 MATCH_MM = 10.0  # chosen: between a nodule's place and the centre of the prior scan's
 CLEAR_MM = 5.0  # chosen: by which every other candidate has to lie farther off

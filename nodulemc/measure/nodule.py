@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
 from nodulemc.prediction import NodulePrediction
-from nodulemc.volume import Volume
 
 
 def measured(

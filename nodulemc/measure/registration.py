@@ -14,11 +14,11 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.errors import out_of_memory
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.patch import AIR_HU
-from nodulemc.placement import LUNG_HU
-from nodulemc.volume import Volume
+from nodulemc.points.placement import LUNG_HU
 
 _HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
 # Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.

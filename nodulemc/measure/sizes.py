@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.axes import Axes, longest_axes
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
-from nodulemc.volume import Volume
 
 # The solid part is brighter. Source: Scholten et al., PLoS ONE 2013;8:e80249.
 SOLID_HU = -300.0

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import require_regular
 from nodulemc.models.tensor_shapes import COUNTER
+from nodulemc.util.json_files import require_regular
 
 # What torch's unpickler was seen to raise on bytes that are no checkpoint, or a cut one.
 _DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error)

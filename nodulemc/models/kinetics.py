@@ -7,10 +7,10 @@ from http.client import HTTPException
 from pathlib import Path
 
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import make_folder, write_atomically
 from nodulemc.models.checkpoints import fill, read_tensors
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.models.tensor_shapes import backbone_shapes, check_names
+from nodulemc.util.json_files import make_folder, write_atomically
 
 
 @dataclass(frozen=True)

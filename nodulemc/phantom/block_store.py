@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from nodulemc.columns import COORDINATES
+from nodulemc.data.block_store import BlockWriter, NoduleBlock
 from nodulemc.errors import TableError
-from nodulemc.phantom.cohort import annotation_id, iter_patients_blocks
 from nodulemc.phantom.controls import keeps
+from nodulemc.phantom.generate import annotation_id, iter_patients_blocks
 from nodulemc.phantom.patient import Patient, identifier_of
-from nodulemc.progress import progress
-from nodulemc.training.blocks import BlockWriter, NoduleBlock
+from nodulemc.util.progress import progress
 
 
 def write_block_store(

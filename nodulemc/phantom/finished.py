@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import TableError
-from nodulemc.json_files import make_folder, read_json, write_json_atomically
 from nodulemc.training.lock import try_to_lock
+from nodulemc.util.json_files import make_folder, read_json, write_json_atomically
 
 logger = logging.getLogger(__name__)
 CT, MASKS = "ct", "masks"

@@ -7,13 +7,13 @@ from hashlib import sha256
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.nodule import Rendered, render_nodule
 from nodulemc.phantom.patient import Lesion, Patient
 from nodulemc.phantom.scanner import NoiseFilter, correlation_taps, noise
 from nodulemc.phantom.sites import Site
-from nodulemc.volume import Volume
 
 _LUNG_HU = (-960.0, -500.0)
 _SMOOTHING_MM = 1.0

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
-from nodulemc.progress import QUIET_S, progress
 from nodulemc.report.explain_check import read_checks
 from nodulemc.report.occlusion import MAP, PARTS, Cell, Occlusion, cell_slices, plane_cells
-from nodulemc.volume import Volume
+from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
-    from nodulemc.ensemble import Ensemble
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.prediction import NodulePrediction
 
 

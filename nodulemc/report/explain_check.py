@@ -7,10 +7,10 @@ calibration leaves it valid and other weights do not.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nodulemc.ensemble.manifest import Manifest
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import read_json, write_json_atomically
-from nodulemc.json_values import number
-from nodulemc.manifest import Manifest
+from nodulemc.util.json_files import read_json, write_json_atomically
+from nodulemc.util.json_values import number
 
 FILE_NAME = "explanation.json"
 METHOD = 1  # to be raised when what is replaced, or the check, changes

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.extras import check_extra
-from nodulemc.json_files import prepare_output, refuse_input, write_atomically
+from nodulemc.util.extras import check_extra
+from nodulemc.util.json_files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from nodulemc.ensemble import Ensemble
+    from nodulemc.ct.volume import Volume
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.prediction import NodulePrediction
-    from nodulemc.volume import Volume
 
 SUFFIX = ".html"
 LIBRARIES = ("jinja2", "PIL")  # of the extra

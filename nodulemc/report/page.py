@@ -7,10 +7,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 from nodulemc import __version__
-from nodulemc.calibration_map import apply_calibration, describe_calibration
-from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import Manifest
+from nodulemc.ensemble.calibration import apply_calibration, describe_calibration
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import Manifest
 from nodulemc.measure.mask import NoduleMask
+from nodulemc.output.detailed import uncalibrated
 from nodulemc.patch import EXTENT_MM
 from nodulemc.prediction import NodulePrediction
 from nodulemc.report.explain import Explanation
@@ -20,7 +21,6 @@ from nodulemc.report.outline import UNITS, path
 from nodulemc.report.pictures import PLANES, WINDOWS, View
 from nodulemc.report.templates import render
 from nodulemc.report.words import Fact, facts, meaning, not_explained, ratings, risks, without
-from nodulemc.results import uncalibrated
 
 BAR_MM = 10
 # The letters at a picture's left and upper edge: right, anterior, head.

@@ -14,10 +14,10 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_box
-from nodulemc.nodules import Nodule
 from nodulemc.patch import EXTENT_MM, VOXEL_MM, patch_origin
-from nodulemc.volume import Volume
+from nodulemc.points.nodules import Nodule
 
 PLANES = ("axial", "coronal", "sagittal")
 MOST_PIXELS = 400_000  # of a nodule's axial slices: five nodules stay below 3 MB

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple
 
-from nodulemc.manifest import Manifest
+from nodulemc.ensemble.manifest import Manifest
 from nodulemc.ratings import HIGHEST, LOWEST
 from nodulemc.report.explain_check import CHECK, LEAST_AGREEMENT, LEAST_CORRELATION, Check
 from nodulemc.report.occlusion import CORE, CORE_MM, MAP, PLEURA, RIM, RIM_MM, SOLID, WHAT

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from nodulemc.data.block_store import MAX_SHIFT_MM
 from nodulemc.errors import ConfigError
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.ratings import ATTRIBUTES
-from nodulemc.training.blocks import MAX_SHIFT_MM
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECAYS = ("none", "cosine")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nodulemc.data.block_store import BlockStore, NoduleBlock
 from nodulemc.patch import CENTRE_INDEX, SIZE
 from nodulemc.training.augmentation import IDENTITY, draw_augmentation
-from nodulemc.training.blocks import BlockStore, NoduleBlock
 from nodulemc.training.config import AugmentationConfig
-from nodulemc.training.parallel import SPAWN
 from nodulemc.training.resampling import resample, sampling_affine
+from nodulemc.util.worker_pool import SPAWN
 
 # Batches that each reading process keeps ready.
 PREFETCHED = 4

@@ -4,8 +4,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 
-from nodulemc.cpu import bf16_instructions
 from nodulemc.errors import ConfigError
+from nodulemc.hardware import bf16_instructions
 from nodulemc.training.allocator import keep_freed_memory
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 import yaml
 
-from nodulemc.ensemble_writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
+from nodulemc.ensemble.trained_cases import TrainedCase
+from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.json_files import write_atomically
-from nodulemc.manifest import Manifest
-from nodulemc.trained_cases import FILE_NAME as CASES_NAME
-from nodulemc.trained_cases import TrainedCase
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
-from nodulemc.words import counted
+from nodulemc.util.json_files import write_atomically
+from nodulemc.util.words import counted
 
 _DECODER_PREFIX = "aux_model."
 _COLUMNS = {

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nodulemc.data.block_store import NoduleBlock
 from nodulemc.patch import AIR_HU, HU_WINDOW, SIZE, VOXEL_MM
 from nodulemc.training.augmentation import Augmentation
-from nodulemc.training.blocks import NoduleBlock
 
 _REVERSE = np.eye(3)[::-1]  # x, y, z <-> z, y, x
 

@@ -13,32 +13,32 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from nodulemc.data.block_store import BlockStore
 from nodulemc.errors import ConfigError, ResourceError, TableError, TrainingError, out_of_memory
-from nodulemc.json_files import make_folder
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import create_model
 from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
-from nodulemc.progress import QUIET_S, progress
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
-from nodulemc.training.blocks import BlockStore
-from nodulemc.training.checkpoints import (
+from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
+from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.loader_errors import reading_error
+from nodulemc.training.lock import try_to_lock
+from nodulemc.training.metrics_log import MetricsLog
+from nodulemc.training.run_state import (
     Checkpoint,
     load_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
-from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
-from nodulemc.training.loader_errors import reading_error
-from nodulemc.training.lock import try_to_lock
-from nodulemc.training.metrics_log import MetricsLog
-from nodulemc.training.start import start_tensors
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
+from nodulemc.training.warm_start import start_tensors
+from nodulemc.util.json_files import make_folder
+from nodulemc.util.progress import QUIET_S, progress
 
 CHECKPOINT_NAME = "checkpoint.pt"
 # A step's losses, as it gives them.

@@ -12,10 +12,10 @@ from ensembles import make_untrained_ensemble
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from nodulemc.ensemble import Ensemble
+from nodulemc.ct.volume import read_volume
+from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.models.architecture import Architecture
 from nodulemc.patch import SIZE, VOXEL_MM, extract_patch, patch_origin
-from nodulemc.volume import read_volume
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -14,11 +14,11 @@ from digital_shapes import ball
 from report.samples import make_manifest
 
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.listing import read_listing
-from nodulemc.cohort.reading import Read, Unchanged, read_scan
+from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.read_scan import Read, Unchanged, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import Scorer, score_together
-from nodulemc.cohort.view import view
+from nodulemc.cohort.state import view
 
 ENSEMBLE = Identity("weights", "fp32", ("seed_1", "seed_2"), "nothing")
 MEASURING = Identity("decoding", "fp32", ("seed_1", "seed_2", "seed_3"), "nothing", measures=True)

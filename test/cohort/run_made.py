@@ -16,8 +16,8 @@ from cohort.made import ENSEMBLE, MEASURING, MeanOfPatch, Segmenting
 
 from nodulemc.cli import exit_code_of
 from nodulemc.cohort.export import export
-from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.local_engine import LocalEngine
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.pages import Pages, write_index
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.report import page

@@ -8,7 +8,7 @@ from cohort.made import write_rows
 from nodulemc.cohort.clinical import Clinical, read_clinical_table
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import TableError
-from nodulemc.points import Nodule
+from nodulemc.points.reading import Nodule
 
 
 def scan(name="ct/1.2.3.mha", names=("a", None), patient="P1", points=None):

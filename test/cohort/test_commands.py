@@ -14,8 +14,8 @@ from dicom import write_dicom_series
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
+from nodulemc.cohort.results_db import Store
 from nodulemc.cohort.run import run_cohort
-from nodulemc.cohort.store import Store
 
 pytestmark = pytest.mark.heavy
 
@@ -122,7 +122,7 @@ def test_changed_weights_are_noticed(ensemble, tmp_path):
 def test_no_ensemble_is_loaded_where_nothing_is_left(ensemble, tmp_path, monkeypatch):
     luna, output = make_cohort(tmp_path / "luna", 1), tmp_path / "out"
     assert cohort(luna, output, ensemble) == 0
-    monkeypatch.setattr("nodulemc.ensemble.Ensemble.load", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("nodulemc.ensemble.ensemble.Ensemble.load", lambda *_, **__: 1 / 0)
     assert cohort(luna, output, ensemble) == 0
 
 

@@ -15,14 +15,14 @@ from cohort.made import (
 )
 
 from nodulemc.cohort.export import export
-from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.local_engine import LocalEngine
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.evaluation.platform_results import read_platform_results
 from nodulemc.evaluation.predictions import read_predictions
-from nodulemc.table_rows import TableRow
+from nodulemc.grand_challenge.results import read_platform_results
+from nodulemc.util.table_rows import TableRow
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from conftest import make_ct
 from nodulemc.cohort.fingerprint import look_at, take
 from nodulemc.cohort.scan import Scan
 from nodulemc.errors import ImageError
-from nodulemc.points import Nodule
+from nodulemc.points.reading import Nodule
 
 POINTS = (Nodule("n", (1.0, 2.0, 3.0)),)
 

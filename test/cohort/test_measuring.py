@@ -24,14 +24,14 @@ from ensembles import make_untrained_ensemble
 from nodulemc import cli
 from nodulemc.cohort.clinical import read_clinical_table
 from nodulemc.cohort.export import export
-from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.pages import Pages, write_index
+from nodulemc.cohort.state import view
 from nodulemc.cohort.summary import summary
-from nodulemc.cohort.view import view
+from nodulemc.ct.volume import read_volume
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.report.page import Origin
-from nodulemc.volume import read_volume
 
 SIZES = list(asdict(Measurements()))
 RISKS = ["brock_full", "brock_parsimonious", "mayo", "herder", "lung_rads_size", "risk_missing"]

@@ -12,19 +12,19 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from nodulemc import cli
-from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.pages import Pages, index_page, write_index
-from nodulemc.cohort.reading import Job, Read, read_scan
+from nodulemc.cohort.read_scan import Job, Read, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import score_together
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.measure.sizes import measure
-from nodulemc.points import Nodule
+from nodulemc.points.reading import Nodule
 from nodulemc.quality import Notes
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
-from nodulemc.volume import Volume, read_volume
 
 
 class OnePass(Segmenting):
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on(luna, tmp_path):
 
 def test_a_page_never_comes_before_its_result(luna, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    record = "nodulemc.cohort.store.Store.record"
+    record = "nodulemc.cohort.results_db.Store.record"
     with monkeypatch.context() as patched:
         patched.setattr(record, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(luna, out)

@@ -20,16 +20,16 @@ from report.samples import make_manifest
 
 from nodulemc import cli
 from nodulemc.cohort.export import export
-from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.pages import Pages
-from nodulemc.cohort.reading import Job
+from nodulemc.cohort.read_scan import Job
+from nodulemc.cohort.results_db import Store
 from nodulemc.cohort.run import Task, run_cohort
-from nodulemc.cohort.store import Store
-from nodulemc.cohort.view import view
+from nodulemc.cohort.state import view
+from nodulemc.ct.volume import read_volume
 from nodulemc.prediction import extract_patches
 from nodulemc.report import page
 from nodulemc.report.page import Origin
-from nodulemc.volume import read_volume
 
 pytestmark = pytest.mark.heavy
 

@@ -18,11 +18,11 @@ from conftest import make_ct
 
 from nodulemc import predict
 from nodulemc.cohort.export import export
-from nodulemc.cohort.listing import read_listing
 from nodulemc.cohort.local_engine import LocalEngine
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.run import Task, run_cohort
+from nodulemc.cohort.state import view
 from nodulemc.cohort.summary import summary
-from nodulemc.cohort.view import view
 
 pytestmark = pytest.mark.heavy
 
@@ -315,7 +315,7 @@ def test_a_shard_with_a_fast_clock_is_killed_beside_a_whole_run(luna, tmp_path, 
 
 
 def test_a_fault_of_this_program_can_be_reported(luna, tmp_path, monkeypatch):
-    monkeypatch.setattr("nodulemc.cohort.reading.read_volume", lambda path: 1 / 0)
+    monkeypatch.setattr("nodulemc.cohort.read_scan.read_volume", lambda path: 1 / 0)
     run_serially(luna, tmp_path / "out")
     shown = summary(view(tmp_path / "out"))
     assert "please report it with what `nodulemc status` shows" in shown

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from nodulemc.cohort.scan import Scan
-from nodulemc.points import Nodule
+from nodulemc.points.reading import Nodule
 
 NODULES = (Nodule("n", (1.0, 2.0, 3.0)), Nodule(None, (4.0, 5.0, 6.0)))
 

@@ -12,8 +12,8 @@ from highdicom import sr
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 
-from nodulemc.points import read_points
-from nodulemc.volume import read_volume
+from nodulemc.ct.volume import read_volume
+from nodulemc.points.reading import read_points
 
 pytestmark = pytest.mark.archive
 MODALITY, SERIES, INSTANCE = "00080060", "0020000E", "00080018"

@@ -14,8 +14,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from nodulemc import cli
 from nodulemc.dicom_export import files
+from nodulemc.ensemble.manifest import Manifest, Member, write_manifest
 from nodulemc.errors import CaseError
-from nodulemc.manifest import Manifest, Member, write_manifest
 from nodulemc.models.architecture import Architecture
 
 REMEDY = "fetch the series from the archive as it is, or leave out --dicom"
@@ -150,7 +150,7 @@ def test_both_or_none(case, capsys, monkeypatch):
     def refuse_all(*_):
         raise CaseError("cannot write", "output", "no")
 
-    monkeypatch.setattr("nodulemc.results.write_json_atomically", refuse_all)
+    monkeypatch.setattr("nodulemc.output.detailed.write_json_atomically", refuse_all)
     assert run(case, "--dicom", case / "out", "--output", case / "p.json", "--masks", case / "masks") == 2
     assert {*case.iterdir()} == {case / "ct", case / "points.json", case / "out"}
     assert not list((case / "out").iterdir())
@@ -201,7 +201,7 @@ def test_json_has_the_measurements_that_the_sr_has(case):
 
 def test_without_the_option_nothing_of_it_is_imported():
     code = (
-        "import sys, nodulemc.commands.predict, nodulemc.prediction, nodulemc.results, nodulemc.volume;"
+        "import sys, nodulemc.commands.predict, nodulemc.prediction, nodulemc.output.detailed, nodulemc.ct.volume;"
         "print([m for m in sys.modules if 'dicom' in m])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,8 +12,8 @@ from dicom import write_frames
 from dicom_export.judges import faults, program
 from dicom_export.made import NAMES, PATIENT, only, run, write_points, write_series
 
-from nodulemc.points import read_points
-from nodulemc.volume import read_volume
+from nodulemc.ct.volume import read_volume
+from nodulemc.points.reading import read_points
 
 SEGMENTED = NAMES[:3]
 

@@ -15,7 +15,7 @@ from nodulemc.evaluation.attributes import attribute_figures, rank_correlation
 from nodulemc.evaluation.bootstrap import PatientBootstrap
 from nodulemc.evaluation.predictions import read_table
 from nodulemc.evaluation.submission import read_submission
-from nodulemc.table_rows import read_rows
+from nodulemc.util.table_rows import read_rows
 
 NODULES = 60
 

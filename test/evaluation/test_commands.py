@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from evaluation.samples import make_predictions, platform_json, write_predictions, write_table
 
-from nodulemc.calibration_map import METHODS, apply_calibration
 from nodulemc.cli import main
-from nodulemc.evaluation.calibration import fit_calibration
+from nodulemc.ensemble.calibration import METHODS, apply_calibration
+from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
 from nodulemc.evaluation.delong import difference
-from nodulemc.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.evaluation.fit_calibration import fit_calibration
 from nodulemc.models.architecture import Architecture
 
 

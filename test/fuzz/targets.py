@@ -13,31 +13,31 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.case import read_case
 from nodulemc.cohort.clinical import read_clinical_table
-from nodulemc.cohort.listing import read_listing
+from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.scan import Scan
+from nodulemc.ct.scan_ids import ScanIds
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.dicom_export.files import prepare_dicom, write_dicom
+from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
+from nodulemc.ensemble.trained_cases import read_trained_cases
+from nodulemc.ensemble.weights import read_weights
 from nodulemc.errors import NoduleMCError, PointsError
-from nodulemc.json_files import read_json
-from nodulemc.manifest import Manifest, Member, read_manifest
+from nodulemc.geometry import Grid
+from nodulemc.grand_challenge.case import read_case
 from nodulemc.measure.clinical import read_clinical
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
-from nodulemc.nodules import Nodule
-from nodulemc.points import from_platform, read_points
+from nodulemc.points.nodules import Nodule
+from nodulemc.points.reading import from_platform, read_points
 from nodulemc.prediction import NodulePrediction, look
 from nodulemc.report.explain_check import read_checks
-from nodulemc.scan_ids import ScanIds
-from nodulemc.trained_cases import read_trained_cases
-from nodulemc.training.grids import Grid
-from nodulemc.volume import Volume, read_volume
-from nodulemc.weights import read_weights
+from nodulemc.util.json_files import read_json
 
 _PLACE = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))

@@ -12,13 +12,13 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodulemc.case import platform_json
+from nodulemc.ct.volume import Volume
 from nodulemc.errors import PointsError
-from nodulemc.json_files import read_json
+from nodulemc.grand_challenge.case import platform_json
 from nodulemc.patch import extract_patch
-from nodulemc.points import Nodule, from_platform, read_points
+from nodulemc.points.reading import Nodule, from_platform, read_points
 from nodulemc.prediction import NodulePrediction
-from nodulemc.volume import Volume
+from nodulemc.util.json_files import read_json
 
 VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
 coordinates = st.floats(-1e6, 1e6, allow_subnormal=False)

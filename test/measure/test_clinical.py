@@ -6,7 +6,7 @@ import pytest
 
 from nodulemc.errors import CaseError
 from nodulemc.measure.clinical import read_clinical
-from nodulemc.nodules import Nodule
+from nodulemc.points.nodules import Nodule
 
 NODULES = [Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0))]
 

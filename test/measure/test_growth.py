@@ -17,9 +17,9 @@ from drawn_chest import CENTRE, NODULE, draw_chest, rigid
 
 from nodulemc import cli
 from nodulemc.commands import predict
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.growth import general_notes, read_prior, volume_change_percent, volume_doubling_time_days
-from nodulemc.volume import Volume, read_volume
 
 PLACES = [CENTRE + place for place in ((10.0, 5.0, -15.0), (-12.0, -8.0, 25.0))]
 BEFORE, AFTER = (8.0, 9.0), (10.0, 9.3)
@@ -258,7 +258,7 @@ def test_dates_of_dicom_series_count_unless_others_are_given(tmp_path, given, da
 
 def test_without_a_prior_scan_nothing_of_it_is_imported():
     code = (
-        "import sys, nodulemc.commands.predict, nodulemc.prediction, nodulemc.results; "
+        "import sys, nodulemc.commands.predict, nodulemc.prediction, nodulemc.output.detailed; "
         "print([m for m in sys.modules if 'nodulemc.measure' in m or 'nodulemc.slicer_m' in m])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

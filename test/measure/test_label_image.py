@@ -11,10 +11,10 @@ import slicerio
 from conftest import rotation
 from digital_shapes import ball, make_volume, middle
 
+from nodulemc.ct.volume import read_volume
 from nodulemc.measure.label_image import Segment, label_image, slicer_segmentation
 from nodulemc.measure.mask import NoduleMask, nodule_mask
-from nodulemc.points import read_points
-from nodulemc.volume import read_volume
+from nodulemc.points.reading import read_points
 
 
 def written(path: Path, volume, masks) -> Path:

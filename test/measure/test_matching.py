@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure import matching
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.matching import DoubtError, Matching, MeasuredScan
 from nodulemc.measure.registration import Alignment, Registration
 from nodulemc.measure.sizes import Measurements, measure
-from nodulemc.nodules import Nodule
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
-from nodulemc.volume import Volume
+from nodulemc.points.nodules import Nodule
 
 SHIFT = (100.0, -50.0, 30.0)
 

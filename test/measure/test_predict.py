@@ -152,5 +152,7 @@ def test_no_input_is_overwritten(case, capsys):
 
 
 def test_without_these_options_nothing_of_them_is_imported():
-    code = "import sys, nodulemc.prediction, nodulemc.results; print([m for m in sys.modules if 'measure' in m])"
+    code = (
+        "import sys, nodulemc.prediction, nodulemc.output.detailed; print([m for m in sys.modules if 'measure' in m])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -10,12 +10,12 @@ import SimpleITK as sitk
 from conftest import rotation
 from digital_shapes import ball, ellipsoid, make_volume, middle
 
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import render_nodule, sample_nodule
-from nodulemc.volume import Volume, read_volume
 
 GRIDS = {
     "isotropic": ((0.7, 0.7, 0.7), None),

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 
 from nodulemc.cli import main
 from nodulemc.errors import TableError
-from nodulemc.phantom import cohort, finished
-from nodulemc.phantom.cohort import patients_until_malignant, series_uids, write_cohort
+from nodulemc.phantom import finished
+from nodulemc.phantom import generate as cohort
+from nodulemc.phantom.generate import patients_until_malignant, series_uids, write_cohort
 from nodulemc.phantom.patient import Patient
 
 pytestmark = pytest.mark.heavy

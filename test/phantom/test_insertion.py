@@ -4,11 +4,11 @@ import SimpleITK as sitk
 from scipy.special import ndtr
 
 from nodulemc.cli import main
+from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import ImageError
 from nodulemc.phantom.insertion import Host, estimate_blur, estimate_noise, insert
 from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import render_box
-from nodulemc.volume import Volume, read_volume
 
 pytestmark = pytest.mark.heavy
 

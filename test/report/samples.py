@@ -6,16 +6,16 @@ import numpy as np
 from conftest import centre_of, make_ct
 from digital_shapes import ball
 
-from nodulemc.manifest import Manifest, Member
+from nodulemc.ct.volume import Volume
+from nodulemc.ensemble.manifest import Manifest, Member
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
-from nodulemc.nodules import Nodule
+from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
 from nodulemc.report.page import Finding, Origin
 from nodulemc.report.pictures import look_at_nodule
-from nodulemc.volume import Volume
 
 PLATT = {
     "method": "platt", "slope": 1.0, "intercept": -1.0,

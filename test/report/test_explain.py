@@ -8,8 +8,8 @@ from report.nodule_patch import MASK, NEAR_WALL, make_patch
 from report.samples import make_manifest
 
 from nodulemc.measure.mask import nodule_mask
-from nodulemc.nodules import Nodule
 from nodulemc.patch import SIZE
+from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
 from nodulemc.report.explain import explain, explanations_of, mask_on_patch
 from nodulemc.report.explain_check import Check, write_checks

@@ -13,7 +13,7 @@ from report.samples import PLATT, grey, make_findings, make_manifest, make_origi
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from nodulemc.calibration_map import apply_calibration
+from nodulemc.ensemble.calibration import apply_calibration
 from nodulemc.report.explain import Explanation
 from nodulemc.report.explain_check import Check, write_checks
 from nodulemc.report.outline import path

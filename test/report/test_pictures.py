@@ -10,13 +10,13 @@ from digital_shapes import ball
 from PIL import Image
 from report.samples import grey
 
+from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import nodule_mask
-from nodulemc.nodules import Nodule
 from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
+from nodulemc.points.nodules import Nodule
 from nodulemc.report import pictures
 from nodulemc.report.occlusion import cell_slices
 from nodulemc.report.pictures import look_at_nodule
-from nodulemc.volume import Volume
 
 LUNG, SOFT = (-1350, 150), (-160, 240)
 # Directions of the axes i, j, k as columns.

@@ -107,7 +107,7 @@ def checked(case, monkeypatch):
     good, bad = Check(0.75, 0.9, 70), Check(0.125, 0.4, 70)
     write_checks(ensemble.manifest, {"solid": bad, "rim": good, "size": bad, "map": good})
     use(monkeypatch, ensemble)
-    monkeypatch.setattr("nodulemc.manifest.read_manifest", lambda folder: ensemble.manifest)
+    monkeypatch.setattr("nodulemc.ensemble.manifest.read_manifest", lambda folder: ensemble.manifest)
     return ensemble
 
 
@@ -170,7 +170,7 @@ def test_what_fails_leaves_no_page(case, monkeypatch, option):
         raise CaseError("cannot write", "x", "y")
 
     (case / "p.html").write_text("an earlier page")
-    monkeypatch.setattr({"--output": "nodulemc.results.write_results", "--masks": "nodulemc.masks.write_masks"}[option],
+    monkeypatch.setattr({"--output": "nodulemc.output.detailed.write_results", "--masks": "nodulemc.output.masks.write_masks"}[option],
                         refuse)  # fmt: skip
     assert run(case, "--report", case / "p.html", option, case / "m.json") == 2
     assert not (case / "p.html").exists()
@@ -216,7 +216,7 @@ def test_without_the_option_nothing_of_it_is_imported(case):
         "from nodulemc import cli; from nodulemc.commands import predict\n"
         "predict.load_ensemble = lambda args, **_: MeanOfPatch()\n"
         "assert cli.main(['predict', *sys.argv[2:]]) == 0\n"
-        "print([n for n in sys.modules if n.startswith(('nodulemc.report', 'nodulemc.masks', 'PIL', 'jinja2'))])"
+        "print([n for n in sys.modules if n.startswith(('nodulemc.report', 'nodulemc.output.masks', 'PIL', 'jinja2'))])"
     )
     words = [sys.executable, "-c", code, "test", str(case / "ct & co.mha"), "--points", str(case / "p.json")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

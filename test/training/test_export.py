@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nodulemc.ensemble.manifest import Manifest, Member
+from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.errors import ConfigError
-from nodulemc.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
-from nodulemc.trained_cases import TrainedCase
 from nodulemc.training import export
 from nodulemc.training.config import parse_config
 from nodulemc.training.trainer import TrainedSeed, TrainingData

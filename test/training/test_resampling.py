@@ -7,13 +7,13 @@ import torch
 from conftest import centre_of, make_ct, rotation
 from scipy.spatial.transform import Rotation
 
+from nodulemc.ct.volume import Volume
+from nodulemc.data.block_store import NoduleBlock
 from nodulemc.patch import extract_patch
 from nodulemc.training.augmentation import IDENTITY, Augmentation, draw_augmentation
-from nodulemc.training.blocks import NoduleBlock
 from nodulemc.training.config import AugmentationConfig
 from nodulemc.training.dataset import Batch, Draw, NoduleDataset, collate
 from nodulemc.training.resampling import resample, sampling_affine
-from nodulemc.volume import Volume
 
 DIRECTIONS = {
     "axial": np.eye(3),

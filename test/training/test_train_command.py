@@ -10,13 +10,13 @@ from ensembles import make_untrained_ensemble, shrunk_probe
 from training.toys import ToyStore
 
 from nodulemc.cli import main
-from nodulemc.ensemble import Ensemble
-from nodulemc.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.ct.scan_ids import ScanIds
+from nodulemc.data.block_store import BlockWriter
+from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.ensemble.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.models.architecture import Architecture
-from nodulemc.scan_ids import ScanIds
-from nodulemc.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.training import export, trainer
-from nodulemc.training.blocks import BlockWriter
 from nodulemc.training.export import DataSummary
 from nodulemc.training.trainer import TrainedSeed
 
@@ -161,7 +161,7 @@ def test_what_gave_gradients_is_listed(arguments, trained, tmp_path):
 
 def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nodulemc.training.trainer.QUIET_S", 0.0)
-    monkeypatch.setattr("nodulemc.ensemble_writer.probe_patches", shrunk_probe)
+    monkeypatch.setattr("nodulemc.ensemble.writer.probe_patches", shrunk_probe)
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")

@@ -13,18 +13,18 @@ from ensembles import make_untrained_ensemble, untrained_weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training.toys import RatedToy, ToyMultiTask, create_toy, rated_data, toy_data
 
+from nodulemc.ensemble.manifest import write_manifest
+from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.errors import ConfigError, EnsembleError, ResourceError, TableError, TrainingError
-from nodulemc.manifest import write_manifest
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.training import trainer
-from nodulemc.training.checkpoints import load_checkpoint, save_checkpoint
 from nodulemc.training.config import parse_config
 from nodulemc.training.dataset import BalancedBatches
 from nodulemc.training.devices import create_accelerator
-from nodulemc.training.start import lacks_attributes, start_cases
+from nodulemc.training.run_state import load_checkpoint, save_checkpoint
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
+from nodulemc.training.warm_start import lacks_attributes, start_cases
 
 pytestmark = pytest.mark.heavy
 

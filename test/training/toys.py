@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from nodulemc.data.block_store import NoduleBlock
 from nodulemc.errors import TableError
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.training.blocks import NoduleBlock
 from nodulemc.training.config import ModelConfig
 from nodulemc.training.trainer import TrainingData
 

@@ -1,0 +1,138 @@
+"""What a reading process does: one scan from its files to the network's inputs."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
+from nodulemc.cohort.scan import Scan
+from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
+from nodulemc.measure.mask import nodule_part
+from nodulemc.points.reading import Nodule, read_points
+from nodulemc.prediction import look
+from nodulemc.quality import Notes
+
+if TYPE_CHECKING:
+    from nodulemc.report.pictures import View
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scan to read.
+
+    Attributes:
+        scan: the scan.
+        known: inputs of a result that stands as long as they are the same.
+        measure: whether its nodules are to be measured, which takes more than the network's inputs.
+        views: whether its page is wanted, which takes still more.
+        only_page: whether its result stands and nothing but its page is missing.
+    """
+
+    scan: Scan
+    known: Fingerprint | None = None
+    measure: bool = False
+    views: bool = False
+    only_page: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes.
+
+    ``parts`` are the scan's own voxels under the nodules' cubes, empty where nothing is measured; ``views`` are what
+    its page shows of the nodules, empty where none is wanted.
+    """
+
+    fingerprint: Fingerprint
+    nodules: tuple[Nodule, ...]
+    patches: np.ndarray
+    notes: Notes
+    parts: tuple[sitk.Image, ...] = ()
+    views: tuple[View, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The scan's files were touched, but hold what they held."""
+
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The scan cannot be scored; ``traceback`` is for faults of this program."""
+
+    fingerprint: Fingerprint
+    error: NoduleMCError
+    traceback: str | None = None
+
+
+Reading: TypeAlias = Read | Unchanged | Failed
+
+
+def read_scan(job: Job) -> Reading:
+    """Read one scan; never raises, so that no scan stops the others."""
+    fingerprint = Fingerprint(look_at(job.scan))
+    try:
+        fingerprint = take(job.scan)
+        if job.known is not None and job.known.same_content(fingerprint):
+            return Unchanged(fingerprint)
+        with _logged_warnings() as said:
+            volume = read_volume(job.scan.path, series=job.scan.series)
+            points = job.scan.points
+            nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
+            patches, notes = look(volume, nodules)
+            views = _views(volume, nodules) if job.views else ()
+            parts = _parts(volume, nodules, views) if job.measure else ()
+        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), parts, views)
+    except NoduleMCError as error:
+        return Failed(fingerprint, error)
+    except Exception as error:
+        return Failed(fingerprint, *_explained(error, job.scan))
+
+
+def _parts(volume: Volume, nodules: Sequence[Nodule], views: Sequence[View]) -> tuple[sitk.Image, ...]:
+    """The scan's voxels under the nodules' cubes; those of views are not copied."""
+    return tuple(view.part for view in views) or tuple(nodule_part(volume, nodule.point) for nodule in nodules)
+
+
+def _views(volume: Volume, nodules: Sequence[Nodule]) -> tuple[View, ...]:
+    from nodulemc.report.pictures import look_at_nodule  # Pillow comes with an extra
+
+    return tuple(look_at_nodule(volume, nodule) for nodule in nodules)
+
+
+def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]:
+    if out_of_memory(error):
+        return ResourceError("out of memory", scan.path, "use fewer --workers, then --retry-failed"), None
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return ImageError(f"cannot read ({reason})", error.filename or scan.path, "check the path and the file"), None
+    what = f"a fault of this program ({type(error).__name__}: {error})"
+    remedy = "please report it with what `nodulemc status` shows"
+    return NoduleMCError(what, scan.path, remedy), traceback.format_exc()
+
+
+@contextmanager
+def _logged_warnings() -> Iterator[list[str]]:
+    """Collect what the package logs meanwhile, instead of showing it."""
+    said: list[str] = []
+    logger = logging.getLogger("nodulemc")
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield said
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)

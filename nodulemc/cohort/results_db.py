@@ -1,0 +1,334 @@
+"""The results of a cohort in SQLite: one file, one writer, one transaction per scan.
+
+The journal is a rollback journal, not a write-ahead log: that one needs memory shared by all readers and writers, so
+on a cluster's network file system `nodulemc status` could not look at what another node writes.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nodulemc.cohort.clinical import Clinical
+from nodulemc.cohort.fingerprint import Fingerprint
+from nodulemc.cohort.identity import Identity
+from nodulemc.errors import ConfigError, NoduleMCError
+from nodulemc.measure.sizes import Measurements
+from nodulemc.points.reading import Nodule
+from nodulemc.prediction import NodulePrediction
+
+STEM = "cohort"
+SUFFIX = ".sqlite"
+_VERSION = 5
+# Older versions whose files go on, and the tables' columns that they lack.
+_NEW_IN_5 = (("listing", "clinical"), ("nodules", "measurements"))
+_NEW_IN_4 = (("listing", "seen"), ("scans", "seen"), ("nodules", "attributes"))
+_LACKING = {2: (("listing", "patient"), *_NEW_IN_4, *_NEW_IN_5), 3: (*_NEW_IN_4, *_NEW_IN_5), 4: _NEW_IN_5}
+_LISTING = ("position", "scan", "labels", "given", "look", "fault", "patient", "seen", "clinical")
+_NODULE = ("name", "x", "y", "z", "probability", "per_seed", "warnings", "attributes", "measurements")
+_APPLICATION = 0x4E4D4343  # "NMCC"
+_PATIENCE_S = 60  # for others to finish reading or writing
+_SCHEMA = (
+    # One row: the last run's Plan, as JSON.
+    "CREATE TABLE plan (about TEXT NOT NULL)",
+    # The manifest's scans, as Listed has them.
+    "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
+    "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT, seen TEXT, clinical TEXT)",
+    # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
+    # weights, precision and the nodules as they were: the files may come back.
+    "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
+    "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT, seen TEXT)",
+    "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
+    "z REAL NOT NULL, probability REAL NOT NULL, per_seed TEXT NOT NULL, warnings TEXT NOT NULL, "
+    "attributes TEXT, measurements TEXT, PRIMARY KEY (scan, number))",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has set out to do.
+
+    Attributes:
+        started: seconds since 1970.
+        manifest: its path.
+        shard: "i/n", None for the whole cohort.
+        ensemble: what scores.
+    """
+
+    started: float
+    manifest: str
+    shard: str | None
+    ensemble: Identity
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A scan of the listing.
+
+    Attributes:
+        scan, labels, given, patient: as in ``Scan``.
+        look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
+            was known of the scan.
+        fault: of the manifest's rows, None where they can be used.
+        seen: by what the manifest says, what the ensemble was trained on of it, one of ``nodulemc.ensemble.trained_cases.SEEN``;
+            None where that is not known.
+        clinical: what the risk models may know of it, None where they were not asked for.
+    """
+
+    scan: str
+    labels: list[int | None] | int | None
+    given: str
+    look: str | None
+    fault: NoduleMCError | None
+    patient: str | None = None
+    seen: str | None = None
+    clinical: Clinical | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one scan: predictions, or an error and what was known before it.
+
+    Attributes:
+        scan: its name.
+        given: what the manifest said of its points, as in ``Scan``.
+        fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
+        weights, precision: of the ensemble that the predictions are of, None where there are none.
+        finished: seconds since 1970.
+        error: why it failed, None where it did not.
+        predictions: of its nodules in their order; of a failure, the former ones.
+        traceback: of a fault of this program.
+        seen: as in ``Listed``, but by what the scan's own header says.
+    """
+
+    scan: str
+    given: str
+    fingerprint: Fingerprint
+    weights: str | None
+    precision: str | None
+    finished: float
+    error: NoduleMCError | None
+    predictions: tuple[NodulePrediction, ...] = ()
+    traceback: str | None = None
+    seen: str | None = None
+
+    def is_of(self, ensemble: Identity) -> bool:
+        """Whether its predictions are of these weights in this precision, and measured where that is asked for."""
+        measured = all(prediction.measurements is not None for prediction in self.predictions)
+        is_same = (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
+        return is_same and (measured or not ensemble.measures)
+
+
+class Store:
+    """One SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it; a missing file is made.
+
+        Raises:
+            ConfigError: it cannot be opened, or is no store of this version.
+        """
+        self._path = path
+        with self._explained():
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+        with self._reading() as do:
+            application = do.execute("PRAGMA application_id").fetchone()[0]
+            self._version = do.execute("PRAGMA user_version").fetchone()[0]
+            tables = do.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        is_new = (application, self._version, tables) == (0, 0, 0)
+        if not is_new and application != _APPLICATION:
+            raise ConfigError("another program's file", path, "move it away, or name a new folder")
+        if not is_new and self._version not in (*_LACKING, _VERSION):
+            raise ConfigError(
+                f"store version {self._version}", path, f"this program's is {_VERSION}; name a new folder"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run has begun it."""
+        if self._version == 0:
+            return True
+        with self._reading() as do:
+            return do.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0
+
+    def begin(self, plan: Plan, scans: Sequence[Listed], records: Sequence[Record] = ()) -> None:
+        """Note a run's plan, the manifest's scans, and what is known from the start."""
+        with self._transaction() as do:
+            if not self._version:
+                for statement in _SCHEMA:
+                    do.execute(statement)
+                do.execute(f"PRAGMA application_id = {_APPLICATION}")
+            for table, column in _LACKING.get(self._version, ()):
+                do.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
+            do.execute(f"PRAGMA user_version = {_VERSION}")
+            do.execute("DELETE FROM plan")
+            do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
+            do.execute("DELETE FROM listing")
+            rows = (
+                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen,
+                 s.clinical and json.dumps(asdict(s.clinical)))
+                for k, s in enumerate(scans)
+            )  # fmt: skip
+            do.executemany(f"INSERT INTO listing ({', '.join(_LISTING)}) VALUES (?{', ?' * 8})", rows)  # noqa: S608
+            for record in records:
+                _note(do, record)
+        self._version = _VERSION
+
+    def record(self, record: Record) -> None:
+        """Note what became of a scan: a result replaces what is known of it, a failure joins a former result."""
+        with self._transaction() as do:
+            _note(do, record)
+
+    def plan(self) -> Plan:
+        """The last run's plan."""
+        with self._reading() as do:
+            about = json.loads(do.execute("SELECT about FROM plan").fetchone()[0])
+            ensemble = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
+            return Plan(**about | {"ensemble": Identity(**ensemble)})
+
+    def listing(self) -> list[Listed]:
+        """The manifest's scans, in its order."""
+        with self._reading() as do:
+            columns = self._columns("listing", *_LISTING[1:])
+            rows = do.execute(f"SELECT {columns} FROM listing ORDER BY position")  # noqa: S608
+            return [
+                Listed(
+                    scan,
+                    json.loads(labels),
+                    given,
+                    look,
+                    _error(fault),
+                    patient,
+                    seen,
+                    clinical and Clinical(**json.loads(clinical)),
+                )
+                for scan, labels, given, look, fault, patient, seen, clinical in rows
+            ]
+
+    def records(self) -> list[Record]:
+        """All results and failures, also of scans that are not listed any more."""
+        with self._reading() as do:
+            nodules: dict[str, list[NodulePrediction]] = {}
+            columns = self._columns("nodules", "scan", *_NODULE)
+            for scan, *row in do.execute(f"SELECT {columns} FROM nodules ORDER BY scan, number"):  # noqa: S608
+                nodules.setdefault(scan, []).append(_prediction(row))
+            columns = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
+            scans = do.execute(f"SELECT {self._columns('scans', *columns, 'traceback', 'seen')} FROM scans")  # noqa: S608
+            return [
+                Record(
+                    scan,
+                    given,
+                    Fingerprint(look, ct, points),
+                    weights,
+                    precision,
+                    finished,
+                    _error(error),
+                    tuple(nodules.get(scan, ())),
+                    traceback,
+                    seen,
+                )
+                for scan, given, look, ct, points, weights, precision, finished, error, traceback, seen in scans
+            ]
+
+    def _columns(self, table: str, *names: str) -> str:
+        """Columns to ask for; those that this version of the file lacks are null."""
+        lacking = _LACKING.get(self._version, ())
+        return ", ".join("NULL" if (table, name) in lacking else name for name in names)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Everything as of one moment."""
+        with self._explained():
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._damaged(error) from error
+            finally:
+                self._connection.rollback()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # an interrupt may come right behind the commit
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # the file's content; its subclasses are of all other kinds
+                raise self._damaged(error) from error
+            raise ConfigError(
+                f"cannot use the store ({error})",
+                self._path,
+                "check that it is in a folder that can be written and is not full",
+            ) from error
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        remedy = "move it away: the next run scores its scans again"
+        return ConfigError(f"a damaged store ({error})", self._path, remedy)
+
+
+def store_path(folder: Path, shard: tuple[int, int] | None) -> Path:
+    """The file of the whole cohort's runs, or of one shard's."""
+    return folder / (f"{STEM}{SUFFIX}" if shard is None else f"{STEM}-{shard[0]}-of-{shard[1]}{SUFFIX}")
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return time.time()
+
+
+def _note(do: sqlite3.Connection, record: Record) -> None:
+    seen, error = record.fingerprint, _error_json(record.error)
+    if error:
+        do.execute(
+            "INSERT INTO scans (scan, given, look, finished, error, traceback) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (scan) DO UPDATE SET given = excluded.given, look = excluded.look, "
+            "finished = excluded.finished, error = excluded.error, traceback = excluded.traceback",
+            (record.scan, record.given, seen.look, record.finished, error, record.traceback),
+        )
+        return
+    about = (record.scan, record.given, seen.look, seen.ct, seen.points)
+    result = (record.weights, record.precision, record.finished, None, None, record.seen)
+    do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
+    do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
+    do.executemany(
+        f"INSERT INTO nodules (scan, number, {', '.join(_NODULE)}) VALUES (?, ?{', ?' * len(_NODULE)})",  # noqa: S608
+        ((record.scan, k, *_nodule_row(p)) for k, p in enumerate(record.predictions, start=1)),
+    )
+
+
+def _error_json(error: NoduleMCError | None) -> str | None:
+    return error and json.dumps([error.what, error.where, error.remedy])
+
+
+def _error(text: str | None) -> NoduleMCError | None:
+    return text and NoduleMCError(*json.loads(text))
+
+
+def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
+    lists = map(json.dumps, (p.per_seed, p.warnings, p.attributes))
+    return p.nodule.name, *p.nodule.point, p.probability, *lists, p.measurements and json.dumps(asdict(p.measurements))
+
+
+def _prediction(row: Sequence[Any]) -> NodulePrediction:
+    name, x, y, z, probability, *lists, sizes = row
+    found = (tuple(json.loads(text or "[]")) for text in lists)
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, *found, sizes and Measurements(**json.loads(sizes)))

@@ -1,0 +1,180 @@
+"""A cohort's folder as one: the stores of all shards and runs together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nodulemc.cohort.clinical import assessed
+from nodulemc.cohort.fingerprint import Fingerprint
+from nodulemc.cohort.lock import is_being_written
+from nodulemc.cohort.names import annotation_id
+from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
+from nodulemc.ensemble.trained_cases import NOTES, strongest, with_note
+from nodulemc.errors import ConfigError
+from nodulemc.prediction import NodulePrediction
+
+
+@dataclass(frozen=True)
+class View:
+    """The state of a cohort.
+
+    Attributes:
+        plan: the last begun run's.
+        listed: its manifest's scans, in their order.
+        records: what is known of them by name; a scan that is missing here is yet to be done, or to be done again.
+        outdated: results of other weights or another precision than the plan's, of the scans yet to be done.
+        running: how many runs are at work.
+    """
+
+    plan: Plan
+    listed: list[Listed]
+    records: dict[str, Record]
+    outdated: list[Record]
+    running: int
+
+    @property
+    def done(self) -> list[tuple[Listed, Record]]:
+        """The scans with results."""
+        found = [(scan, self.records[scan.scan]) for scan in self.listed if scan.scan in self.records]
+        return [(scan, record) for scan, record in found if record.error is None]
+
+    @property
+    def failed(self) -> list[Record]:
+        """The failures, in the manifest's order."""
+        found = [self.records[scan.scan] for scan in self.listed if scan.scan in self.records]
+        return [record for record in found if record.error is not None]
+
+    @property
+    def pending(self) -> int:
+        """How many scans are yet to be done."""
+        return len(self.listed) - len(self.records)
+
+    @property
+    def without_result(self) -> set[str]:
+        """The names of the scans that have failed or are yet to be done."""
+        return {scan.scan for scan in self.listed} - {scan.scan for scan, _ in self.done}
+
+    @property
+    def trained_on(self) -> list[tuple[Listed, Record]]:
+        """The scans with results, but only those that the ensemble was trained on, or whose patients."""
+        return [(listed, record) for listed, record in self.done if seen(listed, record) in NOTES]
+
+    def alike(self) -> list[list[str]]:
+        """Scans whose CTs hold the same bytes, by groups of their names."""
+        groups: dict[str, list[str]] = {}
+        for _, record in self.done:
+            groups.setdefault(record.fingerprint.ct, []).append(record.scan)
+        return [group for group in groups.values() if len(group) > 1]
+
+
+def seen(listed: Listed, record: Record) -> str | None:
+    """What the ensemble was trained on of a scan, as the manifest or the scan's own header tells."""
+    return strongest([listed.seen, record.seen])
+
+
+def annotation_ids(listed: Listed, record: Record) -> list[str]:
+    """What the cohort calls a scan's nodules.
+
+    Only names that the manifest gives are known, and unique, before all scans are done.
+    """
+    by_manifest = isinstance(listed.labels, list)
+    names = (p.nodule.name if by_manifest else None for p in record.predictions)
+    return [annotation_id(record.scan, k, name) for k, name in enumerate(names, start=1)]
+
+
+def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
+    """A scan's predictions with what follows from the rest that is known of it: a warning, and risk models' results."""
+    known = seen(listed, record)
+    noted = [replace(p, warnings=with_note(p.warnings, known)) for p in record.predictions]
+    return assessed(noted, annotation_ids(listed, record), listed.clinical)
+
+
+@dataclass(frozen=True)
+class StoreContent:
+    """What one store holds; see ``Store``."""
+
+    path: Path
+    plan: Plan
+    listed: list[Listed]
+    records: list[Record]
+
+
+def read_stores(folder: Path) -> list[StoreContent]:
+    """All stores of a cohort's folder that a run has begun.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    contents = []
+    for path in sorted(folder.glob(f"{STEM}*{SUFFIX}")):
+        store = Store(path)
+        try:
+            if not store.is_empty:
+                contents.append(StoreContent(path, store.plan(), store.listing(), store.records()))
+        finally:
+            store.close()
+    return contents
+
+
+def view(folder: Path) -> View:
+    """Read the state of a cohort, also while it is being written.
+
+    Raises:
+        ConfigError: the folder holds none.
+    """
+    contents = read_stores(folder)
+    if not contents:
+        raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
+    newest = max(contents, key=lambda content: content.plan.started)
+    known = by_scan(contents)
+    looks = _last_looks(contents)
+    records, outdated = {}, []
+    for listed in newest.listed:
+        found = known.get(listed.scan, ())
+        if record := _standing(listed, found, newest.plan, looks.get(listed.scan)):
+            records[listed.scan] = record
+        elif others := [record for record in found if record.weights and not record.is_of(newest.plan.ensemble)]:
+            outdated.append(max(others, key=lambda record: record.finished))
+    running = sum(is_being_written(content.path) for content in contents)
+    return View(newest.plan, newest.listed, records, outdated, running)
+
+
+def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
+    """All records of each scan."""
+    records: dict[str, list[Record]] = {}
+    for content in contents:
+        for record in content.records:
+            records.setdefault(record.scan, []).append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A run's look at a scan when it began, see ``Listed``."""
+
+    started: float
+    look: str
+
+
+def _last_looks(contents: Iterable[StoreContent]) -> dict[str, _Look]:
+    looks: dict[str, _Look] = {}
+    for content in sorted(contents, key=lambda content: content.plan.started):
+        for listed in content.listed:
+            if listed.look is not None:
+                looks[listed.scan] = _Look(content.plan.started, listed.look)
+    return looks
+
+
+def _standing(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
+    """What counts of a scan's records under the last begun run's plan."""
+    if listed.fault is not None:
+        return Record(listed.scan, listed.given, Fingerprint(""), None, None, plan.started, listed.fault)
+    standing = [
+        record
+        for record in records
+        if record.given == listed.given
+        and (record.error is not None or record.is_of(plan.ensemble))
+        # The scan has not changed since the last run that has looked at it; clocks matter where it has.
+        and (last is None or record.fingerprint.look == last.look or record.finished >= last.started)
+    ]
+    return max(standing, key=lambda record: (record.error is None, record.finished), default=None)

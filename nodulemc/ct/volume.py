@@ -1,0 +1,224 @@
+"""Reading a CT with its geometry, and cutting out the part that is needed.
+
+World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform, whatever the file format.
+"""
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.ct import meta_image, nifti, nrrd
+from nodulemc.ct.checks import check_grid, check_image_header, check_path, itk_direction
+from nodulemc.ct.compressed import check_length, read_voxels
+from nodulemc.ct.scan_ids import ScanIds
+from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader
+from nodulemc.ct.tiff import check_pages
+from nodulemc.errors import ImageError, out_of_memory
+
+if TYPE_CHECKING:
+    from nodulemc.ct.dicom_stack import Slice
+
+SUFFIXES = (*meta_image.SUFFIXES, *nifti.SUFFIXES, *nrrd.SUFFIXES, ".tif", ".tiff")
+_RESCALED_AT_ONCE = 1 << 16  # voxels; as float64 they stay in a core's cache
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT.
+
+    Attributes:
+        image: 3-D scalar image in HU, in the pixel type it was stored in, or floating point where it is rescaled.
+        source: where it was read from, for messages.
+        series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
+        acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
+        ids: what its header says whose scan it is.
+        frame_of_reference: DICOM FrameOfReferenceUID, None where the source states none.
+        slices: of a DICOM series, in the image's order; else none.
+    """
+
+    image: sitk.Image
+    source: Path
+    series_uid: str | None = None
+    acquisition: dict[str, str] = field(default_factory=dict)
+    ids: ScanIds = field(default_factory=ScanIds)
+    frame_of_reference: str | None = None
+    slices: Sequence["Slice"] = ()
+
+    def distance_outside_mm(self, point: Sequence[float]) -> float:
+        """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
+        index = np.array(self.image.TransformPhysicalPointToContinuousIndex([float(c) for c in point]))
+        excess = index - np.clip(index, -0.5, np.array(self.image.GetSize()) - 0.5)
+        direction = np.array(self.image.GetDirection()).reshape(3, 3)
+        return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
+
+    def box_around(self, points: np.ndarray) -> tuple[list[int], list[int]]:
+        """First index and the one behind the last, x, y, z, of the voxels around world points (N, 3) in mm (LPS).
+
+        Where the box does not touch the scan, an axis has no index between the two.
+        """
+        index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
+        low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
+        high = np.minimum(np.ceil(index.max(axis=0)) + 1, self.image.GetSize()).astype(int).tolist()
+        return low, high
+
+    def crop(self, points: np.ndarray) -> sitk.Image | None:
+        """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
+
+        Args:
+            points: (N, 3) world points x, y, z in mm (LPS).
+
+        Returns:
+            A float32 image with its own geometry, or None where the box does not touch the scan.
+
+        Raises:
+            ImageError: a voxel in the box is NaN or infinite.
+        """
+        low, high = self.box_around(points)
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            return None
+        part = sitk.Cast(self.image[tuple(map(slice, low, high))], sitk.sitkFloat32)
+        if not np.isfinite(sitk.GetArrayViewFromImage(part)).all():
+            raise ImageError("voxels are NaN or infinite", self.source, "write the CT in Hounsfield units")
+        return part
+
+
+def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
+    """Read a CT from a file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff) or a folder with a DICOM series in or below it.
+
+    Args:
+        path: the file or folder.
+        series: SeriesInstanceUID of the series to read, for a folder with several CTs.
+
+    Raises:
+        ImageError: there is no such file, it is unreadable or truncated, is not a 3-D scalar image, or the
+            DICOM folder holds no series, several CTs, not the one asked for, or one with missing or sheared slices.
+    """
+    path = Path(path)
+    check_path(path)
+    with reading(path):
+        if path.is_dir():
+            from nodulemc.ct.dicom import read_series  # pydicom takes a while to import
+
+            found = read_series(path, series)
+            return Volume(
+                found.image, path, found.uid, found.acquisition, found.ids, found.frame_of_reference, found.slices
+            )
+        if series is not None:
+            raise ImageError(f"--series {series} with a CT that is no folder", path, "leave it out")
+        if not path.is_file():
+            raise ImageError("no such CT", path, "check the path")
+        if not path.name.lower().endswith(SUFFIXES):
+            raise _unknown_type(path)
+        return _read_file(path)
+
+
+def _unknown_type(path: Path) -> ImageError:
+    from nodulemc.ct.dicom_file import read_file
+
+    if read_file(path) is not None:
+        return ImageError("a single DICOM file", path, "give the folder that holds the series' slices")
+    return ImageError("unknown CT file type", path, f"use {' '.join(SUFFIXES)} or a DICOM folder")
+
+
+def read_image_header(path: Path) -> ImageHeader | None:
+    """A CT file's header by the file's suffix, checked; None where ITK is to read the file.
+
+    Raises:
+        ImageError: the header is malformed or impossible, or names a file outside its folder.
+    """
+    name = path.name.lower()
+    for format_ in (meta_image, nifti, nrrd):
+        if name.endswith(format_.SUFFIXES):
+            header = format_.read_header(path)
+            check_image_header(header, path)
+            return header
+    return None
+
+
+def _read_file(path: Path) -> Volume:
+    header = read_image_header(path)
+    if header is None:
+        return Volume(_read_tiff(path), path)
+    return Volume(read_stored(header), path, ids=header.ids)
+
+
+def _read_tiff(path: Path) -> sitk.Image:
+    check_pages(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("TIFFImageIO")
+    reader.ReadImageInformation()
+    check_grid(reader, path)
+    return reader.Execute()
+
+
+def read_stored(header: ImageHeader) -> sitk.Image:
+    """The image of a checked header, its voxels read straight into its memory.
+
+    Raises:
+        ImageError: the voxels are corrupt, cut, or too few or, where compressed, too many.
+    """
+    length = math.prod(header.size) * header.stored_type.itemsize
+    check_length(header.voxels, length)
+    image = sitk.Image(header.size, sitk.GetImageFromArray(np.zeros((1, 1, 1), header.voxel_type)).GetPixelID())
+    image.SetOrigin(header.origin)
+    image.SetSpacing(header.spacing)
+    image.SetDirection(itk_direction(header.direction))
+    values = _memory(image)
+    # What is to be rescaled is read into the memory's end: a voxel's float never reaches one that is yet to be read.
+    stored = values.view(np.uint8)[-length:].view(header.stored_type.newbyteorder(header.voxels.byte_order))
+    read_voxels(header.voxels, memoryview(stored).cast("B"))
+    if header.voxels.rescaling != NOT_RESCALED:
+        _rescale(stored, values, *header.voxels.rescaling)
+    elif not stored.dtype.isnative:
+        stored.byteswap(inplace=True)
+    return image
+
+
+def _memory(image: sitk.Image) -> np.ndarray:
+    """An image's voxels, in one dimension, to be written.
+
+    SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
+    """
+    view = sitk.GetArrayViewFromImage(image)
+    address, _ = view.__array_interface__["data"]
+    return np.frombuffer((ctypes.c_ubyte * view.nbytes).from_address(address), view.dtype)
+
+
+def _rescale(stored: np.ndarray, values: np.ndarray, slope: float, intercept: float) -> None:
+    """Write the values that the stored numbers stand for; both lie in one memory and end with it."""
+    for start in range(0, len(stored), _RESCALED_AT_ONCE):
+        part = slice(start, start + _RESCALED_AT_ONCE)
+        values[part] = stored[part].astype(np.float64) * slope + intercept
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn a reader's exception into an ImageError; ITK's own warnings would clutter stderr meanwhile.
+
+    Raises:
+        ImageError: within, a file could not be read.
+    """
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    except OSError as error:
+        if out_of_memory(error):
+            raise
+        what = f"cannot read the CT ({error.strerror or error})"
+        raise ImageError(what, error.filename or path, "check that it may be read") from error
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

@@ -1,0 +1,189 @@
+"""Cutting nodules out of their scans, or taking over the challenge's blocks."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+
+from nodulemc.ct.folder import CtFolder, CtPlace
+from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.data.block_store import BLOCK_MM, NoduleBlock
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array
+from nodulemc.data.nodule_masks import REACH_MM, MaskFile
+from nodulemc.data.nodule_table import Row, point_of
+from nodulemc.data.surroundings import complete
+from nodulemc.errors import ImageError
+from nodulemc.geometry import Grid, read_grid
+
+_INT16 = np.iinfo(np.int16)
+_UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A nodule's row, its mask, and the place of its image, None where that is to be looked up."""
+
+    row: Row
+    mask: MaskFile
+    place: CtPlace | None = None
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A nodule that cannot be trained on, and why."""
+
+    annotation_id: str
+    reason: str
+
+
+class Source(Protocol):
+    """Where the voxels of nodules come from.
+
+    Attributes:
+        whole_scans: whether its images are scans, not parts of them.
+    """
+
+    whole_scans: bool
+
+    def place(self, row: Row) -> CtPlace:
+        """Where the nodule's voxels are.
+
+        Raises:
+            ImageError: they are there twice.
+        """
+
+    def grid(self, row: Row) -> Grid:
+        """The grid of the image there, from its header.
+
+        Raises:
+            ImageError: the image is missing or damaged.
+        """
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """The blocks of nodules that are in one image.
+
+        Raises:
+            ImageError: the image or a mask is damaged.
+        """
+
+
+class Scans:
+    """A folder of CTs, see ``nodulemc.ct.folder``; each is read once for all its nodules."""
+
+    whole_scans = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._cts = CtFolder(folder)
+        self._grids: dict[CtPlace, Grid] = {}  # a series has hundreds of headers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder,)
+
+    def place(self, row: Row) -> CtPlace:
+        """See ``Source``."""
+        return self._cts.find(row["SeriesInstanceUID"])
+
+    def grid(self, row: Row) -> Grid:
+        """See ``Source``."""
+        place = self.place(row)
+        if place not in self._grids:
+            self._grids[place] = read_grid(place.path, place.series)
+        return self._grids[place]
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        place = samples[0].place or self.place(samples[0].row)
+        volume = read_volume(place.path, series=place.series)
+        numbers: dict[Path, np.ndarray] = {}
+        results = []
+        for sample in samples:
+            if sample.mask.path not in numbers:  # a scan's mask serves all its nodules
+                numbers = {sample.mask.path: sample.mask.read()}
+            results.append(_cut_out(volume, sample, numbers[sample.mask.path]))
+        return results
+
+
+@dataclass(frozen=True)
+class ChallengeBlocks:
+    """A folder of the challenge's own nodule blocks, taken over whole.
+
+    Where their scans end is not known; the challenge's padding of -1024 HU does for what lies beyond.
+    """
+
+    folder: Path
+    whole_scans = False
+
+    def place(self, row: Row) -> CtPlace:
+        """See ``Source``."""
+        return CtPlace(image_path(self.folder, row["AnnotationID"]))
+
+    def grid(self, row: Row) -> Grid:
+        """See ``Source``."""
+        return block_grid(self.folder, row["AnnotationID"])
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        results = []
+        for sample in samples:
+            grid, path = self.grid(sample.row), self.place(sample.row).path
+            mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
+            results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
+        return results
+
+
+class Slabs(Scans):
+    """Images that show only the slices that a nodule touches; each block continues its image to the full size."""
+
+    whole_scans = False
+
+    def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
+        """See ``Source``."""
+        return [self._continued(sample) for sample in samples]
+
+    def _continued(self, sample: Sample) -> NoduleBlock | Excluded:
+        place = sample.place or self.place(sample.row)
+        volume = read_volume(place.path, series=place.series)
+        grid, point = Grid.of(volume.image), np.array(point_of(sample.row))
+        mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point)
+        hu = _to_int16(sitk.GetArrayViewFromImage(volume.image), volume.source)
+        index, reach = grid.index_of(point), BLOCK_MM / 2 / grid.spacing
+        low = np.maximum(np.ceil(reach - index - 0.5), 0)
+        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0)
+        seed = zlib.crc32(sample.row["AnnotationID"].encode())
+        hu, mask = complete(hu, mask, grid.spacing[::-1], low[::-1], high[::-1], seed)
+        whole = Grid(hu.shape[::-1], grid.origin - grid.matrix @ low, grid.matrix)
+        return _block(hu, mask, whole, _UNKNOWN, sample)
+
+
+def _cut_out(volume: Volume, sample: Sample, numbers: np.ndarray) -> NoduleBlock | Excluded:
+    """Cut the box of BLOCK_MM, its edges along the scan's axes, as far as the scan reaches."""
+    scan = Grid.of(volume.image)
+    point = np.array(point_of(sample.row))
+    along = (scan.matrix / scan.spacing).T * (BLOCK_MM / 2)
+    part = volume.crop(np.concatenate([point - along, point + along]))
+    grid = Grid.of(part)
+    lower = np.array(scan.offset_of(grid))
+    mask = sample.mask.cut(numbers, grid, lower, point)
+    faces = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
+    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, faces, sample)
+
+
+def _block(
+    voxels: np.ndarray, mask: np.ndarray, grid: Grid, faces: tuple[np.ndarray, np.ndarray], sample: Sample
+) -> NoduleBlock | Excluded:
+    if not mask.any():
+        what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
+        return Excluded(sample.row["AnnotationID"], what)
+    return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
+
+
+def _to_int16(hu: np.ndarray, source: Path) -> np.ndarray:
+    """HU of any type as int16: rounded, and held at the type's limits, far beyond what the network sees."""
+    if not np.isfinite(hu).all():
+        raise ImageError("voxels are NaN or infinite", source, "write the CT in Hounsfield units")
+    return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)

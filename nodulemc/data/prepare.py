@@ -1,0 +1,129 @@
+"""From LUNA25's files, or phantoms, to a block store."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodulemc.ct.folder import CtPlace
+from nodulemc.data.block_store import BlockWriter, NoduleBlock
+from nodulemc.data.extract import Excluded, Sample, Source
+from nodulemc.data.nodule_masks import MaskFolder
+from nodulemc.data.nodule_table import Row, Table, point_of
+from nodulemc.errors import ImageError, TableError
+from nodulemc.util.csv_files import write_csv_atomically
+from nodulemc.util.progress import progress
+from nodulemc.util.worker_pool import in_order
+
+EXCLUDED_NAME = "excluded.csv"
+NO_MASK = "no mask"
+
+
+@dataclass(frozen=True)
+class Job:
+    """The nodules of one image, cut by one worker."""
+
+    source: Source
+    samples: list[Sample]
+
+    def run(self) -> list[NoduleBlock | Excluded]:
+        """Cut them."""
+        return self.source.cut(self.samples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of a table's nodules.
+
+    Attributes:
+        rows: those in the store, in its order.
+        excluded: those that are not, in the table's order, after what was left out before.
+    """
+
+    rows: list[Row]
+    excluded: list[Excluded]
+
+
+def prepare(
+    table: Table, source: Source, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
+) -> Prepared:
+    """Write a block store and, beside it, the list of excluded nodules.
+
+    Table, existence and headers of all files, coordinates and the masks' geometry are checked before the first block
+    is written. Blocks are ordered by their CTs' first appearance in the table, whatever the number of workers. A
+    store that an earlier run has left unfinished is continued.
+
+    Args:
+        table: the nodules.
+        source: where their voxels are.
+        masks: folder of masks, see ``nodulemc.data.nodule_masks``.
+        output: folder of the store.
+        workers: number of processes.
+        left_out: what is not in the table and to be listed with the excluded nodules, before them.
+
+    Raises:
+        ImageError, TableError: naming row and file: a CT is missing, unreadable or damaged or does not contain the
+            nodule's point, a mask does not fit its CT, no nodule has a mask, or the store holds other nodules.
+    """
+    samples, excluded = _check(table, source, MaskFolder(masks))
+    if not samples:
+        raise TableError("no nodule has a mask", masks, "name masks <AnnotationID>.mha, .nii.gz, .nii or .npy")
+    by_image: dict[CtPlace, list[Sample]] = {}
+    for sample in samples:
+        by_image.setdefault(sample.place, []).append(sample)
+    with BlockWriter(output) as writer:
+        _require_same_nodules(writer, samples, output)
+        todo = [[sample for sample in group if sample.row["AnnotationID"] not in writer] for group in by_image.values()]
+        jobs = [Job(source, group) for group in todo if group]
+        for results in progress(in_order(Job.run, jobs, workers), len(jobs), "preparing"):
+            for result in results:
+                if isinstance(result, Excluded):
+                    excluded[result.annotation_id] = result.reason
+                else:
+                    writer.add(result)
+        rows = list(writer.rows.values())
+    in_table_order = [
+        Excluded(row["AnnotationID"], excluded[row["AnnotationID"]])
+        for row in table.rows
+        if row["AnnotationID"] in excluded
+    ]
+    listed = [*left_out, *in_table_order]
+    _write_excluded(output / EXCLUDED_NAME, listed)
+    return Prepared(rows, listed)
+
+
+def _check(table: Table, source: Source, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
+    """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
+    samples: list[Sample] = []
+    excluded: dict[str, str] = {}
+    for row, where in progress(table.located(), len(table), "checking"):
+        try:
+            mask = masks.find(row)
+            if mask is None:
+                excluded[row["AnnotationID"]] = NO_MASK
+                continue
+            place, grid = source.place(row), source.grid(row)
+            if not grid.contains(point_of(row)):
+                raise ImageError(
+                    f"the CT does not contain the nodule's point {point_of(row)}",
+                    place.path,
+                    "check the coordinates (x, y, z in mm, LPS) and that the file is the row's scan",
+                )
+            fitting = masks.fit(mask, row, grid, whole_scan=source.whole_scans)
+            samples.append(Sample(row, fitting, place))
+        except ImageError as error:
+            raise ImageError(error.what, f"{where}, {error.where}", error.remedy) from error
+    return samples, excluded
+
+
+def _require_same_nodules(writer: BlockWriter, samples: Iterable[Sample], output: Path) -> None:
+    """Refuse to continue a store that was not begun with these nodules."""
+    rows = {sample.row["AnnotationID"]: sample.row for sample in samples}
+    for name in writer.rows:
+        if name not in rows:
+            raise TableError(f"the store holds {name}, which is not to be prepared", output, "write to a new folder")
+        writer.require(rows[name])
+
+
+def _write_excluded(path: Path, excluded: Iterable[Excluded]) -> None:
+    rows = [(nodule.annotation_id, nodule.reason) for nodule in excluded]
+    write_csv_atomically(path, [("AnnotationID", "reason"), *rows], TableError)

@@ -1,0 +1,267 @@
+"""Seeds in PyTorch: on a GPU, and on the CPU where OpenVINO is not installed."""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodulemc.ensemble.backends.ways import EAGER, CudaGraphs, Way, choose_way
+from nodulemc.ensemble.manifest import Member
+from nodulemc.ensemble.weights import read_weights
+from nodulemc.errors import out_of_memory
+from nodulemc.hardware import available_cores
+from nodulemc.models.checkpoints import fill
+from nodulemc.models.folding import fold_batch_norm, fold_input_channels
+from nodulemc.models.fused import fuse
+from nodulemc.models.multitask import create_model
+from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BATCH_SIZE = {"cpu": 4, "cuda": 32}
+
+
+class TorchSeeds:
+    """Seeds on one device.
+
+    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the seeds
+    themselves do not, the seeds move to the CPU, and a warning says so.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        precision: "fp32", "bf16" or "fp16".
+        batch_size: how many nodules run at once at most.
+    """
+
+    def __init__(
+        self, networks: Sequence[PatchNetwork], device: str, precision: str, *, way: Way | None = None
+    ) -> None:
+        """Move the seeds to their device.
+
+        Args:
+            networks: from ``load_network``.
+            device: "cpu" or "cuda".
+            precision: of weights and activations.
+            way: how to run them on a GPU; None for what ``nodulemc.ensemble.backends.ways`` says.
+        """
+        self._networks = list(networks)
+        self._way = way
+        self._nodules = 0
+        self._graphs = CudaGraphs()
+        self._fused = False
+        self._following: np.ndarray = np.empty(0)
+        self._ahead: Tensor | None = None
+        if not self._fits(self._move, device, precision):
+            self._leave_gpu()
+
+    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
+        return self._run(patches, _malignancy, ())
+
+    def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
+        """Each seed's malignancy probability and attributes of each patch, in one pass.
+
+        Args:
+            patches: (N, 64, 64, 64).
+            attributes: which ones.
+
+        Returns:
+            float64 (N, number of seeds, 1 + number of attributes), 0…1; attributes that a seed does not tell are NaN.
+        """
+        return self._run(patches, _Findings(attributes), (1 + len(attributes),))
+
+    def seed_findings_and_masks(
+        self, patches: np.ndarray, attributes: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
+        findings, size = 1 + len(attributes), patches.shape[1:]
+        found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
+        segmenting = [k for k, network in enumerate(self._networks) if network.segments]
+        masks = found[:, segmenting, findings:].reshape(len(patches), len(segmenting), *size)
+        return found[:, :, :findings], masks
+
+    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these seeds, 64, 64, 64).
+        """
+        return self.seed_findings_and_masks(patches, ())[1]
+
+    def _move(self, device: str, precision: str) -> None:
+        if device == "cpu" and torch.get_num_threads() > available_cores():
+            torch.set_num_threads(available_cores())
+        self.device = device
+        self.precision = precision
+        self._dtype = DTYPES[precision]
+        self._networks = [
+            network.to(device, self._dtype, memory_format=torch.channels_last_3d) for network in self._networks
+        ]
+        self.batch_size = _BATCH_SIZE[device]
+
+    def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
+        self._nodules += len(patches)
+        results = np.empty((len(patches), len(self._networks), *shape))
+        start, self._ahead = 0, None
+        while start < len(patches):
+            batch = self._next_batch(start, len(patches))
+            self._following = patches[self._next_batch(batch.stop, len(patches))]
+            if self._fits(self._run_batch, patches[batch], task, results[batch]):
+                start = batch.stop
+            else:
+                self._retreat()
+        return results
+
+    def _next_batch(self, start: int, end: int) -> slice:
+        size = min(end - start, self.batch_size)
+        # Graphs are for one size each: with powers of two few sizes do for any number of nodules.
+        return slice(start, start + (1 << size.bit_length() >> 1 if self._chosen_way().graphs else size))
+
+    def _chosen_way(self) -> Way:
+        if self.device == "cpu":
+            return EAGER
+        return self._way or choose_way(self.device, torch.cuda.get_device_capability(), self._nodules)
+
+    def _fits(self, work: Callable, *arguments: object) -> bool:
+        """Do some work; whether the GPU's memory was enough.
+
+        The exception that says it was not holds the work's tensors: they are free only once this has returned.
+        """
+        try:
+            work(*arguments)
+        except RuntimeError as error:
+            # The CUDA libraries report a lack of memory in words only.
+            if not isinstance(error, torch.OutOfMemoryError) and (self.device == "cpu" or not out_of_memory(error)):
+                raise
+            return False
+        return True
+
+    @torch.inference_mode()
+    def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
+        batch, self._ahead = self._ahead, None
+        if batch is None or len(batch) != len(patches):
+            batch = self._sent(patches)
+        way = self._chosen_way()
+        self._fuse(way.fused)
+        # PyTorch's default for convolutions is TF32, with which fp32 is fp32 no more.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=way.cudnn_benchmark, allow_tf32=way.tf32):
+            if way.graphs:
+                outputs = self._graphs.run(task, lambda inputs: self._run_networks(inputs, task), batch)
+            else:
+                outputs = self._run_networks(batch, task)
+        # The CPU prepares the next batch while a GPU works on this one.
+        if self.device == "cuda" and len(self._following):
+            self._ahead = self._sent(self._following)
+        # One copy back for all seeds: each one waits for the GPU.
+        results[:] = outputs.cpu().numpy()
+
+    def _sent(self, patches: np.ndarray) -> Tensor:
+        """Patches on the device, (N, 1, 64, 64, 64), or on their way to it."""
+        batch = torch.from_numpy(patches).unsqueeze(1)
+        if self.device == "cuda":
+            # Shortened on the way into pinned memory: half as much is copied to the GPU.
+            pinned = torch.empty(batch.shape, dtype=self._dtype, pin_memory=True)
+            batch = pinned.copy_(batch).to(self.device, non_blocking=True)
+        return batch.to(self._dtype)
+
+    def _fuse(self, fused: bool) -> None:
+        if fused != self._fused:
+            self._fused = fused
+            for network in self._networks:
+                fuse(network, fused)
+
+    def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
+        return torch.stack([task(network, batch) for network in self._networks], dim=1)
+
+    def _retreat(self) -> None:
+        self._ahead = None
+        self._graphs.clear()
+        torch.cuda.empty_cache()
+        if self.batch_size > 1:
+            self.batch_size //= 2
+        else:
+            self._leave_gpu()
+
+    def _leave_gpu(self) -> None:
+        logger.warning("the GPU's memory is too small for one nodule: running on the CPU")
+        # First as they are: a change of type on the way would be made in the GPU's memory.
+        for network in self._networks:
+            network.to("cpu")
+        self._move("cpu", "fp32")
+        torch.cuda.empty_cache()
+
+
+def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
+    return torch.sigmoid(network.classify(batch).double())
+
+
+class _Findings(NamedTuple):
+    """The task of malignancy, attributes and, where they are wanted, a mask's voxels, each a column; what a network
+    does not tell is NaN. Equal tasks share a CUDA graph.
+    """
+
+    attributes: tuple[str, ...]
+    masks: bool = False
+
+    def __call__(self, network: PatchNetwork, batch: Tensor) -> Tensor:
+        segments = self.masks and network.segments
+        logits, told, *mask = (network.find_all if segments else network.classify_with_attributes)(batch)
+        unknown = torch.full_like(logits, torch.nan)
+        columns = torch.stack([logits, *(told.get(name, unknown) for name in self.attributes)], dim=1)
+        if self.masks:
+            voxels = mask[0].flatten(1) if mask else torch.full_like(batch.flatten(1), torch.nan)
+            columns = torch.cat([columns, voxels], dim=1)
+        return torch.sigmoid(columns.double())
+
+
+def load_seeds(
+    folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
+) -> TorchSeeds:
+    """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
+
+    For masks, the seeds that have a decoder get it.
+
+    Raises:
+        EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
+    """
+    with ThreadPoolExecutor(min(available_cores(), len(members)) + 1) as pool:
+        if device == "cuda":
+            # What goes wrong in it goes wrong again where it is dealt with.
+            pool.submit(start_gpu, DTYPES[precision])
+        decoders = [masks and member.segments for member in members]
+        read = pool.map(lambda member, decoder: read_weights(folder, member, masks=decoder), members, decoders)
+        # PyTorch's default device, which building sets, is one for all threads.
+        networks = [_build(*given) for given in zip(members, read, decoders, strict=True)]
+    return TorchSeeds(networks, device, precision)
+
+
+def start_gpu(dtype: torch.dtype) -> None:
+    """Let the driver, cuDNN and its kernels load, for which the first pass would wait."""
+    blank = torch.zeros((16, 16, 3, 3, 3), dtype=dtype, device="cuda").to(memory_format=torch.channels_last_3d)
+    torch.nn.functional.conv3d(blank, blank)
+    torch.cuda.synchronize()
+
+
+def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
+    """Build one seed's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
+
+    Raises:
+        EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
+    """
+    return _build(member, read_weights(folder, member, masks=masks), masks)
+
+
+def _build(member: Member, tensors: dict[str, np.ndarray], masks: bool) -> PatchNetwork:
+    with torch.device("meta"):
+        network = create_model(member.architecture, with_decoder=masks)
+    fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
+    network.eval().requires_grad_(False)
+    fold_input_channels(fold_batch_norm(network))
+    if member.upscales:
+        absorb_upscaling(network)
+    return PatchNetwork(network, upscaled=member.upscales)

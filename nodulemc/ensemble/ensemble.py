@@ -1,0 +1,213 @@
+"""The ensemble: every seed loaded once, on the fastest backend there is, soft voting. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nodulemc.ensemble.calibration import apply_calibration
+from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
+from nodulemc.ensemble.precision import choose_device, choose_precision
+from nodulemc.ensemble.trained_cases import TrainedCases, read_trained_cases
+from nodulemc.errors import EnsembleError
+from nodulemc.ratings import readers_scale
+
+if TYPE_CHECKING:
+    from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
+    from nodulemc.ensemble.backends.torch_backend import TorchSeeds
+
+logger = logging.getLogger(__name__)
+
+
+class Ensemble:
+    """Seeds that vote softly on patches.
+
+    Attributes:
+        manifest: what the ensemble's folder says of it.
+        caveat: a warning that belongs beside every number of this ensemble, None where there is none.
+        trained_cases: what it was trained on, None where that is not known.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        seeds: OpenVinoSeeds | TorchSeeds,
+        *,
+        masks: bool = False,
+        calibrated: bool = False,
+        trained_cases: TrainedCases | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.trained_cases = trained_cases
+        self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
+        self._seeds = seeds
+        self._weights = manifest.vote_weights
+        self._calibration = manifest.calibration if calibrated else None
+        self._masks = masks
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        masks: bool = False,
+        calibrated: bool = False,
+    ) -> Ensemble:
+        """Load an ensemble folder: with OpenVINO on a CPU where it is installed, else with PyTorch.
+
+        Args:
+            folder: holds ``ensemble.json`` and the seeds' safetensors files; None: the one that
+                ``nodulemc.ensemble.manifest.find_resources`` gives, which the commands use by default.
+            device: "auto", "cpu" or "cuda".
+            precision: "auto", "fp32", "bf16" or "fp16".
+            masks: also build the decoders of the seeds that have one, for ``findings_and_masks`` and
+                ``mask_probabilities``; each pass of these seeds may then run them.
+            calibrated: apply the folder's calibration map to the vote.
+
+        Raises:
+            EnsembleError: the folder is incomplete, damaged, or lacks the decoders or the calibration that are wanted.
+            ConfigError: the device is not there.
+        """
+        folder = find_resources() if folder is None else folder
+        manifest = read_manifest(folder)
+        if calibrated and manifest.calibration is None:
+            raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
+        if masks and not manifest.segments:
+            raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
+        cases = read_trained_cases(manifest)
+        chosen = choose_device(device)
+        seeds = _load_seeds(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
+        ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated, trained_cases=cases)
+        if ensemble.caveat:
+            logger.warning("%s: %s", folder, ensemble.caveat)
+        return ensemble
+
+    @property
+    def device(self) -> str:
+        """Where the seeds are: "cpu" or "cuda"."""
+        return self._seeds.device
+
+    @property
+    def precision(self) -> str:
+        """What they compute in: "fp32", "bf16" or "fp16"."""
+        return self._seeds.precision
+
+    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Each seed's malignancy probability of each patch.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Returns:
+            float64 (N, number of seeds).
+
+        Raises:
+            EnsembleError: a seed's numbers overflow.
+        """
+        return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
+
+    def findings(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each seed's malignancy probability of each patch, and the nodules' attributes, in one pass.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Returns:
+            float64 (N, number of seeds), and float64 (N, A): the ratings that readers would give in the mean, in the
+            order of the manifest's ``attributes``, on their scale; the weighted mean of the seeds that tell them.
+
+        Raises:
+            EnsembleError: a seed's numbers overflow.
+        """
+        if not self.manifest.attributes:
+            return self.seed_probabilities(patches), np.empty((len(patches), 0))
+        return self._told(self._seeds.seed_findings(patches, self.manifest.attributes))
+
+    def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What ``findings`` and ``mask_probabilities`` give, in one pass.
+
+        All seeds' masks are in memory at once, 2 MB for a nodule and seed.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Raises:
+            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
+        """
+        self._require_decoders()
+        found, masks = self._seeds.seed_findings_and_masks(patches, self.manifest.attributes)
+        return *self._told(found), self._mask(masks)
+
+    def _told(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What ``findings`` gives, of the seeds' (N, seeds, 1 + A)."""
+        # As seed_probabilities gives them: sums over other strides are rounded differently.
+        per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
+        attributes = np.empty((len(found), len(self.manifest.attributes)))
+        for k, name in enumerate(self.manifest.attributes):
+            attributes[:, k] = self._attribute(name, found[:, :, 1 + k])
+        return per_seed, attributes
+
+    def _attribute(self, name: str, found: np.ndarray) -> np.ndarray:
+        """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
+        telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
+        per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
+        return readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
+
+    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+        """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.
+
+        Args:
+            patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+
+        Returns:
+            float64 (N, 64, 64, 64), on the patches' grid.
+
+        Raises:
+            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
+        """
+        self._require_decoders()
+        return self._mask(self._seeds.mask_probabilities(patches))
+
+    def _require_decoders(self) -> None:
+        if not self._masks:
+            raise EnsembleError(
+                "the ensemble was loaded without decoders, so it cannot segment",
+                self.manifest.folder,
+                "load it with Ensemble.load(folder, masks=True)",
+            )
+
+    def _mask(self, per_seed: np.ndarray) -> np.ndarray:
+        """The vote on masks, (N, seeds that have a decoder, …) to (N, …)."""
+        decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
+        per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
+        return np.average(per_seed, axis=1, weights=self._weights[decoding])
+
+    def vote(self, per_seed: np.ndarray) -> np.ndarray:
+        """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
+        return apply_calibration(per_seed @ self._weights, self._calibration)
+
+    def _finite(self, per_seed: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Probabilities (N, seeds, …), as they are where all are numbers."""
+        if not np.isfinite(per_seed).all():
+            seeds = [name for k, name in enumerate(names) if not np.isfinite(per_seed[:, k]).all()]
+            remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
+            raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(seeds), remedy)
+        return per_seed
+
+
+def _load_seeds(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoSeeds | TorchSeeds:
+    folder, members = manifest.folder, manifest.members
+    if device == "cpu" and importlib.util.find_spec("openvino"):
+        from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
+
+        return OpenVinoSeeds(folder, members, precision, masks=masks)
+    from nodulemc.ensemble.backends.torch_backend import load_seeds
+
+    return load_seeds(folder, members, device, precision, masks=masks)

@@ -1,0 +1,99 @@
+"""Import of public checkpoints: the LUNA25 3D baseline's and MClab's, all of them Inception-I3D.
+
+They differ in their classifier and in what they are fed:
+
+- the baseline's: names without a prefix, the one-class convolution ``conv3d_0c_1x1`` after 2×2×2 average pooling of
+  stride 1, its results averaged; a 64×64×64 patch as it is. Such a convolution of means is a linear layer of the mean
+  of means, and is stored as one;
+- MClab's single-task: names without a prefix, the linear layer ``fc``; the patch upscaled to 64×128×128;
+- MClab's multi-task: ``backbone.…``, ``classifier_head.2.…`` and, as saved by its training, ``aux_model.…``; upscaled.
+  Its backbone still carries an ``fc`` that nothing uses.
+
+MClab's may carry the 400-class Kinetics classifier ``conv3d_0c_1x1``, which nothing uses either.
+
+Source: github.com/DIAGNijmegen/luna25-baseline-public and github.com/dobe0715/LUNA25_MClab, models/model_3d.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.errors import EnsembleError
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.checkpoints import read_tensors
+from nodulemc.models.decoder import published_widths
+from nodulemc.models.layouts import TAP_CHANNELS
+from nodulemc.models.tensor_shapes import DECODER_PREFIX, check_names, tensor_shapes
+from nodulemc.util.progress import QUIET_S, progress
+
+_NESTS = ("state_dict", "model_state_dict", "model")
+_BACKBONE, _HEAD = "backbone.", "classifier_head.2."
+_CONVOLUTION, _LINEAR = "conv3d_0c_1x1.", "fc."
+_BASELINE = Architecture("inception_i3d", pooling="windows_2x2x2")
+_SINGLE_TASK = Architecture("inception_i3d")
+_MULTI_TASK = Architecture("inception_i3d", decoder_widths=published_widths(TAP_CHANNELS["inception_i3d"]))
+
+
+def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False) -> Manifest:
+    """Turn checkpoints into an ensemble folder, one equally weighted member each, in fp32.
+
+    Args:
+        checkpoints: baseline or MClab files, mixed at will, in voting order.
+        folder: the ensemble folder to write.
+        keep_decoder: keep the segmentation decoder of MClab's multi-task networks, for masks.
+
+    Raises:
+        EnsembleError: a file is no such checkpoint, does not fill the network exactly, or not with finite numbers,
+            there is no decoder to keep, or the folder cannot be written.
+    """
+    read = progress(checkpoints, len(checkpoints), "reading checkpoints", quiet_s=QUIET_S)
+    seeds = [_seed(path, f"seed_{position}", keep_decoder=keep_decoder) for position, path in enumerate(read, start=1)]
+    names = ", ".join(Path(path).name for path in checkpoints)
+    if keep_decoder and not any(seed.architecture.decoder_widths for seed in seeds):
+        raise EnsembleError("no decoder to keep", names, "import without --keep-decoder")
+    return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
+
+
+def _seed(path: str | Path, name: str, *, keep_decoder: bool) -> SeedWeights:
+    architecture, tensors = reference_network(path, keep_decoder=keep_decoder)
+    expected = tensor_shapes(architecture, with_decoder=architecture.decoder_widths is not None)
+    # Before anything is made of them: a tensor of another shape may be one number that is said to fill terabytes.
+    tensors = check_names(tensors, expected, path)
+    return SeedWeights(name, architecture, tensors, upscales=architecture != _BASELINE, source=path)
+
+
+def reference_network(path: str | Path, *, keep_decoder: bool = False) -> tuple[Architecture, dict[str, Tensor]]:
+    """What network a public checkpoint is of, and its tensors under this package's names, but for those not in use.
+
+    Raises:
+        EnsembleError: the file is not a checkpoint, or holds two classifiers.
+    """
+    tensors = read_tensors(path, _NESTS)
+    if not any(name.startswith(_BACKBONE) for name in tensors):
+        return _without_prefix(tensors, path)
+    unused = (_BACKBONE + _LINEAR, _BACKBONE + _CONVOLUTION, *(() if keep_decoder else (DECODER_PREFIX,)))
+    used = {name: value for name, value in tensors.items() if not name.startswith(unused)}
+    return _MULTI_TASK if keep_decoder else _SINGLE_TASK, used
+
+
+def _without_prefix(tensors: dict[str, Tensor], path: str | Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """The same of a single-task network, whose classifier says which one it is."""
+    weight = tensors.get(f"{_CONVOLUTION}conv3d.weight")
+    if weight is None or weight.shape[:1] != (1,):
+        return _SINGLE_TASK, _renamed(tensors, head=_LINEAR, unused=_CONVOLUTION)
+    if f"{_LINEAR}weight" in tensors:
+        raise EnsembleError("two classifiers, fc and conv3d_0c_1x1", path, "keep the one that it was trained with")
+    linear = weight.flatten(1) if weight.shape[2:] == (1, 1, 1) else weight
+    tensors = tensors | {f"{_CONVOLUTION}conv3d.weight": linear}
+    return _BASELINE, _renamed(tensors, head=f"{_CONVOLUTION}conv3d.", unused=_LINEAR)
+
+
+def _renamed(tensors: dict[str, Tensor], *, head: str, unused: str) -> dict[str, Tensor]:
+    return {
+        _HEAD + name.removeprefix(head) if name.startswith(head) else _BACKBONE + name: value
+        for name, value in tensors.items()
+        if not name.startswith(unused)
+    }

@@ -1,0 +1,145 @@
+"""Writing an ensemble folder: safetensors files, the list of training cases and the manifest, precision measured."""
+
+import hashlib
+import math
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
+from nodulemc.ensemble.manifest import FILE_NAME, Manifest, Member, write_manifest
+from nodulemc.ensemble.synthetic_patches import probe_patches
+from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
+from nodulemc.ensemble.weights import parse_weights
+from nodulemc.errors import EnsembleError
+from nodulemc.models.architecture import Architecture
+from nodulemc.models.rounding import round_network, rounded
+from nodulemc.util.json_files import prepare_output, write_atomically
+from nodulemc.util.progress import progress
+
+
+@dataclass(frozen=True)
+class SeedWeights:
+    """One seed as it comes from a training run or a checkpoint.
+
+    Attributes:
+        name: file name without the suffix, also the seed's name in results.
+        architecture: how to build the network that ``state_dict`` fills.
+        state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
+        weight: relative weight in soft voting, > 0.
+        seed: the training run's seed, None where unknown.
+        upscales, fold: as of ``nodulemc.ensemble.manifest.Member``.
+        cases: what it was trained on, None where that is not known.
+        source: where the tensors come from, for messages; None for the file that they are to become.
+    """
+
+    name: str
+    architecture: Architecture
+    state_dict: Mapping[str, torch.Tensor]
+    weight: float = 1.0
+    seed: int | None = None
+    upscales: bool = True
+    fold: int | None = None
+    cases: Collection[TrainedCase] | None = None
+    source: str | Path | None = None
+
+    @property
+    def file(self) -> str:
+        """File name in the ensemble's folder."""
+        return f"{self.name}.safetensors"
+
+
+def write_ensemble(
+    folder: str | Path,
+    seeds: Sequence[SeedWeights],
+    *,
+    trained_on: str | None,
+    licence: str | None,
+    dtype: torch.dtype = torch.float32,
+    probes: np.ndarray | None = None,
+) -> Manifest:
+    """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
+
+    Args:
+        folder: made where it does not exist; an ensemble already there is replaced once the tensors are checked.
+        seeds: the members, in voting order.
+        trained_on: what the weights were trained on, None for untrained weights.
+        licence: the weights' licence.
+        dtype: float type of the stored tensors (torch.float32 or torch.float16).
+        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32 (default:
+            ``probe_patches()``).
+
+    Raises:
+        EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
+            finite in ``dtype``, a network overflows on the probes, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    names = [seed.name for seed in seeds]
+    if not names or len(set(names)) != len(names):
+        raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
+    contents = [_content(folder, seed, dtype) for seed in seeds]
+    # The manifest first: an interrupted replacement would leave the old one beside new files.
+    prepare_output(folder / FILE_NAME, EnsembleError)
+    members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
+    cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
+    manifest = Manifest(members, trained_on, licence, git_revision(), trained_cases=cases)
+    deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
+    if not math.isfinite(deviations["bf16"]):
+        sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
+        raise EnsembleError("a network overflows on the probes", sources, "use other weights")
+    # bf16 holds what fp32 holds; fp16 ends at 65,504, and a network that needs more is not to run in it.
+    measured = {name: deviation for name, deviation in deviations.items() if math.isfinite(deviation)}
+    manifest = replace(manifest, max_deviation=measured)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout that this code runs from, with ``-dirty`` where files differ; None outside one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git program, or a repository it refuses to read
+        return None
+
+
+def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
+    """A seed's file, checked as it will be on reading."""
+    tensors = {
+        # A copy: tensors that share memory cannot be stored.
+        name: value.detach()
+        .to("cpu", dtype if value.is_floating_point() else value.dtype)
+        .clone(memory_format=torch.contiguous_format)
+        for name, value in seed.state_dict.items()
+    }
+    content = safetensors.torch.save(tensors)
+    parse_weights(content, seed.architecture, seed.source or folder / seed.file)
+    return content
+
+
+def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
+    write_atomically(folder / seed.file, content, EnsembleError)
+    digest = hashlib.sha256(content).hexdigest()
+    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
+
+
+def _deviations(folder: Path, manifest: Manifest, probes: np.ndarray) -> dict[str, float]:
+    """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
+    networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
+    exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
+
+    def deviation(dtype: torch.dtype) -> float:
+        coarse = TorchSeeds([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
+        return float(np.abs(coarse.seed_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max())
+
+    shorter = ("bf16", "fp16")
+    return {name: deviation(DTYPES[name]) for name in progress(shorter, len(shorter), "measuring bf16 and fp16")}

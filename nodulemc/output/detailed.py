@@ -1,0 +1,174 @@
+"""Detailed results of one CT: the platform's points plus each seed's probability, their spread and warnings.
+
+Calibrated results say so: by which method, for which prevalence, and what the vote was before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
+from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
+from nodulemc.ensemble.manifest import Manifest, named
+from nodulemc.errors import CaseError, ConfigError, printable
+from nodulemc.grand_challenge.case import platform_json
+from nodulemc.prediction import NodulePrediction
+from nodulemc.util.csv_files import write_csv_atomically
+from nodulemc.util.json_files import prepare_output, refuse_input, write_json_atomically
+
+OUTPUT_SUFFIXES = (".json", ".csv")
+
+
+def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] = OUTPUT_SUFFIXES) -> None:
+    """Refuse an unusable output path before any work is done, make its folder, and remove an earlier run's output.
+
+    Raises:
+        ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
+        CaseError: the folder cannot be made or written, or the earlier output cannot be removed.
+    """
+    if not path.name.lower().endswith(suffixes):
+        raise ConfigError("unknown output type", path, f"name a {' or '.join(suffixes)} file")
+    refuse_input(path, inputs, "output")
+    prepare_output(path, CaseError)
+
+
+def write_results(
+    path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+) -> None:
+    """Write predictions as JSON or CSV, by the path's suffix, atomically.
+
+    Args:
+        path: .json or .csv file.
+        predictions: of one CT.
+        manifest: the ensemble's.
+        calibrated: whether its calibration was applied.
+
+    Raises:
+        CaseError: the file cannot be written.
+    """
+    if path.suffix.lower() == ".json":
+        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
+    else:
+        further = [further_cells(prediction) for prediction in predictions]
+        header = [*csv_header(manifest, calibrated=calibrated), *(further[0] if further else ())]
+        rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
+        cells = ([*row, *own.values()] for row, own in zip(rows, further, strict=True))
+        write_csv_atomically(path, [header, *cells], CaseError)
+
+
+def detailed_json(
+    predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+) -> dict[str, Any]:
+    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
+
+    Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
+    Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.
+    Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
+    """
+    content = platform_json(predictions)
+    for point, prediction in zip(content["points"], predictions, strict=True):
+        point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
+        point["spread"] = prediction.spread
+        point["warnings"] = list(prediction.warnings)
+        if manifest.attributes:
+            point["attributes"] = dict(zip(manifest.attributes, prediction.attributes, strict=True))
+        if calibrated:
+            point["uncalibrated"] = uncalibrated(prediction, manifest)
+        if prediction.measurements is not None:
+            point["measurements"] = asdict(prediction.measurements)
+        if prediction.risk is not None:
+            point["risk"] = prediction.risk
+        if prediction.growth is not None:
+            point["growth"] = asdict(prediction.growth)
+    if calibrated:
+        content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
+    return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
+
+
+def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
+    """The vote of a prediction's seeds before calibration."""
+    return float(prediction.per_seed @ manifest.vote_weights)
+
+
+def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
+    """Column names of the CSV output."""
+    columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
+    columns += [*(ATTRIBUTE_PREFIX + name for name in manifest.attributes), ENSEMBLE, TRAINED_ON]
+    return columns + ["uncalibrated", "calibration"] * calibrated
+
+
+def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: bool = False) -> list[Any]:
+    """One nodule's row of the CSV output."""
+    row = [
+        prediction.nodule.name,
+        *prediction.nodule.point,
+        prediction.probability,
+        *prediction.per_seed,
+        prediction.spread,
+        "; ".join(prediction.warnings),
+        *prediction.attributes,
+        manifest.sha256,
+        manifest.trained_on,
+    ]
+    if not calibrated:
+        return row
+    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
+
+
+def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
+    """The columns of measurements, risk models and growth, as far as they were asked for; empty: not known."""
+    measured = {} if prediction.measurements is None else asdict(prediction.measurements)
+    growth = {} if prediction.growth is None else asdict(prediction.growth)
+    risk = prediction.risk or {}
+    results = {name: found.get("probability", found.get("category")) for name, found in risk.items()}
+    missing = [f"{name}: {', '.join(found['missing'])}" for name, found in risk.items() if "missing" in found]
+    return measured | results | ({RISK_MISSING: "; ".join(missing)} if risk else {}) | growth
+
+
+def _further_words(prediction: NodulePrediction) -> dict[str, str]:
+    """What the table shows of measurements, risk models and growth, by column; "-" is not known."""
+    words = {}
+    if (found := prediction.measurements) is not None:
+        is_there = found.volume_mm3 is not None
+        words[f"{'axes mm':>11}"] = f"{found.long_axis_mm:.1f} x {found.short_axis_mm:.1f}" if is_there else "-"
+        words[f"{'mm³':>7}"] = f"{found.volume_mm3:.0f}" if is_there else "-"
+    if prediction.risk is not None:
+        for head, name in (("Brock", "brock_full"), ("Mayo", "mayo"), ("Herder", "herder")):
+            value = prediction.risk[name].get("probability")
+            words[f"{head:>6}"] = "-" if value is None else f"{value:.4f}"
+        words["Lung-RADS"] = prediction.risk[LUNG_RADS].get("category", "-")
+    if prediction.growth is not None:
+        change, doubling = prediction.growth.volume_change_percent, prediction.growth.volume_doubling_time_days
+        words[f"{'change %':>8}"] = "-" if change is None else f"{change:+.0f}"
+        words[f"{'doubling d':>10}"] = "-" if doubling is None else f"{doubling:.0f}"
+    return words
+
+
+def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
+    """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
+    names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
+    width = max(map(len, ["nodule", *names]))
+    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
+    further = [_further_words(prediction) for prediction in predictions]
+    lines = ["  ".join([f"{'nodule':<{width}}", *columns, *(further[0] if further else ())])]
+    for name, prediction, own in zip(names, predictions, further, strict=True):
+        before = [uncalibrated(prediction, manifest)] if calibrated else []
+        values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
+        numbers = (f"{value:{len(column)}.4f}" for column, value in values)
+        lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
+    lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []
+    said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
+    return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])
+
+
+def _attribute_lines(
+    predictions: Sequence[NodulePrediction], manifest: Manifest, names: Sequence[str], width: int
+) -> list[str]:
+    columns = manifest.attributes
+    lines = ["", "as radiologists would rate (1 to 5, calcification 1 to 6: absent)"]
+    lines.append("  ".join([f"{'nodule':<{width}}", *columns]))
+    for name, prediction in zip(names, predictions, strict=True):
+        told = zip(columns, prediction.attributes, strict=True)
+        lines.append("  ".join([f"{name:<{width}}", *(f"{value:{len(column)}.1f}" for column, value in told)]))
+    return [*lines, ""]

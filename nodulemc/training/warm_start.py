@@ -1,0 +1,88 @@
+"""Starting a run from members that have been trained before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
+from nodulemc.ensemble.trained_cases import TrainedCase, read_trained_cases
+from nodulemc.ensemble.weights import read_weights
+from nodulemc.errors import EnsembleError
+from nodulemc.models.architecture import Architecture
+from nodulemc.training.config import ModelConfig
+
+
+def start_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
+    """All tensors, fp32, that a seed starts from, the decoder's too: of the member of this seed, or of the only one, or
+    the mean of all members.
+
+    An attribute head is not among them where the recipe wants one and the ensemble has none.
+
+    Source of the mean: Wortsman et al., Model soups, ICML 2022, for members that were fine-tuned from one start.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the recipe's architecture.
+    """
+    manifest = read_manifest(config.start_from)
+    starts = _starts(manifest, config, seed)
+    for member in starts:
+        _require_architecture(manifest, member, config.architecture)
+    per_member = [read_weights(manifest.folder, member, masks=True) for member in starts]
+    return {
+        name: torch.stack([torch.from_numpy(tensors[name].copy()).double() for tensors in per_member])
+        .mean(dim=0)
+        .float()
+        for name in per_member[0]
+    }
+
+
+def lacks_attributes(config: ModelConfig, seed: int) -> bool:
+    """Whether what ``start_tensors`` finds has no attribute head.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, or lacks the seed.
+    """
+    return not _starts(read_manifest(config.start_from), config, seed)[0].architecture.attributes
+
+
+def start_cases(config: ModelConfig, seed: int) -> frozenset[TrainedCase]:
+    """What a seed's start was trained on, as far as the ensemble's folder says; nothing where it starts from none.
+
+    Raises:
+        EnsembleError: the folder is no ensemble, lacks the seed, or its list of training cases is damaged.
+    """
+    if config.start_from is None:
+        return frozenset()
+    manifest = read_manifest(config.start_from)
+    starts, cases = _starts(manifest, config, seed), read_trained_cases(manifest)
+    return frozenset().union(*(cases.of_member(Path(member.file).stem) for member in starts)) if cases else frozenset()
+
+
+def _starts(manifest: Manifest, config: ModelConfig, seed: int) -> tuple[Member, ...]:
+    """The members to start from: that of this seed, or the only one; all where their mean is wanted.
+
+    Raises:
+        EnsembleError: the ensemble lacks the seed.
+    """
+    members = manifest.members
+    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
+    if config.start_averaged or len(members) == 1:
+        return members
+    own = tuple(member for member in members if member.seed == seed)[:1]
+    if not own:
+        known = ", ".join(str(member.seed) for member in members)
+        raise EnsembleError(f"no seed {seed} to start from", manifest.folder, f"train with --seeds from {known}")
+    return own
+
+
+def _require_architecture(manifest: Manifest, member: Member, wanted: Architecture) -> None:
+    """Raise EnsembleError where a member is not what the recipe says, but for attributes that it lacks."""
+    known = replace(wanted, attributes=member.architecture.attributes and wanted.attributes)
+    if member.architecture != known or not member.upscales:
+        raise EnsembleError(
+            f"seed {member.seed} is {member.architecture}, the recipe {wanted}",
+            manifest.folder,
+            "give the recipe's model section the ensemble's values; decoders are kept by `nodulemc train --decoder`",
+        )

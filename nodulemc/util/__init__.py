@@ -1,0 +1,1 @@
+"""Files, tables, processes and words: what all parts use and none owns."""

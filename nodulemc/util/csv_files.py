@@ -1,0 +1,130 @@
+"""Strict reading and atomic writing of CSV files."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nodulemc.columns import canonical, is_number
+from nodulemc.errors import NoduleMCError
+from nodulemc.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
+from nodulemc.util.json_files import read_limited, write_atomically
+from nodulemc.util.words import counted
+
+_BLANKS = " \t\xa0"
+_SEPARATORS = ",;\t"
+_SAMPLE = 1 << 16  # characters in which a table's first line ends
+
+
+def read_csv(path: Path, error: type[NoduleMCError]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """A CSV file's header, empty where there is none, and its rows, read as they are asked for.
+
+    As spreadsheets write them: UTF-8, or UTF-16 with its mark; cells apart by commas, semicolons or tabs, whichever the
+    first line has most of; blanks around cells. What they leave behind is left out: rows without content, columns
+    without a name, and empty cells beyond the last column. In tables with semicolons numbers may have decimal commas;
+    they are given with points.
+
+    Each row comes with the line it ends on, and has as many cells as the header.
+
+    Raises:
+        error: the file cannot be read, is too large, malformed or too long, a row has too few cells or content beyond
+            the last column, or numbers have decimal points as well as commas; the rows' faults only where they are met.
+    """
+    content = read_limited(path, MAX_TABLE_BYTES, error)
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-16" if wide else "utf-8-sig", newline="")
+    rows = _numbered(text, path, error)
+    _, header = next(rows, (1, []))
+    return header, rows
+
+
+def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]], error: type[NoduleMCError]) -> None:
+    """Write UTF-8 CSV, the header first, so that ``path`` holds either the whole content or what it held before.
+
+    Raises:
+        error: the file cannot be written.
+    """
+    lines = _Lines()
+    # Python up to 3.12 quotes a line break in a cell only if it is one of the terminator's characters.
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    write_atomically(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines).encode(), error)
+
+
+class _Lines(list[str]):
+    """What a ``csv.writer`` writes, row by row."""
+
+    write = list.append
+
+
+def _numbered(text: io.TextIOWrapper, path: Path, error: type[NoduleMCError]) -> Iterator[tuple[int, list[str]]]:
+    """The header and the rows with their lines."""
+    try:
+        separator, is_told = _separator(text)
+        reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
+        stripped = ([cell.strip(_BLANKS) for cell in cells] for cells in filter(any, reader))
+        rows = filter(any, stripped)
+        if is_told:
+            next(rows)
+        layout = _Layout(next(rows, []), separator, lambda: f"{path}, line {reader.line_num}", error)
+        yield reader.line_num, layout.names
+        for count, cells in enumerate(rows, start=1):
+            yield reader.line_num, layout.picked(cells)
+            if count > MAX_TABLE_ROWS:
+                raise error(f"more than {MAX_TABLE_ROWS} rows", path, "give a shorter table")
+    except (UnicodeError, csv.Error) as problem:
+        raise error(f"cannot read the table ({problem})", path, "save it as CSV in UTF-8") from problem
+
+
+def _separator(text: io.TextIOWrapper) -> tuple[str, bool]:
+    """What stands between cells, and whether a first line ``sep=;``, meant for Excel, says so."""
+    lines = text.read(_SAMPLE).splitlines()
+    text.seek(0)
+    first = next((line for line in lines if line.strip()), "")
+    if told := re.fullmatch(f'"?sep=([{_SEPARATORS}])"?', first, re.IGNORECASE):
+        return told[1], True
+    unquoted = re.sub('"[^"]*"', "", first)
+    return max(_SEPARATORS, key=unquoted.count), False
+
+
+class _Layout:
+    """Where a table's columns are, and how its numbers are written.
+
+    Attributes:
+        names: of the columns that have one.
+    """
+
+    def __init__(
+        self, header: Sequence[str], separator: str, where: Callable[[], str], error: type[NoduleMCError]
+    ) -> None:
+        """Take a table's header; ``where`` and ``error`` are for the rows' faults."""
+        self._where, self._error = where, error
+        self._kept = [k for k, name in enumerate(header) if name]
+        self._width = max(self._kept, default=-1) + 1
+        self.names = [header[k] for k in self._kept]
+        # Where commas are between cells, they are not within numbers; tables with tabs are written in any country.
+        known = canonical(header) if separator == ";" else []
+        self._numbers = [k for k, name in enumerate(known) if is_number(name)]
+        self._marks: set[str] = set()
+
+    def picked(self, cells: list[str]) -> list[str]:
+        """The cells of the named columns, numbers with decimal points."""
+        if len(cells) < self._width or any(cells[self._width :]):
+            columns = counted(self._width, "column")
+            remedy = f"the header names {columns}; quote cells that hold separators"
+            raise self._error(counted(len(cells), "cell"), self._where(), remedy)
+        for k in self._numbers:
+            cells[k] = self._with_point(cells[k])
+        return [cells[k] for k in self._kept]
+
+    def _with_point(self, cell: str) -> str:
+        self._marks.update(mark for mark in ",." if mark in cell)
+        if len(self._marks) > 1:
+            raise self._error(
+                f"decimal points and decimal commas in one table, last in {cell}",
+                self._where(),
+                "write all numbers with decimal points and no others",
+            )
+        return cell.replace(",", ".")
