@@ -36,7 +36,7 @@ ENTRYPOINT ["python", "inference.py"]
 FROM common AS api-invoke
 LABEL org.grand-challenge.api-method="invoke"
 EXPOSE 4743
-ENTRYPOINT ["python", "-m", "nodulemc.grand_challenge.server"]
+ENTRYPOINT ["python", "-m", "nodulemc.grand_challenge"]
 
 # The prefix keeps any other value from naming a public image; the build then ends here.
 FROM api-${API_METHOD}

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from nodulemc.cli import exit_code_of, use_utf8
+from nodulemc.program import exit_code_of, use_utf8
 
 
 def main() -> None:

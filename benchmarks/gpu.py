@@ -30,9 +30,9 @@ from gpu_parts.row import Row
 from gpu_parts.setting import Setting, find_ensemble
 from measure import machine, record
 
-from nodulemc.cli import exit_code_of
 from nodulemc.ensemble.manifest import PACKAGED_MODEL
 from nodulemc.ensemble.precision import choose_device
+from nodulemc.program import exit_code_of
 
 # Seconds for each part; seven minutes with what lies between them.
 LIMITS = {

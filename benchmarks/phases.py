@@ -22,7 +22,8 @@ def main() -> None:
 
     from nodulemc.ct.volume import read_volume
     from nodulemc.ensemble.ensemble import Ensemble
-    from nodulemc.grand_challenge.case import platform_json, read_case
+    from nodulemc.grand_challenge.case import read_case
+    from nodulemc.output.multiple_points import multiple_points
     from nodulemc.prediction import look, score
     from nodulemc.util.json_files import write_json_atomically
 
@@ -46,7 +47,7 @@ def main() -> None:
         done("weights")
         predictions = score(case.nodules, *seen, ensemble)
         done("network")
-        write_json_atomically(Path(folder) / "out.json", platform_json(predictions), RuntimeError)
+        write_json_atomically(Path(folder) / "out.json", multiple_points(predictions), RuntimeError)
         done("write")
     print(json.dumps({name: mark - before for (_, before), (name, mark) in pairwise(marks)}))
 

@@ -45,7 +45,8 @@ from nodulemc.evaluation.predictions import Predictions, assemble
 from nodulemc.evaluation.submission import matched
 from nodulemc.ratings import ATTRIBUTES, READERS
 from nodulemc.training.dataset import Draw, NoduleDataset
-from nodulemc.util.json_files import make_folder, write_atomically, write_json_atomically
+from nodulemc.util.files import make_folder, write_atomically
+from nodulemc.util.json_files import write_json_atomically
 from nodulemc.util.progress import progress
 from nodulemc.util.table_rows import TableRow
 

@@ -1,11 +1,14 @@
 """The columns of tables: LUNA25's names, which this program uses, and what others call the same. Needs no package."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from nodulemc.ratings import HIGHEST, READERS
 
 UID, PATIENT, ANNOTATION, LABEL = "SeriesInstanceUID", "PatientID", "AnnotationID", "label"
+# A label as tables write it: 1 is malignant, 0 benign; pandas writes whole numbers as decimals where a column has gaps.
+LABELS = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
 SOURCE_UID = "source_series_uid"  # of a cut-out's scan, where the cut-out goes by another SeriesInstanceUID
 AGE, GENDER = "Age_at_StudyDate", "Gender"
 COORDINATES = ("CoordX", "CoordY", "CoordZ")  # world x, y, z in mm, LPS
@@ -72,6 +75,12 @@ def two_points(columns: Sequence[str]) -> bool:
 def is_number(column: str) -> bool:
     """Whether the cells of a column that ``canonical`` named are measures."""
     return column in _NUMBERS or column.startswith((SEED_PREFIX, ATTRIBUTE_PREFIX))
+
+
+def tally(labels: Iterable[int | None]) -> str:
+    """How many of some nodules are malignant and, where there are any, undecided, in words."""
+    counts = Counter(labels)
+    return f"{counts[1]} malignant" + (f", {counts[None]} undecided" if counts[None] else "")
 
 
 def _key(name: str) -> str:

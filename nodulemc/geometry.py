@@ -1,22 +1,12 @@
-"""Voxel grids of scans, blocks and masks: read from file headers, compared with each other."""
+"""Regular voxel grids, and how two of them lie to each other. Needs no other part of the package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-
-from nodulemc.ct.checks import check_geometry, refuse_size
-from nodulemc.ct.stored_voxels import ImageHeader
-from nodulemc.ct.volume import read_image_header, reading
-from nodulemc.errors import ImageError
-
-if TYPE_CHECKING:
-    from nodulemc.ct.dicom import SeriesHeader
 
 # Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.
 _SAME_VOXEL = 0.1
@@ -65,39 +55,6 @@ class Grid:
         if np.abs(index - (offset + edges)).max() > _SAME_VOXEL:
             return None
         return tuple(offset.astype(int).tolist())
-
-
-def read_grid(path: Path, series: str | None = None) -> Grid:
-    """The grid in an image file's header, or in those of a DICOM series: the folder's only one, or ``series``.
-
-    Raises:
-        ImageError: the file is missing or unreadable, or its header would be refused of a CT.
-    """
-    if path.is_dir():
-        return _series_grid(path, series)
-    if not path.is_file():
-        raise ImageError("no such image", path, "check the path")
-    with reading(path):
-        header = read_image_header(path)
-    if header is None:
-        raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
-    return _grid(header)
-
-
-def _series_grid(folder: Path, series: str | None) -> Grid:
-    from nodulemc.ct.dicom import read_header  # pydicom takes a while to import
-
-    with reading(folder):
-        header = read_header(folder, series)
-    if min(header.size) < 2:
-        refuse_size(header.size, folder)
-    check_geometry(header.spacing, header.origin, header.direction, folder)
-    return _grid(header)
-
-
-def _grid(header: ImageHeader | SeriesHeader) -> Grid:
-    direction = np.array(header.direction).reshape(3, 3)
-    return Grid(header.size, np.array(header.origin), direction * header.spacing)
 
 
 def in_words(size: Sequence[int]) -> str:

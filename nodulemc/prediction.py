@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from nodulemc.measure.sizes import Measurements
 
 logger = logging.getLogger(__name__)
+Read = TypeVar("Read")
+Loaded = TypeVar("Loaded")
 
 # Nodules scored between two looks at the clock: a GPU's batch; a CPU gains nothing from one.
 _AT_ONCE = {"cpu": 1, "cuda": 32}
@@ -75,8 +78,8 @@ def predict(
 
     Args:
         ct: file, DICOM folder, image in HU, or a volume already read.
-        points: a points file (see ``nodulemc.points.reading.read_points``), or nodules, or points x, y, z in mm (LPS), such as
-            the rows of an array (N, 3).
+        points: a points file (see ``nodulemc.points.reading.read_points``), or nodules, or points x, y, z in mm (LPS),
+            such as the rows of an array (N, 3).
         ensemble: the seeds to vote.
         series: SeriesInstanceUID of the series to read, for a DICOM folder with several CTs.
 
@@ -210,3 +213,18 @@ def _as_volume(ct: str | Path | sitk.Image | Volume, series: str | None) -> Volu
         check_grid(ct, Path("image"))
         return Volume(ct, Path("image"))
     return read_volume(ct, series=series)
+
+
+def side_by_side(read: Callable[[], Read], load: Callable[[], Loaded]) -> tuple[Read, Loaded]:
+    """Read a case while the ensemble is loaded, as each keeps one core busy.
+
+    ``read`` runs in a second thread; where both fail, its exception is raised.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            loaded = load()
+        except Exception:
+            reading.result()
+            raise
+        return reading.result(), loaded

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nodulemc.cli import exit_code_of
 from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import read_manifest
@@ -38,6 +37,7 @@ from nodulemc.phantom.removal import (
     scene_without,
 )
 from nodulemc.phantom.render import Scene, draw_nodules, render_box
+from nodulemc.program import exit_code_of
 from nodulemc.report.explain import explain, mask_on_patch, on_patch
 from nodulemc.report.explain_check import FILE_NAME, Check, write_checks
 from nodulemc.report.occlusion import CORE, MAP, PARTS, PLEURA, RIM, SOLID, cell_slices

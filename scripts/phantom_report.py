@@ -26,6 +26,7 @@ from nodulemc.evaluation.stored_nodules import StoredNodules
 from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.options import RESAMPLES
 from nodulemc.phantom.malignancy import expected_auc
+from nodulemc.program import exit_code_of
 from nodulemc.training.dataset import Draw, NoduleDataset
 from nodulemc.util.progress import progress
 
@@ -47,7 +48,7 @@ def main() -> int:
     return (
         cli.main([*draw, "--workers", str(args.workers)])
         or cli.main(evaluate)
-        or cli.exit_code_of(lambda: compare(store, args))
+        or exit_code_of(lambda: compare(store, args))
     )
 
 

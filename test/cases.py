@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 from conftest import centre_of, make_ct
 
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 CLINICAL = {"gender": "FEMALE", "age": 71, "smoking_status": "Unknown"}
 

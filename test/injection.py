@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = [sys.executable, str(REPOSITORY / "inference.py"), "--input", str(REPOSITORY / "test" / "input"),

@@ -12,7 +12,7 @@ import pytest
 from ensembles import make_untrained_ensemble
 from injection import PROGRAM
 
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 pytestmark = pytest.mark.heavy
 

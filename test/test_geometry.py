@@ -5,8 +5,9 @@ import pytest
 import SimpleITK as sitk
 from conftest import make_ct, rotation
 
+from nodulemc.ct.grids import read_grid
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, read_grid
+from nodulemc.geometry import Grid
 
 
 @pytest.fixture(params=[None, rotation(14, -8, 21), np.diag([-1.0, 1, -1])], ids=["straight", "oblique", "flipped"])

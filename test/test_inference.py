@@ -17,7 +17,7 @@ from ensembles import make_untrained_ensemble
 
 import nodulemc
 from nodulemc import Ensemble
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 pytestmark = pytest.mark.heavy
 

@@ -7,7 +7,7 @@ from conftest import without_privileges
 
 from nodulemc import cli
 from nodulemc.errors import CaseError
-from nodulemc.util.json_files import make_folder, prepare_output
+from nodulemc.util.files import make_folder, prepare_output
 
 # Commands whose inputs are there, but empty: whoever reads them before it looks at OUT says something else.
 COMMANDS = [

@@ -15,14 +15,14 @@ from ensembles import make_untrained_ensemble
 
 import nodulemc
 from nodulemc import cli
-from nodulemc.grand_challenge.case import OUTPUT_NAME
 from nodulemc.models.architecture import Architecture
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAMS = {
     "nodulemc": ["-m", "nodulemc"],
     "inference.py": ["inference.py"],
-    "nodulemc serve": ["-m", "nodulemc.grand_challenge.server"],
+    "nodulemc serve": ["-m", "nodulemc.grand_challenge"],
     "python -m nodulemc.grand_challenge.show": ["-m", "nodulemc.grand_challenge.show"],
 }
 C_LOCALES = [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]  # with Python's own switch to UTF-8, and without

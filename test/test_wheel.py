@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 pytestmark = pytest.mark.heavy
 

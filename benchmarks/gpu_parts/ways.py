@@ -1,4 +1,4 @@
-"""Fast: the ways of ``nodulemc.ensemble.backends.ways``, each in a fresh process, and the row for its table that follows."""
+"""Fast: each of ``nodulemc.ensemble.backends.ways`` in a fresh process, and the row for its table that follows."""
 
 import math
 from collections.abc import Iterator

@@ -13,8 +13,8 @@ from nodulemc.errors import TableError
 from nodulemc.measure.clinical import NODULE_KEYS, PATIENT_KEYS, known_values
 from nodulemc.measure.risk import assess
 from nodulemc.points.nodules import shortened
-from nodulemc.util.plain_numbers import plain_number
 from nodulemc.util.table_rows import TableRow, read_table
+from nodulemc.util.text import plain_number
 
 if TYPE_CHECKING:
     from nodulemc.cohort.scan import Scan

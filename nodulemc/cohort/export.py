@@ -27,12 +27,13 @@ from nodulemc.columns import (
 )
 from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import CaseError, ConfigError
-from nodulemc.grand_challenge.case import platform_json
 from nodulemc.output.detailed import further_cells
+from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.extras import import_extra
-from nodulemc.util.json_files import make_folder, read_json, remove_old, write_atomically, write_json_atomically
+from nodulemc.util.files import make_folder, remove_old, write_atomically
+from nodulemc.util.json_files import read_json, write_json_atomically
 from nodulemc.util.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
@@ -182,7 +183,7 @@ def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
     earlier = _read_names(listing) if listing.exists() else set()
     write_json_atomically(listing, sorted(earlier | set(scans)), CaseError)
     for name, scan in progress(scans.items(), len(scans), "JSON", quiet_s=QUIET_S):
-        write_json_atomically(folder / name, platform_json(scan.predictions), CaseError)
+        write_json_atomically(folder / name, multiple_points(scan.predictions), CaseError)
     for name in earlier - set(scans):
         remove_old(folder / name, CaseError)
     write_json_atomically(listing, sorted(scans), CaseError)

@@ -11,16 +11,14 @@ from pathlib import Path, PurePath
 
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.scan import Scan
-from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, PATHS, PATIENT, POINTS, UID, canonical, two_points
+from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LABELS, PATHS, PATIENT, POINTS, UID, canonical, two_points
 from nodulemc.ct.folder import CT_SUFFIX, CtFolder
 from nodulemc.ct.volume import SUFFIXES
 from nodulemc.errors import ImageError, NoduleMCError, PointsError, TableError, printable
 from nodulemc.limits import MAX_NODULES
 from nodulemc.points.nodules import Nodule, make_nodule, shortened
-from nodulemc.util.labels import LABELS
-from nodulemc.util.plain_numbers import plain_number
 from nodulemc.util.table_rows import TableRow, read_rows, read_table
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted, plain_number
 
 TABLE_NAME = "table.csv"
 _CT_FOLDER = "ct"

@@ -27,7 +27,7 @@ from nodulemc.output.detailed import further_cells
 from nodulemc.report.page import Finding, Origin, case_page
 from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
-from nodulemc.util.json_files import make_folder, remove_old, write_atomically
+from nodulemc.util.files import make_folder, remove_old, write_atomically
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity

@@ -74,8 +74,8 @@ class Listed:
         look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
             was known of the scan.
         fault: of the manifest's rows, None where they can be used.
-        seen: by what the manifest says, what the ensemble was trained on of it, one of ``nodulemc.ensemble.trained_cases.SEEN``;
-            None where that is not known.
+        seen: by what the manifest says, what the ensemble was trained on of it, one of ``SEEN`` in
+            ``nodulemc.ensemble.trained_cases``; None where that is not known.
         clinical: what the risk models may know of it, None where they were not asked for.
     """
 

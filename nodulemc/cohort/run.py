@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from nodulemc.cohort.fingerprint import look_at
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.lock import writing
 from nodulemc.cohort.read_scan import Failed, Job, Unchanged
 from nodulemc.cohort.results_db import Listed, Plan, Record, Store, now, store_path
 from nodulemc.cohort.scan import Scan
@@ -20,6 +19,7 @@ from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.state import StoreContent, by_scan, read_stores
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.trained_cases import TrainedCases
+from nodulemc.util.locks import writing
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Task:
     clinical: Mapping[str, Clinical] | None = None
 
     def seen(self, scan: ScanIds) -> str | None:
-        """What the ensemble was trained on of a scan, one of ``nodulemc.ensemble.trained_cases.SEEN``; None: nobody knows."""
+        """What the ensemble was trained on of a scan, one of ``trained_cases.SEEN``; None: nobody knows."""
         return self.trained_cases and self.trained_cases.seen(scan)
 
     def has_page(self, scan: Scan, result: Record | None) -> bool:

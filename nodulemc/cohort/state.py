@@ -6,12 +6,12 @@ from pathlib import Path
 
 from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
-from nodulemc.cohort.lock import is_being_written
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
 from nodulemc.ensemble.trained_cases import NOTES, strongest, with_note
 from nodulemc.errors import ConfigError
 from nodulemc.prediction import NodulePrediction
+from nodulemc.util.locks import is_being_written
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from nodulemc.cohort.state import View
 from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import printable
 from nodulemc.util.progress import clock
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 # Scans per second are those of so many seconds.
 _RECENT_S = 600

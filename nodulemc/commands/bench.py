@@ -9,7 +9,7 @@ import time
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, load_ensemble
 from nodulemc.util.progress import QUIET_S, progress
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 EXAMPLE = "nodulemc bench --device cpu --precision fp32"
 _REPEATS = 3

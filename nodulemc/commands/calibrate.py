@@ -12,8 +12,8 @@ from nodulemc.ensemble.calibration import METHODS
 from nodulemc.errors import EnsembleError, TableError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder
-from nodulemc.util.words import counted
+from nodulemc.util.files import make_folder
+from nodulemc.util.text import counted
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from nodulemc.hardware import available_cores
 from nodulemc.options import add_ensemble_options, add_measure_option
 from nodulemc.report.files import LIBRARIES
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder
-from nodulemc.util.words import counted
+from nodulemc.util.files import make_folder
+from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
     from nodulemc.cohort.clinical import Clinical

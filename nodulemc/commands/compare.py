@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nodulemc.options import add_bootstrap_option, require_inputs, require_resamples
 from nodulemc.util.extras import check_extra
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 EXAMPLE = "nodulemc compare ours.csv theirs.csv --table table.csv"
 

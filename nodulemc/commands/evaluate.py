@@ -23,7 +23,7 @@ from nodulemc.options import (
     require_resamples,
 )
 from nodulemc.util.extras import check_extra
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
     from nodulemc.ensemble.trained_cases import TrainedCases
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.report import render_report
     from nodulemc.evaluation.submission import read_submission
     from nodulemc.evaluation.training_cases import in_words as seen_in_words
-    from nodulemc.util.json_files import make_folder, write_atomically, write_json_atomically
+    from nodulemc.util.files import make_folder, write_atomically
+    from nodulemc.util.json_files import write_json_atomically
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nodulemc.errors import EnsembleError
 from nodulemc.options import require_inputs
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 EXAMPLE = "nodulemc import-reference seed1.pth seed2.pth seed3.pth --output my_ensemble"
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Import and say what was written."""
-    from nodulemc.util.json_files import make_folder
+    from nodulemc.util.files import make_folder
 
     require_inputs(*args.checkpoints)
     make_folder(args.output, EnsembleError)

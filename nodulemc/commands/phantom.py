@@ -14,9 +14,9 @@ from pathlib import Path
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder
+from nodulemc.util.files import make_folder
 from nodulemc.util.progress import progress
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, write or print the results, and say where they are."""
-    from nodulemc.util.json_files import no_empty_folders
+    from nodulemc.util.files import no_empty_folders
 
     folders = [path.parent for path in (args.output, args.markups, args.report) if path]
     with no_empty_folders(*folders, *filter(None, [args.masks, args.dicom])):
@@ -108,9 +108,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from nodulemc.output.detailed import clear_output, table, write_results
-    from nodulemc.prediction import score
-    from nodulemc.util.json_files import make_folder, none_on_failure
-    from nodulemc.util.side_by_side import side_by_side
+    from nodulemc.prediction import score, side_by_side
+    from nodulemc.util.files import make_folder, none_on_failure
 
     check_prior_options(args)
     if args.output:
@@ -237,8 +236,8 @@ def _segment(
 ) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
     """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
     from nodulemc.measure.mask import score_and_segment
+    from nodulemc.measure.mask_files import write_masks
     from nodulemc.measure.nodule import measured
-    from nodulemc.output.masks import write_masks
 
     predictions, masks = score_and_segment(volume, nodules, *seen, ensemble)
     if args.measure or args.clinical or args.dicom or args.report or prior:
@@ -279,7 +278,7 @@ def _read(
 
 def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
     """Refuse masks' files that would replace each other or an input."""
-    from nodulemc.output.masks import label_image_paths, mask_paths
+    from nodulemc.measure.mask_files import label_image_paths, mask_paths
 
     mask_paths(args.masks, nodules, [*_inputs(args)])
     label_image_paths(args.masks, volume, [*_inputs(args)])

@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulemc.columns import tally
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder, no_empty_folders
-from nodulemc.util.labels import tally
-from nodulemc.util.words import counted
+from nodulemc.util.files import make_folder, no_empty_folders
+from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
     from nodulemc.data.prepare import Prepared

@@ -7,12 +7,12 @@ kfold makes stratified folds.
 import argparse
 from pathlib import Path
 
+from nodulemc.columns import tally
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder
-from nodulemc.util.labels import tally
-from nodulemc.util.words import counted
+from nodulemc.util.files import make_folder
+from nodulemc.util.text import counted
 
 EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
 

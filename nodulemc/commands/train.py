@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from nodulemc.errors import ConfigError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder
-from nodulemc.util.words import counted
+from nodulemc.util.files import make_folder
+from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
     from nodulemc.training.trainer import TrainedSeed

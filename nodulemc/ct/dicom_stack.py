@@ -9,7 +9,7 @@ import numpy as np
 
 from nodulemc.ct.dicom_file import DicomFile
 from nodulemc.errors import ImageError
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import plain_number
 
 # What all slices of one reconstruction of one patient have in common: all state it alike, or none does.
 _COMMON = (

@@ -18,7 +18,7 @@ from nodulemc.ct.checks import quoted, refuse, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
 from nodulemc.errors import ImageError
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import plain_number
 
 SUFFIXES = (".mha", ".mhd")
 _HEADER = 1 << 20  # with a slice's DICOM tags, private ones in base64, some 100 kB

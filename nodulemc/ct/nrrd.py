@@ -12,7 +12,7 @@ import numpy as np
 from nodulemc.ct.checks import quoted, refuse, refuse_size, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import plain_number
 
 SUFFIXES = (".nrrd",)
 _HEADER = 1 << 20

@@ -20,8 +20,8 @@ import numpy as np
 from nodulemc.data.nodule_table import Row, point_of, typed
 from nodulemc.errors import TableError
 from nodulemc.patch import EXTENT_MM
-from nodulemc.training.lock import try_to_lock
-from nodulemc.util.json_files import write_atomically
+from nodulemc.util.files import write_atomically
+from nodulemc.util.locks import try_to_lock
 
 # The longest shift that augmentation may draw (MClab's public code, dataloader_mask.py).
 MAX_SHIFT_MM = 2.5

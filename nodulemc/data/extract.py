@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.ct.folder import CtFolder, CtPlace
+from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.block_store import BLOCK_MM, NoduleBlock
 from nodulemc.data.luna25_blocks import block_grid, image_path, map_array
@@ -17,7 +18,7 @@ from nodulemc.data.nodule_masks import REACH_MM, MaskFile
 from nodulemc.data.nodule_table import Row, point_of
 from nodulemc.data.surroundings import complete
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, read_grid
+from nodulemc.geometry import Grid
 
 _INT16 = np.iinfo(np.int16)
 _UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))

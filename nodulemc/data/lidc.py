@@ -23,9 +23,9 @@ from nodulemc.data.prepare import Prepared, prepare
 from nodulemc.errors import ImageError, TableError, printable
 from nodulemc.geometry import Grid
 from nodulemc.util.csv_files import write_csv_atomically
-from nodulemc.util.json_files import make_folder, write_atomically
+from nodulemc.util.files import make_folder, write_atomically
 from nodulemc.util.progress import progress
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 TABLE_NAME, MASKS_NAME = "table.csv", "masks"
 COLUMNS = (*LUNA25, "readers", *RATINGS, "diameter_mm", "volume_mm3")

@@ -14,8 +14,8 @@ from xml.etree.ElementTree import Element, ParseError
 
 from nodulemc.errors import TableError
 from nodulemc.ratings import HIGHEST, LOWEST
-from nodulemc.util.json_files import read_limited
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.files import read_limited
+from nodulemc.util.text import plain_number
 
 # The highest rating of each scale.
 RATINGS = HIGHEST | {"internalStructure": 4}

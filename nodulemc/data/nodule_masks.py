@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import read_volume
 from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path
 from nodulemc.data.nodule_table import Row
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, in_words, read_grid
+from nodulemc.geometry import Grid, in_words
 
 _SUFFIXES = (".mha", ".nii.gz", ".nii", ".npy")
 # In a scan's mask a nodule is the number nearest to its point. What is no nearer than this is another nodule's.

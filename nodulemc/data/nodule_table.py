@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, PATIENT, UID
+from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LABELS, PATIENT, UID
 from nodulemc.errors import TableError
 from nodulemc.ratings import HIGHEST, LOWEST, READERS
-from nodulemc.util.labels import LABELS
-from nodulemc.util.plain_numbers import plain_number
 from nodulemc.util.table_rows import TableRow, read_rows
+from nodulemc.util.text import plain_number
 
 # Without these a row names no patient, scan or nodule.
 _IDENTIFIERS = (PATIENT, UID, ANNOTATION)

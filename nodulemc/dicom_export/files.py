@@ -16,7 +16,7 @@ from nodulemc.measure.mask import NoduleMask
 from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import make_folder, none_on_failure, remove_old, write_atomically
+from nodulemc.util.files import make_folder, none_on_failure, remove_old, write_atomically
 
 logger = logging.getLogger(__name__)
 

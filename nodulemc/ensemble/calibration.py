@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nodulemc.errors import EnsembleError
-from nodulemc.util.json_values import number
+from nodulemc.util.json_files import number
 
 METHODS = ("temperature", "platt", "isotonic")
 PREVALENCES = ("training_prevalence", "fitted_prevalence", "prevalence")

@@ -15,8 +15,8 @@ from nodulemc.errors import EnsembleError, printable
 from nodulemc.limits import MAX_JSON_BYTES, MAX_SEED_BYTES
 from nodulemc.models.architecture import Architecture
 from nodulemc.ratings import ATTRIBUTES
-from nodulemc.util.json_files import parse_json, read_limited, write_json_atomically
-from nodulemc.util.json_values import number, text_or_none
+from nodulemc.util.files import read_limited
+from nodulemc.util.json_files import number, parse_json, text_or_none, write_json_atomically
 
 FILE_NAME = "ensemble.json"
 FORMAT = 2  # what is written; 1, in which all members have the ensemble's input, is read as well
@@ -25,7 +25,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 # Largest difference in probability from fp32 that a faster precision may make, where an ensemble states no other.
 TOLERANCE = 0.005
 PLATFORM_MODEL = Path("/opt/ml/model")
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 # Inside the package where it was installed from a wheel, beside it in a checkout and in the container.
 PACKAGED_MODEL = (_PACKAGE if (_PACKAGE / "resources").is_dir() else _PACKAGE.parent) / "resources"
 _NAMES_SHOWN = 5

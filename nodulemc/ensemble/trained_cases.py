@@ -15,7 +15,7 @@ from nodulemc.ensemble.manifest import Manifest
 from nodulemc.errors import EnsembleError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.util.csv_files import write_csv_atomically
-from nodulemc.util.json_files import read_limited, remove_old
+from nodulemc.util.files import read_limited, remove_old
 
 FILE_NAME = "trained_cases.csv"
 COLUMNS = (UID, PATIENT, "member")

@@ -20,7 +20,7 @@ from nodulemc.ensemble.weights import parse_weights
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.rounding import round_network, rounded
-from nodulemc.util.json_files import prepare_output, write_atomically
+from nodulemc.util.files import prepare_output, write_atomically
 from nodulemc.util.progress import progress
 
 
@@ -102,7 +102,7 @@ def write_ensemble(
 
 def git_revision() -> str | None:
     """The commit of the checkout that this code runs from, with ``-dirty`` where files differ; None outside one."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from nodulemc.util.progress import QUIET_S, progress
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 # Resamples handled at a time; a bounded amount of memory, whatever their number.
 _AT_ONCE = 100

@@ -11,7 +11,7 @@ from nodulemc.evaluation.delong import difference
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.small_samples import caution
 from nodulemc.evaluation.weighted_curves import Ranking
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 
 @dataclass(frozen=True)

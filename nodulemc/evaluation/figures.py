@@ -9,7 +9,7 @@ from nodulemc.evaluation.metrics import GRID, OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import BINS
 from nodulemc.evaluation.svg import Chart
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 _TENTHS = tuple(np.linspace(0, 1, 6).round(1).tolist())
 _HISTOGRAM_BINS = 25

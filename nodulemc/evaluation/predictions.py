@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nodulemc.columns import SEED_PREFIX, SEEN_IN_TRAINING
+from nodulemc.columns import LABELS, SEED_PREFIX, SEEN_IN_TRAINING
 from nodulemc.ensemble.trained_cases import SEEN
 from nodulemc.errors import TableError
-from nodulemc.util.labels import LABELS
-from nodulemc.util.plain_numbers import plain_number
 from nodulemc.util.table_rows import TableRow, name_rows, read_rows
+from nodulemc.util.text import plain_number
 
 logger = logging.getLogger(__name__)
 # LUNA25's AnnotationID: patient, nodule, date of the study.

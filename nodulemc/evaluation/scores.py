@@ -18,7 +18,7 @@ from nodulemc.evaluation.delong import auc_interval95
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.measure.risk import CATEGORIES
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import plain_number
 
 _FIGURES = (
     "caution", "auc", "auc_ci95", "auc_ci95_delong", "network_auc", "difference", "difference_ci95", "p",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nodulemc.evaluation.predictions import Predictions
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 # Below it, percentile intervals of an AUC are much too narrow, and resamples of one class are many.
 LEAST_PATIENTS = 10

@@ -12,7 +12,7 @@ from nodulemc.errors import TableError
 from nodulemc.evaluation.predictions import Predictions, assemble, predictions_of, read_prediction_rows
 from nodulemc.grand_challenge.results import read_platform_results
 from nodulemc.util.table_rows import TableRow
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 
 @dataclass(frozen=True)

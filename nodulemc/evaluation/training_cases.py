@@ -8,7 +8,7 @@ from nodulemc.columns import SEEN_IN_TRAINING, UID
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.trained_cases import NOTES, TrainedCases, strongest
 from nodulemc.evaluation.predictions import Predictions, patient_names
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 
 def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> np.ndarray:

@@ -14,14 +14,14 @@ from nodulemc.ct.meta_image import locate_voxels
 from nodulemc.ct.volume import read_volume, reading
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
+from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
 from nodulemc.points.reading import Nodule, from_platform, shortened
-from nodulemc.prediction import NodulePrediction, look, score
-from nodulemc.util.json_files import prepare_output, read_json, visible, write_json_atomically
-from nodulemc.util.side_by_side import side_by_side
+from nodulemc.prediction import NodulePrediction, look, score, side_by_side
+from nodulemc.util.files import prepare_output, visible
+from nodulemc.util.json_files import read_json, write_json_atomically
 
 logger = logging.getLogger(__name__)
 
-OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
 _DEFAULT_PATHS = {
     "chest-ct": "images/chest-ct",
     "nodule-locations": "nodule-locations.json",
@@ -117,21 +117,7 @@ def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
     Raises:
         CaseError: it cannot be written.
     """
-    write_json_atomically(output, platform_json(predictions), CaseError)
-
-
-def platform_json(predictions: list[NodulePrediction]) -> dict[str, Any]:
-    """The platform's "Multiple points" output; a nodule without a name stays without one."""
-    return {
-        "name": "Points of interest",
-        "type": "Multiple points",
-        "points": [
-            ({} if p.nodule.name is None else {"name": p.nodule.name})
-            | {"point": list(p.nodule.point), "probability": p.probability}
-            for p in predictions
-        ],
-        "version": {"major": 1, "minor": 0},
-    }
+    write_json_atomically(output, multiple_points(predictions), CaseError)
 
 
 def _socket_paths(input_dir: Path) -> dict[str, Path]:

@@ -9,8 +9,8 @@ from nodulemc.columns import ATTRIBUTE_PREFIX, CALIBRATION, ENSEMBLE, TRAINED_ON
 from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import TableError
 from nodulemc.ratings import ATTRIBUTES, HIGHEST, LOWEST
-from nodulemc.util.json_files import read_json, visible
-from nodulemc.util.json_values import number
+from nodulemc.util.files import visible
+from nodulemc.util.json_files import number, read_json
 
 _OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
 _JOBS_NAME = "predictions.json"

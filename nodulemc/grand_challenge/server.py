@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.cli import main as run_command
 from nodulemc.errors import ConfigError, NoduleMCError
 from nodulemc.util.extras import check_extra
 
@@ -158,15 +157,3 @@ def _ending_on_signals(writing: threading.Lock) -> Iterator[None]:
         tell.close()
         waiting.join()
         told.close()
-
-
-def main() -> int:
-    """The image's entry point: ``nodulemc serve``, listening on all of the container's addresses."""
-    # A container's first process ignores SIGTERM unless it handles it. There is nothing to clean up until the server
-    # runs, and an exception might surface in the midst of a library's import.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    return run_command(["serve", "--host", "0.0.0.0", *sys.argv[1:]])  # noqa: S104
-
-
-if __name__ == "__main__":
-    sys.exit(main())

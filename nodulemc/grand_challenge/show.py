@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nodulemc.cli import exit_code_of
 from nodulemc.ensemble.manifest import find_resources, named, origin_of, read_manifest
 from nodulemc.errors import CaseError, printable
+from nodulemc.program import exit_code_of
 from nodulemc.usage import Parser
 from nodulemc.util.json_files import read_json
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from nodulemc.errors import CaseError, NoduleMCError
 from nodulemc.points.nodules import Nodule, shortened
-from nodulemc.util.json_files import read_json
-from nodulemc.util.json_values import number
+from nodulemc.util.json_files import number, read_json
 
 _OLDEST = 130
 _MOST_NODULES = 1000

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nodulemc.errors import EnsembleError
 from nodulemc.models.tensor_shapes import COUNTER
-from nodulemc.util.json_files import require_regular
+from nodulemc.util.files import require_regular
 
 # What torch's unpickler was seen to raise on bytes that are no checkpoint, or a cut one.
 _DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error)

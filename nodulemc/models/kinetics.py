@@ -10,7 +10,7 @@ from nodulemc.errors import EnsembleError
 from nodulemc.models.checkpoints import fill, read_tensors
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.models.tensor_shapes import backbone_shapes, check_names
-from nodulemc.util.json_files import make_folder, write_atomically
+from nodulemc.util.files import make_folder, write_atomically
 
 
 @dataclass(frozen=True)

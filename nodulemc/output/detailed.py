@@ -12,10 +12,11 @@ from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING
 from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
 from nodulemc.ensemble.manifest import Manifest, named
 from nodulemc.errors import CaseError, ConfigError, printable
-from nodulemc.grand_challenge.case import platform_json
+from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.csv_files import write_csv_atomically
-from nodulemc.util.json_files import prepare_output, refuse_input, write_json_atomically
+from nodulemc.util.files import prepare_output, refuse_input
+from nodulemc.util.json_files import write_json_atomically
 
 OUTPUT_SUFFIXES = (".json", ".csv")
 
@@ -66,7 +67,7 @@ def detailed_json(
     Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.
     Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
-    content = platform_json(predictions)
+    content = multiple_points(predictions)
     for point, prediction in zip(content["points"], predictions, strict=True):
         point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
         point["spread"] = prediction.spread

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import TableError
-from nodulemc.training.lock import try_to_lock
-from nodulemc.util.json_files import make_folder, read_json, write_json_atomically
+from nodulemc.util.files import make_folder
+from nodulemc.util.json_files import read_json, write_json_atomically
+from nodulemc.util.locks import try_to_lock
 
 logger = logging.getLogger(__name__)
 CT, MASKS = "ct", "masks"

@@ -23,7 +23,7 @@ from nodulemc.points import rtstruct as rtstruct_points
 from nodulemc.points import seg as seg_points
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.regions import Region, nodules_of
-from nodulemc.util.json_files import require_regular
+from nodulemc.util.files import require_regular
 
 logger = logging.getLogger(__name__)
 _LABEL_MAP_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")  # pydicom 3.0 has no name for it

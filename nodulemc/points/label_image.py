@@ -18,7 +18,7 @@ from nodulemc.errors import ImageError, PointsError
 from nodulemc.limits import MAX_NODULE_VOXELS
 from nodulemc.points.nodules import Nodule, check_count
 from nodulemc.points.regions import Region, check_litres, nodules_of
-from nodulemc.util.json_files import require_regular
+from nodulemc.util.files import require_regular
 
 SUFFIXES = (*meta_image.SUFFIXES, *nifti.SUFFIXES, *nrrd.SUFFIXES)
 # TotalSegmentator's task of this name labels the lung as well, and all nodules alike.

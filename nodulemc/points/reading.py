@@ -17,7 +17,7 @@ from nodulemc.points.slicer import from_markups, read_fcsv
 from nodulemc.util.csv_files import read_csv
 from nodulemc.util.identifiers import restored, spellings
 from nodulemc.util.json_files import read_json
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import plain_number
 
 logger = logging.getLogger(__name__)
 _REMEDY = f"give {', '.join(COORDINATES)} or x, y, z in mm, LPS, each once"
@@ -33,8 +33,8 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. A table of one single scan is
     taken whole, with a warning, where it is another one.
 
-    Of a segmentation each region's centre of mass is read: label images (``nodulemc.points.label_image``), and DICOM SEGs and
-    RTSTRUCTs (``nodulemc.points.dicom``), each a file, or in a folder, beside others.
+    Of a segmentation each region's centre of mass is read: label images (``nodulemc.points.label_image``), and DICOM
+    SEGs and RTSTRUCTs (``nodulemc.points.dicom``), each a file, or in a folder, beside others.
 
     Raises:
         PointsError: the file cannot be used, holds too many nodules, a point is not three finite numbers, a name in a

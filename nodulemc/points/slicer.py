@@ -13,9 +13,8 @@ from typing import Any
 from nodulemc.errors import PointsError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.points.nodules import Nodule, check_count, make_nodule, shortened
-from nodulemc.util.json_files import read_limited
-from nodulemc.util.plain_numbers import plain_number
-from nodulemc.util.words import counted
+from nodulemc.util.files import read_limited
+from nodulemc.util.text import counted, plain_number
 
 # Slicer has written the numbers of its enumeration, too.
 _SYSTEMS = {"0": "RAS", "1": "LPS", "RAS": "RAS", "LPS": "LPS"}

@@ -9,8 +9,7 @@ from typing import Any
 
 from nodulemc.ensemble.manifest import Manifest
 from nodulemc.errors import EnsembleError
-from nodulemc.util.json_files import read_json, write_json_atomically
-from nodulemc.util.json_values import number
+from nodulemc.util.json_files import number, read_json, write_json_atomically
 
 FILE_NAME = "explanation.json"
 METHOD = 1  # to be raised when what is replaced, or the check, changes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.util.extras import check_extra
-from nodulemc.util.json_files import prepare_output, refuse_input, write_atomically
+from nodulemc.util.files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,8 @@ from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
-from nodulemc.util.json_files import write_atomically
-from nodulemc.util.words import counted
+from nodulemc.util.files import write_atomically
+from nodulemc.util.text import counted
 
 _DECODER_PREFIX = "aux_model."
 _COLUMNS = {

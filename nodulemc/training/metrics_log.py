@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from nodulemc.errors import ConfigError
-from nodulemc.util.json_files import write_atomically
+from nodulemc.util.files import write_atomically
 
 CSV_NAME = "metrics.csv"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nodulemc.errors import ConfigError
-from nodulemc.util.json_files import write_atomically
+from nodulemc.util.files import write_atomically
 
 _FORMAT = 1
 

@@ -25,7 +25,6 @@ from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
 from nodulemc.training.loader_errors import reading_error
-from nodulemc.training.lock import try_to_lock
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.run_state import (
     Checkpoint,
@@ -37,7 +36,8 @@ from nodulemc.training.run_state import (
 from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 from nodulemc.training.warm_start import start_tensors
-from nodulemc.util.json_files import make_folder
+from nodulemc.util.files import make_folder
+from nodulemc.util.locks import try_to_lock
 from nodulemc.util.progress import QUIET_S, progress
 
 CHECKPOINT_NAME = "checkpoint.pt"

@@ -9,7 +9,7 @@ from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.training.trainer import TrainingData
 from nodulemc.util.json_files import read_json
-from nodulemc.util.words import counted
+from nodulemc.util.text import counted
 
 
 def load_training_data(store: Path, split: Path, fold: int | None = None) -> TrainingData:

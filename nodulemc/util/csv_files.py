@@ -11,8 +11,8 @@ from typing import Any
 from nodulemc.columns import canonical, is_number
 from nodulemc.errors import NoduleMCError
 from nodulemc.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
-from nodulemc.util.json_files import read_limited, write_atomically
-from nodulemc.util.words import counted
+from nodulemc.util.files import read_limited, write_atomically
+from nodulemc.util.text import counted
 
 _BLANKS = " \t\xa0"
 _SEPARATORS = ",;\t"

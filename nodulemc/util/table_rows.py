@@ -11,9 +11,9 @@ from nodulemc.errors import TableError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.util.csv_files import read_csv
 from nodulemc.util.extras import import_extra
+from nodulemc.util.files import read_limited
 from nodulemc.util.identifiers import EXACT_BITS, restored, rounded
-from nodulemc.util.json_files import read_limited
-from nodulemc.util.words import plural
+from nodulemc.util.text import plural
 
 _NAMED_LINES = 5
 

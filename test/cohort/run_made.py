@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cohort.made import ENSEMBLE, MEASURING, MeanOfPatch, Segmenting
 
-from nodulemc.cli import exit_code_of
 from nodulemc.cohort.export import export
 from nodulemc.cohort.local_engine import LocalEngine
 from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.pages import Pages, write_index
 from nodulemc.cohort.run import Task, run_cohort
+from nodulemc.program import exit_code_of
 from nodulemc.report import page
 from nodulemc.report.page import Origin
 

@@ -82,7 +82,7 @@ def test_a_fault_in_the_jobs_is_raised():
 def test_processes_that_do_not_start_are_no_scans_fault(tmp_path):
     """Here they cannot import the script that started them."""
     code = """
-from nodulemc.cli import exit_code_of
+from nodulemc.program import exit_code_of
 from nodulemc.cohort.reader_processes import Readers
 from nodulemc.cohort.read_scan import Job, read_scan
 from nodulemc.cohort.scan import Scan

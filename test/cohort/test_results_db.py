@@ -8,12 +8,12 @@ from cohort.made import ENSEMBLE
 
 from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
-from nodulemc.cohort.lock import is_being_written, writing
 from nodulemc.cohort.results_db import Listed, Plan, Record, Store, store_path
 from nodulemc.errors import ConfigError, ImageError
 from nodulemc.measure.sizes import Measurements
 from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
+from nodulemc.util.locks import is_being_written, writing
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
@@ -149,7 +149,7 @@ def test_one_writer_at_a_time(tmp_path):
     path = tmp_path / "cohort.sqlite"
     assert not is_being_written(path)
     code = f"""import pathlib, time
-from nodulemc.cohort.lock import writing
+from nodulemc.util.locks import writing
 with writing(pathlib.Path({str(path)!r})):
     print("here", flush=True)
     time.sleep(60)"""

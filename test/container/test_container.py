@@ -18,7 +18,7 @@ import pytest
 from dockerfile import default_base_image
 from ensembles import make_untrained_ensemble
 
-from nodulemc.grand_challenge.case import OUTPUT_NAME
+from nodulemc.output.multiple_points import OUTPUT_NAME
 
 pytestmark = [
     pytest.mark.container,
@@ -404,7 +404,7 @@ def test_invoke_follows_the_link_that_input_is_to_another_case(invoke_image, net
     del content["points"][0]
     (other / "nodule-locations.json").write_text(json.dumps(content))
     volumes = ["-v", f"{case.parent}:/cases:ro", "-v", f"{output}:/output"]
-    start = "rmdir /input && ln -s /cases/input /input && exec python -m nodulemc.grand_challenge.server"
+    start = "rmdir /input && ln -s /cases/input /input && exec python -m nodulemc.grand_challenge"
     # Who makes links in the root folder is root.
     options = ["--network", network, "--cap-drop", "ALL", "--user", "0", *volumes, "--entrypoint", "sh"]
     with container_of(invoke_image, *options, command=["-c", start]) as server:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from data.lidc_files import box, marking
 
+from nodulemc.ct.grids import read_grid
 from nodulemc.data.lidc_nodules import enclosed, nodules_of, same_nodule
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, read_grid
+from nodulemc.geometry import Grid
 
 SIZE = (40, 30)
 # 0.5 × 0.5 × 2 mm, the first slice at z = -20.

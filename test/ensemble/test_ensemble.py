@@ -24,12 +24,12 @@ from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.grand_challenge.case import platform_json
 from nodulemc.hardware import bf16_instructions
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import predict
 
 pytestmark = pytest.mark.heavy
@@ -363,7 +363,7 @@ def test_attributes_reach_the_detailed_output_and_not_the_platforms(telling, tmp
     with (tmp_path / "p.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert {name: float(row[f"attribute_{name}"]) for name in point["attributes"]} == point["attributes"]
-    assert list(platform_json(predictions)["points"][0]) == ["point", "probability"]
+    assert list(multiple_points(predictions)["points"][0]) == ["point", "probability"]
 
 
 def test_untrained_weights_carry_a_caveat(folder, caplog):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation.samples import make_predictions, platform_json, write_predictions, write_table
+from evaluation.samples import make_predictions, multiple_points, write_predictions, write_table
 
 from nodulemc.cli import main
 from nodulemc.ensemble.calibration import METHODS, apply_calibration
@@ -126,8 +126,8 @@ def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
     folder = tmp_path / "results"
     folder.mkdir()
     points = list(zip(sample.ids, sample.probabilities.tolist(), strict=True))
-    (folder / "a.json").write_text(json.dumps(platform_json(points[:150])))
-    (folder / "b.json").write_text(json.dumps(platform_json([*points[150:-1], ("stranger", 0.5)])))
+    (folder / "a.json").write_text(json.dumps(multiple_points(points[:150])))
+    (folder / "b.json").write_text(json.dumps(multiple_points([*points[150:-1], ("stranger", 0.5)])))
     assert run("evaluate", folder, "--table", files[1], "--bootstrap", 10, "--output", tmp_path / "out") == 0
     assert caplog.messages == [f"1 omitted: {sample.ids[-1]}", "1 unknown: stranger"]
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from evaluation.samples import platform_json, write_csv
+from evaluation.samples import multiple_points, write_csv
 
 from nodulemc.errors import TableError
 from nodulemc.evaluation.metrics import evaluate
@@ -22,7 +22,7 @@ def write_jobs(folder, *jobs):
     for k, points in enumerate(jobs):
         path = folder / f"job{k}" / "output" / NAME
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(platform_json(points)))
+        path.write_text(json.dumps(multiple_points(points)))
     return folder
 
 
@@ -64,7 +64,7 @@ def test_nodules_without_a_label_are_neither_omitted_nor_listed(tmp_path, caplog
 def test_json_files_right_in_the_folder(tmp_path, table):
     folder = tmp_path / "in"
     folder.mkdir()
-    (folder / "case1.json").write_text(json.dumps(platform_json({"a": 0.9, "b": 0.1})))
+    (folder / "case1.json").write_text(json.dumps(multiple_points({"a": 0.9, "b": 0.1})))
     (folder / "predictions.json").write_text("[]")
     (folder / "._case1.json").write_bytes(bytes(100))  # file attributes that macOS leaves
     assert read_submission([folder], table).predictions.ids == ["a", "b"]
@@ -89,7 +89,7 @@ def test_csv_with_fewer_nodules_than_the_table(tmp_path, table):
     ],
 )
 def test_a_malformed_point(tmp_path, table, point, what):
-    content = platform_json({"b": 0.1})
+    content = multiple_points({"b": 0.1})
     content["points"].append(point)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / NAME).write_text(json.dumps(content))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import PointsError
-from nodulemc.grand_challenge.case import platform_json
+from nodulemc.output.multiple_points import multiple_points
 from nodulemc.patch import extract_patch
 from nodulemc.points.reading import Nodule, from_platform, read_points
 from nodulemc.prediction import NodulePrediction
@@ -67,7 +67,7 @@ def test_a_patch_is_what_simpleitk_resamples_from_the_whole_scan(scan):
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.none() | names, points), max_size=5))
 def test_platform_points_come_back_as_they_were_written(nodules):
-    written = platform_json([NodulePrediction(Nodule(name, point), 0.5, (0.5,)) for name, point in nodules])
+    written = multiple_points([NodulePrediction(Nodule(name, point), 0.5, (0.5,)) for name, point in nodules])
     text = json.dumps(written)
     assert [(n.name, n.point) for n in from_platform(json.loads(text), "")] == nodules
 

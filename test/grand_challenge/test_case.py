@@ -11,7 +11,8 @@ from conftest import centre_of, make_ct, without_privileges
 
 from nodulemc.ct.volume import read_volume
 from nodulemc.errors import CaseError, ImageError, NoduleMCError, PointsError
-from nodulemc.grand_challenge.case import OUTPUT_NAME, read_case, run_case
+from nodulemc.grand_challenge.case import read_case, run_case
+from nodulemc.output.multiple_points import OUTPUT_NAME
 from nodulemc.patch import extract_patch
 
 

@@ -25,7 +25,7 @@ from nodulemc.grand_challenge.server import create_app
 # A loopback address of its own keeps other servers on the port out of the way.
 HOST = "127.0.47.43"
 INPUT = Path(__file__).parents[1] / "input"
-ENTRY_POINTS = (["-m", "nodulemc.grand_challenge.server"], ["-m", "nodulemc.cli", "serve"])
+ENTRY_POINTS = (["-m", "nodulemc.grand_challenge"], ["-m", "nodulemc.cli", "serve"])
 no_sigterm_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 
 
@@ -256,7 +256,7 @@ def test_the_port_is_open_before_anything_slow_is_imported():
         "import socket, sys\n"
         "slow = {'numpy', 'SimpleITK', 'torch', 'openvino', 'fastapi', 'uvicorn'}\n"
         "socket.create_server = lambda *_, **__: sys.exit(str(sorted(slow & set(sys.modules))))\n"
-        "from nodulemc.grand_challenge.server import main\n"
+        "from nodulemc.grand_challenge.__main__ import main\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -170,8 +170,8 @@ def test_what_fails_leaves_no_page(case, monkeypatch, option):
         raise CaseError("cannot write", "x", "y")
 
     (case / "p.html").write_text("an earlier page")
-    monkeypatch.setattr({"--output": "nodulemc.output.detailed.write_results", "--masks": "nodulemc.output.masks.write_masks"}[option],
-                        refuse)  # fmt: skip
+    writer = {"--output": "output.detailed.write_results", "--masks": "measure.mask_files.write_masks"}[option]
+    monkeypatch.setattr(f"nodulemc.{writer}", refuse)
     assert run(case, "--report", case / "p.html", option, case / "m.json") == 2
     assert not (case / "p.html").exists()
 
@@ -216,7 +216,8 @@ def test_without_the_option_nothing_of_it_is_imported(case):
         "from nodulemc import cli; from nodulemc.commands import predict\n"
         "predict.load_ensemble = lambda args, **_: MeanOfPatch()\n"
         "assert cli.main(['predict', *sys.argv[2:]]) == 0\n"
-        "print([n for n in sys.modules if n.startswith(('nodulemc.report', 'nodulemc.output.masks', 'PIL', 'jinja2'))])"
+        "names = ('nodulemc.report', 'nodulemc.measure.mask_files', 'PIL', 'jinja2')\n"
+        "print([n for n in sys.modules if n.startswith(names)])"
     )
     words = [sys.executable, "-c", code, "test", str(case / "ct & co.mha"), "--points", str(case / "p.json")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

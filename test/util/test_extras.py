@@ -15,6 +15,7 @@ from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
 from nodulemc.errors import ConfigError
+from nodulemc.program import exit_code_of
 from nodulemc.util.extras import MODULES, check_extra
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -103,13 +104,13 @@ def test_an_import_that_fails_amid_the_work_names_the_extra(module, capsys):
     def work():
         raise ModuleNotFoundError(f"No module named '{module}.part'", name=f"{module}.part")
 
-    assert cli.exit_code_of(work) == 2
+    assert exit_code_of(work) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {module} cannot be imported (")
     first = next(name for name, modules in MODULES.items() if module in modules)
     assert err.endswith(f": {first}: pip install 'nodulemc[{first}]'\n")
     with pytest.raises(ModuleNotFoundError):
-        cli.exit_code_of(lambda: __import__("nodulemc.nothing"))
+        exit_code_of(lambda: __import__("nodulemc.nothing"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import stat
 import pytest
 
 from nodulemc.errors import CaseError
-from nodulemc.util.json_files import no_empty_folders, none_on_failure, read_json, remove_old, write_json_atomically
+from nodulemc.util.files import no_empty_folders, none_on_failure, remove_old
+from nodulemc.util.json_files import read_json, write_json_atomically
 
 
 def test_written_json_is_readable_by_others_and_leaves_no_temporary_file(tmp_path):

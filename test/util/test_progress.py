@@ -119,7 +119,7 @@ def on_terminal(code: str) -> tuple[int, str]:
 def test_each_message_has_a_line_of_its_own_on_a_terminal(step, code, last):
     program = f"""
 import logging, sys
-from nodulemc.cli import exit_code_of
+from nodulemc.program import exit_code_of
 from nodulemc.errors import CaseError
 from nodulemc.util.progress import progress
 def work():

@@ -65,7 +65,7 @@ def test_an_early_end_gives_up_what_is_under_way(tmp_path, size):
     program.write_text(f"""
 import sys, time
 from pathlib import Path
-from nodulemc.cli import exit_code_of
+from nodulemc.program import exit_code_of
 from nodulemc.util.worker_pool import SPAWN, in_order
 def work(item):
     Path(str(item)).touch()

@@ -1,4 +1,4 @@
-"""Decimal numbers as input files write them."""
+"""Numbers in text: read strictly, and of things, in words."""
 
 import math
 import re
@@ -13,3 +13,13 @@ def plain_number(text: str) -> float | None:
         return None
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def plural(noun: str, number: int) -> str:
+    """The noun as it stands behind a number: "scan" behind 1, "scans" behind any other."""
+    return noun if number == 1 else f"{noun}s"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many things: "1 scan", "2 scans"."""
+    return f"{number} {plural(noun, number)}"

@@ -12,7 +12,7 @@ from nodulemc.measure.mask import NoduleMask
 from nodulemc.output.slicer_colours import colour
 from nodulemc.points.reading import Nodule, scan_name, shortened
 from nodulemc.prediction import NodulePrediction
-from nodulemc.util.json_files import make_folder, none_on_failure, write_atomically
+from nodulemc.util.files import make_folder, none_on_failure, write_atomically
 
 # Bytes; file systems take 255, which hold the suffix and what a temporary file's name adds, too.
 _LONGEST_NAME = 240

@@ -11,14 +11,14 @@ from conftest import centre_of, make_ct
 import nodulemc
 from nodulemc import cli
 from nodulemc.commands import predict
+from nodulemc.ct.volume import Volume
+from nodulemc.data.nodule_masks import MaskFolder
 from nodulemc.errors import CaseError
-from nodulemc.output.masks import write_masks
+from nodulemc.geometry import Grid
 from nodulemc.measure.mask import segment
+from nodulemc.measure.mask_files import write_masks
 from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction, extract_patches
-from nodulemc.geometry import Grid
-from nodulemc.data.nodule_masks import MaskFolder
-from nodulemc.ct.volume import Volume
 
 
 class Dense(MeanOfPatch):

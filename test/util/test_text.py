@@ -1,6 +1,6 @@
 import pytest
 
-from nodulemc.util.plain_numbers import plain_number
+from nodulemc.util.text import counted, plain_number, plural
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,8 @@ def test_decimal_numbers(text, number):
 )
 def test_what_is_no_plain_finite_number(text):
     assert plain_number(text) is None
+
+
+def test_one_is_no_plural():
+    assert [counted(number, "scan") for number in (0, 1, 2, 1000)] == ["0 scans", "1 scan", "2 scans", "1000 scans"]
+    assert plural("line", 1) == "line"

@@ -1,0 +1,179 @@
+"""Files: reading within limits, and outputs that are there in full or not at all."""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from nodulemc.errors import ConfigError, NoduleMCError
+
+_HIDDEN = "."
+
+
+def require_regular(path: Path, error: type[NoduleMCError]) -> None:
+    """Refuse what is no regular file: a pipe would never end.
+
+    Raises:
+        error: it is none.
+        OSError: it is missing, or its folder cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise error("not a regular file", path, "give a file")
+
+
+def visible(paths: Iterable[Path]) -> list[Path]:
+    """A folder's entries, sorted, without hidden ones, such as the file attributes (._ct.mha) that macOS leaves."""
+    return sorted(path for path in paths if not path.name.startswith(_HIDDEN))
+
+
+def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
+    """A regular file's content.
+
+    Raises:
+        error: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
+    """
+    with _told_as(error, "cannot read the file", path, "check that it exists"):
+        require_regular(path, error)
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    if len(content) > limit:
+        raise error(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
+    return content
+
+
+def make_folder(folder: Path, error: type[NoduleMCError]) -> None:
+    """Make a folder, and those above it, where it is not there; before any work, as it tries to write there, too.
+
+    Raises:
+        error: it cannot be made, or files cannot be written into it.
+    """
+    remedy = "name one that can be written"
+    with _told_as(error, "cannot make the folder", folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _told_as(error, "cannot write", folder, remedy):
+        _try_to_write(folder)
+
+
+def refuse_input(path: Path, inputs: Iterable[Path], what: str) -> None:
+    """Raise ConfigError where a file to be written, called ``what`` in the message, is one of the inputs."""
+    if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
+        raise ConfigError(f"the {what} is an input, too", path, "name another file")
+
+
+def prepare_output(path: Path, error: type[NoduleMCError]) -> None:
+    """Before any work: make an output file's folder, and remove an earlier run's output.
+
+    Raises:
+        error: the folder cannot be made or written, or the file cannot be removed.
+    """
+    make_folder(path.parent, error)
+    remove_old(path, error)
+
+
+def remove_old(path: Path, error: type[NoduleMCError]) -> None:
+    """Remove an earlier run's output, which must never pass for this one's.
+
+    Raises:
+        error: it cannot be removed.
+    """
+    with _told_as(error, "cannot remove the old output", path, "make the folder writable or name another file"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def none_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """Remove these files if the block does not come to its end."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            with suppress(OSError, ValueError):
+                path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def no_empty_folders(*folders: Path) -> Iterator[None]:
+    """If the block does not come to its end, remove what it made of these folders and those above, and left empty."""
+    new = [path for folder in folders for path in (folder, *folder.parents) if not os.access(path, os.F_OK)]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def write_atomically(path: Path, content: bytes, error: type[NoduleMCError]) -> None:
+    """Write bytes so that ``path`` holds either the whole content or what it held before.
+
+    Raises:
+        error: the file cannot be written.
+    """
+    with _told_as(error, "cannot write", path, "check that the folder exists, is writable and not full"):
+        if not _write_unnamed(path, content):
+            _write_and_rename(path, content)
+
+
+@contextmanager
+def _told_as(error: type[NoduleMCError], what: str, path: Path, remedy: str) -> Iterator[None]:
+    """Tell of a file system's refusal in one line."""
+    try:
+        yield
+    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
+        raise error(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
+
+
+def _try_to_write(folder: Path) -> None:
+    """Open a file without a name, of which nothing is left, come what may; not where the system has none."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
+    except AttributeError:  # not Linux
+        return
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EOPNOTSUPP):  # not this file system
+            raise
+
+
+def _write_unnamed(path: Path, content: bytes) -> bool:
+    """Write a file that gets its name only when it is whole, so that not even SIGKILL leaves a part of it.
+
+    Returns:
+        False where the system has no such files, or ``path`` is taken.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+    except (AttributeError, OSError):  # not Linux; or not this file system, or no such folder
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        _fill(file, content)
+        try:
+            # A source folder's descriptor makes Python follow the link to the file (linkat's AT_SYMLINK_FOLLOW).
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        except OSError:
+            return False
+    return True
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _fill(file, content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _fill(file: IO[bytes], content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+    # The reader is usually another user, whatever this one's umask.
+    os.fchmod(file.fileno(), 0o644)
