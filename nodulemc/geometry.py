@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
+
 # Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.
 _SAME_VOXEL = 0.1
 
@@ -23,8 +25,8 @@ class Grid:
     """
 
     size: tuple[int, int, int]
-    origin: np.ndarray
-    matrix: np.ndarray
+    origin: Array
+    matrix: Array
 
     @classmethod
     def of(cls, image: sitk.Image) -> Grid:
@@ -33,11 +35,11 @@ class Grid:
         return cls(tuple(image.GetSize()), np.array(image.GetOrigin()), direction * image.GetSpacing())
 
     @property
-    def spacing(self) -> np.ndarray:
+    def spacing(self) -> Array:
         """mm per voxel (3,)."""
         return np.linalg.norm(self.matrix, axis=0)
 
-    def index_of(self, points: Sequence[float] | np.ndarray) -> np.ndarray:
+    def index_of(self, points: Sequence[float] | Array) -> Array:
         """Continuous indices (..., 3) of world points (..., 3)."""
         return (np.asarray(points) - self.origin) @ np.linalg.inv(self.matrix).T
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 if TYPE_CHECKING:
     from nodulemc.ct.volume import Volume
 
@@ -30,13 +32,13 @@ def patch_origin(point: Sequence[float]) -> list[float]:
     return [float(c) - CENTRE_INDEX * VOXEL_MM for c in point]
 
 
-def scale_hu(hu: np.ndarray) -> np.ndarray:
+def scale_hu(hu: Array) -> Array:
     """Map HU −1000…400 to 0…1, clipped; float32 of any shape in and out."""
     low, high = np.float32(HU_WINDOW)
     return np.clip((hu - low) / (high - low), 0, 1)
 
 
-def extract_patch(volume: Volume, point: Sequence[float]) -> np.ndarray:
+def extract_patch(volume: Volume, point: Sequence[float]) -> Array:
     """Sample the patch around a nodule's point from a CT of any spacing and direction.
 
     Interpolation is trilinear on floating-point HU. Outside the scan, that is beyond the outer faces of

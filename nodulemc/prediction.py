@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
@@ -69,7 +70,7 @@ class NodulePrediction:
 
 def predict(
     ct: str | Path | sitk.Image | Volume,
-    points: str | Path | Iterable[Nodule | Sequence[float] | np.ndarray],
+    points: str | Path | Iterable[Nodule | Sequence[float] | Array],
     ensemble: Ensemble,
     *,
     series: str | None = None,
@@ -95,7 +96,7 @@ def predict(
     return score(nodules, *look(volume, nodules), ensemble)
 
 
-def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
+def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
     """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
@@ -106,7 +107,7 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[np.ndarray, Notes]:
 
 
 def score(
-    nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
+    nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
     if show_progress:
@@ -130,8 +131,8 @@ def in_turn(find: Callable[[slice], tuple[Sequence, ...]], count: int, device: s
 def concluded(
     nodules: Sequence[Nodule],
     notes: Notes,
-    per_seed: Sequence[np.ndarray],
-    attributes: Sequence[np.ndarray],
+    per_seed: Sequence[Array],
+    attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
     """Predictions from what ``look`` and ``Ensemble.findings`` give; warnings are logged as well."""
@@ -159,9 +160,9 @@ def _log_notes(nodules: Sequence[Nodule], notes: Sequence[tuple[str, ...]]) -> N
 def with_warnings(
     nodules: Sequence[Nodule],
     notes: Notes,
-    per_seed: np.ndarray,
-    probabilities: np.ndarray,
-    attributes: np.ndarray,
+    per_seed: Array,
+    probabilities: Array,
+    attributes: Array,
     caveat: str | None,
 ) -> list[NodulePrediction]:
     """What is known of each nodule, put together.
@@ -182,7 +183,7 @@ def with_warnings(
     ]
 
 
-def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> np.ndarray:
+def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> Array:
     """Patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
     Raises:

@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.volume import Volume
 from nodulemc.patch import EXTENT_MM, SIZE, VOXEL_MM
@@ -98,7 +99,7 @@ def points_notes(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Sur
     return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
 
 
-def seed_notes(per_seed: np.ndarray) -> tuple[str, ...]:
+def seed_notes(per_seed: Array) -> tuple[str, ...]:
     """Warnings about one nodule's probabilities, (number of seeds,)."""
     low, high = per_seed.min(), per_seed.max()
     return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
@@ -137,14 +138,14 @@ def _intensity_notes(image: sitk.Image) -> list[str]:
     return []
 
 
-def _is_chest_ct(hu: np.ndarray) -> bool:
+def _is_chest_ct(hu: Array) -> bool:
     return all(
         np.count_nonzero((low <= hu) & (hu <= high)) >= LEAST_FRACTION * hu.size
         for low, high in (AIR_HU, SOFT_TISSUE_HU)
     )
 
 
-def _noise(hu: np.ndarray) -> float:
+def _noise(hu: Array) -> float:
     """Standard deviation in HU, from the median difference of neighbours along x, where both are about soft tissue."""
     tissue = abs(hu) < 3 * MOST_NOISE_HU
     differences = abs(np.diff(hu, axis=2))[tissue[..., 1:] & tissue[..., :-1]]

@@ -5,7 +5,7 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "nodulemc"
 # From the bottom up; a module imports from its own line and those above it only. Entry points stand above all.
 LAYERS = (
-    "errors limits columns ratings hardware geometry",
+    "errors limits arrays columns ratings hardware geometry",
     "util",
     "program usage",
     "ct",

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
 from nodulemc.cohort.scan import Scan
 from nodulemc.ct.volume import Volume, read_volume
@@ -54,7 +54,7 @@ class Read:
 
     fingerprint: Fingerprint
     nodules: tuple[Nodule, ...]
-    patches: np.ndarray
+    patches: Array
     notes: Notes
     parts: tuple[sitk.Image, ...] = ()
     views: tuple[View, ...] = ()

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_mask
@@ -29,13 +30,13 @@ class Scorer(Protocol):
     precision: str
     caveat: str | None
 
-    def findings(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def findings(self, patches: Array) -> tuple[Array, Array]:
         """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
 
-    def vote(self, per_seed: np.ndarray) -> np.ndarray:
+    def vote(self, per_seed: Array) -> Array:
         """(N, number of seeds) to (N,)."""
 
-    def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """The same and (N, 64, 64, 64), where nodules are measured."""
 
 
@@ -69,9 +70,7 @@ def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
     return [_measured(one, tuple(islice(left, len(one.read.parts)))) for one in scored]
 
 
-def _with_masks(
-    reads: Sequence[Read], patches: np.ndarray, scorer: Scorer
-) -> tuple[tuple[np.ndarray, np.ndarray], list[NoduleMask]]:
+def _with_masks(reads: Sequence[Read], patches: Array, scorer: Scorer) -> tuple[tuple[Array, Array], list[NoduleMask]]:
     """The scorer's findings, and each nodule's mask on its part's grid."""
     size = _MASKS_AT_ONCE[scorer.device]
     places = iter([place for read in reads for place in zip(read.parts, read.nodules, strict=True)])
@@ -100,7 +99,7 @@ def _volume(part: sitk.Image) -> Volume:
     return Volume(part, Path("the scan"))
 
 
-def _split(reads: Sequence[Read], results: Sequence[np.ndarray], caveat: str | None) -> list[Scored]:
+def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) -> list[Scored]:
     """A batch's results, scan by scan: seeds' probabilities (N, seeds), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)

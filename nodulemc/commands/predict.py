@@ -8,14 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nodulemc.arrays import Array
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Prior
@@ -203,7 +202,7 @@ def _write_report(
     volume: Volume,
     predictions: list[NodulePrediction],
     masks: list[NoduleMask],
-    patches: np.ndarray,
+    patches: Array,
     ensemble: Ensemble,
 ) -> None:
     if args.report:
@@ -229,7 +228,7 @@ def _segment(
     args: argparse.Namespace,
     volume: Volume,
     nodules: Sequence[Nodule],
-    seen: tuple[np.ndarray, Notes],
+    seen: tuple[Array, Notes],
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
     prior: Prior | None,
@@ -257,7 +256,7 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
 
 def _read(
     args: argparse.Namespace,
-) -> tuple[Volume, list[Nodule], tuple[np.ndarray, Notes], list[dict[str, Any]] | None, Prior | None]:
+) -> tuple[Volume, list[Nodule], tuple[Array, Notes], list[dict[str, Any]] | None, Prior | None]:
     """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
     earlier scan.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.columns import PATIENT
 from nodulemc.ct.checks import check_bytes, check_grid, itk_direction
 from nodulemc.ct.dicom_folder import list_slices
@@ -108,7 +109,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
     return Series(image, first.file.series, acquisition, ids, first.texts.get("FrameOfReferenceUID"), header.slices)
 
 
-def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[np.ndarray, list[float]]:
+def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[Array, list[float]]:
     """The slices' values (z, y, x), and those in HU that their headers call padding and that are kept."""
     voxels, kept = np.empty(0, np.int16), []
     # ITK has one thread in a process that is one of many.

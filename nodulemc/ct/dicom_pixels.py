@@ -14,6 +14,7 @@ from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets, parse_fr
 from pydicom.pixels import apply_rescale, get_decoder
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
+from nodulemc.arrays import Array
 from nodulemc.ct.dicom_file import DicomFile, damaged
 from nodulemc.ct.dicom_stack import Slice
 from nodulemc.errors import ImageError, out_of_memory
@@ -49,7 +50,7 @@ def check_format(file: DicomFile) -> None:
         raise ImageError(f"no pixel data of {promised} bytes", file.path, "the slice is damaged; export it again")
 
 
-def hounsfield(one: Slice) -> tuple[np.ndarray, float | None]:
+def hounsfield(one: Slice) -> tuple[Array, float | None]:
     """A slice's values in HU, with padding as -1000.
 
     Returns:
@@ -87,7 +88,7 @@ def _undecodable(file: DicomFile) -> ImageError:
     return ImageError(f"cannot decode {syntax}", file.path, "copy the file again, or export the series uncompressed")
 
 
-def _native(file: DicomFile, index: int) -> np.ndarray:
+def _native(file: DicomFile, index: int) -> Array:
     """The cells of a frame that is not compressed."""
     with file.opened() as stream:
         stream.seek(file.pixels.offset + index * file.frame_bytes)
@@ -107,7 +108,7 @@ def _native(file: DicomFile, index: int) -> np.ndarray:
     return cells
 
 
-def _decoded(file: DicomFile, index: int) -> np.ndarray:
+def _decoded(file: DicomFile, index: int) -> Array:
     """The cells of a compressed frame."""
     with file.opened() as stream:
         stream.seek(file.pixels.offset)
@@ -117,7 +118,7 @@ def _decoded(file: DicomFile, index: int) -> np.ndarray:
     return decode(file, frame)
 
 
-def decode(file: DicomFile, frame: bytes) -> np.ndarray:
+def decode(file: DicomFile, frame: bytes) -> Array:
     """The cells (y, x) of a file's frame from its compressed bytes; GDCM's exceptions are RuntimeErrors."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -167,13 +168,13 @@ def _stored_bits(file: DicomFile) -> int:
     return file.numbers.get("BitsStored", file.numbers["BitsAllocated"])
 
 
-def _without_unused_bits(cells: np.ndarray, file: DicomFile) -> np.ndarray:
+def _without_unused_bits(cells: Array, file: DicomFile) -> Array:
     """Stored values from cells whose upper bits may hold anything."""
     unused = file.numbers["BitsAllocated"] - _stored_bits(file)
     return cells << unused >> unused if unused and cells.dtype.kind != "f" else cells
 
 
-def _rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
+def _rescaled(stored: Array, one: Slice) -> Array:
     file = one.file
     if file.lookup is not None:
         return apply_rescale(stored, file.lookup).astype(np.int32)
@@ -194,7 +195,7 @@ def _rescaled(stored: np.ndarray, one: Slice) -> np.ndarray:
     return hu
 
 
-def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarray | None:
+def _padding(cells: Array, stored: Array, file: DicomFile) -> Array | None:
     """Which pixels the file says are padding; None where it states no value for them, or one that no pixel can have.
 
     The value is meant modulo the cells' bits: -2000 of signed pixels and 63536 of unsigned ones are written alike.
@@ -210,7 +211,7 @@ def _padding(cells: np.ndarray, stored: np.ndarray, file: DicomFile) -> np.ndarr
     return values == low if low == high else (values >= low) & (values <= high)
 
 
-def _is_outside(padding: np.ndarray, values: np.ndarray) -> bool:
+def _is_outside(padding: Array, values: Array) -> bool:
     """Whether what is called padding is some: it lies in a corner, beside a round field of view, or is no tissue's.
 
     A program that has rewritten the values may have left the old padding value, which is then some tissue's.

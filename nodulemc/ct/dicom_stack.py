@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ct.dicom_file import DicomFile
 from nodulemc.errors import ImageError
 from nodulemc.util.text import plain_number
@@ -62,7 +63,7 @@ class Slice:
     def _frame(self) -> str:
         return f", frame {self.index + 1}" if self.file.number_of_frames > 1 else ""
 
-    def numbers(self, name: str, count: int) -> np.ndarray:
+    def numbers(self, name: str, count: int) -> Array:
         """The so many decimal numbers of an attribute, NaN where it does not hold as many."""
         numbers = [plain_number(number.strip(" ")) for number in self.texts.get(name, "").split("\\")]
         return np.array(numbers if len(numbers) == count and None not in numbers else [np.nan] * count)
@@ -89,7 +90,7 @@ def slices_of(file: DicomFile) -> list[Slice]:
     return [Slice(file, k, file.texts | frame) for k, frame in enumerate(file.frames)]
 
 
-def axes(one: Slice) -> np.ndarray:
+def axes(one: Slice) -> Array:
     """Unit vectors along a slice's rows, along its columns and along its normal, (3, 3); NaN where it states none."""
     along_row, along_column = one.numbers("ImageOrientationPatient", 6).reshape(2, 3)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -101,7 +102,7 @@ def axes(one: Slice) -> np.ndarray:
         return np.array([along_row, np.cross(normal, along_row), normal])
 
 
-def heights(slices: Sequence[Slice]) -> np.ndarray:
+def heights(slices: Sequence[Slice]) -> Array:
     """Where the slices lie along the first one's normal, in mm."""
     return np.array([one.numbers("ImagePositionPatient", 3) for one in slices]) @ axes(slices[0])[2]
 
@@ -209,7 +210,7 @@ def _check_pixels(slices: Sequence[Slice], model: Slice) -> None:
     _check_alike(slices, model, ("pixel spacing", "PixelSpacing", spacing, _SPACING_TOLERANCE_MM))
 
 
-def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, str, np.ndarray, float]) -> None:
+def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, str, Array, float]) -> None:
     """Check that an attribute has in all slices the value that is expected after the model, which may be NaN."""
     what, name, expected, tolerance = attribute
     for one in slices:
@@ -221,7 +222,7 @@ def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, st
             raise ImageError(f"{found}, unlike {unlike} {_shown(model, name)}", one.where, _STRANGER)
 
 
-def _check_gaps(slices: Sequence[Slice], along: np.ndarray) -> None:
+def _check_gaps(slices: Sequence[Slice], along: Array) -> None:
     """Name the neighbours between which a slice is missing, or which lie at the same place."""
     gaps = np.diff(along)
     apart = np.sort(gaps[gaps > 0])

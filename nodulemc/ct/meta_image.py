@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ct.checks import quoted, refuse, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
@@ -194,7 +195,7 @@ def _flag(fields: dict[str, str], key: str, path: Path) -> bool:
 
 
 def mask_file(
-    mask: np.ndarray, origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float] = _WORLD_ALIGNED
+    mask: Array, origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float] = _WORLD_ALIGNED
 ) -> bytes:
     """A compressed MetaImage file of a mask; ITK's writer is silent when the disk is full.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ct.checks import in_numbers, refuse, refuse_size, refuse_type
 from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader, StoredVoxels
 from nodulemc.errors import ImageError
@@ -175,7 +176,7 @@ def _rescaling(raw: np.void, path: Path) -> tuple[float, float]:
     return NOT_RESCALED
 
 
-def _affine(raw: np.void, size: Sequence[int], path: Path) -> np.ndarray:
+def _affine(raw: np.void, size: Sequence[int], path: Path) -> Array:
     """Index -> world in mm, RAS: float64 (3, 4)."""
     _check_numbers(raw, path)
     codes = {name: int(raw[f"{name}_code"]) for name in ("qform", "sform")}
@@ -204,7 +205,7 @@ def _check_numbers(raw: np.void, path: Path) -> None:
         refuse(f"the units are {_UNITS[unit]}", path, "write it in mm, xyzt_units 2")
 
 
-def _qform(raw: np.void, path: Path, sform: np.ndarray | None = None) -> np.ndarray:
+def _qform(raw: np.void, path: Path, sform: Array | None = None) -> Array:
     """The affine (3, 4) of the quaternion and pixdim; of those that round to the same, the nearest to the sform."""
     b, c, d = raw["quaternion"].tolist()
     rest = 1 - (b * b + c * c + d * d)
@@ -237,13 +238,13 @@ def _roots(square: float, error: float) -> tuple[float, float]:
     return math.sqrt(max(square - error, 0.0)), math.sqrt(max(square + error, 0.0))
 
 
-def _first_of_quaternion(r: np.ndarray, b: float, c: float, d: float) -> float:
+def _first_of_quaternion(r: Array, b: float, c: float, d: float) -> float:
     """The number a that goes with the other three of the quaternion of a rotation (3, 3)."""
     skew = b * (r[2, 1] - r[1, 2]) + c * (r[0, 2] - r[2, 0]) + d * (r[1, 0] - r[0, 1])
     return skew / max(4 * (b * b + c * c + d * d), np.finfo(float).tiny)
 
 
-def _check_spacing(sform: np.ndarray, raw: np.void, size: Sequence[int], path: Path) -> None:
+def _check_spacing(sform: Array, raw: np.void, size: Sequence[int], path: Path) -> None:
     """Refuse a spacing by pixdim, which ITK and others go by, that is not the sform's."""
     spacing, steps = raw["pixdim"][1:4].astype(float), _steps(sform)
     if (abs(spacing - steps) * size).max() > MAX_DISAGREEMENT_MM:
@@ -254,7 +255,7 @@ def _check_spacing(sform: np.ndarray, raw: np.void, size: Sequence[int], path: P
         )
 
 
-def _check_qform(qform: np.ndarray, sform: np.ndarray, size: Sequence[int], path: Path) -> None:
+def _check_qform(qform: Array, sform: Array, size: Sequence[int], path: Path) -> None:
     """Refuse two geometries that place a corner of the scan differently."""
     corners = np.array(
         list(
@@ -278,12 +279,12 @@ def _check_qform(qform: np.ndarray, sform: np.ndarray, size: Sequence[int], path
         )
 
 
-def _steps(affine: np.ndarray) -> np.ndarray:
+def _steps(affine: Array) -> Array:
     """mm per voxel (3,)."""
     return np.linalg.norm(affine[:, :3], axis=0)
 
 
-def _direction(affine: np.ndarray) -> np.ndarray:
+def _direction(affine: Array) -> Array:
     """The three axes' unit vectors as columns (3, 3), NaN where a step is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):  # the check of the spacing refuses it
         return affine[:, :3] / _steps(affine)

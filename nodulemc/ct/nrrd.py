@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ct.checks import quoted, refuse, refuse_size, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
@@ -147,7 +148,7 @@ def _compressed(fields: dict[str, str], path: Path) -> bool:
     return _COMPRESSED[encoding]
 
 
-def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...], np.ndarray, np.ndarray]:
+def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...], Array, Array]:
     """How many images, their size (x, y, z), the steps along these axes as rows (3, 3), and the origin (3,), in mm,
     LPS.
     """

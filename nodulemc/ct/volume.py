@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct import meta_image, nifti, nrrd
 from nodulemc.ct.checks import check_grid, check_image_header, check_path, itk_direction
 from nodulemc.ct.compressed import check_length, read_voxels
@@ -58,7 +59,7 @@ class Volume:
         direction = np.array(self.image.GetDirection()).reshape(3, 3)
         return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
 
-    def box_around(self, points: np.ndarray) -> tuple[list[int], list[int]]:
+    def box_around(self, points: Array) -> tuple[list[int], list[int]]:
         """First index and the one behind the last, x, y, z, of the voxels around world points (N, 3) in mm (LPS).
 
         Where the box does not touch the scan, an axis has no index between the two.
@@ -68,7 +69,7 @@ class Volume:
         high = np.minimum(np.ceil(index.max(axis=0)) + 1, self.image.GetSize()).astype(int).tolist()
         return low, high
 
-    def crop(self, points: np.ndarray) -> sitk.Image | None:
+    def crop(self, points: Array) -> sitk.Image | None:
         """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
 
         Args:
@@ -182,7 +183,7 @@ def read_stored(header: ImageHeader) -> sitk.Image:
     return image
 
 
-def _memory(image: sitk.Image) -> np.ndarray:
+def _memory(image: sitk.Image) -> Array:
     """An image's voxels, in one dimension, to be written.
 
     SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
@@ -192,7 +193,7 @@ def _memory(image: sitk.Image) -> np.ndarray:
     return np.frombuffer((ctypes.c_ubyte * view.nbytes).from_address(address), view.dtype)
 
 
-def _rescale(stored: np.ndarray, values: np.ndarray, slope: float, intercept: float) -> None:
+def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> None:
     """Write the values that the stored numbers stand for; both lie in one memory and end with it."""
     for start in range(0, len(stored), _RESCALED_AT_ONCE):
         part = slice(start, start + _RESCALED_AT_ONCE)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.data.nodule_table import Row, point_of, typed
 from nodulemc.errors import TableError
 from nodulemc.patch import EXTENT_MM
@@ -50,12 +51,12 @@ class NoduleBlock:
         row: the table's columns (see ``nodulemc.data.nodule_table.read_table``).
     """
 
-    voxels: np.ndarray
-    mask: np.ndarray | None
-    origin: np.ndarray
-    matrix: np.ndarray
-    point: np.ndarray
-    scan_box: tuple[np.ndarray, np.ndarray]
+    voxels: Array
+    mask: Array | None
+    origin: Array
+    matrix: Array
+    point: Array
+    scan_box: tuple[Array, Array]
     row: Row
 
 
@@ -130,7 +131,7 @@ class _MappedFile:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._array = np.frombuffer(self._map, dtype)
 
-    def read_ahead(self, place: slice) -> np.ndarray:
+    def read_ahead(self, place: slice) -> Array:
         """A view of some of the numbers, after telling the system to fetch all of them at once.
 
         Page by page, as they are touched, blocks that are not in the page cache come at less than half the rate.

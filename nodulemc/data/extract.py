@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.folder import CtFolder, CtPlace
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import Volume, read_volume
@@ -100,7 +101,7 @@ class Scans:
         """See ``Source``."""
         place = samples[0].place or self.place(samples[0].row)
         volume = read_volume(place.path, series=place.series)
-        numbers: dict[Path, np.ndarray] = {}
+        numbers: dict[Path, Array] = {}
         results = []
         for sample in samples:
             if sample.mask.path not in numbers:  # a scan's mask serves all its nodules
@@ -161,7 +162,7 @@ class Slabs(Scans):
         return _block(hu, mask, whole, _UNKNOWN, sample)
 
 
-def _cut_out(volume: Volume, sample: Sample, numbers: np.ndarray) -> NoduleBlock | Excluded:
+def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Excluded:
     """Cut the box of BLOCK_MM, its edges along the scan's axes, as far as the scan reaches."""
     scan = Grid.of(volume.image)
     point = np.array(point_of(sample.row))
@@ -175,7 +176,7 @@ def _cut_out(volume: Volume, sample: Sample, numbers: np.ndarray) -> NoduleBlock
 
 
 def _block(
-    voxels: np.ndarray, mask: np.ndarray, grid: Grid, faces: tuple[np.ndarray, np.ndarray], sample: Sample
+    voxels: Array, mask: Array, grid: Grid, faces: tuple[Array, Array], sample: Sample
 ) -> NoduleBlock | Excluded:
     if not mask.any():
         what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
@@ -183,7 +184,7 @@ def _block(
     return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
 
 
-def _to_int16(hu: np.ndarray, source: Path) -> np.ndarray:
+def _to_int16(hu: Array, source: Path) -> Array:
     """HU of any type as int16: rounded, and held at the type's limits, far beyond what the network sees."""
     if not np.isfinite(hu).all():
         raise ImageError("voxels are NaN or infinite", source, "write the CT in Hounsfield units")

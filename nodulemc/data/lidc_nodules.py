@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.data.lidc_xml import RATINGS, Marking, Outline
 from nodulemc.errors import ImageError
 
@@ -39,7 +40,7 @@ class ReadNodule:
     diameter_mm: float
     volume_mm3: float
     lower: tuple[int, int, int]
-    mask: np.ndarray
+    mask: Array
 
     @property
     def label(self) -> int | None:
@@ -48,7 +49,7 @@ class ReadNodule:
         return None if mean == 3 else int(mean > 3)
 
     @property
-    def centre(self) -> np.ndarray:
+    def centre(self) -> Array:
         """The mask's centre, continuous index x, y, z (3,); NaN where it is empty."""
         return np.array(self.lower) + (np.argwhere(self.mask)[:, ::-1].mean(axis=0) if self.mask.any() else np.nan)
 
@@ -65,7 +66,7 @@ def nodules_of(markings: Sequence[Marking], ct: Grid) -> list[ReadNodule]:
     return [_nodule([markings[k] for k in group], ct) for group in groups]
 
 
-def same_nodule(centres: np.ndarray, readers: Sequence[int]) -> list[list[int]]:
+def same_nodule(centres: Array, readers: Sequence[int]) -> list[list[int]]:
     """Groups of markings that mean one nodule: all their centres lie within REACH_MM, and each is of another reader.
 
     The nearest come together first (complete linkage).
@@ -86,7 +87,7 @@ def same_nodule(centres: np.ndarray, readers: Sequence[int]) -> list[list[int]]:
     return [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
 
 
-def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[Array, Array]:
     """The pixels within a closed line, and those on it.
 
     Args:
@@ -114,7 +115,7 @@ def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[
     return (np.cumsum(changes, axis=1)[:, :-1] % 2 == 1) & ~on, on
 
 
-def _between(start: np.ndarray, step: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _between(start: Array, step: Array, counts: Array) -> Array:
     """Points (N, 2) on edges: each edge's length in so many equal parts, from its start on, without its end."""
     edge = np.repeat(np.arange(len(start)), counts)
     part = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -140,7 +141,7 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
     )
 
 
-def _centre_mm(marking: Marking, ct: Grid) -> np.ndarray:
+def _centre_mm(marking: Marking, ct: Grid) -> Array:
     """World position of the mean of all outlines' points."""
     points = [(*point, _slice_of(outline, ct)) for outline in marking.outlines for point in outline.points]
     return ct.origin + ct.matrix @ np.mean(points, axis=0)
@@ -165,7 +166,7 @@ def _nodule(markings: Sequence[Marking], ct: Grid) -> ReadNodule:
     )
 
 
-def _mask(marking: Marking, ct: Grid, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _mask(marking: Marking, ct: Grid, low: Array, high: Array) -> Array:
     """What a reader has enclosed on the voxels ``low`` ≤ index < ``high`` (x, y, z); bool, axes z, y, x.
 
     The outlines of what is cut out go with it, as in pylidc.
@@ -178,7 +179,7 @@ def _mask(marking: Marking, ct: Grid, low: np.ndarray, high: np.ndarray) -> np.n
     return parts[True] & ~parts[False]
 
 
-def _trimmed(mask: np.ndarray, low: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
+def _trimmed(mask: Array, low: Array) -> tuple[tuple[int, int, int], Array]:
     """The smallest box with all of a mask, its first voxel's index in the CT, and the mask in it."""
     filled = np.argwhere(mask)
     if not len(filled):
@@ -200,7 +201,7 @@ def _volume_mm3(marking: Marking, ct: Grid) -> float:
     return voxel_mm3 * sum((1 if o.includes else -1) * _area(np.array(o.points)) for o in marking.outlines)
 
 
-def _area(points: np.ndarray) -> float:
+def _area(points: Array) -> float:
     """Of a polygon (N, 2), by the shoelace formula."""
     x, y = points.T.astype(float)
     return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2

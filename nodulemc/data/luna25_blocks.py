@@ -12,6 +12,7 @@ from tokenize import TokenError
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.data.unpickle import read_plain_dict
 from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid, in_words
@@ -30,7 +31,7 @@ def metadata_path(folder: Path, annotation_id: str) -> Path:
     return folder / "metadata" / f"{annotation_id}.npy"
 
 
-def map_array(path: Path) -> np.ndarray:
+def map_array(path: Path) -> Array:
     """Map a three-dimensional array of numbers, axes z, y, x, without loading it.
 
     Raises:

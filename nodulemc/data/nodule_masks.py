@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import read_volume
 from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path
@@ -44,7 +45,7 @@ class MaskFile:
     offset: tuple[int, int, int]
     of_scan: bool
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Array:
         """The mask's numbers, axes z, y, x.
 
         Raises:
@@ -52,7 +53,7 @@ class MaskFile:
         """
         return map_array(self.path) if _is_array(self.path) else sitk.GetArrayFromImage(read_volume(self.path).image)
 
-    def cut(self, numbers: np.ndarray, part: Grid, lower: Sequence[int], point: Sequence[float]) -> np.ndarray:
+    def cut(self, numbers: Array, part: Grid, lower: Sequence[int], point: Sequence[float]) -> Array:
         """The nodule on a part of the image.
 
         Args:
@@ -151,7 +152,7 @@ def _misfit(mask: Grid, image: Grid, path: Path, fault: str) -> ImageError:
     )
 
 
-def _on_part(numbers: np.ndarray, start: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def _on_part(numbers: Array, start: Array, size: Sequence[int]) -> Array:
     """The voxels ``start`` ≤ index < ``start + size`` (x, y, z) of an array (z, y, x), 0 outside it."""
     start, shape = start[::-1], np.array(size)[::-1]
     out = np.zeros(shape, numbers.dtype)

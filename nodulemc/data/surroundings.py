@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
+
 # Readers' outlines leave out the nodule's blurred edge and its spicules.
 _MARGIN_MM = 3.0
 # Over this distance beyond the margin the lung that covers the nodule fades out.
@@ -25,9 +27,7 @@ _AIR_TO_BONE = (-1000, 400)
 _TISSUE_HU, _MOST_TISSUE = -500, 0.3
 
 
-def complete(
-    hu: np.ndarray, mask: np.ndarray, spacing: np.ndarray, low: np.ndarray, high: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def complete(hu: Array, mask: Array, spacing: Array, low: Array, high: Array, seed: int) -> tuple[Array, Array]:
     """Continue a nodule's slices in all directions.
 
     Args:
@@ -53,7 +53,7 @@ def complete(
     return full, np.pad(mask, pads)
 
 
-def without_nodule(hu: np.ndarray, mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def without_nodule(hu: Array, mask: Array, spacing: Array) -> Array:
     """The slices with the nodule's outline in all of them and 3 mm more covered by lung from beside it.
 
     Args as ``complete``.
@@ -75,9 +75,7 @@ def without_nodule(hu: np.ndarray, mask: np.ndarray, spacing: np.ndarray) -> np.
     return np.rint(hu * (1 - cover) + beside * cover).astype(np.int16)
 
 
-def _pieces(
-    hu: np.ndarray, footprint: np.ndarray, piece: np.ndarray, spacing: np.ndarray
-) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+def _pieces(hu: Array, footprint: Array, piece: Array, spacing: Array) -> Iterator[tuple[Array, tuple[int, int]]]:
     """Cover a piece of the footprint: yields pieces and the (y, x) shifts at which their cover lies."""
     shift = _best_shift(hu, footprint, piece, spacing)
     if shift is not None:
@@ -94,9 +92,7 @@ def _pieces(
             yield from _pieces(hu, footprint, half, spacing)
 
 
-def _best_shift(
-    hu: np.ndarray, footprint: np.ndarray, piece: np.ndarray, spacing: np.ndarray
-) -> tuple[int, int] | None:
+def _best_shift(hu: Array, footprint: Array, piece: Array, spacing: Array) -> tuple[int, int] | None:
     """The shift to the lung outside the footprint, of the piece's form, whose rim is most like the piece's own."""
     y, x = np.nonzero(piece)
     ring = (_distance(piece, spacing) <= _RING_MM) & ~footprint
@@ -120,14 +116,14 @@ def _best_shift(
     return min(shifts, key=mismatch)
 
 
-def _nearest_outside(footprint: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[int, int]:
+def _nearest_outside(footprint: Array, y: Array, x: Array) -> tuple[int, int]:
     """The shift from a piece's middle to the nearest place outside the footprint."""
     free_y, free_x = np.nonzero(~footprint)
     nearest = np.argmin((free_y - y.mean()) ** 2 + (free_x - x.mean()) ** 2)
     return int(free_y[nearest] - y.mean()), int(free_x[nearest] - x.mean())
 
 
-def _distance(region: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def _distance(region: Array, spacing: Array) -> Array:
     """Distance (H, W) in mm from a region (H, W), 0 within; infinite where there is none."""
     if not region.any():
         return np.full(region.shape, np.inf)
@@ -137,13 +133,13 @@ def _distance(region: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return np.maximum(sitk.GetArrayFromImage(distance), 0)
 
 
-def _drift(random: np.random.Generator) -> np.ndarray:
+def _drift(random: np.random.Generator) -> Array:
     """mm (2,) along y and x per mm along z, evenly distributed over a disc."""
     angle = random.uniform(0, 2 * np.pi)
     return np.array([np.sin(angle), np.cos(angle)]) * _STEEPEST * np.sqrt(random.uniform())
 
 
-def _moved(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def _moved(image: Array, shift: Array) -> Array:
     """The image (H, W) moved by whole voxels, mirrored at its ends."""
     dy, dx = np.rint(shift).astype(int)
     pad = ((max(dy, 0), max(-dy, 0)), (max(dx, 0), max(-dx, 0)))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.errors import ImageError
 
 # The challenge's metadata take some hundred bytes.
@@ -46,7 +47,7 @@ class _Array:
 
     state: tuple = ()
 
-    def real(self) -> np.ndarray:
+    def real(self) -> Array:
         """The array of numbers."""
         _, shape, dtype, column_order, content = self.state
         return np.frombuffer(content, _is(_Dtype, dtype).real()).reshape(shape, order="F" if column_order else "C")

@@ -12,6 +12,7 @@ from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from nodulemc.arrays import Array
 from nodulemc.dicom_export.findings import NAME, VERSION, Algorithm, Finding
 from nodulemc.dicom_export.source import Source
 from nodulemc.measure.mask import NoduleMask
@@ -60,7 +61,7 @@ def _planes(source: Source, masks: Sequence[NoduleMask]) -> tuple[list[Dataset],
     return [source.images[k] for k in touched], {k: plane for plane, k in enumerate(touched)}
 
 
-def _pixels(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> np.ndarray:
+def _pixels(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> Array:
     """A label map (planes, rows, columns); where masks overlap, the planes of each segment (…, segment)."""
     labels = np.zeros(shape, np.uint8 if len(masks) < 256 else np.uint16)
     for number, mask in enumerate(masks, start=1):
@@ -71,7 +72,7 @@ def _pixels(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple
     return labels
 
 
-def _stacked(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> np.ndarray:
+def _stacked(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> Array:
     # Each segment's planes lie together: what is never written takes no memory.
     stack = np.zeros((len(masks), *shape), np.uint8)
     for part, mask in zip(stack, masks, strict=True):

@@ -10,6 +10,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage
 
+from nodulemc.arrays import Array
 from nodulemc.ct.dicom_file import damaged, read_header
 from nodulemc.ct.dicom_stack import Slice, axes, heights
 from nodulemc.ct.volume import Volume
@@ -68,7 +69,7 @@ class Source:
         return int(abs(self._heights - np.array(point) @ axes(self.slices[0])[2]).argmin())
 
     @cached_property
-    def _heights(self) -> np.ndarray:
+    def _heights(self) -> Array:
         return heights(self.slices)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.errors import EnsembleError
 from nodulemc.util.json_files import number
 
@@ -51,7 +52,7 @@ def describe_calibration(calibration: Mapping[str, Any]) -> str:
     return f"{calibration['method']}, for a prevalence of {calibration['prevalence']:.3g}"
 
 
-def apply_calibration(probabilities: np.ndarray, calibration: Mapping[str, Any] | None) -> np.ndarray:
+def apply_calibration(probabilities: Array, calibration: Mapping[str, Any] | None) -> Array:
     """Calibrated probabilities, float64 of the same shape; with no calibration the probabilities as they are.
 
     Args:
@@ -90,13 +91,13 @@ def _keeps_order(calibration: Mapping[str, Any]) -> bool:
     raise ValueError(f"method {method!r}")
 
 
-def log_odds(probabilities: np.ndarray | float) -> np.ndarray:
+def log_odds(probabilities: Array | float) -> Array:
     """Log-odds of probabilities, those of 0 and 1 finite."""
     kept = np.clip(probabilities, _MARGIN, 1 - _MARGIN)
     return np.log(kept) - np.log1p(-kept)
 
 
-def _sigmoid(log_odds: np.ndarray) -> np.ndarray:
+def _sigmoid(log_odds: Array) -> Array:
     # exp of a negative number only: it cannot overflow.
     decay = np.exp(-np.abs(log_odds))
     return np.where(log_odds >= 0, 1, decay) / (1 + decay)

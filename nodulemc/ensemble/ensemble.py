@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import apply_calibration
 from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
 from nodulemc.ensemble.precision import choose_device, choose_precision
@@ -99,7 +100,7 @@ class Ensemble:
         """What they compute in: "fp32", "bf16" or "fp16"."""
         return self._seeds.precision
 
-    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def seed_probabilities(self, patches: Array) -> Array:
         """Each seed's malignancy probability of each patch.
 
         Args:
@@ -113,7 +114,7 @@ class Ensemble:
         """
         return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
 
-    def findings(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def findings(self, patches: Array) -> tuple[Array, Array]:
         """Each seed's malignancy probability of each patch, and the nodules' attributes, in one pass.
 
         Args:
@@ -130,7 +131,7 @@ class Ensemble:
             return self.seed_probabilities(patches), np.empty((len(patches), 0))
         return self._told(self._seeds.seed_findings(patches, self.manifest.attributes))
 
-    def findings_and_masks(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """What ``findings`` and ``mask_probabilities`` give, in one pass.
 
         All seeds' masks are in memory at once, 2 MB for a nodule and seed.
@@ -145,7 +146,7 @@ class Ensemble:
         found, masks = self._seeds.seed_findings_and_masks(patches, self.manifest.attributes)
         return *self._told(found), self._mask(masks)
 
-    def _told(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _told(self, found: Array) -> tuple[Array, Array]:
         """What ``findings`` gives, of the seeds' (N, seeds, 1 + A)."""
         # As seed_probabilities gives them: sums over other strides are rounded differently.
         per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
@@ -154,13 +155,13 @@ class Ensemble:
             attributes[:, k] = self._attribute(name, found[:, :, 1 + k])
         return per_seed, attributes
 
-    def _attribute(self, name: str, found: np.ndarray) -> np.ndarray:
+    def _attribute(self, name: str, found: Array) -> Array:
         """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
         telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
         per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
         return readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
 
-    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def mask_probabilities(self, patches: Array) -> Array:
         """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.
 
         Args:
@@ -183,17 +184,17 @@ class Ensemble:
                 "load it with Ensemble.load(folder, masks=True)",
             )
 
-    def _mask(self, per_seed: np.ndarray) -> np.ndarray:
+    def _mask(self, per_seed: Array) -> Array:
         """The vote on masks, (N, seeds that have a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
         per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
         return np.average(per_seed, axis=1, weights=self._weights[decoding])
 
-    def vote(self, per_seed: np.ndarray) -> np.ndarray:
+    def vote(self, per_seed: Array) -> Array:
         """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
         return apply_calibration(per_seed @ self._weights, self._calibration)
 
-    def _finite(self, per_seed: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    def _finite(self, per_seed: Array, names: Sequence[str]) -> Array:
         """Probabilities (N, seeds, …), as they are where all are numbers."""
         if not np.isfinite(per_seed).all():
             seeds = [name for k, name in enumerate(names) if not np.isfinite(per_seed[:, k]).all()]

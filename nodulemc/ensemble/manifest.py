@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nodulemc import patch
+from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import check_calibration
 from nodulemc.errors import EnsembleError, printable
 from nodulemc.limits import MAX_JSON_BYTES, MAX_SEED_BYTES
@@ -107,7 +108,7 @@ class Manifest:
         return [Path(member.file).stem for member in self.members]
 
     @property
-    def vote_weights(self) -> np.ndarray:
+    def vote_weights(self) -> Array:
         """The members' shares of the vote, which add up to 1."""
         weights = np.array([member.weight for member in self.members])
         weights = weights / weights.max()  # the sum of huge ones would overflow

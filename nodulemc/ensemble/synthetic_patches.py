@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM, scale_hu
 
 _DIAMETERS_MM = (4, 6, 8, 10, 13, 16, 20, 24)
@@ -11,7 +12,7 @@ _NOISE_HU = 60
 _NODULE_HU = (-600, -250, 30)
 
 
-def probe_patches() -> np.ndarray:
+def probe_patches() -> Array:
     """Nodule-like patches, always the same: spheres of 4 to 24 mm in noisy lung, ground glass to solid.
 
     Returns:

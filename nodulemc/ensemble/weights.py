@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.manifest import Member, member_bytes
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
@@ -13,7 +14,7 @@ from nodulemc.models.tensor_shapes import COUNTER, DECODER_PREFIX, VARIANCE, che
 _TYPES = {"F16": np.float16, "F32": np.float32}
 
 
-def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> dict[str, np.ndarray]:
+def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> dict[str, Array]:
     """A seed's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
 
     Raises:
@@ -26,7 +27,7 @@ def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> 
     return {name: value for name, value in tensors.items() if masks or not name.startswith(DECODER_PREFIX)}
 
 
-def parse_weights(content: bytes, architecture: Architecture, source: str | Path) -> dict[str, np.ndarray]:
+def parse_weights(content: bytes, architecture: Architecture, source: str | Path) -> dict[str, Array]:
     """The tensors of a safetensors file, all but BatchNorm's counters.
 
     Args:
@@ -52,7 +53,7 @@ def parse_weights(content: bytes, architecture: Architecture, source: str | Path
     return tensors
 
 
-def _array(name: str, value: dict, source: str | Path) -> np.ndarray:
+def _array(name: str, value: dict, source: str | Path) -> Array:
     if value["dtype"] not in _TYPES:
         raise EnsembleError(f"tensor {name} is of type {value['dtype']}", source, "store F16 or F32")
     return np.frombuffer(value["data"], _TYPES[value["dtype"]]).reshape(value["shape"])

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
 from nodulemc.ensemble.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
@@ -62,7 +63,7 @@ def write_ensemble(
     trained_on: str | None,
     licence: str | None,
     dtype: torch.dtype = torch.float32,
-    probes: np.ndarray | None = None,
+    probes: Array | None = None,
 ) -> Manifest:
     """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
 
@@ -132,7 +133,7 @@ def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
     return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
 
 
-def _deviations(folder: Path, manifest: Manifest, probes: np.ndarray) -> dict[str, float]:
+def _deviations(folder: Path, manifest: Manifest, probes: Array) -> dict[str, float]:
     """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.columns import ATTRIBUTE_PREFIX
 from nodulemc.data.nodule_table import check_rating
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
@@ -62,7 +63,7 @@ def attribute_figures(
     return figures
 
 
-def rank_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def rank_correlation(first: Array, second: Array, weights: Array) -> Array:
     """Spearman's rank correlation of pairs that count several times, or in part.
 
     Args:
@@ -80,7 +81,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray)
     return np.where(a_varies & b_varies, found, np.nan)
 
 
-def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ranks(values: Array, weights: Array) -> tuple[Array, Array]:
     """Mid-ranks less one half (B, n), and whether there is more than one (B,)."""
     order = np.argsort(values, kind="stable")
     _, starts, group = np.unique(values[order], return_index=True, return_inverse=True)
@@ -92,16 +93,16 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _agreement(
-    first: np.ndarray,
-    second: np.ndarray,
-    nodule: np.ndarray,
-    shares: np.ndarray,
+    first: Array,
+    second: Array,
+    nodule: Array,
+    shares: Array,
     bootstrap: PatientBootstrap,
-    positions: np.ndarray,
+    positions: Array,
 ) -> dict[str, Any]:
     """Figures of pairs of values (n,), each of one of the nodules at these positions, and counting in this share."""
 
-    def statistics(weights: np.ndarray) -> np.ndarray:
+    def statistics(weights: Array) -> Array:
         counting = weights[:, nodule] * shares
         with np.errstate(invalid="ignore"):
             error = counting @ np.abs(first - second) / counting.sum(axis=1)
@@ -116,7 +117,7 @@ def _agreement(
 
 
 def _between_readers(
-    readings: Sequence[Sequence[float]], bootstrap: PatientBootstrap, positions: np.ndarray
+    readings: Sequence[Sequence[float]], bootstrap: PatientBootstrap, positions: Array
 ) -> dict[str, Any] | None:
     """Figures of every two readers of one nodule, in both orders; each nodule counts once."""
     twos = [

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.util.progress import QUIET_S, progress
 from nodulemc.util.text import counted
 
@@ -24,7 +25,7 @@ class PatientBootstrap:
         patients: number of patients drawn from.
     """
 
-    def __init__(self, patients: np.ndarray, size: int, seed: int = 0) -> None:
+    def __init__(self, patients: Array, size: int, seed: int = 0) -> None:
         """Draw the resamples.
 
         Args:
@@ -40,7 +41,7 @@ class PatientBootstrap:
         for copies in self._copies:
             copies[:] = np.bincount(random.integers(self.patients, size=self.patients), minlength=self.patients)
 
-    def weights(self, nodules: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    def weights(self, nodules: Array | None = None) -> Iterator[Array]:
         """How often each nodule is in each resample.
 
         Args:
@@ -54,12 +55,12 @@ class PatientBootstrap:
         for start in progress(starts, len(starts), f"bootstrap, {counted(len(patient_of), 'nodule')}", quiet_s=QUIET_S):
             yield self._copies[start : start + _AT_ONCE, patient_of].astype(np.int64)
 
-    def apply(self, statistic: Callable[[np.ndarray], np.ndarray], nodules: np.ndarray | None = None) -> np.ndarray:
+    def apply(self, statistic: Callable[[Array], Array], nodules: Array | None = None) -> Array:
         """``statistic`` of every resample: maps weights (B, nodules) to (B, …); results are joined along B."""
         return np.concatenate([statistic(weights) for weights in self.weights(nodules)])
 
 
-def interval95(values: np.ndarray) -> list[float] | None:
+def interval95(values: Array) -> list[float] | None:
     """Percentile interval of resampled values (B,).
 
     NaN stands for a resample in which the statistic does not exist (a single class); such resamples are left out.

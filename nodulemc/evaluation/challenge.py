@@ -7,6 +7,7 @@ patients, gives no intervals for sensitivity and specificity, and reads the last
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from nodulemc.arrays import Array
 from nodulemc.evaluation.weighted_curves import Ranking
 
 _RESAMPLES = 1000
@@ -14,7 +15,7 @@ _SEED = 42
 _TARGET = 0.95
 
 
-def challenge_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def challenge_figures(labels: Array, probabilities: Array) -> dict[str, float]:
     """The challenge's figures, by the challenge's names.
 
     The order of nodules matters to the interval's random resamples.

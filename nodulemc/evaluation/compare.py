@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from nodulemc.arrays import Array
 from nodulemc.errors import TableError
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.delong import difference
@@ -72,7 +73,7 @@ def compare(first: Predictions, second: Predictions, resamples: int) -> Comparis
     )
 
 
-def _two_sided_p(differences: np.ndarray) -> float:
+def _two_sided_p(differences: Array) -> float:
     """Twice the smaller share of resampled differences on either side of 0, each side counted with one more.
 
     Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 4.2: a p-value is never 0.

@@ -8,10 +8,12 @@ patient-level bootstrap does not.
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from nodulemc.arrays import Array
+
 _Z95 = float(norm.ppf(0.975))
 
 
-def auc_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def auc_covariance(labels: Array, scores: Array) -> tuple[Array, Array]:
     """Areas and their covariance.
 
     Args:
@@ -30,16 +32,14 @@ def auc_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, 
     return below.mean(axis=1), _covariance(below) / m + _covariance(above) / n
 
 
-def auc_interval95(labels: np.ndarray, scores: np.ndarray) -> list[float] | None:
+def auc_interval95(labels: Array, scores: Array) -> list[float] | None:
     """95 % interval of one area (scores (n,)), cut to 0…1; None where a class has a single nodule."""
     areas, covariance = auc_covariance(labels, scores[None])
     reach = _Z95 * np.sqrt(covariance[0, 0])
     return None if np.isnan(reach) else [max(0.0, float(areas[0] - reach)), min(1.0, float(areas[0] + reach))]
 
 
-def difference(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray
-) -> tuple[float, list[float] | None, float | None]:
+def difference(labels: Array, first: Array, second: Array) -> tuple[float, list[float] | None, float | None]:
     """Area of ``first`` minus that of ``second``: its value, 95 % interval and two-sided p-value.
 
     Where the two rank alike there is no variance; the p-value is then 1. Where a class has a single nodule there is
@@ -54,7 +54,7 @@ def difference(
     return value, [value - _Z95 * error, value + _Z95 * error], p
 
 
-def _covariance(components: np.ndarray) -> np.ndarray:
+def _covariance(components: Array) -> Array:
     """Covariance of the rows (k, m), NaN for m = 1."""
     if components.shape[1] < 2:
         return np.full((len(components),) * 2, np.nan)

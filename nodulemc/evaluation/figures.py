@@ -5,6 +5,7 @@ from grand_challenge_metrics.roc import get_bootstrapped_roc_ci_curves
 from markupsafe import Markup
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from nodulemc.arrays import Array
 from nodulemc.evaluation.metrics import GRID, OPERATING_POINTS, Evaluation
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.evaluation.reliability import BINS
@@ -95,7 +96,7 @@ def histograms(predictions: Predictions) -> Markup:
     return chart.render()
 
 
-def _outline(x: np.ndarray, band: np.ndarray) -> list[tuple[float, float]]:
+def _outline(x: Array, band: Array) -> list[tuple[float, float]]:
     """Around a band (2, G), leaving out where it does not exist."""
     there = ~np.isnan(band).any(axis=0)
     x, (low, high) = x[there], band[:, there]

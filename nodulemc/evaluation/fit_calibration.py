@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import apply_calibration, log_odds
 from nodulemc.errors import ConfigError, TableError
 from nodulemc.evaluation.predictions import Predictions
@@ -58,7 +59,7 @@ def fit_calibration(
     return {"method": method, **prevalences, "fitted_nodules": len(predictions), **parameters}
 
 
-def held_out(predictions: Predictions, method: str, *, training_prevalence: float) -> np.ndarray:
+def held_out(predictions: Predictions, method: str, *, training_prevalence: float) -> Array:
     """Probabilities calibrated by maps that were fitted on other patients' nodules (five folds), float64 (n,).
 
     Raises:
@@ -77,7 +78,7 @@ def held_out(predictions: Predictions, method: str, *, training_prevalence: floa
     return calibrated
 
 
-def calibration_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def calibration_figures(labels: Array, probabilities: Array) -> dict[str, float]:
     """Brier score, log loss and expected calibration error of probabilities (n,) for labels int (n,)."""
     bins = reliability(labels, probabilities, np.ones((1, len(labels))))
     return {
@@ -87,7 +88,7 @@ def calibration_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[s
     }
 
 
-def _temperature(labels: np.ndarray, probabilities: np.ndarray, shift: float) -> dict[str, Any]:
+def _temperature(labels: Array, probabilities: Array, shift: float) -> dict[str, Any]:
     signed = np.where(labels == 1, 1, -1) * (log_odds(probabilities) + shift)
     # The likelihood has one maximum in 1 / temperature.
     found = minimize_scalar(
@@ -99,14 +100,14 @@ def _temperature(labels: np.ndarray, probabilities: np.ndarray, shift: float) ->
     return {"temperature": float(1 / found.x)}
 
 
-def _platt(labels: np.ndarray, probabilities: np.ndarray, shift: float) -> dict[str, Any]:
+def _platt(labels: Array, probabilities: Array, shift: float) -> dict[str, Any]:
     del shift  # the intercept holds any shift
     model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
     model.fit(log_odds(probabilities)[:, None], labels)
     return {"slope": float(model.coef_[0, 0]), "intercept": float(model.intercept_[0])}
 
 
-def _isotonic(labels: np.ndarray, probabilities: np.ndarray, shift: float) -> dict[str, Any]:
+def _isotonic(labels: Array, probabilities: Array, shift: float) -> dict[str, Any]:
     del shift  # any rising map of the probabilities gives the same steps
     model = IsotonicRegression(y_min=0, y_max=1).fit(probabilities, labels)
     return {"knots": model.X_thresholds_.tolist(), "values": model.y_thresholds_.tolist()}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.trained_cases import SEEN, TrainedCases
 from nodulemc.evaluation.bootstrap import PatientBootstrap, interval95
 from nodulemc.evaluation.challenge import challenge_figures
@@ -42,10 +43,10 @@ class Evaluation:
 
     metrics: dict[str, Any]
     submission: Submission
-    roc_band: np.ndarray
-    precision_band: np.ndarray
+    roc_band: Array
+    precision_band: Array
     reliability: Reliability
-    observed_band: np.ndarray
+    observed_band: Array
 
 
 def evaluate(
@@ -118,7 +119,7 @@ def evaluate(
     )
 
 
-def _resampled(predictions: Predictions, bootstrap: PatientBootstrap) -> dict[str, np.ndarray]:
+def _resampled(predictions: Predictions, bootstrap: PatientBootstrap) -> dict[str, Array]:
     """Every statistic of every resample, by name: (resamples,) or (resamples, points)."""
     labels, probabilities = predictions.labels, predictions.probabilities
     ranking = Ranking(labels, probabilities)
@@ -143,14 +144,14 @@ def _resampled(predictions: Predictions, bootstrap: PatientBootstrap) -> dict[st
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _at_points(values: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
+def _at_points(values: Array, drawn: Array) -> dict[str, Any]:
     return {
         name: {"value": float(value), "ci95": interval95(resampled)}
         for name, value, resampled in zip(OPERATING_POINTS, values[0], drawn.T, strict=True)
     }
 
 
-def _seen(predictions: Predictions, bootstrap: PatientBootstrap, seen: np.ndarray) -> dict[str, Any] | None:
+def _seen(predictions: Predictions, bootstrap: PatientBootstrap, seen: Array) -> dict[str, Any] | None:
     """How many nodules the ensemble has seen in training, and the figures of the others; None where it is not known."""
     if not np.isin(seen, SEEN).any():
         return None
@@ -165,11 +166,11 @@ def _seen(predictions: Predictions, bootstrap: PatientBootstrap, seen: np.ndarra
     }
 
 
-def _group(predictions: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray) -> dict[str, Any]:
+def _group(predictions: Predictions, bootstrap: PatientBootstrap, nodules: Array) -> dict[str, Any]:
     return _summary(predictions.take(nodules), bootstrap, nodules)
 
 
-def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray) -> dict[str, Any]:
+def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: Array) -> dict[str, Any]:
     """The main figures of the nodules at these positions; those that need both classes are None where there is one."""
     labels, probabilities = part.labels, part.probabilities
     malignant = int(labels.sum())
@@ -187,7 +188,7 @@ def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: np.ndarray
     }
 
 
-def _band(drawn: np.ndarray) -> np.ndarray:
+def _band(drawn: Array) -> Array:
     """Percentile band of resampled points (B, points): (2, points), NaN where there is no interval."""
     return np.array([interval95(column) or (np.nan, np.nan) for column in drawn.T]).T
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.columns import LABELS, SEED_PREFIX, SEEN_IN_TRAINING
 from nodulemc.ensemble.trained_cases import SEEN
 from nodulemc.errors import TableError
@@ -37,11 +38,11 @@ class Predictions:
     """
 
     ids: list[str]
-    labels: np.ndarray
-    probabilities: np.ndarray
-    seeds: dict[str, np.ndarray]
+    labels: Array
+    probabilities: Array
+    seeds: dict[str, Array]
     folds: list[str] | None
-    patients: np.ndarray
+    patients: Array
     patients_known: bool
     columns: list[Mapping[str, str]]
     source: str
@@ -49,7 +50,7 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, index: np.ndarray) -> "Predictions":
+    def take(self, index: Array) -> "Predictions":
         """The predictions at these positions, in this order; patients keep their numbers."""
         return replace(
             self,
@@ -153,9 +154,9 @@ def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | Non
 def assemble(
     *,
     ids: Sequence[str],
-    probabilities: Sequence[float] | np.ndarray,
+    probabilities: Sequence[float] | Array,
     columns: Sequence[Mapping[str, str]],
-    seeds: Mapping[str, np.ndarray],
+    seeds: Mapping[str, Array],
     folds: Sequence[str] | None,
     source: str,
 ) -> Predictions:
@@ -188,7 +189,7 @@ def assemble(
     )
 
 
-def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[np.ndarray, bool]:
+def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[Array, bool]:
     """Patients' numbers (n,) by ``patient_names``, one per nodule where these are not known; and if they are.
 
     Raises:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 BINS = 10
 
 
@@ -20,17 +22,17 @@ class Reliability:
         observed: (B, BINS), the share of them that is malignant, NaN in an empty bin.
     """
 
-    count: np.ndarray
-    predicted: np.ndarray
-    observed: np.ndarray
+    count: Array
+    predicted: Array
+    observed: Array
 
-    def expected_calibration_error(self) -> np.ndarray:
+    def expected_calibration_error(self) -> Array:
         """Mean distance between ``predicted`` and ``observed``, each bin weighing as its nodules: (B,)."""
         distance = np.nan_to_num(np.abs(self.predicted - self.observed))
         return (self.count * distance).sum(axis=1) / self.count.sum(axis=1)
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Reliability:
+def reliability(labels: Array, probabilities: Array, weights: Array) -> Reliability:
     """Bin labels int (n,) and probabilities (n,) for each sample of ``weights`` (B, n).
 
     A probability on a bin's lower edge is in that bin; 1 is in the last.

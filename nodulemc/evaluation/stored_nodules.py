@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
 from nodulemc.ct.volume import Volume
 from nodulemc.data.block_store import BlockStore, NoduleBlock
@@ -39,7 +40,7 @@ class StoredNodules:
             for k, row in enumerate(self._store.table, start=1)
         }
 
-    def patch(self, name: str) -> np.ndarray | None:
+    def patch(self, name: str) -> Array | None:
         """A nodule's patch, float32 (64, 64, 64), axes z, y, x, values 0…1; None where the store has no such nodule."""
         if name not in self._position:
             return None

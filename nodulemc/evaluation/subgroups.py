@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.errors import TableError
 from nodulemc.evaluation.predictions import Predictions
 
@@ -15,7 +16,7 @@ _DIAMETER_EDGES = (6, 8, 15)
 _UNKNOWN = "unknown"
 
 
-def subgroups(predictions: Predictions) -> dict[str, dict[str, np.ndarray]]:
+def subgroups(predictions: Predictions) -> dict[str, dict[str, Array]]:
     """Positions of the nodules of each subgroup, by criterion and band.
 
     Criteria: ``age`` (column Age_at_StudyDate, years), ``sex`` (Gender), ``diameter_mm`` (diameter_mm); one that no
@@ -32,7 +33,7 @@ def subgroups(predictions: Predictions) -> dict[str, dict[str, np.ndarray]]:
     return {criterion: bands for criterion, bands in groups.items() if set(bands) != {_UNKNOWN}}
 
 
-def _bands(predictions: Predictions, column: str, edges: tuple[int, ...], *, whole: bool) -> dict[str, np.ndarray]:
+def _bands(predictions: Predictions, column: str, edges: tuple[int, ...], *, whole: bool) -> dict[str, Array]:
     """Positions by band; the bands of whole numbers are named by their last number, others by the next edge."""
     between = [f"{low}-{high - 1}" if whole else f"{low}-<{high}" for low, high in pairwise(edges)]
     names = [f"<{edges[0]}", *between, f">={edges[-1]}", _UNKNOWN]
@@ -46,7 +47,7 @@ def _bands(predictions: Predictions, column: str, edges: tuple[int, ...], *, who
     return {name: found[name] for name in names if name in found}
 
 
-def _categories(values: list[str]) -> dict[str, np.ndarray]:
+def _categories(values: list[str]) -> dict[str, Array]:
     array = np.array(values)
     return {str(value): np.flatnonzero(array == value) for value in np.unique(array)}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.columns import ANNOTATION
 from nodulemc.errors import TableError
 from nodulemc.evaluation.predictions import Predictions, assemble, predictions_of, read_prediction_rows
@@ -31,8 +32,8 @@ class Submission:
 
     rows: Sequence[TableRow]
     predictions: Predictions
-    listed: np.ndarray
-    listed_probabilities: np.ndarray
+    listed: Array
+    listed_probabilities: Array
     omitted: list[str]
     duplicate: list[str]
     unknown: list[str]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.columns import SEEN_IN_TRAINING, UID
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.trained_cases import NOTES, TrainedCases, strongest
@@ -11,7 +12,7 @@ from nodulemc.evaluation.predictions import Predictions, patient_names
 from nodulemc.util.text import counted
 
 
-def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> np.ndarray:
+def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> Array:
     """What is known of each nodule: one of ``nodulemc.ensemble.trained_cases.SEEN``, or None; object (n,).
 
     Args:
@@ -25,7 +26,7 @@ def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> np
     return np.array(stated, object)
 
 
-def is_seen(seen: np.ndarray) -> np.ndarray:
+def is_seen(seen: Array) -> Array:
     """Which of the nodules are of scans or patients that the ensemble was trained on, bool (n,)."""
     return np.isin(seen, list(NOTES))
 

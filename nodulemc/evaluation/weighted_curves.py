@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 # A rate within this of an operating point reaches it; rates are quotients of whole numbers far coarser than this.
 _ROUNDING = 1e-12
 
@@ -19,13 +21,13 @@ class Ranking:
         probabilities: float (n,).
     """
 
-    def __init__(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    def __init__(self, labels: Array, probabilities: Array) -> None:
         self._order = np.argsort(-probabilities, kind="stable")
         ranked = probabilities[self._order]
         self._last_of_tie = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
         self._malignant = labels[self._order].astype(np.int64)
 
-    def curves(self, weights: np.ndarray) -> "Curves":
+    def curves(self, weights: Array) -> "Curves":
         """The curves of each sample: ``weights`` int (B, n), in the order of ``labels``."""
         ranked = weights[:, self._order]
         positive = np.cumsum(ranked * self._malignant, axis=1)
@@ -45,49 +47,49 @@ class Curves:
         true_positives, false_positives: int64 (B, T): nodules at or above the threshold.
     """
 
-    true_positives: np.ndarray
-    false_positives: np.ndarray
+    true_positives: Array
+    false_positives: Array
 
     @property
-    def positives(self) -> np.ndarray:
+    def positives(self) -> Array:
         """Number of malignant nodules in each sample, float64 (B,), NaN for none."""
         return _nan_for_zero(self.true_positives[:, -1])
 
     @property
-    def negatives(self) -> np.ndarray:
+    def negatives(self) -> Array:
         """Number of benign nodules in each sample, float64 (B,), NaN for none."""
         return _nan_for_zero(self.false_positives[:, -1])
 
-    def auc(self) -> np.ndarray:
+    def auc(self) -> Array:
         """Area under the ROC curve (B,), ties counting half."""
         steps = np.diff(self.false_positives, axis=1, prepend=0)
         twice_height = 2 * self.true_positives - np.diff(self.true_positives, axis=1, prepend=0)
         return (steps * twice_height).sum(axis=1) / (2 * self.positives * self.negatives)
 
-    def average_precision(self) -> np.ndarray:
+    def average_precision(self) -> Array:
         """Mean precision over the malignant nodules (B,), as scikit-learn defines it."""
         called = np.maximum(self.true_positives + self.false_positives, 1)
         gained = np.diff(self.true_positives, axis=1, prepend=0)
         return (gained * (self.true_positives / called)).sum(axis=1) / self.positives
 
-    def sensitivity_at(self, specificities: np.ndarray) -> np.ndarray:
+    def sensitivity_at(self, specificities: Array) -> Array:
         """Highest sensitivity with at least each specificity: (S,) to (B, S); 0 where no threshold reaches it."""
         allowed = (1 - np.asarray(specificities) + _ROUNDING) * self.negatives[:, None]
         reached = _count_at_most(self.false_positives, allowed)
         found = np.take_along_axis(_from_zero(self.true_positives), reached, axis=1)
         return np.where(np.isnan(allowed), np.nan, found / self.positives[:, None])
 
-    def specificity_at(self, sensitivities: np.ndarray) -> np.ndarray:
+    def specificity_at(self, sensitivities: Array) -> Array:
         """Highest specificity with at least each sensitivity: (S,) to (B, S)."""
         return 1 - self._at_sensitivity(self.false_positives, sensitivities) / self.negatives[:, None]
 
-    def precision_at(self, sensitivities: np.ndarray) -> np.ndarray:
+    def precision_at(self, sensitivities: Array) -> Array:
         """Precision at the highest threshold with at least each sensitivity: (S,) to (B, S)."""
         true = self._at_sensitivity(self.true_positives, sensitivities)
         false = self._at_sensitivity(self.false_positives, sensitivities)
         return true / _nan_for_zero(true + false)
 
-    def _at_sensitivity(self, counts: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
+    def _at_sensitivity(self, counts: Array, sensitivities: Array) -> Array:
         """``counts`` at the highest threshold with at least each sensitivity."""
         needed = (np.asarray(sensitivities) - _ROUNDING) * self.positives[:, None]
         below = _count_at_most(self.true_positives, np.nan_to_num(needed))
@@ -95,15 +97,15 @@ class Curves:
         return np.where(np.isnan(needed), np.nan, found)
 
 
-def _count_at_most(rising: np.ndarray, limits: np.ndarray) -> np.ndarray:
+def _count_at_most(rising: Array, limits: Array) -> Array:
     """How many of each row's values (B, T), which never fall, are at most its limits (B, S)."""
     return np.stack([np.searchsorted(row, ends, side="right") for row, ends in zip(rising, limits, strict=True)])
 
 
-def _from_zero(counts: np.ndarray) -> np.ndarray:
+def _from_zero(counts: Array) -> Array:
     """Counts with the threshold above all probabilities in front: (B, T) to (B, T + 1)."""
     return np.pad(counts, ((0, 0), (1, 0)))
 
 
-def _nan_for_zero(counts: np.ndarray) -> np.ndarray:
+def _nan_for_zero(counts: Array) -> Array:
     return np.where(counts > 0, counts, np.nan)

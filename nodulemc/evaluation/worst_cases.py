@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from nodulemc.arrays import Array
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.patch import SIZE
 
@@ -15,7 +16,7 @@ _SHOWN = 6
 _PICTURE_PIXELS = 160
 _DETAILS = (("Age_at_StudyDate", "{} years"), ("Gender", "{}"), ("diameter_mm", "{} mm"))
 # A nodule's patch by its AnnotationID: float32 (64, 64, 64), axes z, y, x, values 0…1; or None.
-PatchOf = Callable[[str], np.ndarray | None]
+PatchOf = Callable[[str], Array | None]
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ def _case(predictions: Predictions, position: int, patch_of: PatchOf) -> Case:
     )
 
 
-def _planes(patch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _planes(patch: Array) -> tuple[Array, Array, Array]:
     """Axial (seen from the feet), coronal (from the front) and sagittal plane (from the left), head up."""
     middle = SIZE // 2
     return patch[middle], patch[::-1, middle], patch[::-1, :, middle]
 
 
-def _data_url(plane: np.ndarray) -> str:
+def _data_url(plane: Array) -> str:
     file = io.BytesIO()
     picture = Image.fromarray((plane * 255).round().astype(np.uint8))
     picture.resize((_PICTURE_PIXELS,) * 2, Image.Resampling.BICUBIC).save(file, "PNG", optimize=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
+
 _OUTSIDE = -0.5  # of a probability less one half: 0
 
 
@@ -23,7 +25,7 @@ class Axes:
     short_mm: float
 
 
-def longest_axes(field: np.ndarray, spacing: tuple[float, float]) -> Axes | None:
+def longest_axes(field: Array, spacing: tuple[float, float]) -> Axes | None:
     """The axes on the slice with the longest diameter; None where nothing is inside.
 
     Parts that do not touch within a slice are measured each by itself.
@@ -36,7 +38,7 @@ def longest_axes(field: np.ndarray, spacing: tuple[float, float]) -> Axes | None
     return max(found, key=lambda axes: axes.long_mm, default=None)
 
 
-def _parts(plane: np.ndarray) -> Iterator[np.ndarray]:
+def _parts(plane: Array) -> Iterator[Array]:
     """Each part of a slice's inside by itself, averaged and padded: outside is all that the other parts take.
 
     What averaging makes vanish, one voxel or a row of them, is left as it is.
@@ -51,12 +53,12 @@ def _parts(plane: np.ndarray) -> Iterator[np.ndarray]:
         yield smooth if (smooth > 0).any() else part
 
 
-def _averaged(plane: np.ndarray, axis: int) -> np.ndarray:
+def _averaged(plane: Array, axis: int) -> Array:
     """Each value with weight 1/2, its two neighbours along an axis with 1/4 each; the plane's ends are alike."""
     return plane / 2 + (np.roll(plane, 1, axis) + np.roll(plane, -1, axis)) / 4
 
 
-def outline(plane: np.ndarray) -> np.ndarray:
+def outline(plane: Array) -> Array:
     """The outline's segments (N, 2 ends, 2), in rows and columns: within each square of four centres, one or two.
 
     Args:
@@ -82,7 +84,7 @@ def outline(plane: np.ndarray) -> np.ndarray:
     return np.concatenate([part.reshape(-1, 2, 2) for part in (points[single][crossed[single]], falling, rising)])
 
 
-def _axes(segments: np.ndarray) -> Axes:
+def _axes(segments: Array) -> Axes:
     """The axes of an outline of segments (N, 2 ends, 2) in mm."""
     ends = segments.reshape(-1, 2)
     away = np.linalg.norm(ends[:, None] - ends, axis=-1)
@@ -92,7 +94,7 @@ def _axes(segments: np.ndarray) -> Axes:
     return Axes(long, _widest(segments @ along, segments @ (along[1], -along[0])))
 
 
-def _widest(along: np.ndarray, across: np.ndarray) -> float:
+def _widest(along: Array, across: Array) -> float:
     """The greatest distance across an outline; ``along`` and ``across`` are its segments' coordinates (N, 2 ends).
 
     Between two ends, the outer edges of the outline are a convex and a concave function: the greatest distance is at

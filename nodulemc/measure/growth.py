@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-import numpy as np
-
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.measure.dates import scan_date
@@ -40,7 +39,7 @@ class Prior:
 
     volume: Volume
     nodules: Sequence[Nodule]
-    patches: np.ndarray
+    patches: Array
     notes: Notes
     days: int | None
 

@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from zlib_ng import zlib_ng
 
+from nodulemc.arrays import Array
 from nodulemc.errors import printable
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
 
@@ -118,7 +119,7 @@ def _labels(size: Sequence[int], masks: Sequence[NoduleMask], header: bytes = b"
     return b"".join([packer.compress(header), *slices, packer.flush()])
 
 
-def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype) -> Iterator[np.ndarray]:
+def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype) -> Iterator[Array]:
     """The label image slice by slice, (rows, columns): a whole one would take as much memory as the CT."""
     columns, rows, count = size
     for z in range(count):

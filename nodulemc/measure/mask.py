@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, VOXEL_MM, patch_origin
@@ -35,12 +36,12 @@ class NoduleMask:
     """
 
     lower: tuple[int, int, int]
-    probability: np.ndarray
+    probability: Array
     point_distance_mm: float | None
     warnings: tuple[str, ...]
 
     @property
-    def voxels(self) -> np.ndarray:
+    def voxels(self) -> Array:
         """The mask: bool, axes z, y, x."""
         return self.probability > THRESHOLD
 
@@ -52,7 +53,7 @@ class NoduleMask:
 
 
 def score_and_segment(
-    volume: Volume, nodules: Sequence[Nodule], patches: np.ndarray, notes: Notes, ensemble: Ensemble
+    volume: Volume, nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble
 ) -> tuple[list[NodulePrediction], list[NoduleMask]]:
     """What ``nodulemc.prediction.score`` and ``segment`` give, in one pass of the networks; the predictions also have
     the masks' warnings.
@@ -77,9 +78,7 @@ def score_and_segment(
     return with_notes(predictions, [mask.warnings for mask in masks]), list(masks)
 
 
-def segment(
-    volume: Volume, points: Sequence[Sequence[float]], patches: np.ndarray, ensemble: Ensemble
-) -> list[NoduleMask]:
+def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, ensemble: Ensemble) -> list[NoduleMask]:
     """Each nodule's mask.
 
     Args:
@@ -109,7 +108,7 @@ def nodule_part(volume: Volume, point: Sequence[float]) -> sitk.Image:
     return volume.image[tuple(map(slice, *nodule_box(volume, point)))]
 
 
-def nodule_mask(volume: Volume, point: Sequence[float], probability: np.ndarray) -> NoduleMask:
+def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> NoduleMask:
     """The mask at a nodule's point.
 
     It is the component that holds the point, else the nearest one within ``REACH_MM``; voxels are neighbours that share
@@ -147,7 +146,7 @@ def _nothing(volume: Volume, point: Sequence[float], why: str) -> NoduleMask:
     return NoduleMask(tuple(lower), np.zeros((1, 1, 1), np.float32), None, (why,))
 
 
-def _faults(labels: np.ndarray, label: int) -> Iterator[str]:
+def _faults(labels: Array, label: int) -> Iterator[str]:
     """What is to be said of a component on the patch's grid and of those beside it."""
     sizes = np.bincount(labels.ravel())
     if any(label in face for axis in range(3) for face in (labels.take(0, axis), labels.take(-1, axis))):
@@ -162,7 +161,7 @@ def _faults(labels: np.ndarray, label: int) -> Iterator[str]:
         )
 
 
-def _on_scan(volume: Volume, point: Sequence[float], probability: np.ndarray) -> tuple[list[int], np.ndarray]:
+def _on_scan(volume: Volume, point: Sequence[float], probability: Array) -> tuple[list[int], Array]:
     """A patch's probability at the scan's voxels: their first index x, y, z, and float32, axes z, y, x."""
     image = volume.image
     low, high = nodule_box(volume, point)
@@ -178,7 +177,7 @@ def _on_scan(volume: Volume, point: Sequence[float], probability: np.ndarray) ->
     return low, sitk.GetArrayFromImage(found)
 
 
-def _trimmed(lower: Sequence[int], probability: np.ndarray) -> tuple[tuple[int, int, int], np.ndarray]:
+def _trimmed(lower: Sequence[int], probability: Array) -> tuple[tuple[int, int, int], Array]:
     """The part of a box that the mask takes, with its neighbours, from whose probability the outline is found."""
     filled = np.argwhere(probability > THRESHOLD)
     low, high = np.maximum(filled.min(axis=0) - 1, 0), filled.max(axis=0) + 2

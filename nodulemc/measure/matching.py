@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.registration import Alignment, Registration
@@ -37,7 +38,7 @@ class MeasuredScan:
         return [shortened(nodule.name or k) for k, nodule in enumerate(self.nodules, start=1)]
 
     @cached_property
-    def centres(self) -> np.ndarray:
+    def centres(self) -> Array:
         """World x, y, z in mm (LPS) of each mask's centre of mass (N, 3), of a nodule without mask its point."""
         found = [
             self._centre_of(mask) if mask.voxels.any() else nodule.point
@@ -73,7 +74,7 @@ class Matching:
         self._alignments = _align(scan, prior)
         self._away = self._distances_mm()
 
-    def _distances_mm(self) -> np.ndarray:
+    def _distances_mm(self) -> Array:
         """From each nodule's place in the prior scan to each nodule there (N, M); infinite where it has no place."""
         away = np.full((len(self._scan.nodules), len(self._prior.nodules)), np.inf)
         for row, centre, alignment in zip(away, self._scan.centres, self._alignments, strict=True):

@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import out_of_memory
 from nodulemc.measure.mask import NoduleMask
@@ -85,7 +86,7 @@ class Registration:
         return Alignment(motion, _similarity(fixed, moving, motion, inner))
 
 
-def _corners(image: sitk.Image) -> np.ndarray:
+def _corners(image: sitk.Image) -> Array:
     """World positions (8, 3) of the corner voxels' centres."""
     ends = product(*((0, n - 1) for n in image.GetSize()))
     return np.array([image.TransformIndexToPhysicalPoint(end) for end in ends])
@@ -102,7 +103,7 @@ def _binned(image: sitk.Image, mm: float) -> sitk.Image:
     return binned
 
 
-def _part(volume: Volume, corners: np.ndarray) -> sitk.Image | None:
+def _part(volume: Volume, corners: Array) -> sitk.Image | None:
     """What a scan has within a box around world points (N, 3), in finer blocks; None where that is too little."""
     low, high = volume.box_around(corners)
     if min(np.subtract(high, low)) < 1:
@@ -111,7 +112,7 @@ def _part(volume: Volume, corners: np.ndarray) -> sitk.Image | None:
     return part if min(part.GetSize()) >= _LEAST_SIZE else None
 
 
-def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> np.ndarray:
+def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> Array:
     """The shift x, y, z in mm that takes a scan to where it is most like the earlier one, to the nearest ``mm``."""
     (fixed, inside, start), (moving, moving_inside, moving_start) = _upright(scan, mm), _upright(earlier, mm)
     likeness = sitk.MaskedFFTNormalizedCorrelation(fixed, moving, inside, moving_inside, 0, _LEAST_OVERLAP)
@@ -121,7 +122,7 @@ def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> np.ndarray:
     return moving_start - start - mm * (np.array(best) - np.subtract(moving.GetSize(), 1))
 
 
-def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, np.ndarray]:
+def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, Array]:
     """An image on a grid along the world's axes, 1 where it has values and 0 elsewhere, and the grid's place.
 
     The images themselves lie at 0: Fourier transforms know no place.
@@ -164,7 +165,7 @@ def _voxels(mm: float, grid: sitk.Image) -> list[int]:
     return [round(mm / spacing) for spacing in grid.GetSpacing()]
 
 
-def _is_enough(inner: np.ndarray, grid: sitk.Image) -> bool:
+def _is_enough(inner: Array, grid: sitk.Image) -> bool:
     return np.count_nonzero(inner) * np.prod(grid.GetSpacing()) >= 1000 * _LEAST_ML
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.axes import Axes, longest_axes
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
@@ -91,7 +92,7 @@ def _voxel_mm3(image: sitk.Image) -> float:
     return math.prod(image.GetSpacing()) * abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3))))
 
 
-def _axial(image: sitk.Image, field: np.ndarray) -> Axes | None:
+def _axial(image: sitk.Image, field: Array) -> Axes | None:
     """The axes on the scan's own slices: those across its grid's axis that is nearest to the body's."""
     across = int(np.argmax(abs(np.reshape(image.GetDirection(), (3, 3))[2])))
     spacing = [mm for axis, mm in enumerate(image.GetSpacing()) if axis != across][::-1]

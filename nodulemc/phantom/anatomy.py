@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 AIR, FAT, MUSCLE, BLOOD, LIVER = -1000.0, -105.0, 50.0, 40.0, 56.0
 _SOFT_EDGE_MM = 2.5
 
@@ -21,10 +23,10 @@ _SOFT_EDGE_MM = 2.5
 class Thorax:
     """Pointwise anatomy at x, y, z (broadcastable float32 arrays); distances in mm, positive inside."""
 
-    lung: np.ndarray
-    cavity: np.ndarray
-    oblique_fissure: np.ndarray
-    minor_fissure: np.ndarray
+    lung: Array
+    cavity: Array
+    oblique_fissure: Array
+    minor_fissure: Array
 
 
 class Anatomy:
@@ -54,7 +56,7 @@ class Anatomy:
         self.emphysema = rng.uniform(0.3, 1.0) * (rng.random() < 0.25)
         self.emphysema_waves = np.column_stack([rng.normal(0, 0.16, (6, 3)), rng.uniform(0, 2 * np.pi, 6)])
 
-    def _warped(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _warped(self, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
         """Break the symmetry: each coordinate swings slowly with the two others."""
         k = np.float32(2 * np.pi / 230)
         a, f = self.warp_mm.astype(np.float32), self.warp_phase.astype(np.float32)
@@ -64,11 +66,11 @@ class Anatomy:
             z + a[2, 0] * np.sin(k * x + f[2, 0]) + a[2, 1] * np.sin(k * y + f[2, 1]),
         )
 
-    def thorax(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Thorax:
+    def thorax(self, x: Array, y: Array, z: Array) -> Thorax:
         """Lungs, the cavity they lie in, and their fissures (approximate distances, exact zero surfaces)."""
         return self._thorax(*self._warped(x, y, z))
 
-    def _thorax(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Thorax:
+    def _thorax(self, x: Array, y: Array, z: Array) -> Thorax:
         cavity = self._cavity(x, y, z)
         right = x < 0
         radius = np.where(right, np.float32(80), np.float32(72))
@@ -91,7 +93,7 @@ class Anatomy:
         )
         return Thorax(lung, cavity, oblique, minor)
 
-    def _cavity(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def _cavity(self, x: Array, y: Array, z: Array) -> Array:
         u = np.clip((np.float32(self.apex) - z) / np.float32(175), 1e-3, 1)
         profile = np.sqrt(1 - (1 - u) ** np.float32(2.5))
         xs = (x / (np.float32(self.half_width) * profile)) ** 2
@@ -100,7 +102,7 @@ class Anatomy:
         reach = np.sqrt(x**2 + (y - 3) ** 2) + np.float32(1e-2)
         return np.minimum((1 - q) * reach / q, np.float32(self.apex) - z)
 
-    def _mediastinum(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def _mediastinum(self, x: Array, y: Array, z: Array) -> Array:
         parts = [
             _ellipsoid(x, y, z, (24, -24, -64), [self.heart * r for r in (60, 52, 60)]),
             _ellipsoid(x, y, z, (0, -4, 60), (30, 52, 84)),
@@ -113,18 +115,18 @@ class Anatomy:
         ]
         return np.maximum.reduce(np.broadcast_arrays(*parts))
 
-    def lobe(self, thorax: Thorax, x: np.ndarray) -> np.ndarray:
+    def lobe(self, thorax: Thorax, x: Array) -> Array:
         """Index into `sites.LOBES` at each point."""
         front = thorax.oblique_fissure > 0
         right = np.where(front, np.where(thorax.minor_fissure > 0, 0, 1), 2)
         return np.where(x < 0, right, np.where(front, 3, 4))
 
-    def fissure_distance(self, thorax: Thorax) -> np.ndarray:
+    def fissure_distance(self, thorax: Thorax) -> Array:
         """Unsigned distance to the nearest fissure; the minor one only exists in front of the oblique one."""
         minor = np.where(thorax.oblique_fissure > 0, np.abs(thorax.minor_fissure), np.float32(1e3))
         return np.minimum(np.abs(thorax.oblique_fissure), minor)
 
-    def tissue(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[Thorax, np.ndarray, np.ndarray]:
+    def tissue(self, x: Array, y: Array, z: Array) -> tuple[Thorax, Array, Array]:
         """The thorax, HU of all that is neither lung nor bone, and the distance into bone."""
         x, y, z = self._warped(x, y, z)
         thorax = self._thorax(x, y, z)
@@ -141,7 +143,7 @@ class Anatomy:
         self._paint_inside(hu, thorax, x, y, z)
         return thorax, hu, self._bone(thorax, x, y, z)
 
-    def _paint_inside(self, hu: np.ndarray, thorax: Thorax, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> None:
+    def _paint_inside(self, hu: Array, thorax: Thorax, x: Array, y: Array, z: Array) -> None:
         inside = thorax.cavity
         _paint(hu, inside, -85.0)
         below = np.float32(-70) - z + np.where(x < 0, np.float32(0), np.float32(-8))
@@ -174,7 +176,7 @@ class Anatomy:
             ):
                 _paint_tube(hu, x, y, z, start, end, radius - narrower, value)
 
-    def _bone(self, thorax: Thorax, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def _bone(self, thorax: Thorax, x: Array, y: Array, z: Array) -> Array:
         outward = -thorax.cavity
         # Ribs: in the shell around the cavity, falling from the spine to the front, one per pitch.
         slant = (z + np.float32(self.rib_slope) * (np.float32(self.half_depth) - y)) / np.float32(
@@ -199,7 +201,7 @@ class Anatomy:
         parts = np.broadcast_arrays(ribs, body, arch, spinous, sternum, scapula, clavicle)
         return np.maximum.reduce(parts)
 
-    def lung_tissue(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    def lung_tissue(self, x: Array, y: Array, z: Array, texture: Array) -> Array:
         """HU of parenchyma; ``texture`` is unit-variance noise for the vessels too small to be drawn."""
         hu = np.float32(self.lung_hu) + np.float32(self.gradient_hu) * y / np.float32(90) + 20 * texture
         if self.emphysema:
@@ -208,15 +210,15 @@ class Anatomy:
             hu = hu - np.float32(70 * self.emphysema) * upper * np.clip(waves - np.float32(0.4), 0, 1)
         return hu
 
-    def bone_hu(self, depth: np.ndarray) -> np.ndarray:
+    def bone_hu(self, depth: Array) -> Array:
         """HU at a depth (mm) into bone: cortex, then marrow."""
         return np.float32(750) - np.float32(750 - self.marrow) * np.clip((depth - 1) / 2, 0, 1)
 
-    def inward_normal(self, points: np.ndarray, step: float = 0.5) -> np.ndarray:
+    def inward_normal(self, points: Array, step: float = 0.5) -> Array:
         """Unit vectors (N, 3) into the lung at points (N, 3) on its surface."""
         return _unit(self._slope(points, lambda thorax: thorax.lung, step))
 
-    def fissure_normal(self, points: np.ndarray, step: float = 0.5) -> np.ndarray:
+    def fissure_normal(self, points: Array, step: float = 0.5) -> Array:
         """Unit normals (N, 3) of the nearest fissure."""
         thorax = self.thorax(*points.T.astype(np.float32))
         minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
@@ -225,7 +227,7 @@ class Anatomy:
         )
         return _unit(np.where(minor[:, None], *normals))
 
-    def _slope(self, points: np.ndarray, field, step: float) -> np.ndarray:
+    def _slope(self, points: Array, field, step: float) -> Array:
         columns = []
         for axis in range(3):
             offset = np.zeros(3)
@@ -235,16 +237,16 @@ class Anatomy:
         return np.stack(columns, axis=1)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
-def _paint(hu: np.ndarray, depth: np.ndarray, value: float) -> None:
+def _paint(hu: Array, depth: Array, value: float) -> None:
     """Blend ``value`` in where ``depth`` (mm) is positive, over an edge of _SOFT_EDGE_MM."""
     hu += np.clip(depth / np.float32(_SOFT_EDGE_MM) + np.float32(0.5), 0, 1) * (np.float32(value) - hu)
 
 
-def _paint_tube(hu: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, start, end, radius, value) -> None:
+def _paint_tube(hu: Array, x: Array, y: Array, z: Array, start, end, radius, value) -> None:
     """Blend a tube in; most boxes that are rendered by themselves hold none of it."""
     for c, a, b in zip((x, y, z), start, end, strict=True):
         if c.max() < min(a, b) - radius - _SOFT_EDGE_MM or c.min() > max(a, b) + radius + _SOFT_EDGE_MM:
@@ -252,14 +254,14 @@ def _paint_tube(hu: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, sta
     _paint(hu, _capsule(x, y, z, start, end, radius), value)
 
 
-def _ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre, radii) -> np.ndarray:
+def _ellipsoid(x: Array, y: Array, z: Array, centre, radii) -> Array:
     """Approximate distance (mm) into an ellipsoid."""
     squares = [((c - o) / np.float32(r)) ** 2 for c, o, r in zip((x, y, z), centre, radii, strict=True)]
     q = np.sqrt(squares[0] + squares[1] + squares[2]) + np.float32(1e-4)
     return (1 - q) * np.float32(min(radii))
 
 
-def _capsule(x: np.ndarray, y: np.ndarray, z: np.ndarray, start, end, radius: float) -> np.ndarray:
+def _capsule(x: Array, y: Array, z: Array, start, end, radius: float) -> Array:
     """Distance (mm) into a tube with round ends."""
     start, axis = np.array(start, np.float32), np.subtract(end, start).astype(np.float32)
     offsets = [c - o for c, o in zip((x, y, z), start, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.columns import LUNA25
 from nodulemc.data.block_store import BLOCK_MM
 from nodulemc.errors import TableError
@@ -45,8 +46,8 @@ class NoduleBlock:
 
     row: dict[str, Any]
     grid: Grid
-    ct_array: np.ndarray
-    mask_array: np.ndarray
+    ct_array: Array
+    mask_array: Array
 
     @property
     def ct(self) -> sitk.Image:
@@ -155,7 +156,7 @@ def _blocks_of(seed: int, controls: float | None, index: int) -> list[NoduleBloc
     return nodule_blocks(Patient(seed, index), controls)
 
 
-def mask_on_box(rendered: Rendered, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def mask_on_box(rendered: Rendered, lower: Array, upper: Array) -> Array:
     """A nodule's mask on the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of its scan; uint8 z, y, x."""
     out = np.zeros((upper - lower)[::-1], np.uint8)
     low, high = np.maximum(lower, rendered.lower), np.minimum(upper, rendered.upper)
@@ -239,7 +240,7 @@ def _write_inserted(output: Path, patient: Patient, scan: int, host: Host) -> li
     return rows
 
 
-def _write_ct(output: Path, series_uid: str, grid: Grid, array: np.ndarray) -> None:
+def _write_ct(output: Path, series_uid: str, grid: Grid, array: Array) -> None:
     """Write a CT (int16 HU, z, y, x)."""
     _write(grid.image(array), ct_file(output, series_uid))
 

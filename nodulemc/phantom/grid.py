@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
+
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -31,19 +33,19 @@ class Grid:
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> Array:
         """(3, 3) matrix from index to world offset: the direction's columns times the spacing."""
         return np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
 
-    def to_world(self, index: np.ndarray) -> np.ndarray:
+    def to_world(self, index: Array) -> Array:
         """World points (..., 3) of continuous indices (..., 3)."""
         return np.asarray(index) @ self.matrix.T + np.array(self.origin)
 
-    def to_index(self, point: np.ndarray) -> np.ndarray:
+    def to_index(self, point: Array) -> Array:
         """Continuous indices (..., 3) of world points (..., 3)."""
         return (np.asarray(point) - np.array(self.origin)) @ np.linalg.inv(self.matrix).T
 
-    def box(self, point: Sequence[float], extent_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    def box(self, point: Sequence[float], extent_mm: float) -> tuple[Array, Array]:
         """Lower and upper index (3,) of the voxels that cover a world cube of this extent, cut at the grid's ends.
 
         For grids whose direction is a permutation of the axes or close to it, as of any CT.
@@ -59,7 +61,7 @@ class Grid:
         size = tuple(int(b - a) for a, b in zip(lower, upper, strict=True))
         return replace(self, size=size, origin=tuple(self.to_world(np.array(lower, float)).tolist()))
 
-    def image(self, array: np.ndarray) -> sitk.Image:
+    def image(self, array: Array) -> sitk.Image:
         """A SimpleITK image of an array (z, y, x) on this grid."""
         image = sitk.GetImageFromArray(np.ascontiguousarray(array))
         image.SetSpacing(self.spacing)

@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError
 from nodulemc.phantom.grid import Grid
@@ -45,8 +46,8 @@ class Host:
 
     volume: Volume
     grid: Grid
-    hu: np.ndarray
-    depth: np.ndarray
+    hu: Array
+    depth: Array
     blur: tuple[float, float, float]
     noise_hu: float
     noise_filter: NoiseFilter
@@ -79,17 +80,17 @@ class Host:
         return sha256(repr(self.grid).encode() + self.hu.tobytes()).hexdigest()
 
     @cached_property
-    def inside(self) -> np.ndarray:
+    def inside(self) -> Array:
         """(N, 3) indices x, y, z of the lung's voxels."""
         return np.argwhere(self.depth > 0)[:, ::-1]
 
-    def at(self, array: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def at(self, array: Array, points: Array) -> Array:
         """Nearest voxels of an array (z, y, x) at world points (N, 3), cut at the scan's ends."""
         index = np.clip(np.rint(self.grid.to_index(points)).astype(int), 0, np.array(self.grid.size) - 1)
         return array[index[:, 2], index[:, 1], index[:, 0]]
 
 
-def insert(host: Host, patient: Patient, scan: int) -> tuple[np.ndarray, list[tuple[Lesion, np.ndarray, Rendered]]]:
+def insert(host: Host, patient: Patient, scan: int) -> tuple[Array, list[tuple[Lesion, Array, Rendered]]]:
     """Put the lesions of a patient's scan into the host.
 
     Returns:
@@ -146,7 +147,7 @@ def _candidate(
     host: Host,
     attachment: str,
     clearance: float,
-    taken: list[tuple[np.ndarray, float]],
+    taken: list[tuple[Array, float]],
     diameter: float,
     rng: np.random.Generator,
 ) -> Site | None:
@@ -178,14 +179,14 @@ def _candidate(
     return None
 
 
-def _depth_slope(host: Host, points: np.ndarray) -> np.ndarray:
+def _depth_slope(host: Host, points: Array) -> Array:
     """Unit vectors (N, 3), world axes, in which the depth grows; over 3 mm, as voxel surfaces are ragged."""
     slopes = [host.at(host.depth, points + step) - host.at(host.depth, points - step) for step in np.eye(3) * 3.0]
     slope = np.stack(slopes, axis=1)
     return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
 
 
-def _lung_depth(image: sitk.Image, volume: Volume) -> np.ndarray:
+def _lung_depth(image: sitk.Image, volume: Volume) -> Array:
     """Signed depth into the lungs in mm (float32 z, y, x)."""
     smooth = sitk.SmoothingRecursiveGaussian(image, _SMOOTHING_MM)
     mask = sitk.BinaryThreshold(smooth, *_LUNG_HU)
@@ -211,7 +212,7 @@ def _smallest(spacing: tuple[float, ...]) -> int:
     return int(_SMALLEST_LUNG_ML * 1000 / np.prod(spacing))
 
 
-def estimate_blur(hu: np.ndarray, axis: int, spacing: float, volume: Volume) -> float:
+def estimate_blur(hu: Array, axis: int, spacing: float, volume: Volume) -> float:
     """Standard deviation in mm of the point spread function along an array axis.
 
     A step of height H blurred by σ rises at most by H / (σ √(2π)) per mm. The sharpest edges between lung and
@@ -244,7 +245,7 @@ def estimate_blur(hu: np.ndarray, axis: int, spacing: float, volume: Volume) -> 
     return float(np.sqrt(max(sharpest, (0.3 * spacing) ** 2)))
 
 
-def estimate_noise(hu: np.ndarray, volume: Volume) -> tuple[float, NoiseFilter]:
+def estimate_noise(hu: Array, volume: Volume) -> tuple[float, NoiseFilter]:
     """Noise of even soft tissue: standard deviation in HU, and texture from the correlation of neighbours.
 
     Raises:

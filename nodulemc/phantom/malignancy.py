@@ -19,6 +19,8 @@ from math import log
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 DENSITIES = ("solid", "part-solid", "ground-glass")
 MARGINS = ("smooth", "lobulated", "spiculated")
 CALCIFICATIONS = ("none", "central", "diffuse", "laminated")
@@ -95,7 +97,7 @@ def sample_traits(rng: np.random.Generator, diameter: float) -> Traits:
     return Traits(margin, density, calcification, attachment)
 
 
-def first_sight_probability(diameter: np.ndarray | float, traits: Traits) -> np.ndarray:
+def first_sight_probability(diameter: Array | float, traits: Traits) -> Array:
     """Probability that a lesion is malignant, from its diameter (mm, any shape) when first seen."""
     log_odds = (
         _INTERCEPT
@@ -116,7 +118,7 @@ def sample_doubling_days(rng: np.random.Generator, density: str) -> float:
             return float(days)
 
 
-def growth(years: float, doubling_days: np.ndarray | float) -> np.ndarray:
+def growth(years: float, doubling_days: Array | float) -> Array:
     """By what factor a diameter grows."""
     return 2 ** (years * _YEAR_DAYS / (3 * np.asarray(doubling_days)))
 
@@ -139,7 +141,7 @@ def probability(diameter: float, traits: Traits) -> float:
     return malignant / (malignant + benign)
 
 
-def expected_auc(scores: np.ndarray, probabilities: np.ndarray) -> float:
+def expected_auc(scores: Array, probabilities: Array) -> float:
     """Expected AUC of a reader's scores over the drawing of the labels, whose chance an empirical AUC keeps.
 
     Args:
@@ -158,7 +160,7 @@ def expected_auc(scores: np.ndarray, probabilities: np.ndarray) -> float:
     return float(right.sum() / pairs)
 
 
-def best_auc(probabilities: np.ndarray) -> float:
+def best_auc(probabilities: Array) -> float:
     """The best expected AUC any reader can reach: that of the known probabilities (N,) themselves."""
     return expected_auc(probabilities, probabilities)
 
@@ -185,14 +187,14 @@ def _trait_frequency(traits: Traits, small: bool) -> float:
     return attached * density * margin * calcified
 
 
-def _first_sight_density(diameter: np.ndarray, traits: Traits) -> np.ndarray:
+def _first_sight_density(diameter: Array, traits: Traits) -> Array:
     """Unnormalised joint density of a diameter (mm) at first sight and the traits."""
     normal = np.exp(-0.5 * (np.log(diameter / MEDIAN_MM) / LOG_SD) ** 2) / diameter
     frequency = np.where(diameter < SMALL_MM, _trait_frequency(traits, True), _trait_frequency(traits, False))
     return np.where((diameter >= RANGE_MM[0]) & (diameter <= RANGE_MM[1]), normal * frequency, 0.0)
 
 
-def _doubling_quantiles(density: str) -> np.ndarray:
+def _doubling_quantiles(density: str) -> Array:
     """Midpoint quantiles of the doubling time, by inverting a fine table of its truncated log-normal."""
     days = np.exp(np.linspace(np.log(_FASTEST_DAYS), np.log(_DOUBLING_DAYS[density]) + 5 * _DOUBLING_LOG_SD, 2000))
     weight = np.exp(-0.5 * (np.log(days / _DOUBLING_DAYS[density]) / _DOUBLING_LOG_SD) ** 2)
@@ -200,7 +202,7 @@ def _doubling_quantiles(density: str) -> np.ndarray:
     return np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
 
 
-def _years_since_first_sight() -> np.ndarray:
+def _years_since_first_sight() -> Array:
     """Share of all rows seen 0, 1 and 2 years after the lesion's first scan, under `cohort`'s schedule."""
     rows = np.zeros(3)
     for scans, frequency in enumerate(SCAN_COUNT_FREQUENCY, start=1):

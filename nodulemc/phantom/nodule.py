@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 
@@ -37,22 +38,22 @@ class Nodule:
     """
 
     traits: Traits
-    axes: np.ndarray
-    bumps: np.ndarray
-    bump_height: np.ndarray
+    axes: Array
+    bumps: Array
+    bump_height: Array
     bump_width: float
-    lobes: np.ndarray
-    lobe_distance: np.ndarray
-    lobe_radius: np.ndarray
-    spicules: np.ndarray
-    spicule_length: np.ndarray
-    plane: tuple[np.ndarray, float] | None
+    lobes: Array
+    lobe_distance: Array
+    lobe_radius: Array
+    spicules: Array
+    spicule_length: Array
+    plane: tuple[Array, float] | None
     fill: float
-    core: tuple[float, np.ndarray]
+    core: tuple[float, Array]
     tissue_hu: float
     calcium_hu: float
 
-    def radius(self, directions: np.ndarray) -> np.ndarray:
+    def radius(self, directions: Array) -> Array:
         """Relative radius along unit directions (N, 3)."""
         radius = 1 / np.linalg.norm(directions @ self.axes.T, axis=1)
         radius *= 1 + np.exp(self.bump_width * (directions @ self.bumps.T - 1)) @ self.bump_height
@@ -81,7 +82,7 @@ class Measures:
     """Diameter of the sphere of equal volume, centroid (3,) and largest radius of a body."""
 
     diameter: float
-    centroid: np.ndarray
+    centroid: Array
     farthest: float
 
 
@@ -96,14 +97,14 @@ class Rendered:
         mask: uint8, 1 where the voxel's centre lies in the body.
     """
 
-    lower: np.ndarray
-    upper: np.ndarray
-    cover: np.ndarray
-    filled: np.ndarray
-    mask: np.ndarray
+    lower: Array
+    upper: Array
+    cover: Array
+    filled: Array
+    mask: Array
 
 
-def sample_nodule(rng: np.random.Generator, traits: Traits, normal: np.ndarray) -> Nodule:
+def sample_nodule(rng: np.random.Generator, traits: Traits, normal: Array) -> Nodule:
     """Draw a form for these traits.
 
     Args:
@@ -139,7 +140,7 @@ def sample_nodule(rng: np.random.Generator, traits: Traits, normal: np.ndarray) 
 
 
 def render_nodule(
-    nodule: Nodule, centroid: np.ndarray, diameter: float, grid: Grid, blur: tuple[float, float, float]
+    nodule: Nodule, centroid: Array, diameter: float, grid: Grid, blur: tuple[float, float, float]
 ) -> Rendered:
     """Draw a nodule on a grid.
 
@@ -170,7 +171,7 @@ def render_nodule(
     )
 
 
-def _offsets(grid: Grid, samples: list[np.ndarray], centre: np.ndarray) -> np.ndarray:
+def _offsets(grid: Grid, samples: list[Array], centre: Array) -> Array:
     """World offsets (z, y, x, 3) from the centre, in mm, of continuous indices along x, y and z."""
     offsets = np.zeros((*(len(s) for s in samples[::-1]), 3), np.float32)
     for axis, along in enumerate(samples):
@@ -181,14 +182,14 @@ def _offsets(grid: Grid, samples: list[np.ndarray], centre: np.ndarray) -> np.nd
     return offsets
 
 
-def _in_body(nodule: Nodule, offsets: np.ndarray, scale: float) -> np.ndarray:
+def _in_body(nodule: Nodule, offsets: Array, scale: float) -> Array:
     """Whether points (..., 3) lie within the body."""
     distance = np.maximum(np.linalg.norm(offsets, axis=-1), 1e-3).reshape(-1)
     edge = scale * nodule.radius(offsets.reshape(-1, 3) / distance[:, None])
     return (distance <= edge).reshape(offsets.shape[:-1])
 
 
-def _substance(nodule: Nodule, offset: np.ndarray, scale: float, farthest: float) -> tuple[np.ndarray, np.ndarray]:
+def _substance(nodule: Nodule, offset: Array, scale: float, farthest: float) -> tuple[Array, Array]:
     """Share filled and HU at offsets (z, y, x, 3) from the centre; z, y, x."""
     shape = offset.shape[:-1]
     offset = offset.reshape(-1, 3)
@@ -219,14 +220,14 @@ def _substance(nodule: Nodule, offset: np.ndarray, scale: float, farthest: float
     return tuple(out)
 
 
-def _in_core(nodule: Nodule, offset: np.ndarray, scale: float) -> np.ndarray:
+def _in_core(nodule: Nodule, offset: Array, scale: float) -> Array:
     if nodule.traits.density != "part-solid":
         return np.zeros(len(offset), bool)
     radius, shift = nodule.core
     return np.linalg.norm((offset / scale - shift) @ nodule.axes.T, axis=1) < radius
 
 
-def _spicule_fill(nodule: Nodule, direction: np.ndarray, distance: np.ndarray, edge: np.ndarray) -> np.ndarray:
+def _spicule_fill(nodule: Nodule, direction: Array, distance: Array, edge: Array) -> Array:
     """1 within a spicule, a cone from just under the surface outwards."""
     fill = np.zeros(len(distance), np.float32)
     height = distance - edge
@@ -242,7 +243,7 @@ def _spicule_fill(nodule: Nodule, direction: np.ndarray, distance: np.ndarray, e
     return fill
 
 
-def _blur_weights(sigma: float, parts: int) -> tuple[int, np.ndarray]:
+def _blur_weights(sigma: float, parts: int) -> tuple[int, Array]:
     """First sample relative to a voxel's own first one, and the weights of a Gaussian of ``sigma`` voxels."""
     reach = int(np.ceil(3.5 * sigma * parts))
     steps = np.arange(-reach, parts + reach)
@@ -250,7 +251,7 @@ def _blur_weights(sigma: float, parts: int) -> tuple[int, np.ndarray]:
     return -reach, weights / weights.sum()
 
 
-def _sampled(array: np.ndarray, weights: list[tuple[int, np.ndarray]], parts: np.ndarray) -> np.ndarray:
+def _sampled(array: Array, weights: list[tuple[int, Array]], parts: Array) -> Array:
     """Weighted means of ``parts`` samples per voxel and their neighbours, per axis (x, y, z); arrays are z, y, x.
 
     Written without matrix products, whose rounding depends on the number of threads.
@@ -268,7 +269,7 @@ def _sampled(array: np.ndarray, weights: list[tuple[int, np.ndarray]], parts: np
     return array
 
 
-def _sphere(count: int) -> np.ndarray:
+def _sphere(count: int) -> Array:
     """Evenly spread unit vectors (Fibonacci lattice)."""
     k = np.arange(count) + 0.5
     z = 1 - 2 * k / count
@@ -277,7 +278,7 @@ def _sphere(count: int) -> np.ndarray:
     return np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1)
 
 
-def _spread_directions(rng: np.random.Generator, count: int) -> np.ndarray:
+def _spread_directions(rng: np.random.Generator, count: int) -> Array:
     """Random unit vectors that keep apart from each other."""
     if not count:
         return np.zeros((0, 3))
@@ -285,12 +286,12 @@ def _spread_directions(rng: np.random.Generator, count: int) -> np.ndarray:
     return directions / np.linalg.norm(directions, axis=1, keepdims=True) @ _random_rotation(rng).T
 
 
-def _random_rotation(rng: np.random.Generator) -> np.ndarray:
+def _random_rotation(rng: np.random.Generator) -> Array:
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     return q
 
 
-def _rotation_with_last_row(rng: np.random.Generator, last: np.ndarray) -> np.ndarray:
+def _rotation_with_last_row(rng: np.random.Generator, last: Array) -> Array:
     first = np.cross(last, rng.normal(size=3))
     first /= np.linalg.norm(first)
     return np.stack([first, np.cross(last, first), last])

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.anatomy import Anatomy
 from nodulemc.phantom.grid import Grid
@@ -135,7 +136,7 @@ class Patient:
         """The stream that draws whether a benign nodule of a scan is a control."""
         return self._rng(_Stream.CONTROL, scan, lesion.number)
 
-    def form(self, lesion: Lesion, normal: np.ndarray) -> Nodule:
+    def form(self, lesion: Lesion, normal: Array) -> Nodule:
         """A lesion's form; ``normal`` (3,) is its site's."""
         return sample_nodule(self._rng(_Stream.FORM, lesion.number), lesion.traits, normal)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.phantom.anatomy import Anatomy
 from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.nodule import Nodule, Rendered, render_nodule
@@ -52,13 +53,13 @@ class Scene:
     nodules: tuple[PlacedNodule, ...]
     scanner: Scanner
     grid: Grid
-    offset: np.ndarray
-    stretch: np.ndarray
+    offset: Array
+    stretch: Array
     texture_key: tuple[int, ...]
     noise_key: tuple[int, ...]
 
 
-def render(scene: Scene, drawn: list[Rendered]) -> np.ndarray:
+def render(scene: Scene, drawn: list[Rendered]) -> Array:
     """The whole scan: int16 HU, axes z, y, x; ``drawn`` is `draw_nodules` of the same scene."""
     width, height, depth = scene.grid.size
     out = np.empty((depth, height, width), np.int16)
@@ -73,7 +74,7 @@ def draw_nodules(scene: Scene) -> list[Rendered]:
     return [render_nodule(n.nodule, n.centroid, n.diameter, scene.grid, scene.scanner.blur) for n in scene.nodules]
 
 
-def render_box(scene: Scene, lower: Sequence[int], upper: Sequence[int], drawn: list[Rendered]) -> np.ndarray:
+def render_box(scene: Scene, lower: Sequence[int], upper: Sequence[int], drawn: list[Rendered]) -> Array:
     """The voxels ``lower`` ≤ index < ``upper`` (x, y, z) of the scan: int16 HU, axes z, y, x.
 
     Args:
@@ -93,7 +94,7 @@ def render_box(scene: Scene, lower: Sequence[int], upper: Sequence[int], drawn: 
     return np.rint(hu, out=hu).astype(np.int16)
 
 
-def _add_nodule(hu: np.ndarray, nodule: Rendered, lower: np.ndarray, upper: np.ndarray) -> None:
+def _add_nodule(hu: Array, nodule: Rendered, lower: Array, upper: Array) -> None:
     low, high = np.maximum(lower, nodule.lower), np.minimum(upper, nodule.upper)
     if (low >= high).any():
         return
@@ -103,7 +104,7 @@ def _add_nodule(hu: np.ndarray, nodule: Rendered, lower: np.ndarray, upper: np.n
     target += nodule.filled[source]
 
 
-def _background(scene: Scene, axes: list[np.ndarray]) -> np.ndarray:
+def _background(scene: Scene, axes: list[Array]) -> Array:
     """Everything but vessels, bronchi and nodules, without noise; float32 z, y, x."""
     places = [
         ((axis - offset) / (stretch * LATTICE_MM))
@@ -118,9 +119,9 @@ def _background(scene: Scene, axes: list[np.ndarray]) -> np.ndarray:
         weights.append((index - start - 1, (place - index).astype(np.float32)))
     (ix, tx), (iy, ty), (iz, tz) = weights
     out = np.empty((len(iz), len(iy), len(ix)), np.float32)
-    planes: dict[int, np.ndarray] = {}
+    planes: dict[int, Array] = {}
 
-    def plane(k: int) -> np.ndarray:
+    def plane(k: int) -> Array:
         """All fields (F, y, x) of one lattice plane at the voxels' x and y."""
         if k not in planes:
             rows = _between(fields[:, k], ix, tx, 2)
@@ -138,7 +139,7 @@ def _background(scene: Scene, axes: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _between(array: np.ndarray, index: np.ndarray, t: np.ndarray, axis: int) -> np.ndarray:
+def _between(array: Array, index: Array, t: Array, axis: int) -> Array:
     """Linear interpolation along an axis at ``index + t``."""
     out = np.take(np.diff(array, axis=axis), index, axis)
     out *= t
@@ -146,7 +147,7 @@ def _between(array: np.ndarray, index: np.ndarray, t: np.ndarray, axis: int) -> 
     return out
 
 
-def _lattice(scene: Scene, first: list[int], last: list[int]) -> np.ndarray:
+def _lattice(scene: Scene, first: list[int], last: list[int]) -> Array:
     """Fields (F, z, y, x) on lattice nodes first ≤ node < last, less one node of margin at each end.
 
     Fields: tissue HU, lung HU, lung distance, depth into bone, distance to the oblique and the minor fissure; lung
@@ -174,7 +175,7 @@ def _lattice(scene: Scene, first: list[int], last: list[int]) -> np.ndarray:
     )
 
 
-def _in_blurs(scene: Scene, distance: np.ndarray) -> np.ndarray:
+def _in_blurs(scene: Scene, distance: Array) -> Array:
     """A distance field on the lattice, made exact to first order, in blurs across its surface; without the margin."""
     c = slice(1, -1)
     spread = np.float32(1e-6)
@@ -189,7 +190,7 @@ def _in_blurs(scene: Scene, distance: np.ndarray) -> np.ndarray:
     return np.clip(distance[c, c, c] / np.sqrt(spread), -60, 60)
 
 
-def _compose(scene: Scene, fields: np.ndarray) -> np.ndarray:
+def _compose(scene: Scene, fields: Array) -> Array:
     """One slice's HU (y, x) from its fields (F, y, x)."""
     hu, lung_hu, lung, bone, oblique, minor = fields
     edge = np.float32(2.2 * max(scene.scanner.blur[:2]) * 2)
@@ -216,12 +217,12 @@ def _compose(scene: Scene, fields: np.ndarray) -> np.ndarray:
     return hu
 
 
-def _smoothstep(t: np.ndarray) -> np.ndarray:
+def _smoothstep(t: Array) -> Array:
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _draw_tubes(hu: np.ndarray, scene: Scene, axes: list[np.ndarray], tubes: Tubes, value: float) -> None:
+def _draw_tubes(hu: Array, scene: Scene, axes: list[Array], tubes: Tubes, value: float) -> None:
     """Blend tubes of one HU value into a box of voxels; where tubes overlap the largest cover counts."""
     start, end = (p * scene.stretch + scene.offset for p in (tubes.start, tubes.end))
     axis = end - start
@@ -290,7 +291,7 @@ def _draw_tubes(hu: np.ndarray, scene: Scene, axes: list[np.ndarray], tubes: Tub
     hu += cover
 
 
-def _noise_level(scene: Scene, axes: list[np.ndarray]) -> np.ndarray:
+def _noise_level(scene: Scene, axes: list[Array]) -> Array:
     """Standard deviation in HU (z, y, x): highest deep in the body, and at the shoulders."""
     x, y, z = (
         ((axis - offset) / stretch).astype(np.float32)

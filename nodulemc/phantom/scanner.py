@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from nodulemc.arrays import Array
+
 IN_PLANE_VOXELS = 512
 _FWHM = 2.3548
 # Tiles of noise; eight by eight hold a slice of 512 x 512 with the filter's margin around.
@@ -82,7 +84,7 @@ def correlation_taps(lag_one: float) -> tuple[float, ...]:
     return _unit_taps((1.0, float(t)))
 
 
-def noise(key: tuple[int, ...], texture: NoiseFilter, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def noise(key: tuple[int, ...], texture: NoiseFilter, lower: Array, upper: Array) -> Array:
     """Unit-variance noise of the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of a scan.
 
     Args:
@@ -101,7 +103,7 @@ def noise(key: tuple[int, ...], texture: NoiseFilter, lower: np.ndarray, upper: 
     return out
 
 
-def white_noise(key: tuple[int, ...], lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+def white_noise(key: tuple[int, ...], lower: Array, upper: Array) -> Array:
     """Standard normal noise on a box of integer positions (z, y, x), the same however space is cut into boxes."""
     out = np.empty(upper - lower, np.float32)
     first, last = (lower + _BEFORE) // _TILE, (upper - 1 + _BEFORE) // _TILE
@@ -115,19 +117,19 @@ def white_noise(key: tuple[int, ...], lower: np.ndarray, upper: np.ndarray) -> n
 
 
 @lru_cache(maxsize=160)  # two layers of a scan, so that its next slab finds what it shares with this one
-def _tile(key: tuple[int, ...], *position: int) -> np.ndarray:
+def _tile(key: tuple[int, ...], *position: int) -> Array:
     # Positions may be negative; seeds are natural numbers.
     seed = np.random.SeedSequence(key[0], spawn_key=(*key[1:], *(2**16 + p for p in position)))
     return np.random.Generator(np.random.SFC64(seed)).standard_normal(_TILE, np.float32)
 
 
-def _filtered(array: np.ndarray, taps: tuple[float, ...], axis: int) -> np.ndarray:
+def _filtered(array: Array, taps: tuple[float, ...], axis: int) -> Array:
     """Correlate along an axis with a symmetric filter, keeping the valid part."""
     reach = len(taps) - 1
     size = array.shape[axis] - 2 * reach
     part = [slice(None)] * 3
 
-    def shifted(by: int) -> np.ndarray:
+    def shifted(by: int) -> Array:
         part[axis] = slice(reach + by, reach + by + size)
         return array[tuple(part)]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.phantom.anatomy import Anatomy
 from nodulemc.phantom.nodule import Nodule
 from nodulemc.phantom.vessels import Tubes
@@ -25,11 +26,11 @@ class Site:
         lobe: its name, empty where it is not known.
     """
 
-    point: np.ndarray
-    normal: np.ndarray
+    point: Array
+    normal: Array
     lobe: str
 
-    def centroid(self, nodule: Nodule, diameter: float) -> np.ndarray:
+    def centroid(self, nodule: Nodule, diameter: float) -> Array:
         """Body coordinates of the centroid of a nodule of this diameter (mm) at this site."""
         if nodule.plane is not None:
             scale = diameter / nodule.measures.diameter
@@ -45,7 +46,7 @@ def choose_site(
     vessels: Tubes,
     attachment: str,
     diameter: float,
-    taken: Sequence[tuple[np.ndarray, float]],
+    taken: Sequence[tuple[Array, float]],
     rng: np.random.Generator,
 ) -> Site:
     """Draw a site for a nodule.
@@ -68,7 +69,7 @@ def choose_site(
 
 def _candidates(
     anatomy: Anatomy, vessels: Tubes, attachment: str, clearance: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Points (N, 3) and normals (N, 3) that suit the attachment."""
     if attachment == "vessel":
         radius = (vessels.start_radius + vessels.end_radius) / 2
@@ -105,14 +106,14 @@ def _candidates(
     return _kept(good, points, normals)
 
 
-def _kept(good: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+def _kept(good: Array, *arrays: Array) -> tuple[Array, ...]:
     return tuple(array[good] for array in arrays)
 
 
-def _lung_depth(anatomy: Anatomy, points: np.ndarray) -> np.ndarray:
+def _lung_depth(anatomy: Anatomy, points: Array) -> Array:
     return anatomy.thorax(*points.T.astype(np.float32)).lung
 
 
-def _signed_fissure(thorax) -> np.ndarray:
+def _signed_fissure(thorax) -> Array:
     minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
     return np.where(minor, thorax.minor_fissure, thorax.oblique_fissure)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.phantom.anatomy import Anatomy
 
 _TERMINALS_PER_LUNG = 1300
@@ -28,10 +29,10 @@ class Tubes:
         start_radius, end_radius: (N,) mm.
     """
 
-    start: np.ndarray
-    end: np.ndarray
-    start_radius: np.ndarray
-    end_radius: np.ndarray
+    start: Array
+    end: Array
+    start_radius: Array
+    end_radius: Array
 
     @classmethod
     def join(cls, parts: list["Tubes"]) -> "Tubes":
@@ -65,7 +66,7 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> LungTrees:
     return LungTrees(Tubes.join([arteries, veins, walls]), lumens)
 
 
-def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tuple[np.ndarray, np.ndarray]:
+def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tuple[Array, Array]:
     """Points spread evenly in one lung, away from its surface and fissures, with their lobes."""
     size = np.array([anatomy.half_width + 10, 2 * anatomy.half_depth + 20, anatomy.apex + 160])
     low = np.array([-size[0] if right else 0.0, -anatomy.half_depth - 7, -160.0])
@@ -75,7 +76,7 @@ def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tu
     return points[good].astype(float), anatomy.lobe(thorax, points[:, 0])[good]
 
 
-def _tree(root: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> Tubes:
+def _tree(root: Array, points: Array, rng: np.random.Generator) -> Tubes:
     """One tree from ``root`` to all ``points`` (N, 3)."""
     cluster = np.zeros(len(points), int)
     parent = root[None]
@@ -99,7 +100,7 @@ def _tree(root: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> Tub
     return Tubes.join(parts)
 
 
-def _halved(points: np.ndarray, cluster: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _halved(points: Array, cluster: Array, clusters: int) -> tuple[Array, Array, Array]:
     """Split each cluster at the median of its longest axis; returns points, new clusters, and each one's origin."""
     low, high = np.full((clusters, 3), np.inf), np.full((clusters, 3), -np.inf)
     np.minimum.at(low, cluster, points)
@@ -114,11 +115,11 @@ def _halved(points: np.ndarray, cluster: np.ndarray, clusters: int) -> tuple[np.
     return points, renumbered, used // 2
 
 
-def _radius(count: np.ndarray | int) -> np.ndarray:
+def _radius(count: Array | int) -> Array:
     return _TERMINAL_RADIUS_MM * np.asarray(count, float) ** _RADIUS_EXPONENT
 
 
-def _bent(start: np.ndarray, end: np.ndarray, r0: np.ndarray, r1: np.ndarray, rng: np.random.Generator) -> Tubes:
+def _bent(start: Array, end: Array, r0: Array, r1: Array, rng: np.random.Generator) -> Tubes:
     """Two tubes for each branch, with a slight bend between."""
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     middle = (start + end) / 2 + rng.normal(0, 0.05, start.shape) * length

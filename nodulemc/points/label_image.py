@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct import meta_image, nifti, nrrd
 from nodulemc.ct.checks import check_image_header, check_path
 from nodulemc.ct.volume import Volume, read_image_header, read_stored, reading
@@ -64,7 +65,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise PointsError(what, error.where, remedy) from error
 
 
-def _read(path: Path) -> tuple[sitk.Image, list[np.ndarray], _Names]:
+def _read(path: Path) -> tuple[sitk.Image, list[Array], _Names]:
     """An image on the file's grid, the layers' labels (z, y, x), and their names."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
         return _read_nrrd(path)
@@ -74,7 +75,7 @@ def _read(path: Path) -> tuple[sitk.Image, list[np.ndarray], _Names]:
     return image, [sitk.GetArrayViewFromImage(image)], names
 
 
-def _read_nrrd(path: Path) -> tuple[sitk.Image, list[np.ndarray], _Names]:
+def _read_nrrd(path: Path) -> tuple[sitk.Image, list[Array], _Names]:
     found = nrrd.read_layers(path)
     check_image_header(found.image, path)
     check_image_header(found.stored, path)
@@ -101,7 +102,7 @@ def _segment_names(found: nrrd.Layers) -> _Names:
     return names
 
 
-def _check_values(layer: np.ndarray, path: Path) -> None:
+def _check_values(layer: Array, path: Path) -> None:
     """Refuse voxels that are no labels: a probability map's, or a CT's."""
     low, high = layer.min(), layer.max()
     is_whole = layer.dtype.kind != "f" or all(np.array_equal(part, np.rint(part)) for part in layer)
@@ -114,14 +115,14 @@ def _check_values(layer: np.ndarray, path: Path) -> None:
         )
 
 
-def _check_size(layers: Sequence[np.ndarray], grid: sitk.Image, path: Path) -> None:
+def _check_size(layers: Sequence[Array], grid: sitk.Image, path: Path) -> None:
     voxels = sum(np.count_nonzero(layer) for layer in layers)
     check_litres(voxels * float(np.prod(grid.GetSpacing())) / 1000, "the labels fill", path)
     if voxels > MAX_NODULE_VOXELS:
         raise PointsError(f"{voxels} voxels are labelled", path, "resample the image to the CT's grid")
 
 
-def _box(layer: np.ndarray, grid: sitk.Image) -> sitk.Image:
+def _box(layer: Array, grid: sitk.Image) -> sitk.Image:
     """The smallest image that holds all labels of a layer, in its place."""
     slices = []
     for axis in range(3):

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError
 from nodulemc.limits import FACE_TOLERANCE_MM
@@ -74,7 +75,7 @@ class Surroundings:
         return self.fits and self.rim_share >= LEAST_RIM
 
 
-def surroundings(patch: np.ndarray) -> Surroundings:
+def surroundings(patch: Array) -> Surroundings:
     """What a patch (64, 64, 64), axes z, y, x, values 0…1, shows around its point."""
     middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
     dark = _hu(np.median(patch[middle, middle, middle])) < DARK_HU
@@ -97,7 +98,7 @@ class OpenAir:
         return bool(self._is_air[z, y, x].any())
 
     @cached_property
-    def _is_air(self) -> np.ndarray:
+    def _is_air(self) -> Array:
         """Bool, axes z, y, x; made when it is first asked for, as few scans need it."""
         x, y, z = self._steps
         hu = sitk.GetArrayViewFromImage(self._image)[::z, ::y, ::x]
@@ -106,7 +107,7 @@ class OpenAir:
         # Lung, too, reaches the sides of a scan that shows a part of the chest.
         return np.isin(labels, [n for n in self._at_sides(labels) if np.median(hu[labels == n]) < AIR_HU])
 
-    def _at_sides(self, labels: np.ndarray) -> set[int]:
+    def _at_sides(self, labels: Array) -> set[int]:
         """The labels at the scan's faces, but for those at the head and feet, where lung and windpipe may end."""
         direction = np.array(self._image.GetDirection()).reshape(3, 3)
         along = 2 - int(np.argmax(abs(direction[2])))
@@ -167,7 +168,7 @@ _READINGS: dict[str | None, Callable[[Volume, Point], Point]] = {
 }
 
 
-def _contrast_hu(patch: np.ndarray) -> float:
+def _contrast_hu(patch: Array) -> float:
     balls = patch.ravel()[_balls()]
     rank = int(BALL_QUANTILE * (balls.shape[1] - 1))
     densest = np.partition(balls, rank, axis=1)[:, rank].max()
@@ -176,7 +177,7 @@ def _contrast_hu(patch: np.ndarray) -> float:
     return float(_hu(densest) - (np.median(lung) if lung.size > LEAST_LUNG * hu.size else _USUAL_LUNG_HU))
 
 
-def _lung_share(patch: np.ndarray) -> float:
+def _lung_share(patch: Array) -> float:
     """By blocks of 6 mm that are lung for the most part: neither air, nor the skin, where air and tissue mix."""
     is_lung = _is_lung(_hu(patch[::2, ::2, ::2]))
     n = len(is_lung) // _BLOCK
@@ -184,18 +185,18 @@ def _lung_share(patch: np.ndarray) -> float:
     return float((blocks > _MOST_OF_BLOCK).mean())
 
 
-def _hu(values: np.ndarray) -> np.ndarray:
+def _hu(values: Array) -> Array:
     low, high = HU_WINDOW
     return values * (high - low) + low
 
 
-def _is_lung(hu: np.ndarray) -> np.ndarray:
+def _is_lung(hu: Array) -> Array:
     low, high = LUNG_HU
     return (low < hu) & (hu < high)
 
 
 @cache
-def _rim() -> np.ndarray:
+def _rim() -> Array:
     """Flat indices into a patch: the voxels 13 to 15 mm from its point."""
     nearer, further = RIM_MM
     ball = _within(further, CENTRE_INDEX)
@@ -203,13 +204,13 @@ def _rim() -> np.ndarray:
 
 
 @cache
-def _balls() -> np.ndarray:
+def _balls() -> Array:
     """Flat indices into a patch: for each ball's centre near the patch's, the voxels of the ball."""
     offsets = _within(BALL_MM, 0)
     return _flat(_within(REACH_MM, CENTRE_INDEX)[:, None] + offsets)
 
 
-def _within(reach_mm: float, index: float) -> np.ndarray:
+def _within(reach_mm: float, index: float) -> Array:
     """Voxel indices (N, 3) so near to an index that is the same on all axes."""
     half = reach_mm / VOXEL_MM
     axis = np.arange(math.ceil(index - half), math.floor(index + half) + 1)
@@ -217,10 +218,10 @@ def _within(reach_mm: float, index: float) -> np.ndarray:
     return grid[_distance_mm(grid, index) <= reach_mm]
 
 
-def _distance_mm(grid: np.ndarray, index: float) -> np.ndarray:
+def _distance_mm(grid: Array, index: float) -> Array:
     return np.linalg.norm(grid - index, axis=1) * VOXEL_MM
 
 
-def _flat(indices: np.ndarray) -> np.ndarray:
+def _flat(indices: Array) -> Array:
     """Flat indices of a patch's voxels (…, 3)."""
     return np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (SIZE,) * 3)

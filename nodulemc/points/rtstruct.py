@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from nodulemc.arrays import Array
 from nodulemc.ct.dicom_file import DicomFile
 from nodulemc.errors import PointsError
 from nodulemc.limits import MAX_COORDINATE_MM, MAX_CROSSINGS, MAX_DISAGREEMENT_MM
@@ -78,7 +79,7 @@ class _Contours:
             return [self._region(name, closed)]
         return [Region(name, point) for outline in points for point in outline]
 
-    def _region(self, name: str, outlines: Sequence[np.ndarray]) -> Region:
+    def _region(self, name: str, outlines: Sequence[Array]) -> Region:
         """The region of closed outlines, each (N, 3); where they enclose nothing, the middle of their points."""
         start = outlines[0][0]
         outlines = [outline - start for outline in outlines]
@@ -98,21 +99,21 @@ class _Contours:
         is_hollow = abs(heights[nearest] - centre[2]) > step or not _encloses(planes[nearest], centre)
         return Region(name, centre @ basis + start, is_hollow)
 
-    def _planes(self, name: str, outlines: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    def _planes(self, name: str, outlines: Sequence[Array]) -> list[list[Array]]:
         """Outlines by plane, in the order of their heights, which are their third coordinates."""
         if max(np.ptp(outline[:, 2]) for outline in outlines) > _MOST_TILT_MM:
             what = f"the contours of ROI {shortened(name)} are not in parallel planes"
             raise PointsError(what, self._path, "draw them slice by slice in one orientation")
         outlines = sorted(outlines, key=lambda outline: outline[:, 2].mean())
         heights = [outline[:, 2].mean() for outline in outlines]
-        planes: list[list[np.ndarray]] = []
+        planes: list[list[Array]] = []
         for outline, step in zip(outlines, np.diff(heights, prepend=-np.inf), strict=True):
             if step > MAX_DISAGREEMENT_MM:
                 planes.append([])
             planes[-1].append(outline)
         return planes
 
-    def _moments(self, outlines: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    def _moments(self, outlines: Sequence[Array]) -> tuple[float, float, float]:
         """The area that a plane's outlines enclose, and it times its centre's first and second coordinate.
 
         Lines through all points, along the first axis, cut the plane into bands. In each the sides that cross it bound
@@ -140,7 +141,7 @@ class _Contours:
         return tuple(sums)
 
 
-def _points(contour: Dataset) -> np.ndarray:
+def _points(contour: Dataset) -> Array:
     """A contour's points (N, 3): x, y, z in mm (LPS)."""
     raw = contour.get_item("ContourData").value
     points = np.array(raw.split(b"\\") if isinstance(raw, bytes) else raw).astype(float).reshape(-1, 3)
@@ -149,7 +150,7 @@ def _points(contour: Dataset) -> np.ndarray:
     return points
 
 
-def _basis(outlines: Sequence[np.ndarray]) -> np.ndarray | None:
+def _basis(outlines: Sequence[Array]) -> Array | None:
     """Two unit vectors in the plane of the largest outline, and its normal, as rows (3, 3); None without an area.
 
     Source: Newell's method.
@@ -165,12 +166,12 @@ def _basis(outlines: Sequence[np.ndarray]) -> np.ndarray | None:
     return np.array([first, np.cross(normal, first), normal])
 
 
-def _sides(outlines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _sides(outlines: Sequence[Array]) -> tuple[Array, Array]:
     """Where all sides of closed outlines begin and end, each (N, 3)."""
     return np.concatenate(outlines), np.concatenate([np.roll(outline, -1, axis=0) for outline in outlines])
 
 
-def _encloses(outlines: Sequence[np.ndarray], point: np.ndarray) -> bool:
+def _encloses(outlines: Sequence[Array], point: Array) -> bool:
     """Whether a plane's outlines enclose a point of it, by the number of sides on one side of it."""
     begin, end = _sides(outlines)
     crossing = (begin[:, 1] <= point[1]) != (end[:, 1] <= point[1])

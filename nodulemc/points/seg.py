@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from nodulemc.arrays import Array
 from nodulemc.ct.dicom_file import DicomFile, damaged
 from nodulemc.ct.dicom_pixels import decode
 from nodulemc.ct.dicom_stack import Slice, axes, slices_of
@@ -81,7 +82,7 @@ def _numbers(data: Dataset, file: DicomFile) -> Iterator[int | None]:
         yield int(stated[0].ReferencedSegmentNumber) if stated else None
 
 
-def _frames(file: DicomFile) -> Iterator[np.ndarray]:
+def _frames(file: DicomFile) -> Iterator[Array]:
     """The stored values of each frame (y, x)."""
     shape = file.numbers["Rows"], file.numbers["Columns"]
     with file.opened() as stream:
@@ -94,7 +95,7 @@ def _frames(file: DicomFile) -> Iterator[np.ndarray]:
             yield from (_native(file, stream, k).reshape(shape) for k in range(file.number_of_frames))
 
 
-def _native(file: DicomFile, stream: BinaryIO, index: int) -> np.ndarray:
+def _native(file: DicomFile, stream: BinaryIO, index: int) -> Array:
     """The values of a frame that is not compressed; those of single bits begin anywhere in a byte."""
     count, bits = file.numbers["Rows"] * file.numbers["Columns"], file.numbers["BitsAllocated"]
     first, end = index * count * bits, (index + 1) * count * bits
@@ -105,7 +106,7 @@ def _native(file: DicomFile, stream: BinaryIO, index: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")[first % 8 :][:count]
 
 
-def _weighted(cells: np.ndarray, number: int | None, data: Dataset) -> Iterator[tuple[int, np.ndarray]]:
+def _weighted(cells: Array, number: int | None, data: Dataset) -> Iterator[tuple[int, Array]]:
     """The segments of a frame's pixels (y, x), and how much of each pixel is theirs."""
     if data.SegmentationType == "LABELMAP":
         yield from ((int(label), cells == label) for label in np.unique(cells[cells > 0]))
@@ -117,7 +118,7 @@ def _weighted(cells: np.ndarray, number: int | None, data: Dataset) -> Iterator[
         yield number, (cells > 0) & (2.0 * cells >= int(data.MaximumFractionalValue))
 
 
-def _plane(one: Slice) -> np.ndarray:
+def _plane(one: Slice) -> Array:
     """What makes, of a frame's sums of 1, column and row over pixels, those of mm³ and of x, y, z times mm³: (4, 3)."""
     row_mm, column_mm = one.numbers("PixelSpacing", 2)
     along_row, along_column, _ = axes(one)
@@ -130,13 +131,13 @@ def _plane(one: Slice) -> np.ndarray:
     return plane * row_mm * column_mm * (thickness if thickness > 0 else 1)
 
 
-def _moments(weights: np.ndarray) -> np.ndarray:
+def _moments(weights: Array) -> Array:
     """Sums over pixels (y, x) of their weights, and of these times column and row: (3,)."""
     by_row, by_column = weights.sum(axis=1, dtype=float), weights.sum(axis=0, dtype=float)
     return np.array([by_row.sum(), by_column @ np.arange(len(by_column)), by_row @ np.arange(len(by_row))])
 
 
-def _regions(names: dict[int, str], sums: dict[int, np.ndarray], file: DicomFile) -> Iterator[Region]:
+def _regions(names: dict[int, str], sums: dict[int, Array], file: DicomFile) -> Iterator[Region]:
     check_litres(sum(mm3 for mm3, *_ in sums.values()) / 1000, "the segments fill", file.path)
     for number, name in names.items():
         mm3, *first_moments = sums[number]

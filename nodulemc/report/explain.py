@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
@@ -33,7 +34,7 @@ class Explanation:
     parts: dict[str, float]
     cells: dict[Cell, float]
 
-    def changes(self, probability: float) -> np.ndarray:
+    def changes(self, probability: float) -> Array:
         """By how much each cell raises the probability, 0 where that is not known; float (64, 64, 64), axes z, y, x."""
         field = np.zeros((SIZE,) * 3)
         for cell, without in self.cells.items():
@@ -45,7 +46,7 @@ def explanations_of(
     volume: Volume,
     predictions: Sequence[NodulePrediction],
     masks: Sequence[NoduleMask],
-    patches: np.ndarray,
+    patches: Array,
     ensemble: Ensemble,
 ) -> list[Explanation | None]:
     """Each nodule's explanation by what has passed the ensemble's check; None where nothing has.
@@ -71,7 +72,7 @@ def explanations_of(
 
 
 def explain(
-    patch: np.ndarray, mask: np.ndarray | None, ensemble: Ensemble, what: Collection[str], *, label: str | None = None
+    patch: Array, mask: Array | None, ensemble: Ensemble, what: Collection[str], *, label: str | None = None
 ) -> Explanation:
     """Score a patch without each of its parts.
 
@@ -98,7 +99,7 @@ def explain(
     return Explanation({part: found.pop(part) for part in parts}, found)
 
 
-def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> np.ndarray | None:
+def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> Array | None:
     """A nodule's mask on its patch's grid, bool (64, 64, 64), axes z, y, x; None where there is nothing of it."""
     box = sitk.GetImageFromArray(mask.probability)
     box.SetSpacing(volume.image.GetSpacing())
@@ -108,7 +109,7 @@ def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> n
     return inside if inside.any() else None
 
 
-def on_patch(image: sitk.Image, point: Sequence[float]) -> np.ndarray:
+def on_patch(image: sitk.Image, point: Sequence[float]) -> Array:
     """An image at a patch's voxels, linearly interpolated, 0 beyond it; (64, 64, 64), axes z, y, x."""
     spacing, direction = [VOXEL_MM] * 3, np.eye(3).ravel().tolist()
     placed = sitk.Resample(

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nodulemc.arrays import Array
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.mask import NoduleMask
@@ -44,7 +43,7 @@ def write_report(
     ensemble: Ensemble,
     *,
     calibrated: bool = False,
-    explained: np.ndarray | None = None,
+    explained: Array | None = None,
 ) -> None:
     """Write a scan's page, whole or not at all.
 

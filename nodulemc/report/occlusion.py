@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from nodulemc.arrays import Array
 from nodulemc.patch import SIZE, VOXEL_MM, scale_hu
 
 SOLID, RIM, PLEURA, CORE = PARTS = ("solid", "rim", "pleura", "size")
@@ -44,34 +45,34 @@ class Occlusion:
         mask: bool (64, 64, 64), the nodule; None where none is known.
     """
 
-    patch: np.ndarray
-    mask: np.ndarray | None = None
+    patch: Array
+    mask: Array | None = None
 
-    def without(self, part: str) -> np.ndarray:
+    def without(self, part: str) -> Array:
         """The patch without one of ``PARTS``, all of which need a mask; float32."""
         if part == SOLID:
             glass = np.float32(_scaled(GROUND_GLASS_HU)) + self._noise
             return self._blended((self._depth > -_BESIDE_MM) & ~self._wall, np.minimum(self.patch, glass))
         return self._blended(self._regions[part] & self._dense, self._lung)
 
-    def without_cell(self, cell: Cell) -> np.ndarray | None:
+    def without_cell(self, cell: Cell) -> Array | None:
         """The patch without what one cell of ``CELLS`` along each axis holds; None where it is lung already."""
         inside = np.zeros(self.patch.shape, bool)
         inside[cell_slices(cell)] = True
         inside &= self._dense
         return self._blended(inside, self._lung) if inside.any() else None
 
-    def _blended(self, inside: np.ndarray, other: np.ndarray) -> np.ndarray:
+    def _blended(self, inside: Array, other: Array) -> Array:
         share = _smoothed(inside, _FADE_MM)
         return np.clip(self.patch + share * (other - self.patch), 0, 1)
 
     @cached_property
-    def _depth(self) -> np.ndarray:
+    def _depth(self) -> Array:
         """Distance in mm into the nodule, below 0 outside."""
         return _depth(self.mask)
 
     @cached_property
-    def _regions(self) -> dict[str, np.ndarray]:
+    def _regions(self) -> dict[str, Array]:
         """Where the parts that become lung are."""
         depth = self._depth
         deepest = np.unravel_index(depth.argmax(), depth.shape)
@@ -84,7 +85,7 @@ class Occlusion:
         }
 
     @cached_property
-    def _wall(self) -> np.ndarray:
+    def _wall(self) -> Array:
         """What is thick beside the nodule: the chest wall, the heart, the diaphragm."""
         thick = self._even > _scaled(SOLID_HU)
         thick &= self._depth <= 0
@@ -92,24 +93,24 @@ class Occlusion:
         return (_depth(deep) > -(_WALL_MM + _BLUR_MM)) & (self._depth <= 0)
 
     @cached_property
-    def _even(self) -> np.ndarray:
+    def _even(self) -> Array:
         """The patch with less noise."""
         return _smoothed(self.patch, _FADE_MM)
 
     @cached_property
-    def _dense(self) -> np.ndarray:
+    def _dense(self) -> Array:
         """What is denser than the lung around it, with the blurred edge."""
         denser = self._even - self._level > _scaled(_DENSER_HU) - _scaled(0.0)
         return _depth(denser) > -1.5 * VOXEL_MM
 
     @cached_property
-    def _is_lung(self) -> np.ndarray:
+    def _is_lung(self) -> Array:
         low, high = (_scaled(hu) for hu in _LUNG_HU)
         lung = (self._even > low) & (self._even < high)
         return lung if self.mask is None else lung & (self._depth < -_BESIDE_MM)
 
     @cached_property
-    def _level(self) -> np.ndarray:
+    def _level(self) -> Array:
         """The lung around each voxel; the usual one's weight is small."""
         lung = self._is_lung
         usual = np.median(self.patch[lung]) if lung.any() else _scaled(_USUAL_LUNG_HU)
@@ -117,7 +118,7 @@ class Occlusion:
         return (_smoothed(self.patch * lung, _NEAR_MM) + 1e-3 * usual) / (weight + 1e-3)
 
     @cached_property
-    def _noise(self) -> np.ndarray:
+    def _noise(self) -> Array:
         """Noise as strong as the lung's, of a texture as interpolation gives it."""
         lung = self._is_lung
         noise = _smoothed(np.random.default_rng(_SEED).standard_normal(self.patch.shape), VOXEL_MM)
@@ -125,7 +126,7 @@ class Occlusion:
         return (noise * (strength / noise.std())).astype(np.float32)
 
     @cached_property
-    def _lung(self) -> np.ndarray:
+    def _lung(self) -> Array:
         return self._level + self._noise
 
 
@@ -145,12 +146,12 @@ def _scaled(hu: float) -> float:
     return float(scale_hu(np.float32(hu)))
 
 
-def _smoothed(field: np.ndarray, sigma_mm: float) -> np.ndarray:
+def _smoothed(field: Array, sigma_mm: float) -> Array:
     image = sitk.GetImageFromArray(field.astype(np.float32))
     return sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(image, sigma_mm / VOXEL_MM))
 
 
-def _depth(inside: np.ndarray) -> np.ndarray:
+def _depth(inside: Array) -> Array:
     """Distance in mm to the border of what is inside, above 0 there."""
     image = sitk.GetImageFromArray(inside.astype(np.uint8))
     image.SetSpacing([VOXEL_MM] * 3)

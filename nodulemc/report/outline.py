@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.measure.axes import outline
 from nodulemc.measure.mask import THRESHOLD
 
@@ -12,7 +13,7 @@ UNITS = 10  # of the path to a pixel: whole numbers are short
 _Point = tuple[float, float]
 
 
-def path(probability: np.ndarray) -> str:
+def path(probability: Array) -> str:
     """The outline on one slice, ``UNITS`` to a pixel, from the picture's upper left corner; empty where nothing is in.
 
     Args:
@@ -25,7 +26,7 @@ def path(probability: np.ndarray) -> str:
     return "".join(map(_drawn, _loops((segments - 0.5) * UNITS)))
 
 
-def _loops(segments: np.ndarray) -> Iterator[list[_Point]]:
+def _loops(segments: Array) -> Iterator[list[_Point]]:
     """Closed chains of points (row, column) from segments (N, 2 ends, 2): neighbours share an end exactly."""
     beside: dict[_Point, list[_Point]] = defaultdict(list)
     for first, second in segments.tolist():

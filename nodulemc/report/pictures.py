@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
+from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_box
 from nodulemc.patch import EXTENT_MM, VOXEL_MM, patch_origin
@@ -37,7 +38,7 @@ class Window:
     level: float
     width: float
 
-    def grey(self, hu: np.ndarray) -> np.ndarray:
+    def grey(self, hu: Array) -> Array:
         """HU of any shape to uint8; what is no number is shown as air."""
         shown = np.nan_to_num(np.asarray(hu, np.float32), nan=_AIR_HU)
         return np.clip((shown - (self.level - self.width / 2)) * (255 / self.width), 0, 255).round().astype(np.uint8)
@@ -101,7 +102,7 @@ class View:
     planes: dict[str, Picture]
     overview: Overview
 
-    def mask_planes(self, mask: NoduleMask) -> dict[str, list[np.ndarray]]:
+    def mask_planes(self, mask: NoduleMask) -> dict[str, list[Array]]:
         """A mask's probability, 0 where there is none, on each picture's slices (rows, columns), by the planes' names.
 
         Args:
@@ -114,7 +115,7 @@ class View:
         image.CopyInformation(self.part)
         return _planes(sitk.GetArrayFromImage(_turn(image))[self.shown], self.centre, self.levels)
 
-    def change_planes(self, changes: np.ndarray, point: Sequence[float]) -> dict[str, str]:
+    def change_planes(self, changes: Array, point: Sequence[float]) -> dict[str, str]:
         """PNGs in base64 of the planes through the point in the lung window, coloured by a field on the patch's grid.
 
         Args:
@@ -169,13 +170,13 @@ def _turn(image: sitk.Image) -> sitk.Image:
     return sitk.DICOMOrient(image, _ORIENTATION)
 
 
-def _planes(field: np.ndarray, centre: tuple[int, int, int], levels: Sequence[int]) -> dict[str, list[np.ndarray]]:
+def _planes(field: Array, centre: tuple[int, int, int], levels: Sequence[int]) -> dict[str, list[Array]]:
     """Slices (rows, columns) of a turned array, axes z, y, x, as they are hung."""
     _, y, x = centre
     return {"axial": [field[z] for z in levels], "coronal": [field[::-1, y]], "sagittal": [field[::-1, :, x]]}
 
 
-def _picture(slices: Sequence[np.ndarray], pixel_mm: tuple[float, float]) -> Picture:
+def _picture(slices: Sequence[Array], pixel_mm: tuple[float, float]) -> Picture:
     rows, columns = slices[0].shape
     extent = (columns * pixel_mm[1], rows * pixel_mm[0])
     drawn = {name: [_png(window.grey(hu)) for hu in slices] for name, window in WINDOWS.items()}
@@ -208,14 +209,14 @@ def _overview(
     return Overview(picture, box, level + 1 if up else count - level, count)
 
 
-def _coloured(grey: np.ndarray, change: np.ndarray) -> np.ndarray:
+def _coloured(grey: Array, change: Array) -> Array:
     """A grey picture under colours; uint8 (rows, columns, 3) of ``change`` from -1 to 1 (rows, columns)."""
     colour = np.where(change[..., None] > 0, _RAISES, _LOWERS)
     share = _MOST_COLOUR * abs(change[..., None])
     return np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
 
 
-def _png(grey: np.ndarray) -> str:
+def _png(grey: Array) -> str:
     """In base64, of uint8 (rows, columns) or, in colour, (rows, columns, 3)."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey)).save(file, "PNG")

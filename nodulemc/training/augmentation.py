@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.training.config import AugmentationConfig
 
 
@@ -26,7 +27,7 @@ class Augmentation:
     flips: tuple[bool, bool] = (False, False)
     transposed: bool = False
 
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> Array:
         """Offset of an output voxel from the patch's centre -> offset in the world, both z, y, x; float64 (3, 3)."""
         return _rotation(self.angles_deg) @ _reflection(self.flips, self.transposed)
 
@@ -51,7 +52,7 @@ def draw_augmentation(config: AugmentationConfig, random: np.random.Generator) -
     return Augmentation(tuple(angles.tolist()), tuple(shift.tolist()), (flip_1, flip_2), transposed)
 
 
-def _rotation(angles_deg: tuple[float, float, float]) -> np.ndarray:
+def _rotation(angles_deg: tuple[float, float, float]) -> Array:
     """Rotations about z, y and x, the last applied first; array axes z, y, x."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.radians(angles_deg)):
@@ -63,7 +64,7 @@ def _rotation(angles_deg: tuple[float, float, float]) -> np.ndarray:
     return matrix
 
 
-def _reflection(flips: tuple[bool, bool], transposed: bool) -> np.ndarray:
+def _reflection(flips: tuple[bool, bool], transposed: bool) -> Array:
     order = [0, 2, 1] if transposed else [0, 1, 2]
     signs = [1.0, *(-1.0 if flip else 1.0 for flip in flips)]
     return np.diag(signs) @ np.eye(3)[order]

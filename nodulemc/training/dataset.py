@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nodulemc.arrays import Array
 from nodulemc.data.block_store import BlockStore, NoduleBlock
 from nodulemc.patch import CENTRE_INDEX, SIZE
 from nodulemc.training.augmentation import IDENTITY, draw_augmentation
@@ -90,7 +91,7 @@ class NoduleDataset(Dataset):
         labels: Sequence[float],
         augmentation: AugmentationConfig | None,
         seed: int,
-        ratings: np.ndarray | None = None,
+        ratings: Array | None = None,
     ) -> None:
         """Prepare to read.
 
@@ -118,9 +119,7 @@ class NoduleDataset(Dataset):
         return cut_sample(block, sampling_affine(block, transform), label, draw.index, ratings)
 
 
-def cut_sample(
-    block: NoduleBlock, affine: np.ndarray, label: float, index: int, ratings: Sequence[float] = ()
-) -> Batch:
+def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, ratings: Sequence[float] = ()) -> Batch:
     """The part of a block between whose voxels the patch is sampled."""
     corners = _CORNERS @ affine.T
     size = np.array(block.voxels.shape)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nodulemc.arrays import Array
 from nodulemc.data.block_store import NoduleBlock
 from nodulemc.patch import AIR_HU, HU_WINDOW, SIZE, VOXEL_MM
 from nodulemc.training.augmentation import Augmentation
@@ -17,7 +18,7 @@ from nodulemc.training.augmentation import Augmentation
 _REVERSE = np.eye(3)[::-1]  # x, y, z <-> z, y, x
 
 
-def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> np.ndarray:
+def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> Array:
     """Where in the block each patch voxel is sampled.
 
     Returns:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
+from nodulemc.arrays import Array
 from nodulemc.data.block_store import BlockStore
 from nodulemc.errors import ConfigError, ResourceError, TableError, TrainingError, out_of_memory
 from nodulemc.models.checkpoints import fill
@@ -62,7 +63,7 @@ class TrainingData:
     train: Sequence[int]
     validation: Sequence[int]
 
-    def ratings(self, names: Sequence[str]) -> np.ndarray:
+    def ratings(self, names: Sequence[str]) -> Array:
         """The readers' mean ratings of every block, scales made 0…1: float32 (blocks, names), NaN where unknown.
 
         Raises:
@@ -81,7 +82,7 @@ class TrainingData:
             )
         return found
 
-    def targets(self, *, soft: bool) -> np.ndarray:
+    def targets(self, *, soft: bool) -> Array:
         """What each block's class is learned from, 0…1 (blocks,): its label, NaN where undecided; where soft labels
         are wanted, its mean malignancy rating, as far as that is known.
         """
@@ -225,7 +226,7 @@ class _Run:
         self._make_loaders(targets)
         self._steps = len(self._draws) * config.run.epochs
 
-    def _make_loaders(self, targets: np.ndarray) -> None:
+    def _make_loaders(self, targets: Array) -> None:
         run, data, accelerator = self._config.run, self._data, self._accelerator
         processes, process = accelerator.num_processes, accelerator.process_index
         if run.batch_size % processes:

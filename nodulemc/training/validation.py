@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from nodulemc.arrays import Array
 from nodulemc.ratings import HIGHEST, LOWEST
 from nodulemc.training.dataset import Batch
 
@@ -41,7 +42,7 @@ def validate(
     return validation_metrics(logits, labels, dice) | attribute_metrics(attributes, found, ratings)
 
 
-def validation_metrics(logits: np.ndarray, labels: np.ndarray, dice: np.ndarray) -> dict[str, float]:
+def validation_metrics(logits: Array, labels: Array, dice: Array) -> dict[str, float]:
     """What one validation says.
 
     Args:
@@ -66,9 +67,7 @@ def validation_metrics(logits: np.ndarray, labels: np.ndarray, dice: np.ndarray)
     }
 
 
-def attribute_metrics(
-    names: Sequence[str], found: Sequence[np.ndarray], ratings: Sequence[np.ndarray]
-) -> dict[str, float]:
+def attribute_metrics(names: Sequence[str], found: Sequence[Array], ratings: Sequence[Array]) -> dict[str, float]:
     """What one validation says of each attribute, over the nodules whose rating is known.
 
     Args:

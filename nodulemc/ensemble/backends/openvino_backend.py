@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.openvino_graph import network_graph
 from nodulemc.ensemble.backends.openvino_runtime import openvino
 from nodulemc.ensemble.manifest import Member
@@ -15,7 +16,7 @@ from nodulemc.ensemble.weights import read_weights
 from nodulemc.hardware import available_cores
 from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 
-Layer = tuple[np.ndarray, np.ndarray]  # weight, bias
+Layer = tuple[Array, Array]  # weight, bias
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -53,11 +54,11 @@ class OpenVinoSeeds:
         request = self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
         return _Seed(request, masks, _head(tensors), _attribute_heads(member, tensors))
 
-    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def seed_probabilities(self, patches: Array) -> Array:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
         return self.seed_findings(patches, ())[:, :, 0]
 
-    def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
+    def seed_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
         """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
         1 + number of attributes); what a seed does not tell is NaN.
         """
@@ -66,9 +67,7 @@ class OpenVinoSeeds:
             rows[:], _ = self._run(patch, attributes)
         return results
 
-    def seed_findings_and_masks(
-        self, patches: np.ndarray, attributes: tuple[str, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def seed_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
         """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
         findings = np.empty((len(patches), len(self._seeds), 1 + len(attributes)))
         logits = np.empty((len(patches), sum(seed.segments for seed in self._seeds), *patches.shape[1:]))
@@ -76,13 +75,13 @@ class OpenVinoSeeds:
             rows[:], masks[:] = self._run(patch, attributes)
         return findings, _sigmoid(logits)
 
-    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def mask_probabilities(self, patches: Array) -> Array:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
         float64 (N, number of these seeds, 64, 64, 64).
         """
         return self.seed_findings_and_masks(patches, ())[1]
 
-    def _run(self, patch: np.ndarray, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[np.ndarray]]:
+    def _run(self, patch: Array, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[Array]]:
         """Each seed's probability and attributes, and the mask logits (64, 64, 64) of each seed that has a decoder.
 
         One nodule at a time: more are no faster, and each result is independent of the others.
@@ -101,13 +100,13 @@ class _Seed(NamedTuple):
     malignancy: list[Layer]
     attributes: dict[str, list[Layer]]
 
-    def findings(self, features: np.ndarray, attributes: tuple[str, ...]) -> list[float]:
+    def findings(self, features: Array, attributes: tuple[str, ...]) -> list[float]:
         """The malignancy probability and attributes, 0…1, that pooled features tell; NaN for one that they do not."""
         heads = [self.malignancy, *map(self.attributes.get, attributes)]
         return [np.nan if head is None else _probability(features, head) for head in heads]
 
 
-def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
+def _head(tensors: dict[str, Array]) -> list[Layer]:
     """Weight and bias of each linear layer after the pooling."""
     names = (f"classifier_head.{2 * k}" for k in count(1))
     layers = []
@@ -117,7 +116,7 @@ def _head(tensors: dict[str, np.ndarray]) -> list[Layer]:
         layers.append((tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)))
 
 
-def _attribute_heads(member: Member, tensors: dict[str, np.ndarray]) -> dict[str, list[Layer]]:
+def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, list[Layer]]:
     """The head of each attribute that the seed tells: one layer."""
     names = member.architecture.attributes
     if not names:
@@ -126,13 +125,13 @@ def _attribute_heads(member: Member, tensors: dict[str, np.ndarray]) -> dict[str
     return {name: [layer] for name, layer in zip(names, zip(weights, biases, strict=True), strict=True)}
 
 
-def _probability(features: np.ndarray, head: Sequence[Layer]) -> float:
+def _probability(features: Array, head: Sequence[Layer]) -> float:
     *hidden, (weight, bias) = head
     for inner, offset in hidden:
         features = np.maximum(inner @ features + offset, 0)
     return _sigmoid((weight @ features + bias).item())
 
 
-def _sigmoid(logit: np.ndarray | float) -> np.ndarray | float:
+def _sigmoid(logit: Array | float) -> Array | float:
     # Never overflows.
     return 0.5 * (1 + np.tanh(logit / 2))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.openvino_runtime import openvino, ops
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.layouts import (
@@ -37,7 +38,7 @@ _UNIT_STRIDE = (1, 1, 1)
 
 
 def network_graph(
-    architecture: Architecture, tensors: Mapping[str, np.ndarray], *, upscaled: bool = True, masks: bool = False
+    architecture: Architecture, tensors: Mapping[str, Array], *, upscaled: bool = True, masks: bool = False
 ) -> openvino.Model:
     """A backbone with the pooling of its last tap and, for masks, its decoder (see ``nodulemc.models.decoder``).
 
@@ -79,7 +80,7 @@ def _decoder(layers: "_Layers", taps: Sequence[Node]) -> Node:
 class _Layers:
     """Layers made of a network's tensors."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], upscaling: int) -> None:
+    def __init__(self, tensors: Mapping[str, Array], upscaling: int) -> None:
         self._tensors = tensors
         self._upscaling = upscaling
 
@@ -115,7 +116,7 @@ class _Layers:
         steps = (stride[0], stride[1] // size, stride[2] // size)
         return ops.relu(_convolution(x, weight, bias, steps, (near.tolist(), far.tolist()))).output(0)
 
-    def _folded(self, name: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
+    def _folded(self, name: str, norm: str) -> tuple[Array, Array]:
         gain, bias, mean, variance = (
             self._tensors[f"{norm}.{part}"].astype(np.float32)
             for part in ("weight", "bias", "running_mean", "running_var")
@@ -125,7 +126,7 @@ class _Layers:
         return weight, bias - mean * scale
 
 
-def _convolution(x: Node, weight: np.ndarray, bias: np.ndarray, stride: Sequence[int], padding: Padding) -> Node:
+def _convolution(x: Node, weight: Array, bias: Array, stride: Sequence[int], padding: Padding) -> Node:
     near, far = padding
     convolved = ops.convolution(
         x, ops.constant(weight, shared_memory=True), list(stride), list(near), list(far), [1, 1, 1]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.ways import EAGER, CudaGraphs, Way, choose_way
 from nodulemc.ensemble.manifest import Member
 from nodulemc.ensemble.weights import read_weights
@@ -56,16 +57,16 @@ class TorchSeeds:
         self._nodules = 0
         self._graphs = CudaGraphs()
         self._fused = False
-        self._following: np.ndarray = np.empty(0)
+        self._following: Array = np.empty(0)
         self._ahead: Tensor | None = None
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
-    def seed_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def seed_probabilities(self, patches: Array) -> Array:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
         return self._run(patches, _malignancy, ())
 
-    def seed_findings(self, patches: np.ndarray, attributes: tuple[str, ...]) -> np.ndarray:
+    def seed_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
         """Each seed's malignancy probability and attributes of each patch, in one pass.
 
         Args:
@@ -77,9 +78,7 @@ class TorchSeeds:
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
-    def seed_findings_and_masks(
-        self, patches: np.ndarray, attributes: tuple[str, ...]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def seed_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
         """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
         findings, size = 1 + len(attributes), patches.shape[1:]
         found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
@@ -87,7 +86,7 @@ class TorchSeeds:
         masks = found[:, segmenting, findings:].reshape(len(patches), len(segmenting), *size)
         return found[:, :, :findings], masks
 
-    def mask_probabilities(self, patches: np.ndarray) -> np.ndarray:
+    def mask_probabilities(self, patches: Array) -> Array:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
         float64 (N, number of these seeds, 64, 64, 64).
         """
@@ -104,7 +103,7 @@ class TorchSeeds:
         ]
         self.batch_size = _BATCH_SIZE[device]
 
-    def _run(self, patches: np.ndarray, task: Callable, shape: tuple[int, ...]) -> np.ndarray:
+    def _run(self, patches: Array, task: Callable, shape: tuple[int, ...]) -> Array:
         self._nodules += len(patches)
         results = np.empty((len(patches), len(self._networks), *shape))
         start, self._ahead = 0, None
@@ -142,7 +141,7 @@ class TorchSeeds:
         return True
 
     @torch.inference_mode()
-    def _run_batch(self, patches: np.ndarray, task: Callable, results: np.ndarray) -> None:
+    def _run_batch(self, patches: Array, task: Callable, results: Array) -> None:
         batch, self._ahead = self._ahead, None
         if batch is None or len(batch) != len(patches):
             batch = self._sent(patches)
@@ -160,7 +159,7 @@ class TorchSeeds:
         # One copy back for all seeds: each one waits for the GPU.
         results[:] = outputs.cpu().numpy()
 
-    def _sent(self, patches: np.ndarray) -> Tensor:
+    def _sent(self, patches: Array) -> Tensor:
         """Patches on the device, (N, 1, 64, 64, 64), or on their way to it."""
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
@@ -256,7 +255,7 @@ def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> 
     return _build(member, read_weights(folder, member, masks=masks), masks)
 
 
-def _build(member: Member, tensors: dict[str, np.ndarray], masks: bool) -> PatchNetwork:
+def _build(member: Member, tensors: dict[str, Array], masks: bool) -> PatchNetwork:
     with torch.device("meta"):
         network = create_model(member.architecture, with_decoder=masks)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})
