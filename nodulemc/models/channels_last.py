@@ -31,6 +31,11 @@ class MaxPool3d(nn.MaxPool3d):
         return max_pool(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
 
 
+def move_channels_last(network: nn.Module, device: str | torch.device, dtype: torch.dtype | None = None) -> None:
+    """Move a network, in place, and let its convolutions' weights lie channels last."""
+    network.to(device, dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # PyTorch's types lack it
+
+
 def fits(x: Tensor) -> bool:
     """Whether a tensor (N, C, D, H, W) is better taken in 2-D."""
     return x.is_cuda and x.is_contiguous(memory_format=torch.channels_last_3d)
