@@ -94,10 +94,12 @@ def _keeps_order(calibration: Mapping[str, Any]) -> bool:
 def log_odds(probabilities: Array | float) -> Array:
     """Log-odds of probabilities, those of 0 and 1 finite."""
     kept = np.clip(probabilities, _MARGIN, 1 - _MARGIN)
-    return np.log(kept) - np.log1p(-kept)
+    odds: Array = np.log(kept) - np.log1p(-kept)
+    return odds
 
 
 def _sigmoid(log_odds: Array) -> Array:
     # exp of a negative number only: it cannot overflow.
     decay = np.exp(-np.abs(log_odds))
-    return np.where(log_odds >= 0, 1, decay) / (1 + decay)
+    probabilities: Array = np.where(log_odds >= 0, 1, decay) / (1 + decay)
+    return probabilities

@@ -159,7 +159,8 @@ class Ensemble:
         """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
         telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
         per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
-        return readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
+        vote: Array = readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
+        return vote
 
     def mask_probabilities(self, patches: Array) -> Array:
         """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.
@@ -188,7 +189,8 @@ class Ensemble:
         """The vote on masks, (N, seeds that have a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
         per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
-        return np.average(per_seed, axis=1, weights=self._weights[decoding])
+        vote: Array = np.average(per_seed, axis=1, weights=self._weights[decoding])
+        return vote
 
     def vote(self, per_seed: Array) -> Array:
         """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
@@ -204,7 +206,7 @@ class Ensemble:
 
 
 def _load_seeds(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoSeeds | TorchSeeds:
-    folder, members = manifest.folder, manifest.members
+    folder, members = manifest.location, manifest.members
     if device == "cpu" and importlib.util.find_spec("openvino"):
         from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
 

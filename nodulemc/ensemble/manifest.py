@@ -112,7 +112,8 @@ class Manifest:
         """The members' shares of the vote, which add up to 1."""
         weights = np.array([member.weight for member in self.members])
         weights = weights / weights.max()  # the sum of huge ones would overflow
-        return weights / weights.sum()
+        shares: Array = weights / weights.sum()
+        return shares
 
     @property
     def segments(self) -> bool:
@@ -132,8 +133,25 @@ class Manifest:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Which ensemble it is, for results: ``path`` of its folder and ``sha256`` of its ``ensemble.json``."""
-        return {"path": str(self.folder.absolute()), "sha256": self.sha256}
+        """Which ensemble it is, for results: ``path`` of its folder and ``sha256`` of its ``ensemble.json``.
+
+        Raises:
+            ValueError: it was not read from a folder.
+        """
+        if self.sha256 is None:
+            raise ValueError("a manifest that was not read has no SHA-256")
+        return {"path": str(self.location.absolute()), "sha256": self.sha256}
+
+    @property
+    def location(self) -> Path:
+        """``folder``, of one that was read.
+
+        Raises:
+            ValueError: it was not.
+        """
+        if self.folder is None:
+            raise ValueError("a manifest that was not read has no folder")
+        return self.folder
 
     @property
     def deviations(self) -> str:

@@ -71,4 +71,6 @@ def cuda_is_usable() -> bool:
 def torch_is_built_for_cuda() -> bool:
     """Whether the installed PyTorch could use a GPU."""
     found = importlib.util.find_spec("torch")
-    return found is not None and (Path(found.origin).parent / "lib" / "libtorch_cuda.so").is_file()
+    if found is None or found.origin is None:
+        return False
+    return (Path(found.origin).parent / "lib" / "libtorch_cuda.so").is_file()

@@ -74,7 +74,7 @@ def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
     Raises:
         EnsembleError: the file is unreadable or no such list, or not the one that the manifest names by its SHA-256.
     """
-    path = manifest.folder / FILE_NAME
+    path = manifest.location / FILE_NAME
     if not path.exists():
         return None
     # Reading sets aside as much memory as the limit says.

@@ -1,6 +1,7 @@
 """A seed's tensors: read, checked, and nothing executed. Needs no torch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -53,7 +54,7 @@ def parse_weights(content: bytes, architecture: Architecture, source: str | Path
     return tensors
 
 
-def _array(name: str, value: dict, source: str | Path) -> Array:
+def _array(name: str, value: dict[str, Any], source: str | Path) -> Array:
     if value["dtype"] not in _TYPES:
         raise EnsembleError(f"tensor {name} is of type {value['dtype']}", source, "store F16 or F32")
     return np.frombuffer(value["data"], _TYPES[value["dtype"]]).reshape(value["shape"])

@@ -19,11 +19,21 @@ _AS_IT_LIES, _BACK = (0, 2, 3, 4, 1), (0, 4, 1, 2, 3)
 class MaxPool3d(nn.MaxPool3d):
     """The same values and, but for ties, the same gradients in less time on a GPU; its sizes are triples."""
 
+    kernel_size: Triple
+    stride: Triple
+    padding: Triple
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, D, H, W) to (N, C, D', H', W')."""
         if not fits(x):
-            return super().forward(x)
+            pooled: Tensor = super().forward(x)
+            return pooled
         return max_pool(x, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode)
+
+
+def move_channels_last(network: nn.Module, device: str | torch.device, dtype: torch.dtype | None = None) -> None:
+    """Move a network, in place, and let its convolutions' weights lie channels last."""
+    network.to(device, dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # PyTorch's types lack it
 
 
 def fits(x: Tensor) -> bool:
@@ -52,19 +62,21 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Trilinear interpolation of (N, C, D, H, W) to another (D, H, W), with ``align_corners`` False."""
     if not fits(x):
         return F.interpolate(x, size=tuple(size), mode="trilinear", align_corners=False)
-    if x.shape[2] != size[0]:
+    depth, height, width = size
+    if x.shape[2] != depth:
         # Along D first: there are fewer voxels yet.
-        x = _along_depth(x, lambda p: _bilinear(p, (size[0], p.shape[3])))
-    return _in_planes(x, lambda p: _bilinear(p, tuple(size[1:])))
+        x = _along_depth(x, lambda p: _bilinear(p, (depth, p.shape[3])))
+    return _in_planes(x, lambda p: _bilinear(p, (height, width)))
 
 
-def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+def concatenate(tensors: list[Tensor]) -> Tensor:
     """(N, C, D, H, W) each to one of all their channels: as rows of a matrix, which are copied fast."""
     if not all(map(fits, tensors)):
         return torch.cat(tensors, dim=1)
     voxels = [tensor.permute(_AS_IT_LIES).flatten(0, 3) for tensor in tensors]
     n, _, *sides = tensors[0].shape
-    return torch.cat(voxels, dim=1).unflatten(0, (n, *sides)).permute(_BACK)
+    joined: Tensor = torch.cat(voxels, dim=1).unflatten(0, (n, *sides))
+    return joined.permute(_BACK)
 
 
 def _bilinear(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -74,10 +86,12 @@ def _bilinear(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 def _in_planes(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
     """Let something work on (N·D, C, H, W)."""
     planes = x.permute(_AS_IT_LIES).flatten(0, 1).permute(0, 3, 1, 2)
-    return run(planes).permute(0, 2, 3, 1).unflatten(0, (x.shape[0], x.shape[2])).permute(_BACK)
+    volumes: Tensor = run(planes).permute(0, 2, 3, 1).unflatten(0, (x.shape[0], x.shape[2]))
+    return volumes.permute(_BACK)
 
 
 def _along_depth(x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
     """Let something work on (N, C, D, H·W)."""
     pictures = x.permute(_AS_IT_LIES).flatten(2, 3).permute(0, 3, 1, 2)
-    return run(pictures).permute(0, 2, 3, 1).unflatten(2, x.shape[3:]).permute(_BACK)
+    volumes: Tensor = run(pictures).permute(0, 2, 3, 1).unflatten(2, x.shape[3:])
+    return volumes.permute(_BACK)

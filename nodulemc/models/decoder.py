@@ -16,6 +16,8 @@ class SegmentationDecoder(nn.Module):
     it meets has the tap projected to its width (``project_1`` to ``project_4``).
     """
 
+    block5: ConvUnit
+
     def __init__(self, tap_channels: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
         *finer, coarsest = tap_channels
@@ -39,7 +41,8 @@ class SegmentationDecoder(nn.Module):
             project = getattr(self, f"project_{stage}", nn.Identity())
             x = upsample(x, tap.shape[2:]) + project(tap)
         x = upsample(self.block5(x), (size,) * 3)
-        return self.last_layer(x).squeeze(1)
+        logits: Tensor = self.last_layer(x)
+        return logits.squeeze(1)
 
 
 def published_widths(tap_channels: Sequence[int]) -> tuple[int, ...]:

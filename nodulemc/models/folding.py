@@ -1,5 +1,7 @@
 """Exact simplifications of a trained network for inference."""
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -7,9 +9,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from nodulemc.models.layers import ConvUnit
 from nodulemc.models.multitask import MultiTaskI3d
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 @torch.no_grad()
-def fold_batch_norm(model: nn.Module) -> nn.Module:
+def fold_batch_norm(model: Network) -> Network:
     """Fold every BatchNorm (in eval mode) into the convolution before it, in place; returns the model."""
     for module in model.modules():
         for convolution, norm in _pairs(module):

@@ -21,15 +21,16 @@ class Fusible(nn.Module):
 
     def unit(self, x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> Tensor:
         """(N, C, D, H, W) through a convolution with this weight, BatchNorm and ReLU."""
-        if self.fused:
+        bias = self.conv3d.bias
+        if self.fused and bias is not None:
             try:
-                return convolution_relu(x, weight, self.conv3d.bias, stride, padding)
+                return convolution_relu(x, weight, bias, stride, padding)
             except RuntimeError as error:
                 if out_of_memory(error):
                     raise
                 # cuDNN has no such kernel for this shape, or the device is no NVIDIA GPU.
                 self.fused = False
-        x = F.conv3d(x, weight, self.conv3d.bias, stride, padding)
+        x = F.conv3d(x, weight, bias, stride, padding)
         return F.relu(self.batch3d(x), inplace=True)
 
 
@@ -51,4 +52,5 @@ def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: Triple, pa
     # A matrix product, to which cuBLAS adds bias and ReLU.
     voxels = x.permute(0, 2, 3, 4, 1)
     rows = torch._addmm_activation(bias, voxels.flatten(0, 3), weight.flatten(1).t())
-    return rows.unflatten(0, voxels.shape[:4]).permute(0, 4, 1, 2, 3)
+    outputs: Tensor = rows.unflatten(0, voxels.shape[:4])
+    return outputs.permute(0, 4, 1, 2, 3)

@@ -3,11 +3,14 @@
 from torch import Tensor, nn
 
 from nodulemc.models.channels_last import concatenate
+from nodulemc.models.fused import Fusible
 from nodulemc.models.layers import ConvUnit, SamePool
 from nodulemc.models.layouts import (
     INCEPTION_BLOCKS,
     INCEPTION_BRANCH_POOL,
+    INCEPTION_ORDER,
     INCEPTION_POOLS,
+    INCEPTION_TAPS,
     INCEPTION_UNITS,
     TAP_CHANNELS,
 )
@@ -16,7 +19,7 @@ from nodulemc.models.layouts import (
 class Mixed(nn.Module):
     """Inception block: four branches, concatenated."""
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
         w0, w1a, w1b, w2a, w2b, w3 = widths
         self.branch_0 = ConvUnit(in_channels, w0, 1)
@@ -33,6 +36,7 @@ class InceptionI3d(nn.Module):
     """Inception-I3D without its classifier."""
 
     tap_channels = TAP_CHANNELS["inception_i3d"]
+    conv3d_1a_7x7: Fusible  # the stem
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,11 +62,9 @@ class InceptionI3d(nn.Module):
             After the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
             H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
         """
-        stem = self.conv3d_1a_7x7(x)
-        second = self.conv3d_2c_3x3(self.conv3d_2b_1x1(self.pool_2a(stem)))
-        third = self.mixed_3c(self.mixed_3b(self.pool_3a(second)))
-        fourth = self.pool_4a(third)
-        for block in (self.mixed_4b, self.mixed_4c, self.mixed_4d, self.mixed_4e, self.mixed_4f):
-            fourth = block(fourth)
-        fifth = self.mixed_5c(self.mixed_5b(self.pool_5a(fourth)))
-        return stem, second, third, fourth, fifth
+        taps = []
+        for name in INCEPTION_ORDER:
+            x = getattr(self, name)(x)
+            if name in INCEPTION_TAPS:
+                taps.append(x)
+        return tuple(taps)

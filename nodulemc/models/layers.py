@@ -16,14 +16,16 @@ class ConvUnit(Fusible):
         near, far = same_padding((kernel,) * 3, (stride,) * 3)
         # F.pad wants the last axis first; the three are alike.
         self.pad = None if near == far else next(zip(near, far, strict=True)) * 3
-        self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride, padding=0 if self.pad else near, bias=False)
+        self._stride: Triple = (stride,) * 3
+        self._padding: Triple = (0, 0, 0) if self.pad else near
+        self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride, padding=self._padding, bias=False)
         self.batch3d = nn.BatchNorm3d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, D, H, W) to (N, out_channels, D/stride, H/stride, W/stride)."""
         if self.pad is not None:
             x = F.pad(x, self.pad)
-        return self.unit(x, self.conv3d.weight, self.conv3d.stride, self.conv3d.padding)
+        return self.unit(x, self.conv3d.weight, self._stride, self._padding)
 
 
 class SamePool(nn.Module):
@@ -37,4 +39,5 @@ class SamePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, D, H, W), all ≥ 0, to (N, C, D/stride, H/stride, W/stride)."""
-        return self.pool(x)
+        pooled: Tensor = self.pool(x)
+        return pooled

@@ -11,8 +11,9 @@ def same_padding(kernel: Triple, stride: Triple) -> tuple[Triple, Triple]:
 
     The padding of an axis is kernel − stride in all; where that is odd, the extra voxel is at the far side.
     """
-    total = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
-    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    depth, height, width = (max(k - s, 0) for k, s in zip(kernel, stride, strict=True))
+    near = (depth // 2, height // 2, width // 2)
+    return near, (depth - near[0], height - near[1], width - near[2])
 
 
 class Pool(NamedTuple):

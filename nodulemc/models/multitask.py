@@ -1,6 +1,7 @@
 """The multi-task network: one backbone, a malignancy head and, where wanted, an attribute head and a decoder."""
 
 from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor, nn
 
@@ -10,6 +11,11 @@ from nodulemc.models.decoder import SegmentationDecoder
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.patch import SIZE
 
+if TYPE_CHECKING:
+    from nodulemc.models.resnet_i3d import I3dR50
+
+Backbone: TypeAlias = "InceptionI3d | I3dR50"
+
 
 class MultiTaskI3d(nn.Module):
     """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``; and ``attribute_head``.
@@ -18,14 +24,14 @@ class MultiTaskI3d(nn.Module):
     made 0…1.
     """
 
-    def __init__(self, backbone: nn.Module, architecture: Architecture, *, with_decoder: bool) -> None:
+    def __init__(self, backbone: Backbone, architecture: Architecture, *, with_decoder: bool) -> None:
         super().__init__()
         self.backbone = backbone
         widths = (backbone.tap_channels[-1], *architecture.head_widths)
-        hidden = [
+        hidden: list[nn.Module] = [
             layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
         ]
-        pooling = nn.AdaptiveAvgPool3d(1)
+        pooling: nn.Module = nn.AdaptiveAvgPool3d(1)
         if architecture.pooling == "windows_2x2x2":
             pooling = nn.Sequential(nn.AvgPool3d(2, stride=1), pooling)
         self.classifier_head = nn.Sequential(pooling, nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
@@ -38,24 +44,29 @@ class MultiTaskI3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
-        return self.classifier_head(self._taps(x)[-1]).squeeze(1)
+        return self._malignancy_logits(self._taps(x)[-1])
 
     def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same input to malignancy logits (N,) and, with a head for them, attribute logits (N, A)."""
         tap = self._taps(x)[-1]
-        return self.classifier_head(tap).squeeze(1), self._attribute_logits(tap)
+        return self._malignancy_logits(tap), self._attribute_logits(tap)
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
         """The same input to malignancy logits (N,), mask logits (N, size, size, size) and, where there is a head for
         them, attribute logits (N, A).
         """
         taps = self._taps(x)
-        outputs = self.classifier_head(taps[-1]).squeeze(1), self.aux_model(taps, mask_size)
+        outputs = self._malignancy_logits(taps[-1]), self.aux_model(taps, mask_size)
         return (*outputs, self._attribute_logits(taps[-1])) if self.attributes else outputs
+
+    def _malignancy_logits(self, tap: Tensor) -> Tensor:
+        logits: Tensor = self.classifier_head(tap)
+        return logits.squeeze(1)
 
     def _attribute_logits(self, tap: Tensor) -> Tensor:
         pooling, flatten, *_ = self.classifier_head
-        return self.attribute_head(flatten(pooling(tap)))
+        logits: Tensor = self.attribute_head(flatten(pooling(tap)))
+        return logits
 
     def _taps(self, x: Tensor) -> tuple[Tensor, ...]:
         # The stem's input channels are copies of the one patch.
@@ -72,7 +83,7 @@ def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTask
     return MultiTaskI3d(backbone, architecture, with_decoder=with_decoder)
 
 
-def _create_i3d_r50() -> nn.Module:
+def _create_i3d_r50() -> "I3dR50":
     try:
         # pytorchvideo's models import torchvision, which takes a second or two.
         from nodulemc.models.resnet_i3d import I3dR50

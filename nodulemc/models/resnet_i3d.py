@@ -23,7 +23,8 @@ class I3dR50(nn.Module):
     @property
     def stem(self) -> nn.Conv3d:
         """The first convolution."""
-        return self.blocks[0].conv
+        convolution: nn.Conv3d = self.blocks[0].conv
+        return convolution
 
     def taps(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps from fine to coarse.

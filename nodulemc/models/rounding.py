@@ -3,8 +3,12 @@
 Such CPUs would need minutes for one patch in bf16 or fp16 itself.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -13,7 +17,7 @@ def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def round_network(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def round_network(network: Network, dtype: torch.dtype) -> Network:
     """Let a network hold and pass on numbers of a shorter type only, in place; returns the network.
 
     Sums inside a layer stay fp32, as in hardware.

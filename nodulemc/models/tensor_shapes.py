@@ -33,7 +33,7 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
         shapes |= dict(_affine(f"classifier_head.{2 * k}", (after, before)))
     if architecture.attributes:
         shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), taps[-1])))
-    if with_decoder:
+    if with_decoder and architecture.decoder_widths is not None:
         shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(taps, architecture.decoder_widths)}
     return shapes
 
@@ -100,8 +100,8 @@ def _resnet() -> Named:
                 ("b", stage.inner, stage.inner, (1, 3, 3)),
                 ("c", stage.inner, stage.out, (1, 1, 1)),
             ):
-                names = (f"{block}.branch2.{kind}_{letter}" for kind in ("conv", "norm"))
-                yield from _convolution_and_norm(*names, inputs, outputs, kernel)
+                convolution, norm = f"{block}.branch2.conv_{letter}", f"{block}.branch2.norm_{letter}"
+                yield from _convolution_and_norm(convolution, norm, inputs, outputs, kernel)
             before = stage.out
 
 

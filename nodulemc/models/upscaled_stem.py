@@ -41,7 +41,7 @@ class UpscaledStem(Fusible):
 
     def _small_kernel(self) -> Tensor:
         weight = F.pad(self.conv3d.weight.sum(dim=1), (0, 1, 0, 1))
-        in_plane = weight.unflatten(2, (_IN_PLANE, 2)).unflatten(4, (_IN_PLANE, 2)).sum(dim=(3, 5))
+        in_plane: Tensor = weight.unflatten(2, (_IN_PLANE, 2)).unflatten(4, (_IN_PLANE, 2)).sum(dim=(3, 5))
         return in_plane.flatten(2).transpose(1, 2)[..., None, None]
 
 
@@ -74,7 +74,8 @@ class PatchNetwork(nn.Module):
 
     def classify(self, patches: Tensor) -> Tensor:
         """The same patches to malignancy logits (N,) alone."""
-        return self.network(self._input(patches))
+        logits: Tensor = self.network(self._input(patches))
+        return logits
 
     def classify_with_attributes(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The same patches to malignancy logits (N,) and the logits (N,) of each attribute that the network tells."""

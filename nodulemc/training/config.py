@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def _real(low: float, high: float, *, above: bool = False, below: bool = False) 
     def accepts(value: Any) -> bool:
         if type(value) not in (int, float) or not math.isfinite(value):
             return False
-        return (value > low if above else value >= low) and (value < high if below else value <= high)
+        return bool((value > low if above else value >= low) and (value < high if below else value <= high))
 
     bounds = f"{'above' if above else 'from'} {low:g} {'to below' if below else 'to'} {high:g}"
     return _Rule(f"a number {bounds} (YAML writes 1e-4 as 1.0e-4)", accepts, float)
@@ -126,7 +126,7 @@ class OptimizerConfig:
 
     learning_rate: float = _setting(1e-4, _real(0, 1, above=True))
     weight_decay: float = _setting(5e-4, _real(0, 1))
-    betas: tuple[float, ...] = _setting((0.9, 0.999), _list(_real(0, 1, below=True), 2))
+    betas: tuple[float, float] = _setting((0.9, 0.999), _list(_real(0, 1, below=True), 2))
     warmup_steps: int = _setting(0, _whole(0, 1_000_000))
     decay: str = _setting("none", _one_of(DECAYS))
 
@@ -266,7 +266,7 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
 
 def _entries(kind: type, content: Any, name: str, where: object) -> list[tuple[str, Any]]:
     """The (key, default) pairs of dataclass ``kind`` that ``content`` names; refuses everything else."""
-    defaults = {f.name: f.default_factory() if is_dataclass(f.type) else f.default for f in fields(kind)}
+    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
     if not isinstance(content, dict):
         raise ConfigError(f"{name} is {content!r}", where, f"give a mapping with keys from {', '.join(defaults)}")
     for key in content:

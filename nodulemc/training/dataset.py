@@ -5,9 +5,10 @@ the same batches whatever the number of worker processes, and after a restart.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ _CORNERS = np.array([(*corner, 1.0) for corner in product((-CENTRE_INDEX, CENTRE
 _DRAW, _TRANSFORM = 0, 1
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """One place in an epoch: which block is read there, and what its transform is drawn from."""
 
     index: int
@@ -66,7 +68,9 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, asynchronously where the memory is pinned."""
-        return Batch(*(x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self))
+        tensors = ((name, x) for name, x in self._asdict().items() if isinstance(x, Tensor))
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors}
+        return self._replace(**moved)
 
     def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
         """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
@@ -82,13 +86,13 @@ def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
     return padded
 
 
-class NoduleDataset(Dataset):
+class NoduleDataset(Dataset[Batch]):
     """Blocks of a store, each cut to the box that its patch needs."""
 
     def __init__(
         self,
         store: BlockStore,
-        labels: Sequence[float],
+        labels: Sequence[float] | Array,
         augmentation: AugmentationConfig | None,
         seed: int,
         ratings: Array | None = None,
@@ -121,6 +125,8 @@ class NoduleDataset(Dataset):
 
 def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, ratings: Sequence[float] = ()) -> Batch:
     """The part of a block between whose voxels the patch is sampled."""
+    if block.mask is None:
+        raise ValueError(f"block {index} has no mask")
     corners = _CORNERS @ affine.T
     size = np.array(block.voxels.shape)
     low = np.clip(np.floor(corners.min(axis=0)).astype(int), 0, size - 1)
@@ -142,10 +148,12 @@ def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, rati
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """Join samples."""
-    return Batch(*(torch.cat(x) if isinstance(x[0], Tensor) else sum(x, ()) for x in zip(*samples, strict=True)))
+    columns = zip(*samples, strict=True)
+    joined: list[Any] = [torch.cat(x) if isinstance(x[0], Tensor) else sum(x, ()) for x in columns]
+    return Batch(*joined)
 
 
-class BalancedBatches(Sampler):
+class BalancedBatches(Sampler[list[Draw]]):
     """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
 
     Undecided samples have the share of the draws that they have of the samples.
@@ -178,8 +186,8 @@ class BalancedBatches(Sampler):
         """
         self.epoch = 0
         self._indices = np.asarray(indices)
-        labels = np.array(labels, float)  # NaN for None
-        malignant, benign = labels == 1, labels == 0
+        numbers = np.array(labels, float)  # NaN for None
+        malignant, benign = numbers == 1, numbers == 0
         counts = [max(known.sum(), 1) for known in (malignant, benign)]
         weights = np.select([malignant, benign], [1 / count for count in counts], 2 / sum(counts))
         self._probabilities = weights / weights.sum()
@@ -201,7 +209,7 @@ class BalancedBatches(Sampler):
             yield draws[self._share]
 
 
-class OrderedBatches(Sampler):
+class OrderedBatches(Sampler[list[Draw]]):
     """Every block once, in order; each process gets every n-th."""
 
     def __init__(self, indices: Sequence[int], *, batch_size: int, process: int = 0, processes: int = 1) -> None:
@@ -215,7 +223,9 @@ class OrderedBatches(Sampler):
         return iter(self._batches)
 
 
-def make_loader(dataset: NoduleDataset, batches: Sampler, *, workers: int, pin_memory: bool) -> DataLoader:
+def make_loader(
+    dataset: NoduleDataset, batches: Sampler[list[Draw]], *, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
     """A loader whose workers keep reading ahead of the network, and stay alive between epochs."""
     return DataLoader(
         dataset,

@@ -1,12 +1,15 @@
 """Exponential moving average of a network: what is validated and shipped."""
 
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class ExponentialMovingAverage:
+
+class ExponentialMovingAverage(Generic[Network]):
     """A second network that follows the trained one, its buffers (BatchNorm's statistics) included.
 
     The decay grows as min(decay, (1 + n) / (10 + n)) with the number n of updates, so that short runs forget
@@ -19,13 +22,13 @@ class ExponentialMovingAverage:
         updates: how many there have been.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.network = deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: Network) -> None:
         """Move the average towards ``network``; integer buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))

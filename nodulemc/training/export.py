@@ -74,6 +74,7 @@ def export_ensemble(
     architecture = config.model.architecture
     if not decoder:
         architecture = replace(architecture, decoder_widths=None)
+    own_cases: Sequence[frozenset[TrainedCase] | None] = cases or [None] * len(seeds)
     members = [
         SeedWeights(
             f"seed_{trained.seed}",
@@ -83,7 +84,7 @@ def export_ensemble(
             fold=fold,
             cases=own,
         )
-        for trained, own in zip(seeds, cases or [None] * len(seeds), strict=True)
+        for trained, own in zip(seeds, own_cases, strict=True)
     ]
     card = config.card
     manifest = write_ensemble(folder, members, trained_on=card.trained_on, licence=card.licence, dtype=torch.float16)

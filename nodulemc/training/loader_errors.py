@@ -20,7 +20,8 @@ def reading_error(error: RuntimeError, workers: int) -> NoduleMCError | None:
     raised = _RAISED.search(str(error))
     if raised:
         # Only the line is left of it, in which its three parts are joined so.
-        return getattr(errors, raised[1])(*raised[2].split(": ", 2))
+        found: NoduleMCError = getattr(errors, raised[1])(*raised[2].split(": ", 2))
+        return found
     if _KILLED.search(str(error)):
         return ResourceError(
             "a process that reads samples has died",

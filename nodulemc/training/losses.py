@@ -68,7 +68,7 @@ def known_cross_entropy(
     known = ~targets.isnan()
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
     # A sum of products: an infinite logit must spoil the loss, not vanish from it.
-    total, count = global_sum(torch.stack([(losses * known).sum(), known.sum()]))
+    total, count = global_sum(torch.stack([(losses * known).sum(), known.sum()])).unbind()
     return total / count.clamp_min(1)
 
 
@@ -86,7 +86,8 @@ def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor],
     """
     probabilities = torch.sigmoid(mask_logits.float())
     masks = masks.float()
-    overlap, size = global_sum(torch.stack([(probabilities * masks).sum(), probabilities.sum() + masks.sum()]))
+    sums = torch.stack([(probabilities * masks).sum(), probabilities.sum() + masks.sum()])
+    overlap, size = global_sum(sums).unbind()
     return 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
 
 
@@ -104,7 +105,7 @@ def nodule_dice_loss(
     masks = masks.float().flatten(1)
     overlap, size = (probabilities * masks).sum(dim=1), probabilities.sum(dim=1) + masks.sum(dim=1)
     losses = 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
-    total, count = global_sum(torch.stack([losses.sum(), losses.new_tensor(len(losses))]))
+    total, count = global_sum(torch.stack([losses.sum(), losses.new_tensor(len(losses))])).unbind()
     return total / count
 
 

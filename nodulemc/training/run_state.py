@@ -55,7 +55,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, **vars(checkpoint)}, buffer)
-    write_atomically(path, buffer.getbuffer(), ConfigError)
+    write_atomically(path, buffer.getvalue(), ConfigError)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -76,11 +76,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def random_state() -> dict[str, Any]:
     """States of all random generators, as tensors and plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 (libraries may use it)
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries may use it)
+    keys, position = numpy["state"]["key"], numpy["state"]["pos"]
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [
+            numpy["bit_generator"],
+            torch.from_numpy(keys.astype(np.int64)),
+            position,
+            numpy["has_gauss"],
+            numpy["gauss"],
+        ],
         "python": random.getstate(),
     }
 

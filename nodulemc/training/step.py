@@ -4,6 +4,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from nodulemc.models.channels_last import move_channels_last
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.ema import ExponentialMovingAverage
@@ -40,7 +41,7 @@ class TrainingStep:
             undecided: whether labels may be NaN, see ``multitask_loss``.
         """
         on_cuda = accelerator.device.type == "cuda"
-        network = network.to(accelerator.device, memory_format=torch.channels_last_3d)
+        move_channels_last(network, accelerator.device)
         self.ema = ExponentialMovingAverage(network, config.run.ema_decay)
         self._frozen = config.model.kinetics is not None
         if not self._frozen and accelerator.num_processes > 1 and on_cuda:
@@ -65,7 +66,8 @@ class TrainingStep:
     @property
     def network(self) -> PatchNetwork:
         """The trained network, without Accelerate's and torch.compile's wrapping."""
-        return self._accelerator.unwrap_model(self._model, keep_torch_compile=False)
+        network: PatchNetwork = self._accelerator.unwrap_model(self._model, keep_torch_compile=False)
+        return network
 
     def prepare_to_train(self) -> None:
         """Set training mode, but for a backbone whose BatchNorm is frozen."""
@@ -98,9 +100,12 @@ class TrainingStep:
             logits, mask_logits, labels, masks, weight, global_sum, dice=self._dice, undecided=self._undecided
         )
         for attribute_logits in attributes:
+            if ratings is None:
+                raise ValueError("an attribute head learns from ratings")
             parts.append(known_cross_entropy(attribute_logits, ratings, global_sum))
             loss = loss + self._attribute_weight * parts[-1]
         self._accelerator.backward(loss)
         self.optimizer.step()
         self.ema.update(self.network)
-        return self._accelerator.reduce(torch.stack([loss, *parts]).detach(), reduction="mean")
+        losses: Tensor = self._accelerator.reduce(torch.stack([loss, *parts]).detach(), reduction="mean")
+        return losses

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class TrainingData:
         unknown = np.isnan(found[list(self.train)]).all(axis=0)
         if unknown.any():
             raise TableError(
-                f"no sample to train on has a rating of {names[unknown.argmax()]}",
+                f"no sample to train on has a rating of {names[int(unknown.argmax())]}",
                 self.store.folder,
                 f"prepare a table with this column and {READERS}, or leave it out of the recipe",
             )
@@ -308,9 +308,11 @@ class _Run:
         """The average's metrics, and a check of it: the last step can spoil the weights after its loss was finite."""
         steps = (epoch + 1) * len(self._draws)
         if self._data.validation:
-            batches = self._validation_loader
+            batches: Iterable[Batch] = self._validation_loader
             if log is not None:
-                batches = progress(batches, len(batches), f"{self._label(epoch)}, validation", quiet_s=QUIET_S)
+                batches = progress(
+                    batches, len(self._validation_loader), f"{self._label(epoch)}, validation", quiet_s=QUIET_S
+                )
             metrics = validate(self._step.ema.network, batches, self._accelerator, self._attributes)
             self._require_finite("validation cross-entropy", metrics["validation_cross_entropy"], steps)
             return metrics
@@ -322,20 +324,19 @@ class _Run:
     def _train_epoch(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
         self._step.prepare_to_train()
         self._draws.epoch = epoch
-        batches = self._train_loader
+        batches: Iterable[Batch] = self._train_loader
         if log is not None:
             batches = progress(batches, len(self._draws), self._label(epoch))
         size = SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
         first = epoch * len(self._draws)
         names = _LOSSES if self._attributes else _LOSSES[:-1]
         sums = torch.zeros(len(names), dtype=torch.float64)
-        pending = None
         start = time.monotonic()
-        for step, batch in enumerate(batches, start=first):
-            values = self._train_step(step, batch, size)
+        steps = (self._train_step(step, batch, size) for step, batch in enumerate(batches, start=first))
+        pending = next(steps)
+        for step, values in enumerate(steps, start=first):
             # The previous step's values are ready by now; asking for this step's would stop the queue of GPU work.
-            if pending is not None:
-                sums += self._record(step - 1, pending, log)
+            sums += self._record(step, pending, log)
             pending = values
         sums += self._record(first + len(self._draws) - 1, pending, log)
         means = (sums / len(self._draws)).tolist()

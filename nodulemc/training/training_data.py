@@ -62,7 +62,7 @@ def training_cases(data: TrainingData) -> frozenset[TrainedCase]:
     return frozenset(TrainedCase(row.get(SOURCE_UID) or row[UID], row[PATIENT]) for row in rows)
 
 
-def _sides(content: Any, path: Path, fold: int | None) -> tuple[list, list]:
+def _sides(content: Any, path: Path, fold: int | None) -> tuple[list[Any], list[Any]]:
     if not isinstance(content, dict):
         content = {}
     if isinstance(content.get("folds"), list):

@@ -25,11 +25,11 @@ def start_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed, its decoder or the recipe's architecture.
     """
-    manifest = read_manifest(config.start_from)
+    manifest = _start_manifest(config)
     starts = _starts(manifest, config, seed)
     for member in starts:
         _require_architecture(manifest, member, config.architecture)
-    per_member = [read_weights(manifest.folder, member, masks=True) for member in starts]
+    per_member = [read_weights(manifest.location, member, masks=True) for member in starts]
     return {
         name: torch.stack([torch.from_numpy(tensors[name].copy()).double() for tensors in per_member])
         .mean(dim=0)
@@ -44,7 +44,7 @@ def lacks_attributes(config: ModelConfig, seed: int) -> bool:
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed.
     """
-    return not _starts(read_manifest(config.start_from), config, seed)[0].architecture.attributes
+    return not _starts(_start_manifest(config), config, seed)[0].architecture.attributes
 
 
 def start_cases(config: ModelConfig, seed: int) -> frozenset[TrainedCase]:
@@ -55,9 +55,15 @@ def start_cases(config: ModelConfig, seed: int) -> frozenset[TrainedCase]:
     """
     if config.start_from is None:
         return frozenset()
-    manifest = read_manifest(config.start_from)
+    manifest = _start_manifest(config)
     starts, cases = _starts(manifest, config, seed), read_trained_cases(manifest)
     return frozenset().union(*(cases.of_member(Path(member.file).stem) for member in starts)) if cases else frozenset()
+
+
+def _start_manifest(config: ModelConfig) -> Manifest:
+    if config.start_from is None:
+        raise ValueError("the recipe names no ensemble to start from")
+    return read_manifest(config.start_from)
 
 
 def _starts(manifest: Manifest, config: ModelConfig, seed: int) -> tuple[Member, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,12 +108,10 @@ class _Seed(NamedTuple):
 
 def _head(tensors: dict[str, Array]) -> list[Layer]:
     """Weight and bias of each linear layer after the pooling."""
-    names = (f"classifier_head.{2 * k}" for k in count(1))
-    layers = []
-    for name in names:
-        if f"{name}.weight" not in tensors:
-            return layers
-        layers.append((tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)))
+    names = takewhile(lambda name: f"{name}.weight" in tensors, (f"classifier_head.{2 * k}" for k in count(1)))
+    return [
+        (tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)) for name in names
+    ]
 
 
 def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, list[Layer]]:
@@ -129,9 +127,10 @@ def _probability(features: Array, head: Sequence[Layer]) -> float:
     *hidden, (weight, bias) = head
     for inner, offset in hidden:
         features = np.maximum(inner @ features + offset, 0)
-    return _sigmoid((weight @ features + bias).item())
+    return float(_sigmoid(weight @ features + bias).item())
 
 
-def _sigmoid(logit: Array | float) -> Array | float:
+def _sigmoid(logits: Array) -> Array:
     # Never overflows.
-    return 0.5 * (1 + np.tanh(logit / 2))
+    probabilities: Array = 0.5 * (1 + np.tanh(logits / 2))
+    return probabilities

@@ -6,6 +6,7 @@ each voxel, and the graph takes the patch itself.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from nodulemc.models.layouts import (
 from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.patch import SIZE, UPSCALED
 
-Node = openvino.Output
+Node: TypeAlias = openvino.Output
 Padding = tuple[Sequence[int], Sequence[int]]
 _UPSCALING = UPSCALED[2] // SIZE
 _UNIT_STRIDE = (1, 1, 1)
@@ -193,7 +194,7 @@ def _resnet(layers: _Layers, x: Node) -> list[Node]:
                 ("b", (1, 3, 3), stride),
                 ("c", (1, 1, 1), _UNIT_STRIDE),
             ):
-                names = (f"{path}.branch2.{kind}_{letter}" for kind in ("conv", "norm"))
+                names = (f"{path}.branch2.conv_{letter}", f"{path}.branch2.norm_{letter}")
                 y = layers.convolution(y, *names, step, _centred(kernel))
                 y = y if letter == "c" else ops.relu(y).output(0)
             x = ops.relu(ops.add(shortcut, y)).output(0)

@@ -6,7 +6,7 @@ _CONVERTER = "openvino.tools.ovc"
 
 # The package imports it only where it can be imported; None in sys.modules says that it cannot.
 _loaded = sys.modules.get(_CONVERTER)
-sys.modules[_CONVERTER] = None
+sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # Python takes None here, typeshed knows modules only
 try:
     import openvino
     from openvino import opset13 as ops

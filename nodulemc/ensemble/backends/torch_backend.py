@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from nodulemc.ensemble.manifest import Member
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.errors import out_of_memory
 from nodulemc.hardware import available_cores
+from nodulemc.models.channels_last import move_channels_last
 from nodulemc.models.checkpoints import fill
 from nodulemc.models.folding import fold_batch_norm, fold_input_channels
 from nodulemc.models.fused import fuse
@@ -25,6 +26,7 @@ from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 
 logger = logging.getLogger(__name__)
 
+Task = Callable[[PatchNetwork, Tensor], Tensor]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
@@ -98,12 +100,11 @@ class TorchSeeds:
         self.device = device
         self.precision = precision
         self._dtype = DTYPES[precision]
-        self._networks = [
-            network.to(device, self._dtype, memory_format=torch.channels_last_3d) for network in self._networks
-        ]
+        for network in self._networks:
+            move_channels_last(network, device, self._dtype)
         self.batch_size = _BATCH_SIZE[device]
 
-    def _run(self, patches: Array, task: Callable, shape: tuple[int, ...]) -> Array:
+    def _run(self, patches: Array, task: Task, shape: tuple[int, ...]) -> Array:
         self._nodules += len(patches)
         results = np.empty((len(patches), len(self._networks), *shape))
         start, self._ahead = 0, None
@@ -126,7 +127,7 @@ class TorchSeeds:
             return EAGER
         return self._way or choose_way(self.device, torch.cuda.get_device_capability(), self._nodules)
 
-    def _fits(self, work: Callable, *arguments: object) -> bool:
+    def _fits(self, work: Callable[..., None], *arguments: object) -> bool:
         """Do some work; whether the GPU's memory was enough.
 
         The exception that says it was not holds the work's tensors: they are free only once this has returned.
@@ -141,7 +142,7 @@ class TorchSeeds:
         return True
 
     @torch.inference_mode()
-    def _run_batch(self, patches: Array, task: Callable, results: Array) -> None:
+    def _run_batch(self, patches: Array, task: Task, results: Array) -> None:
         batch, self._ahead = self._ahead, None
         if batch is None or len(batch) != len(patches):
             batch = self._sent(patches)
@@ -174,7 +175,7 @@ class TorchSeeds:
             for network in self._networks:
                 fuse(network, fused)
 
-    def _run_networks(self, batch: Tensor, task: Callable) -> Tensor:
+    def _run_networks(self, batch: Tensor, task: Task) -> Tensor:
         return torch.stack([task(network, batch) for network in self._networks], dim=1)
 
     def _retreat(self) -> None:
@@ -199,7 +200,8 @@ def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
     return torch.sigmoid(network.classify(batch).double())
 
 
-class _Findings(NamedTuple):
+@dataclass(frozen=True)
+class _Findings:
     """The task of malignancy, attributes and, where they are wanted, a mask's voxels, each a column; what a network
     does not tell is NaN. Equal tasks share a CUDA graph.
     """
