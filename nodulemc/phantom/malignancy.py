@@ -199,7 +199,8 @@ def _doubling_quantiles(density: str) -> Array:
     days = np.exp(np.linspace(np.log(_FASTEST_DAYS), np.log(_DOUBLING_DAYS[density]) + 5 * _DOUBLING_LOG_SD, 2000))
     weight = np.exp(-0.5 * (np.log(days / _DOUBLING_DAYS[density]) / _DOUBLING_LOG_SD) ** 2)
     cumulative = np.cumsum(weight)
-    return np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
+    quadrature: Array = np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
+    return quadrature
 
 
 def _years_since_first_sight() -> Array:
@@ -213,4 +214,5 @@ def _years_since_first_sight() -> Array:
                 appears = SEEN_AT_FIRST_SCAN if first == 0 else (1 - SEEN_AT_FIRST_SCAN) / (scans - 1)
             rows[0] += frequency * appears
             rows[1 : scans - first] += frequency * appears * (1 - SEEN_ONCE)
-    return rows / rows.sum()
+    shares: Array = rows / rows.sum()
+    return shares
