@@ -51,9 +51,12 @@ class MaskFile:
         Raises:
             ImageError: the file is damaged.
         """
-        return map_array(self.path) if _is_array(self.path) else sitk.GetArrayFromImage(read_volume(self.path).image)
+        if _is_array(self.path):
+            return map_array(self.path)
+        numbers: Array = sitk.GetArrayFromImage(read_volume(self.path).image)
+        return numbers
 
-    def cut(self, numbers: Array, part: Grid, lower: Sequence[int], point: Sequence[float]) -> Array:
+    def cut(self, numbers: Array, part: Grid, lower: Sequence[int] | Array, point: Sequence[float] | Array) -> Array:
         """The nodule on a part of the image.
 
         Args:

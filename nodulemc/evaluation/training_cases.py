@@ -46,7 +46,8 @@ def in_words(metrics: dict[str, Any]) -> str | None:
 
 
 def _scans(predictions: Predictions) -> list[ScanIds]:
-    patients = patient_names(predictions.ids, predictions.columns, predictions.source) or [None] * len(predictions)
+    known = patient_names(predictions.ids, predictions.columns, predictions.source)
+    patients: Sequence[str | None] = known or [None] * len(predictions)
     return [
         ScanIds(frozenset({cells[UID]} if cells.get(UID) else ()), patient)
         for cells, patient in zip(predictions.columns, patients, strict=True)
