@@ -60,7 +60,9 @@ def take(scan: Scan) -> Fingerprint:
     """
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
     ct = _content_hash(scan.path, scan.series)
-    return Fingerprint(look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan.points))
+    return Fingerprint(
+        look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan.points)
+    )
 
 
 def _content_hash(given: Path, series: str | None = None) -> str:

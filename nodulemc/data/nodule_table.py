@@ -84,7 +84,7 @@ def typed(row: Row) -> Row:
     kinds: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(COORDINATES, float), LABEL: _or_none(int)}
     if READERS in row:
         kinds |= dict.fromkeys((READERS, *HIGHEST), _or_none(float))
-    return {name: kinds.get(name, _text)(value) for name, value in row.items()}
+    return {name: kinds[name](value) if name in kinds else _text(value) for name, value in row.items()}
 
 
 def _or_none(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,5 +1,6 @@
 """Which of the nodules that are evaluated are of scans or patients that the ensemble was trained on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
 
@@ -141,7 +142,7 @@ def probability(diameter: float, traits: Traits) -> float:
     return malignant / (malignant + benign)
 
 
-def expected_auc(scores: Array, probabilities: Array) -> float:
+def expected_auc(scores: ArrayLike, probabilities: ArrayLike) -> float:
     """Expected AUC of a reader's scores over the drawing of the labels, whose chance an empirical AUC keeps.
 
     Args:
@@ -160,7 +161,7 @@ def expected_auc(scores: Array, probabilities: Array) -> float:
     return float(right.sum() / pairs)
 
 
-def best_auc(probabilities: Array) -> float:
+def best_auc(probabilities: ArrayLike) -> float:
     """The best expected AUC any reader can reach: that of the known probabilities (N,) themselves."""
     return expected_auc(probabilities, probabilities)
 
