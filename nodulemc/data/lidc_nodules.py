@@ -136,7 +136,8 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
     elif (points < -1).any() or (points > ct.size[:2]).any():
         fault = "beyond its slice"
     else:
-        return int(round(index))
+        number: int = round(index)
+        return number
     raise ImageError(
         f"an outline at z = {outline.z:g} mm lies {fault}", "the CT", "check that it is the one that was read"
     )
