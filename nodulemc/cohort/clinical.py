@@ -60,7 +60,7 @@ class ClinicalTable:
     def of(self, scan: Scan) -> Clinical:
         """What it says of a scan: of its patient, before that of the scan itself, before that of each nodule."""
         names = [*sorted(scan.ids.uids), *filter(None, [scan.series]), scan.name]
-        patient = self.patients.get(scan.patient, {})
+        patient = self.patients.get(scan.patient or "", {})
         for name in names:
             patient = patient | self.scans.get(name, {})
         return Clinical(patient, {name: self.nodules[name] for name in self._names(scan)})
@@ -120,8 +120,13 @@ def assessed(
     if clinical is None:
         return list(predictions)
     known = (clinical.patient | clinical.nodules.get(name, {}) for name in names)
-    inputs = ({**own, **asdict(p.measurements)} for p, own in zip(predictions, known, strict=True))
-    return [replace(p, risk=assess(given)) for p, given in zip(predictions, inputs, strict=True)]
+    return [replace(p, risk=assess(_inputs(p, own))) for p, own in zip(predictions, known, strict=True)]
+
+
+def _inputs(prediction: NodulePrediction, known: Known) -> Known:
+    if prediction.measurements is None:
+        raise ValueError("the nodule is not measured")
+    return {**known, **asdict(prediction.measurements)}
 
 
 def _about(row: TableRow, table: ClinicalTable) -> tuple[dict[str, Known], str]:

@@ -6,6 +6,7 @@ The hash is BLAKE3: every CT is hashed as it is read, and SHA-256 would take a s
 import json
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nodulemc.cohort.scan import Scan
 from nodulemc.ct.folder_files import files_below, is_hidden
 from nodulemc.ct.meta_image import SUFFIXES, locate_voxels
 from nodulemc.errors import ImageError
+from nodulemc.points.nodules import Nodule
 from nodulemc.util.extras import import_extra
 
 _CHUNK = 1 << 20
@@ -44,7 +46,7 @@ class Fingerprint:
 def look_at(scan: Scan) -> str:
     """The quick look of ``Fingerprint.look``; reads headers at most."""
     files = [*_files(scan.path), *(_files(scan.points) if isinstance(scan.points, Path) else [])]
-    inline = None if isinstance(scan.points, Path) else _points_hash(scan)
+    inline = None if isinstance(scan.points, Path) else _points_hash(scan.points)
     return json.dumps([[_look_at(path) for path in files], inline])
 
 
@@ -58,7 +60,9 @@ def take(scan: Scan) -> Fingerprint:
     """
     look = look_at(scan)  # first: a file that changes from here on looks different the next time
     ct = _content_hash(scan.path, scan.series)
-    return Fingerprint(look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan))
+    return Fingerprint(
+        look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan.points)
+    )
 
 
 def _content_hash(given: Path, series: str | None = None) -> str:
@@ -72,7 +76,7 @@ def _content_hash(given: Path, series: str | None = None) -> str:
     base = given if given.is_dir() else given.parent
     names = (os.path.relpath(path, base) for path in files)
     lines = "".join(f"{digest}  {name}\n" for digest, name in zip(hashes, names, strict=True))
-    return _hash(os.fsencode(lines + (series or ""))).hexdigest()
+    return _hash_of(os.fsencode(lines + (series or "")))
 
 
 def _files(path: Path) -> list[Path]:
@@ -86,7 +90,7 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _look_at(path: Path) -> list:
+def _look_at(path: Path) -> list[str | int | None]:
     try:
         status = path.stat()
     except OSError:
@@ -102,11 +106,17 @@ def _file_hash(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         while length := file.readinto(buffer):
             digest.update(buffer[:length])
-    return digest.hexdigest()
+    hexadecimal: str = digest.hexdigest()
+    return hexadecimal
 
 
-def _points_hash(scan: Scan) -> str:
-    return _hash(json.dumps([[nodule.name, *nodule.point] for nodule in scan.points]).encode()).hexdigest()
+def _points_hash(nodules: Sequence[Nodule]) -> str:
+    return _hash_of(json.dumps([[nodule.name, *nodule.point] for nodule in nodules]).encode())
+
+
+def _hash_of(content: bytes) -> str:
+    hexadecimal: str = _hash(content).hexdigest()
+    return hexadecimal
 
 
 def _hash(content: bytes) -> Any:

@@ -66,7 +66,8 @@ class RayEngine:
             raise ConfigError("the Ray cluster has no GPU", "--device cuda", "use --device auto or cpu")
         self.device = "cuda" if gpus and device != "cpu" else "cpu"
         self._batch = GPU_BATCH if self.device == "cuda" else 1
-        self._actors = [_Model.options(**place).remote(load, self.device) for place in _places(gpus, self.device)]
+        model: Any = _Model  # Ray's decorator has made an actor class of it, which mypy does not see
+        self._actors = [model.options(**place).remote(load, self.device) for place in _places(gpus, self.device)]
         # Others may be using some of the GPUs.
         starting = {actor.is_there.remote(): actor for actor in self._actors}
         first = starting[ray.wait(list(starting))[0][0]]
@@ -90,7 +91,7 @@ class _Ready:
 
     job: Job
     small: Read
-    whole: ray.ObjectRef
+    whole: "ray.ObjectRef[Read | None]"
 
 
 class _Flow:
@@ -102,9 +103,9 @@ class _Flow:
         self._batch = batch
         self._free = deque(actor for _ in range(_AT_ACTOR) for actor in actors)
         self._most_ready = 2 * batch * len(self._free)
-        self._reading: dict[ray.ObjectRef, tuple[Job, ray.ObjectRef]] = {}
+        self._reading: dict[ray.ObjectRef[Reading], tuple[Job, ray.ObjectRef[Read | None]]] = {}
         self._ready: deque[_Ready] = deque()
-        self._scoring: dict[ray.ObjectRef, tuple[Any, list[_Ready]]] = {}
+        self._scoring: dict[ray.ObjectRef[list[Scored]], tuple[Any, list[_Ready]]] = {}
 
     def outcomes(self) -> Iterator[Outcome]:
         while self._jobs or self._reading or self._ready or self._scoring:
@@ -117,7 +118,8 @@ class _Flow:
         most_reading = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         while self._jobs and len(self._reading) < most_reading and len(self._ready) < self._most_ready:
             job = self._jobs.popleft()
-            reading, whole = _read.remote(job)
+            both: Any = _read.remote(job)  # Ray's types take a task with two results for one with a tuple
+            reading, whole = both
             self._reading[reading] = job, whole
 
     def _score_more(self) -> None:
@@ -129,7 +131,7 @@ class _Flow:
             call = actor.score.remote(self._precision, *(item.whole for item in batch))
             self._scoring[call] = actor, batch
 
-    def _was_read(self, done: ray.ObjectRef) -> Iterator[Outcome]:
+    def _was_read(self, done: "ray.ObjectRef[Reading]") -> Iterator[Outcome]:
         job, whole = self._reading.pop(done)
         try:
             reading: Reading = ray.get(done)
@@ -142,7 +144,7 @@ class _Flow:
         else:
             yield job, reading
 
-    def _was_scored(self, done: ray.ObjectRef) -> Iterator[Outcome]:
+    def _was_scored(self, done: "ray.ObjectRef[list[Scored]]") -> Iterator[Outcome]:
         actor, batch = self._scoring.pop(done)
         try:
             scored = ray.get(done)

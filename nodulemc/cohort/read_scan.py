@@ -17,7 +17,8 @@ from nodulemc.cohort.scan import Scan
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
 from nodulemc.measure.mask import nodule_part
-from nodulemc.points.reading import Nodule, read_points
+from nodulemc.points.nodules import Nodule
+from nodulemc.points.reading import read_points
 from nodulemc.prediction import look
 from nodulemc.quality import Notes
 
@@ -122,17 +123,26 @@ def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]
     return NoduleMCError(what, scan.path, remedy), traceback.format_exc()
 
 
+class _Collector(logging.Handler):
+    """Keeps messages; ``said`` are those so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
 @contextmanager
 def _logged_warnings() -> Iterator[list[str]]:
     """Collect what the package logs meanwhile, instead of showing it."""
-    said: list[str] = []
     logger = logging.getLogger("nodulemc")
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
+    handler = _Collector()
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
     try:
-        yield said
+        yield handler.said
     finally:
         logger.propagate = propagate
         logger.removeHandler(handler)

@@ -141,7 +141,8 @@ class _Process:
 
     def read(self, job: Job) -> Reading:
         self._pipe.send(job)
-        return self._pipe.recv()
+        reading: Reading = self._pipe.recv()
+        return reading
 
     def kill(self) -> None:
         self._process.kill()

@@ -18,7 +18,7 @@ from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.identity import Identity
 from nodulemc.errors import ConfigError, NoduleMCError
 from nodulemc.measure.sizes import Measurements
-from nodulemc.points.reading import Nodule
+from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
 
 STEM = "cohort"
@@ -157,7 +157,7 @@ class Store:
         if self._version == 0:
             return True
         with self._reading() as do:
-            return do.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0
+            return bool(do.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0)
 
     def begin(self, plan: Plan, scans: Sequence[Listed], records: Sequence[Record] = ()) -> None:
         """Note a run's plan, the manifest's scans, and what is known from the start."""
@@ -191,7 +191,7 @@ class Store:
         """The last run's plan."""
         with self._reading() as do:
             about = json.loads(do.execute("SELECT about FROM plan").fetchone()[0])
-            ensemble = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
+            ensemble: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
             return Plan(**about | {"ensemble": Identity(**ensemble)})
 
     def listing(self) -> list[Listed]:
@@ -220,8 +220,8 @@ class Store:
             columns = self._columns("nodules", "scan", *_NODULE)
             for scan, *row in do.execute(f"SELECT {columns} FROM nodules ORDER BY scan, number"):  # noqa: S608
                 nodules.setdefault(scan, []).append(_prediction(row))
-            columns = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
-            scans = do.execute(f"SELECT {self._columns('scans', *columns, 'traceback', 'seen')} FROM scans")  # noqa: S608
+            names = ("scan", "given", "look", "ct", "points", "weights", "precision", "finished", "error")
+            scans = do.execute(f"SELECT {self._columns('scans', *names, 'traceback', 'seen')} FROM scans")  # noqa: S608
             return [
                 Record(
                     scan,
@@ -316,11 +316,11 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
 
 
 def _error_json(error: NoduleMCError | None) -> str | None:
-    return error and json.dumps([error.what, error.where, error.remedy])
+    return json.dumps([error.what, error.where, error.remedy]) if error else None
 
 
 def _error(text: str | None) -> NoduleMCError | None:
-    return text and NoduleMCError(*json.loads(text))
+    return NoduleMCError(*json.loads(text)) if text else None
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
@@ -330,5 +330,6 @@ def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
     name, x, y, z, probability, *lists, sizes = row
-    found = (tuple(json.loads(text or "[]")) for text in lists)
-    return NodulePrediction(Nodule(name, (x, y, z)), probability, *found, sizes and Measurements(**json.loads(sizes)))
+    per_seed, warnings, attributes = (tuple(json.loads(text or "[]")) for text in lists)
+    measurements = Measurements(**json.loads(sizes)) if sizes else None
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, per_seed, warnings, attributes, measurements)

@@ -69,7 +69,7 @@ class Task:
 
     def seen(self, scan: ScanIds) -> str | None:
         """What the ensemble was trained on of a scan, one of ``trained_cases.SEEN``; None: nobody knows."""
-        return self.trained_cases and self.trained_cases.seen(scan)
+        return self.trained_cases.seen(scan) if self.trained_cases else None
 
     def has_page(self, scan: Scan, result: Record | None) -> bool:
         """Whether a scan's result has the page that it is to have."""
@@ -77,7 +77,7 @@ class Task:
 
     def listed(self, scan: Scan, look: str | None = None) -> Listed:
         """A scan as it is listed."""
-        clinical = self.clinical and self.clinical.get(scan.name)
+        clinical = self.clinical.get(scan.name) if self.clinical else None
         seen = self.seen(scan.ids)
         labels = list(scan.labels) if isinstance(scan.labels, tuple) else scan.labels
         return Listed(scan.name, labels, scan.given, look, scan.fault, scan.patient, seen, clinical)
@@ -195,6 +195,8 @@ def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: 
     if isinstance(outcome, Failed):
         return Record(name, given, outcome.fingerprint, None, None, time, outcome.error, traceback=outcome.traceback)
     if isinstance(outcome, Unchanged):
+        if former is None:
+            raise ValueError(f"{name} is the same as in no known result")
         return replace(former, given=given, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None)
     ensemble, look = task.ensemble, outcome.read.fingerprint
     predictions, seen = outcome.predictions, task.seen(outcome.read.notes.ids)

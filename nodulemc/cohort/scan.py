@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.errors import NoduleMCError
-from nodulemc.points.reading import Nodule, scan_name
+from nodulemc.points.nodules import Nodule
+from nodulemc.points.reading import scan_name
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Scan:
     @property
     def given(self) -> str:
         """Hash of what the manifest says of the points: they themselves, or where from the CT their file is."""
+        content: object
         if isinstance(self.points, Path):
             content = os.path.relpath(self.points, self.path)  # the same wherever the data are mounted
         else:

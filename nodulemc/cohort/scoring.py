@@ -26,9 +26,17 @@ _MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 class Scorer(Protocol):
     """What an ensemble is used for here (see ``nodulemc.ensemble.ensemble.Ensemble``)."""
 
-    device: str
-    precision: str
-    caveat: str | None
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda"."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+
+    @property
+    def caveat(self) -> str | None:
+        """A warning that belongs beside every number, None where there is none."""
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
         """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
@@ -104,6 +112,6 @@ def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) 
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [
-        Scored(read, tuple(with_warnings(read.nodules, read.notes, *part, caveat)))
-        for read, part in zip(reads, parts, strict=True)
+        Scored(read, tuple(with_warnings(read.nodules, read.notes, per_seed, votes, attributes, caveat)))
+        for read, (per_seed, votes, attributes) in zip(reads, parts, strict=True)
     ]

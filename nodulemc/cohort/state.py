@@ -61,7 +61,7 @@ class View:
 
     def alike(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""
-        groups: dict[str, list[str]] = {}
+        groups: dict[str | None, list[str]] = {}
         for _, record in self.done:
             groups.setdefault(record.fingerprint.ct, []).append(record.scan)
         return [group for group in groups.values() if len(group) > 1]

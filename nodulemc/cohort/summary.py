@@ -16,9 +16,11 @@ _SHOWN = 10
 def summary(state: View) -> str:
     """Lines for people: counts, speed while it runs, failures."""
     done, failed = state.done, state.failed
-    nodules = sum(len(record.predictions) for _, record in done)
     ensemble = state.plan.ensemble
-    scans, nodules = counted(len(state.listed), "scan"), counted(nodules, "nodule")
+    scans, nodules = (
+        counted(len(state.listed), "scan"),
+        counted(sum(len(record.predictions) for _, record in done), "nodule"),
+    )
     seeds, origin = counted(len(ensemble.seeds), "seed"), ensemble.trained_on or "nothing (untrained)"
     lines = [
         f"{scans}: {len(done)} done ({nodules}), {len(failed)} failed, {state.pending} to do",

@@ -76,5 +76,6 @@ def run(args: argparse.Namespace) -> None:
     for name, probabilities in (("uncalibrated", predictions.probabilities), ("calibrated", calibrated)):
         brier, loss, error = calibration_figures(predictions.labels, probabilities).values()
         print(f"{name:<14}{brier:>8.4f}{loss:>10.4f}{error:>8.4f}")
-    write_manifest(manifest.folder, replace(manifest, calibration=calibration))
-    print(f"written: {manifest.folder / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")
+    folder = manifest.folder or args.ensemble
+    write_manifest(folder, replace(manifest, calibration=calibration))
+    print(f"written: {folder / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     table = read_table(args.table) if args.table else stored.table if stored else None
     make_folder(args.output, TableError)
     paths, cases = args.predictions, None
-    if not paths:
+    if stored and not paths:
         ensemble = load_ensemble(args)
         paths, cases = [args.output / "predictions.csv"], ensemble.trained_cases
         stored.predict(ensemble, paths[0])

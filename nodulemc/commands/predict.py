@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Prior
     from nodulemc.measure.mask import NoduleMask
-    from nodulemc.points.reading import Nodule
+    from nodulemc.points.nodules import Nodule
     from nodulemc.prediction import NodulePrediction
     from nodulemc.quality import Notes
 

@@ -4,8 +4,12 @@ The scheme nodulemc draws about 200 validation samples from group A (all maligna
 kfold makes stratified folds.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
 from nodulemc.errors import ConfigError, TableError
@@ -13,6 +17,9 @@ from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
 from nodulemc.util.text import counted
+
+if TYPE_CHECKING:
+    from nodulemc.data.nodule_table import Row
 
 EXAMPLE = "nodulemc split luna25_training.csv --seed 2000 --output split.json"
 
@@ -55,13 +62,14 @@ def run(args: argparse.Namespace) -> None:
     make_folder(args.output.parent, TableError)
     rows = BlockStore(args.table).table if args.table.is_dir() else read_table(args.table).rows
     print(_described("samples", rows))
+    content: Mapping[str, object]
     if args.scheme == "kfold":
-        content = split.split_folds(rows, args.folds, args.seed, args.table)
-        sides = {f"fold {k}": names for k, names in enumerate(content["folds"])}
+        content = by_fold = split.split_folds(rows, args.folds, args.seed, args.table)
+        sides = {f"fold {k}": names for k, names in enumerate(by_fold["folds"])}
     else:
         if args.group_a:
-            ids = ([row["AnnotationID"] for row in read_table(path).rows] for path in (args.group_a, args.group_b))
-            groups = split.given_groups(rows, *ids, args.table)
+            a, b = ([row["AnnotationID"] for row in read_table(path).rows] for path in (args.group_a, args.group_b))
+            groups = split.given_groups(rows, a, b, args.table)
         else:
             groups = split.draw_groups(rows, args.seed)
         print(_described("group A", groups.a))
@@ -88,7 +96,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--group-a with --scheme kfold", "nodulemc split", "folds are made of the whole table")
 
 
-def _described(name: str, rows: list[dict]) -> str:
+def _described(name: str, rows: Sequence[Row]) -> str:
     labels = tally(row["label"] for row in rows)
     patients = len({row["PatientID"] for row in rows})
     return f"{name}: {counted(len(rows), 'sample')} ({labels}) of {counted(patients, 'patient')}"

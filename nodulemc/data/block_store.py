@@ -126,7 +126,7 @@ class BlockStore:
 class _MappedFile:
     """A file of numbers, mapped for reading."""
 
-    def __init__(self, path: Path, dtype: np.dtype) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._array = np.frombuffer(self._map, dtype)
@@ -298,7 +298,8 @@ def _row_of(entry: dict[str, Any]) -> Row:
 
 def _end(entry: dict[str, Any]) -> int:
     """Number of voxels up to the end of this block."""
-    return entry["block_offset"] + prod(entry["block_shape"])
+    end: int = entry["block_offset"] + prod(entry["block_shape"])
+    return end
 
 
 def _read_table(folder: Path) -> list[dict[str, Any]]:
@@ -306,9 +307,10 @@ def _read_table(folder: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(folder / _TABLE).to_pylist()
+        entries: list[dict[str, Any]] = pyarrow.parquet.read_table(folder / _TABLE).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise TableError(f"cannot read the table ({error})", folder / _TABLE, "write the store anew") from error
+    return entries
 
 
 def _write_table(folder: Path, entries: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from nodulemc.ct.folder import CtFolder, CtPlace
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.block_store import BLOCK_MM, NoduleBlock
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, size_of
 from nodulemc.data.nodule_masks import REACH_MM, MaskFile
 from nodulemc.data.nodule_table import Row, point_of
 from nodulemc.data.surroundings import complete
@@ -158,7 +158,7 @@ class Slabs(Scans):
         high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0)
         seed = zlib.crc32(sample.row["AnnotationID"].encode())
         hu, mask = complete(hu, mask, grid.spacing[::-1], low[::-1], high[::-1], seed)
-        whole = Grid(hu.shape[::-1], grid.origin - grid.matrix @ low, grid.matrix)
+        whole = Grid(size_of(hu), grid.origin - grid.matrix @ low, grid.matrix)
         return _block(hu, mask, whole, _UNKNOWN, sample)
 
 
@@ -168,6 +168,8 @@ def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Ex
     point = np.array(point_of(sample.row))
     along = (scan.matrix / scan.spacing).T * (BLOCK_MM / 2)
     part = volume.crop(np.concatenate([point - along, point + along]))
+    if part is None:
+        raise ImageError("the CT does not contain the nodule's point", volume.source, "check the coordinates")
     grid = Grid.of(part)
     lower = np.array(scan.offset_of(grid))
     mask = sample.mask.cut(numbers, grid, lower, point)

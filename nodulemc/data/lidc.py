@@ -113,7 +113,10 @@ def _nodules(source: _Source, scans: Scans) -> list[tuple[Row, bytes | None]]:
         raise ImageError("no DICOM series of this UID", scans.folder, _REMEDY)
     ct = scans.grid(series)
     header = next(file for path in _files(place.path) if (file := read_file(path)) and file.series == source.series)
-    nodules = nodules_of(read_reading(source.path).markings, ct)
+    reading = read_reading(source.path)
+    if reading is None:
+        raise ImageError("no reading any more", source.path, _REMEDY)
+    nodules = nodules_of(reading.markings, ct)
     return [
         (_row(nodule, number, header, ct), _mask_file(nodule, ct) if nodule.mask.size else None)
         for number, nodule in enumerate(nodules, start=1)

@@ -119,7 +119,8 @@ def _between(start: Array, step: Array, counts: Array) -> Array:
     """Points (N, 2) on edges: each edge's length in so many equal parts, from its start on, without its end."""
     edge = np.repeat(np.arange(len(start)), counts)
     part = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return start[edge] + step[edge] * (part / np.maximum(counts, 1)[edge])[:, None]
+    points: Array = start[edge] + step[edge] * (part / np.maximum(counts, 1)[edge])[:, None]
+    return points
 
 
 def _slice_of(outline: Outline, ct: Grid) -> int:
@@ -135,7 +136,8 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
     elif (points < -1).any() or (points > ct.size[:2]).any():
         fault = "beyond its slice"
     else:
-        return round(index)
+        number: int = round(index)
+        return number
     raise ImageError(
         f"an outline at z = {outline.z:g} mm lies {fault}", "the CT", "check that it is the one that was read"
     )
@@ -144,7 +146,8 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
 def _centre_mm(marking: Marking, ct: Grid) -> Array:
     """World position of the mean of all outlines' points."""
     points = [(*point, _slice_of(outline, ct)) for outline in marking.outlines for point in outline.points]
-    return ct.origin + ct.matrix @ np.mean(points, axis=0)
+    centre: Array = ct.origin + ct.matrix @ np.mean(points, axis=0)
+    return centre
 
 
 def _nodule(markings: Sequence[Marking], ct: Grid) -> ReadNodule:
@@ -153,7 +156,7 @@ def _nodule(markings: Sequence[Marking], ct: Grid) -> ReadNodule:
     corners = np.concatenate([outline.points for outline in outlines])
     low = np.array([*np.maximum(corners.min(axis=0), 0), min(slices)])
     high = np.array([*np.minimum(corners.max(axis=0) + 1, ct.size[:2]), max(slices) + 1])
-    votes = sum(_mask(marking, ct, low, high).astype(int) for marking in markings)
+    votes = np.sum([_mask(marking, ct, low, high).astype(int) for marking in markings], axis=0)
     lower, mask = _trimmed(2 * votes >= len(markings), low)
     given = {name: [m.ratings[name] for m in markings if name in m.ratings] for name in RATINGS}
     return ReadNodule(
@@ -197,7 +200,7 @@ def _diameter_mm(marking: Marking, ct: Grid) -> float:
 
 
 def _volume_mm3(marking: Marking, ct: Grid) -> float:
-    voxel_mm3 = abs(np.linalg.det(ct.matrix))
+    voxel_mm3 = float(abs(np.linalg.det(ct.matrix)))
     return voxel_mm3 * sum((1 if o.includes else -1) * _area(np.array(o.points)) for o in marking.outlines)
 
 

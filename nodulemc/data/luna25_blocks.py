@@ -48,13 +48,19 @@ def map_array(path: Path) -> Array:
     return array
 
 
+def size_of(voxels: Array) -> tuple[int, int, int]:
+    """Number of voxels along x, y and z of an array with axes z, y, x."""
+    depth, height, width = voxels.shape
+    return width, height, depth
+
+
 def block_grid(folder: Path, annotation_id: str) -> Grid:
     """The grid of a block from its metadata and its image's shape.
 
     Raises:
         ImageError: a file is missing or damaged, or the metadata are not as described above.
     """
-    shape = map_array(image_path(folder, annotation_id)).shape
+    size = size_of(map_array(image_path(folder, annotation_id)))
     path = metadata_path(folder, annotation_id)
     content = read_plain_dict(path)
     try:
@@ -69,4 +75,4 @@ def block_grid(folder: Path, annotation_id: str) -> Grid:
         lengths = np.linalg.norm(steps, axis=0)
     if not np.isfinite(origin).all() or not (spacing > 0).all() or not np.allclose(lengths, spacing, _SAME_LENGTH):
         raise ImageError(f"transform and spacing {spacing.tolist()} contradict each other", path, _REMEDY)
-    return Grid(shape[::-1], origin[::-1], steps[::-1, ::-1])
+    return Grid(size, origin[::-1], steps[::-1, ::-1])

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from nodulemc.arrays import Array
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import read_volume
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path, size_of
 from nodulemc.data.nodule_table import Row
 from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid, in_words
@@ -51,9 +51,12 @@ class MaskFile:
         Raises:
             ImageError: the file is damaged.
         """
-        return map_array(self.path) if _is_array(self.path) else sitk.GetArrayFromImage(read_volume(self.path).image)
+        if _is_array(self.path):
+            return map_array(self.path)
+        numbers: Array = sitk.GetArrayFromImage(read_volume(self.path).image)
+        return numbers
 
-    def cut(self, numbers: Array, part: Grid, lower: Sequence[int], point: Sequence[float]) -> Array:
+    def cut(self, numbers: Array, part: Grid, lower: Sequence[int] | Array, point: Sequence[float] | Array) -> Array:
         """The nodule on a part of the image.
 
         Args:
@@ -71,7 +74,7 @@ class MaskFile:
         away = np.linalg.norm((filled[:, ::-1] - part.index_of(point)) @ part.matrix.T, axis=1)
         if not (away <= REACH_MM).any():
             return np.zeros(numbers.shape, np.uint8)
-        own = numbers == numbers[tuple(filled[away.argmin()])] if self.of_scan else numbers != 0
+        own: Array = numbers == numbers[tuple(filled[away.argmin()])] if self.of_scan else numbers != 0
         return own.astype(np.uint8)
 
 
@@ -123,7 +126,7 @@ class MaskFolder:
             mask = block_grid(self.folder, annotation_id)
             whole_scan = False  # the challenge's blocks may reach beyond their scan
         else:
-            mask = Grid(map_array(path).shape[::-1], image.origin, image.matrix)
+            mask = Grid(size_of(map_array(path)), image.origin, image.matrix)
             if mask.size != image.size:
                 raise _misfit(mask, image, path, "has no geometry and another shape than its image")
         offset = image.offset_of(mask)

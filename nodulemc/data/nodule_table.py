@@ -81,13 +81,13 @@ def typed(row: Row) -> Row:
     ``nodulemc.ratings`` are floats or None; elsewhere they are whatever the table means by them, such as a phantom's
     margin. Every other column, known or not, is text.
     """
-    kinds = {**dict.fromkeys(COORDINATES, float), LABEL: _or_none(int)}
+    kinds: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(COORDINATES, float), LABEL: _or_none(int)}
     if READERS in row:
         kinds |= dict.fromkeys((READERS, *HIGHEST), _or_none(float))
-    return {name: kinds.get(name, _text)(value) for name, value in row.items()}
+    return {name: kinds[name](value) if name in kinds else _text(value) for name, value in row.items()}
 
 
-def _or_none(kind: type) -> Callable[[Any], Any]:
+def _or_none(kind: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value in (None, "") else kind(value)
 
 

@@ -67,7 +67,7 @@ def prepare(
     samples, excluded = _check(table, source, MaskFolder(masks))
     if not samples:
         raise TableError("no nodule has a mask", masks, "name masks <AnnotationID>.mha, .nii.gz, .nii or .npy")
-    by_image: dict[CtPlace, list[Sample]] = {}
+    by_image: dict[CtPlace | None, list[Sample]] = {}
     for sample in samples:
         by_image.setdefault(sample.place, []).append(sample)
     with BlockWriter(output) as writer:

@@ -61,7 +61,7 @@ def without_nodule(hu: Array, mask: Array, spacing: Array) -> Array:
     Returns:
         int16 (D, H, W); as given where there is no nodule, or nothing beside it.
     """
-    distance = _distance(mask.any(axis=0), spacing)
+    distance = _distance(np.any(mask, axis=0), spacing)
     footprint = distance <= _MARGIN_MM + _FEATHER_MM
     if footprint.all() or not footprint.any():
         return hu.copy()
@@ -130,13 +130,15 @@ def _distance(region: Array, spacing: Array) -> Array:
     image = sitk.GetImageFromArray(region.astype(np.uint8))
     image.SetSpacing(spacing[:0:-1].tolist())
     distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-    return np.maximum(sitk.GetArrayFromImage(distance), 0)
+    outside: Array = np.maximum(sitk.GetArrayFromImage(distance), 0)
+    return outside
 
 
 def _drift(random: np.random.Generator) -> Array:
     """mm (2,) along y and x per mm along z, evenly distributed over a disc."""
     angle = random.uniform(0, 2 * np.pi)
-    return np.array([np.sin(angle), np.cos(angle)]) * _STEEPEST * np.sqrt(random.uniform())
+    drift: Array = np.array([np.sin(angle), np.cos(angle)]) * _STEEPEST * np.sqrt(random.uniform())
+    return drift
 
 
 def _moved(image: Array, shift: Array) -> Array:

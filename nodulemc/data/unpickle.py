@@ -32,9 +32,9 @@ class _Dtype:
     """A call of numpy.dtype."""
 
     code: str
-    state: tuple = (3, "=")
+    state: tuple[Any, ...] = (3, "=")
 
-    def real(self) -> np.dtype:
+    def real(self) -> np.dtype[Any]:
         """The dtype, of numbers only."""
         if _is(str, self.code) not in _NUMBERS:
             raise _RefusedError(f"dtype {self.code!r}")
@@ -45,7 +45,7 @@ class _Dtype:
 class _Array:
     """A call of the function that rebuilds arrays; its state is version, shape, dtype, column order and content."""
 
-    state: tuple = ()
+    state: tuple[Any, ...] = ()
 
     def real(self) -> Array:
         """The array of numbers."""
@@ -62,7 +62,8 @@ class _Scalar:
 
     def real(self) -> int | float | bool:
         """The number."""
-        return np.frombuffer(self.content, _is(_Dtype, self.dtype).real())[0].item()
+        number: int | float | bool = np.frombuffer(self.content, _is(_Dtype, self.dtype).real())[0].item()
+        return number
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,13 @@ def _follow(stream: bytes) -> Any:
                 for key, value in zip(items[::2], items[1::2], strict=True):
                     _is(dict, stack[-1])[_is(str, key)] = value
             case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
+                memo[_is(int, argument)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
+                stack.append(memo[_is(int, argument)])
             case "GLOBAL":
-                stack.append(_allowed(argument.replace(" ", ".")))
+                stack.append(_allowed(_is(str, argument).replace(" ", ".")))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(_allowed(f"{_is(str, module)}.{_is(str, name)}"))

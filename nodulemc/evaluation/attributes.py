@@ -110,7 +110,7 @@ def _agreement(
 
     whole = statistics(np.ones((1, len(positions))))[0]
     drawn = bootstrap.apply(statistics, positions)
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, value, resampled in zip(("spearman", "mae"), whole, drawn.T, strict=True):
         figures |= {name: None if np.isnan(value) else float(value), f"{name}_ci95": interval95(resampled)}
     return figures

@@ -71,4 +71,5 @@ def interval95(values: Array) -> list[float] | None:
     existing = values[~np.isnan(values)]
     if 2 * len(existing) < len(values) or not len(existing):
         return None
-    return np.percentile(existing, _TAILS).tolist()
+    interval: list[float] = np.percentile(existing, _TAILS).tolist()
+    return interval

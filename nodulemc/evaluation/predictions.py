@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | Non
     _by_id(rows)
     seeds = [name for name in names if name != "fold"]
     for column in ("probability", *seeds):
-        _require(rows, lambda row, column=column: _is_probability(row.cells[column]), column, "give numbers in 0…1")
+        _require(rows, partial(_has_probability, column), column, "give numbers in 0…1")
     _require(rows, _has_label_or_none, "label", _LABEL_REMEDY)
     column, remedy = SEEN_IN_TRAINING, f"write {', '.join(SEEN)} or nothing"
     _require(rows, lambda row: row.cells.get(column, "") in ("", *SEEN), column, remedy)
@@ -252,6 +253,6 @@ def _labels(row: TableRow, table: Mapping[str, TableRow]) -> tuple[str, str]:
     return table[row.cells["AnnotationID"]].cells["label"], row.cells.get("label", "")
 
 
-def _is_probability(text: str) -> bool:
-    value = plain_number(text)
+def _has_probability(column: str, row: TableRow) -> bool:
+    value = plain_number(row.cells[column])
     return value is not None and 0 <= value <= 1

@@ -29,7 +29,8 @@ class Reliability:
     def expected_calibration_error(self) -> Array:
         """Mean distance between ``predicted`` and ``observed``, each bin weighing as its nodules: (B,)."""
         distance = np.nan_to_num(np.abs(self.predicted - self.observed))
-        return (self.count * distance).sum(axis=1) / self.count.sum(axis=1)
+        error: Array = (self.count * distance).sum(axis=1) / self.count.sum(axis=1)
+        return error
 
 
 def reliability(labels: Array, probabilities: Array, weights: Array) -> Reliability:

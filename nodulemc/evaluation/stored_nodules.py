@@ -42,8 +42,9 @@ class StoredNodules:
 
     def patch(self, name: str) -> Array | None:
         """A nodule's patch, float32 (64, 64, 64), axes z, y, x, values 0…1; None where the store has no such nodule."""
-        if name not in self._position:
-            return None
+        return self._patch(name) if name in self._position else None
+
+    def _patch(self, name: str) -> Array:
         block = self._store[self._position[name]]
         return extract_patch(_volume(block, self._store.folder / name), block.point.tolist())
 
@@ -59,7 +60,7 @@ class StoredNodules:
         names = list(self._position)
         batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
         parts = [
-            ensemble.findings(np.stack([self.patch(name) for name in batch]))
+            ensemble.findings(np.stack([self._patch(name) for name in batch]))
             for batch in progress(batches, len(batches), "predict")
         ]
         per_seed, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))

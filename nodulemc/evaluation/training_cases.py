@@ -1,5 +1,6 @@
 """Which of the nodules that are evaluated are of scans or patients that the ensemble was trained on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ def in_words(metrics: dict[str, Any]) -> str | None:
 
 
 def _scans(predictions: Predictions) -> list[ScanIds]:
-    patients = patient_names(predictions.ids, predictions.columns, predictions.source) or [None] * len(predictions)
+    known = patient_names(predictions.ids, predictions.columns, predictions.source)
+    patients: Sequence[str | None] = known or [None] * len(predictions)
     return [
         ScanIds(frozenset({cells[UID]} if cells.get(UID) else ()), patient)
         for cells, patient in zip(predictions.columns, patients, strict=True)

@@ -64,13 +64,15 @@ class Curves:
         """Area under the ROC curve (B,), ties counting half."""
         steps = np.diff(self.false_positives, axis=1, prepend=0)
         twice_height = 2 * self.true_positives - np.diff(self.true_positives, axis=1, prepend=0)
-        return (steps * twice_height).sum(axis=1) / (2 * self.positives * self.negatives)
+        area: Array = (steps * twice_height).sum(axis=1) / (2 * self.positives * self.negatives)
+        return area
 
     def average_precision(self) -> Array:
         """Mean precision over the malignant nodules (B,), as scikit-learn defines it."""
         called = np.maximum(self.true_positives + self.false_positives, 1)
         gained = np.diff(self.true_positives, axis=1, prepend=0)
-        return (gained * (self.true_positives / called)).sum(axis=1) / self.positives
+        mean: Array = (gained * (self.true_positives / called)).sum(axis=1) / self.positives
+        return mean
 
     def sensitivity_at(self, specificities: Array) -> Array:
         """Highest sensitivity with at least each specificity: (S,) to (B, S); 0 where no threshold reaches it."""

@@ -9,7 +9,9 @@ blood and organs 35-60, marrow 90-190 within cortex of 750 (Hofer, CT Teaching M
 screening, Gallardo-Estrella et al., PLoS One 2017;12:e0188902).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from nodulemc.arrays import Array
 
 AIR, FAT, MUSCLE, BLOOD, LIVER = -1000.0, -105.0, 50.0, 40.0, 56.0
 _SOFT_EDGE_MM = 2.5
+_Point: TypeAlias = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ class Anatomy:
         ys = ((y - 3) / (np.float32(self.half_depth) * (np.float32(0.25) + np.float32(0.75) * profile))) ** 2
         q = np.sqrt(xs + ys - np.float32(0.25) * np.minimum(xs, 4) * np.minimum(ys, 4)) + np.float32(1e-4)
         reach = np.sqrt(x**2 + (y - 3) ** 2) + np.float32(1e-2)
-        return np.minimum((1 - q) * reach / q, np.float32(self.apex) - z)
+        depth: Array = np.minimum((1 - q) * reach / q, np.float32(self.apex) - z)
+        return depth
 
     def _mediastinum(self, x: Array, y: Array, z: Array) -> Array:
         parts = [
@@ -113,7 +117,8 @@ class Anatomy:
             np.float32(1.0) - np.abs(x),
             np.float32(14) - np.sqrt(x**2 + (y - 30) ** 2),
         ]
-        return np.maximum.reduce(np.broadcast_arrays(*parts))
+        depth: Array = np.maximum.reduce(np.broadcast_arrays(*parts))
+        return depth
 
     def lobe(self, thorax: Thorax, x: Array) -> Array:
         """Index into `sites.LOBES` at each point."""
@@ -124,7 +129,8 @@ class Anatomy:
     def fissure_distance(self, thorax: Thorax) -> Array:
         """Unsigned distance to the nearest fissure; the minor one only exists in front of the oblique one."""
         minor = np.where(thorax.oblique_fissure > 0, np.abs(thorax.minor_fissure), np.float32(1e3))
-        return np.minimum(np.abs(thorax.oblique_fissure), minor)
+        distance: Array = np.minimum(np.abs(thorax.oblique_fissure), minor)
+        return distance
 
     def tissue(self, x: Array, y: Array, z: Array) -> tuple[Thorax, Array, Array]:
         """The thorax, HU of all that is neither lung nor bone, and the distance into bone."""
@@ -199,11 +205,12 @@ class Anatomy:
         scapula = np.minimum(np.minimum(scapula, z + 20), 110 - z)
         clavicle = _capsule(np.abs(x), y, z, (24, -62, 84), (135, -20, 112), 6.5)
         parts = np.broadcast_arrays(ribs, body, arch, spinous, sternum, scapula, clavicle)
-        return np.maximum.reduce(parts)
+        depth: Array = np.maximum.reduce(parts)
+        return depth
 
     def lung_tissue(self, x: Array, y: Array, z: Array, texture: Array) -> Array:
         """HU of parenchyma; ``texture`` is unit-variance noise for the vessels too small to be drawn."""
-        hu = np.float32(self.lung_hu) + np.float32(self.gradient_hu) * y / np.float32(90) + 20 * texture
+        hu: Array = np.float32(self.lung_hu) + np.float32(self.gradient_hu) * y / np.float32(90) + 20 * texture
         if self.emphysema:
             waves = sum(np.sin(x * w[0] + y * w[1] + z * w[2] + w[3]) for w in self.emphysema_waves.astype(np.float32))
             upper = np.clip((z + 60) / 120, 0, 1)
@@ -212,7 +219,8 @@ class Anatomy:
 
     def bone_hu(self, depth: Array) -> Array:
         """HU at a depth (mm) into bone: cortex, then marrow."""
-        return np.float32(750) - np.float32(750 - self.marrow) * np.clip((depth - 1) / 2, 0, 1)
+        hu: Array = np.float32(750) - np.float32(750 - self.marrow) * np.clip((depth - 1) / 2, 0, 1)
+        return hu
 
     def inward_normal(self, points: Array, step: float = 0.5) -> Array:
         """Unit vectors (N, 3) into the lung at points (N, 3) on its surface."""
@@ -222,12 +230,11 @@ class Anatomy:
         """Unit normals (N, 3) of the nearest fissure."""
         thorax = self.thorax(*points.T.astype(np.float32))
         minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
-        normals = (
-            self._slope(points, lambda t, f=f: getattr(t, f), step) for f in ("minor_fissure", "oblique_fissure")
-        )
-        return _unit(np.where(minor[:, None], *normals))
+        across_minor = self._slope(points, lambda there: there.minor_fissure, step)
+        across_oblique = self._slope(points, lambda there: there.oblique_fissure, step)
+        return _unit(np.where(minor[:, None], across_minor, across_oblique))
 
-    def _slope(self, points: Array, field, step: float) -> Array:
+    def _slope(self, points: Array, field: Callable[[Thorax], Array], step: float) -> Array:
         columns = []
         for axis in range(3):
             offset = np.zeros(3)
@@ -238,7 +245,8 @@ class Anatomy:
 
 
 def _unit(vectors: Array) -> Array:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def _paint(hu: Array, depth: Array, value: float) -> None:
@@ -246,7 +254,9 @@ def _paint(hu: Array, depth: Array, value: float) -> None:
     hu += np.clip(depth / np.float32(_SOFT_EDGE_MM) + np.float32(0.5), 0, 1) * (np.float32(value) - hu)
 
 
-def _paint_tube(hu: Array, x: Array, y: Array, z: Array, start, end, radius, value) -> None:
+def _paint_tube(
+    hu: Array, x: Array, y: Array, z: Array, start: _Point, end: _Point, radius: float, value: float
+) -> None:
     """Blend a tube in; most boxes that are rendered by themselves hold none of it."""
     for c, a, b in zip((x, y, z), start, end, strict=True):
         if c.max() < min(a, b) - radius - _SOFT_EDGE_MM or c.min() > max(a, b) + radius + _SOFT_EDGE_MM:
@@ -254,18 +264,20 @@ def _paint_tube(hu: Array, x: Array, y: Array, z: Array, start, end, radius, val
     _paint(hu, _capsule(x, y, z, start, end, radius), value)
 
 
-def _ellipsoid(x: Array, y: Array, z: Array, centre, radii) -> Array:
+def _ellipsoid(x: Array, y: Array, z: Array, centre: _Point, radii: Sequence[float]) -> Array:
     """Approximate distance (mm) into an ellipsoid."""
     squares = [((c - o) / np.float32(r)) ** 2 for c, o, r in zip((x, y, z), centre, radii, strict=True)]
     q = np.sqrt(squares[0] + squares[1] + squares[2]) + np.float32(1e-4)
-    return (1 - q) * np.float32(min(radii))
+    depth: Array = (1 - q) * np.float32(min(radii))
+    return depth
 
 
-def _capsule(x: Array, y: Array, z: Array, start, end, radius: float) -> Array:
+def _capsule(x: Array, y: Array, z: Array, start: _Point, end: _Point, radius: float) -> Array:
     """Distance (mm) into a tube with round ends."""
-    start, axis = np.array(start, np.float32), np.subtract(end, start).astype(np.float32)
-    offsets = [c - o for c, o in zip((x, y, z), start, strict=True)]
+    axis = np.subtract(end, start).astype(np.float32)
+    offsets = [c - o for c, o in zip((x, y, z), np.array(start, np.float32), strict=True)]
     along = sum(o * a for o, a in zip(offsets, axis, strict=True)) / np.float32(axis @ axis)
     along = np.clip(along, 0, 1)
     square = sum((o - along * a) ** 2 for o, a in zip(offsets, axis, strict=True))
-    return np.float32(radius) - np.sqrt(square)
+    depth: Array = np.float32(radius) - np.sqrt(square)
+    return depth

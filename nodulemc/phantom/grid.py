@@ -1,10 +1,10 @@
 """The voxel grid of a CT: index to world, crops, and conversion to SimpleITK."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
 
@@ -35,17 +35,20 @@ class Grid:
     @property
     def matrix(self) -> Array:
         """(3, 3) matrix from index to world offset: the direction's columns times the spacing."""
-        return np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
+        matrix: Array = np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
+        return matrix
 
     def to_world(self, index: Array) -> Array:
         """World points (..., 3) of continuous indices (..., 3)."""
-        return np.asarray(index) @ self.matrix.T + np.array(self.origin)
+        world: Array = np.asarray(index) @ self.matrix.T + np.array(self.origin)
+        return world
 
     def to_index(self, point: Array) -> Array:
         """Continuous indices (..., 3) of world points (..., 3)."""
-        return (np.asarray(point) - np.array(self.origin)) @ np.linalg.inv(self.matrix).T
+        index: Array = (np.asarray(point) - np.array(self.origin)) @ np.linalg.inv(self.matrix).T
+        return index
 
-    def box(self, point: Sequence[float], extent_mm: float) -> tuple[Array, Array]:
+    def box(self, point: ArrayLike, extent_mm: float) -> tuple[Array, Array]:
         """Lower and upper index (3,) of the voxels that cover a world cube of this extent, cut at the grid's ends.
 
         For grids whose direction is a permutation of the axes or close to it, as of any CT.
@@ -56,10 +59,10 @@ class Grid:
         upper = np.clip(np.ceil(index.max(axis=0)).astype(int) + 1, 0, self.size)
         return lower, upper
 
-    def crop(self, lower: Sequence[int], upper: Sequence[int]) -> "Grid":
+    def crop(self, lower: ArrayLike, upper: ArrayLike) -> "Grid":
         """The grid of the voxels ``lower`` ≤ index < ``upper``."""
-        size = tuple(int(b - a) for a, b in zip(lower, upper, strict=True))
-        return replace(self, size=size, origin=tuple(self.to_world(np.array(lower, float)).tolist()))
+        width, height, depth = np.subtract(upper, lower).tolist()
+        return replace(self, size=(width, height, depth), origin=tuple(self.to_world(np.array(lower, float)).tolist()))
 
     def image(self, array: Array) -> sitk.Image:
         """A SimpleITK image of an array (z, y, x) on this grid."""

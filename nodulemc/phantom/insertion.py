@@ -64,12 +64,13 @@ class Host:
         spacing = volume.image.GetSpacing()
         depth = _lung_depth(image, volume)
         noise_hu, texture = estimate_noise(hu, volume)
+        x, y, z = (estimate_blur(hu, axis, mm, volume) for axis, mm in zip((2, 1, 0), spacing, strict=True))
         return cls(
             volume=volume,
             grid=Grid.of(volume.image),
             hu=np.clip(np.rint(hu), -32768, 32767).astype(np.int16),
             depth=depth,
-            blur=tuple(estimate_blur(hu, axis, mm, volume) for axis, mm in zip((2, 1, 0), spacing, strict=True)),
+            blur=(x, y, z),
             noise_hu=noise_hu,
             noise_filter=texture,
         )
@@ -87,7 +88,8 @@ class Host:
     def at(self, array: Array, points: Array) -> Array:
         """Nearest voxels of an array (z, y, x) at world points (N, 3), cut at the scan's ends."""
         index = np.clip(np.rint(self.grid.to_index(points)).astype(int), 0, np.array(self.grid.size) - 1)
-        return array[index[:, 2], index[:, 1], index[:, 0]]
+        nearest: Array = array[index[:, 2], index[:, 1], index[:, 0]]
+        return nearest
 
 
 def insert(host: Host, patient: Patient, scan: int) -> tuple[Array, list[tuple[Lesion, Array, Rendered]]]:
@@ -182,8 +184,9 @@ def _candidate(
 def _depth_slope(host: Host, points: Array) -> Array:
     """Unit vectors (N, 3), world axes, in which the depth grows; over 3 mm, as voxel surfaces are ragged."""
     slopes = [host.at(host.depth, points + step) - host.at(host.depth, points - step) for step in np.eye(3) * 3.0]
-    slope = np.stack(slopes, axis=1)
-    return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
+    slope: Array = np.stack(slopes, axis=1)
+    slope = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
+    return slope
 
 
 def _lung_depth(image: sitk.Image, volume: Volume) -> Array:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
 
@@ -141,7 +142,7 @@ def probability(diameter: float, traits: Traits) -> float:
     return malignant / (malignant + benign)
 
 
-def expected_auc(scores: Array, probabilities: Array) -> float:
+def expected_auc(scores: ArrayLike, probabilities: ArrayLike) -> float:
     """Expected AUC of a reader's scores over the drawing of the labels, whose chance an empirical AUC keeps.
 
     Args:
@@ -160,7 +161,7 @@ def expected_auc(scores: Array, probabilities: Array) -> float:
     return float(right.sum() / pairs)
 
 
-def best_auc(probabilities: Array) -> float:
+def best_auc(probabilities: ArrayLike) -> float:
     """The best expected AUC any reader can reach: that of the known probabilities (N,) themselves."""
     return expected_auc(probabilities, probabilities)
 
@@ -199,7 +200,8 @@ def _doubling_quantiles(density: str) -> Array:
     days = np.exp(np.linspace(np.log(_FASTEST_DAYS), np.log(_DOUBLING_DAYS[density]) + 5 * _DOUBLING_LOG_SD, 2000))
     weight = np.exp(-0.5 * (np.log(days / _DOUBLING_DAYS[density]) / _DOUBLING_LOG_SD) ** 2)
     cumulative = np.cumsum(weight)
-    return np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
+    quadrature: Array = np.interp(_QUADRATURE, cumulative / cumulative[-1], days)
+    return quadrature
 
 
 def _years_since_first_sight() -> Array:
@@ -213,4 +215,5 @@ def _years_since_first_sight() -> Array:
                 appears = SEEN_AT_FIRST_SCAN if first == 0 else (1 - SEEN_AT_FIRST_SCAN) / (scans - 1)
             rows[0] += frequency * appears
             rows[1 : scans - first] += frequency * appears * (1 - SEEN_ONCE)
-    return rows / rows.sum()
+    shares: Array = rows / rows.sum()
+    return shares

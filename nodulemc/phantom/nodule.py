@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
 from nodulemc.phantom.grid import Grid
@@ -55,7 +56,7 @@ class Nodule:
 
     def radius(self, directions: Array) -> Array:
         """Relative radius along unit directions (N, 3)."""
-        radius = 1 / np.linalg.norm(directions @ self.axes.T, axis=1)
+        radius: Array = 1 / np.linalg.norm(directions @ self.axes.T, axis=1)
         radius *= 1 + np.exp(self.bump_width * (directions @ self.bumps.T - 1)) @ self.bump_height
         if len(self.lobes):
             cosine = directions @ self.lobes.T
@@ -140,7 +141,7 @@ def sample_nodule(rng: np.random.Generator, traits: Traits, normal: Array) -> No
 
 
 def render_nodule(
-    nodule: Nodule, centroid: Array, diameter: float, grid: Grid, blur: tuple[float, float, float]
+    nodule: Nodule, centroid: ArrayLike, diameter: float, grid: Grid, blur: tuple[float, float, float]
 ) -> Rendered:
     """Draw a nodule on a grid.
 
@@ -186,7 +187,8 @@ def _in_body(nodule: Nodule, offsets: Array, scale: float) -> Array:
     """Whether points (..., 3) lie within the body."""
     distance = np.maximum(np.linalg.norm(offsets, axis=-1), 1e-3).reshape(-1)
     edge = scale * nodule.radius(offsets.reshape(-1, 3) / distance[:, None])
-    return (distance <= edge).reshape(offsets.shape[:-1])
+    inside: Array = (distance <= edge).reshape(offsets.shape[:-1])
+    return inside
 
 
 def _substance(nodule: Nodule, offset: Array, scale: float, farthest: float) -> tuple[Array, Array]:
@@ -212,19 +214,22 @@ def _substance(nodule: Nodule, offset: Array, scale: float, farthest: float) -> 
     if len(nodule.spicules):
         strength = np.float32(1.0 if traits.density == "solid" else 0.5)
         fill = np.maximum(fill, strength * _spicule_fill(nodule, direction, distance, edge))
-    out = []
-    for values in (fill, hu):
-        full = np.zeros(shape, np.float32)
-        full.reshape(-1)[near] = values
-        out.append(full)
-    return tuple(out)
+    return _laid_out(fill, near, shape), _laid_out(hu, near, shape)
+
+
+def _laid_out(values: Array, places: Array, shape: tuple[int, ...]) -> Array:
+    """Values at these places (flat indices) of an array of this shape, and zero elsewhere."""
+    out = np.zeros(shape, np.float32)
+    out.reshape(-1)[places] = values
+    return out
 
 
 def _in_core(nodule: Nodule, offset: Array, scale: float) -> Array:
     if nodule.traits.density != "part-solid":
         return np.zeros(len(offset), bool)
     radius, shift = nodule.core
-    return np.linalg.norm((offset / scale - shift) @ nodule.axes.T, axis=1) < radius
+    inside: Array = np.linalg.norm((offset / scale - shift) @ nodule.axes.T, axis=1) < radius
+    return inside
 
 
 def _spicule_fill(nodule: Nodule, direction: Array, distance: Array, edge: Array) -> Array:
@@ -282,8 +287,9 @@ def _spread_directions(rng: np.random.Generator, count: int) -> Array:
     """Random unit vectors that keep apart from each other."""
     if not count:
         return np.zeros((0, 3))
-    directions = _sphere(count) + rng.normal(0, 0.35 / np.sqrt(count) * 2, (count, 3))
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True) @ _random_rotation(rng).T
+    directions: Array = _sphere(count) + rng.normal(0, 0.35 / np.sqrt(count) * 2, (count, 3))
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True) @ _random_rotation(rng).T
+    return directions
 
 
 def _random_rotation(rng: np.random.Generator) -> Array:

@@ -94,8 +94,13 @@ def scene_without(scene: Scene, index: int, removal: str) -> Scene:
 def _without(nodule: Nodule, removal: str) -> Nodule:
     traits = nodule.traits
     if removal == SPICULES and traits.margin == "spiculated":
-        smooth = {"bump_height": np.zeros_like(nodule.bump_height), "traits": replace(traits, margin="smooth")}
-        return replace(nodule, spicules=np.zeros((0, 3)), spicule_length=np.zeros(0), **smooth)
+        return replace(
+            nodule,
+            traits=replace(traits, margin="smooth"),
+            bump_height=np.zeros_like(nodule.bump_height),
+            spicules=np.zeros((0, 3)),
+            spicule_length=np.zeros(0),
+        )
     if removal == DENSITY:
         return replace(nodule, traits=replace(traits, density="ground-glass", calcification="none"))
     if removal == CONTACT:

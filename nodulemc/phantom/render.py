@@ -5,10 +5,10 @@ linearly; edges are then drawn from the distances, as wide as the scanner's blur
 or seeded by position, so a part of a scan has the very voxels of the whole.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
 from nodulemc.phantom.anatomy import Anatomy
@@ -74,22 +74,22 @@ def draw_nodules(scene: Scene) -> list[Rendered]:
     return [render_nodule(n.nodule, n.centroid, n.diameter, scene.grid, scene.scanner.blur) for n in scene.nodules]
 
 
-def render_box(scene: Scene, lower: Sequence[int], upper: Sequence[int], drawn: list[Rendered]) -> Array:
+def render_box(scene: Scene, lower: ArrayLike, upper: ArrayLike, drawn: list[Rendered]) -> Array:
     """The voxels ``lower`` ≤ index < ``upper`` (x, y, z) of the scan: int16 HU, axes z, y, x.
 
     Args:
         drawn: `draw_nodules` of the same scene.
     """
-    lower, upper = np.asarray(lower), np.asarray(upper)
+    low, high = np.asarray(lower), np.asarray(upper)
     axes = [
-        scene.grid.origin[k] + np.arange(lower[k], upper[k]) * scene.grid.spacing[k] for k in range(3)
+        scene.grid.origin[k] + np.arange(low[k], high[k]) * scene.grid.spacing[k] for k in range(3)
     ]  # world coordinates of the voxels along x, y, z
     hu = _background(scene, axes)
     _draw_tubes(hu, scene, axes, scene.trees.vessels, VESSEL_HU)
     _draw_tubes(hu, scene, axes, scene.trees.bronchi, LUMEN_HU)
     for nodule in drawn:
-        _add_nodule(hu, nodule, lower, upper)
-    hu += noise(scene.noise_key, scene.scanner.noise_filter, lower, upper) * _noise_level(scene, axes)
+        _add_nodule(hu, nodule, low, high)
+    hu += noise(scene.noise_key, scene.scanner.noise_filter, low, high) * _noise_level(scene, axes)
     np.clip(hu, *HU_RANGE, out=hu)
     return np.rint(hu, out=hu).astype(np.int16)
 
@@ -178,8 +178,8 @@ def _lattice(scene: Scene, first: list[int], last: list[int]) -> Array:
 def _in_blurs(scene: Scene, distance: Array) -> Array:
     """A distance field on the lattice, made exact to first order, in blurs across its surface; without the margin."""
     c = slice(1, -1)
-    spread = np.float32(1e-6)
-    slope = np.float32(1e-6)
+    spread: Array | np.float32 = np.float32(1e-6)
+    slope: Array | np.float32 = np.float32(1e-6)
     for axis, sigma in zip((2, 1, 0), scene.scanner.blur, strict=True):
         ahead, behind = [c, c, c], [c, c, c]
         ahead[axis], behind[axis] = slice(2, None), slice(None, -2)
@@ -187,11 +187,13 @@ def _in_blurs(scene: Scene, distance: Array) -> Array:
         slope = slope + square
         spread = spread + square * np.float32(sigma**2)
     # distance / |slope| is the distance in mm; spread / slope² is the blur's variance along the normal.
-    return np.clip(distance[c, c, c] / np.sqrt(spread), -60, 60)
+    blurs: Array = np.clip(distance[c, c, c] / np.sqrt(spread), -60, 60)
+    return blurs
 
 
 def _compose(scene: Scene, fields: Array) -> Array:
     """One slice's HU (y, x) from its fields (F, y, x)."""
+    hu: Array
     hu, lung_hu, lung, bone, oblique, minor = fields
     edge = np.float32(2.2 * max(scene.scanner.blur[:2]) * 2)
     flat_bone = np.flatnonzero(bone > -edge / 2)
@@ -219,7 +221,8 @@ def _compose(scene: Scene, fields: Array) -> Array:
 
 def _smoothstep(t: Array) -> Array:
     t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+    step: Array = t * t * (3 - 2 * t)
+    return step
 
 
 def _draw_tubes(hu: Array, scene: Scene, axes: list[Array], tubes: Tubes, value: float) -> None:
@@ -299,5 +302,6 @@ def _noise_level(scene: Scene, axes: list[Array]) -> Array:
     )
     across = np.exp(-((x / 150) ** 2)) * np.exp(-(((y - 5) / 110) ** 2))[:, None]
     shoulders = 1 + np.float32(0.35) * np.clip((z - 50) / 60, 0, 1)
-    level = np.float32(0.6) + np.float32(0.4) * across
-    return level * (shoulders * np.float32(scene.scanner.noise_hu))[:, None, None]
+    level: Array = np.float32(0.6) + np.float32(0.4) * across
+    level = level * (shoulders * np.float32(scene.scanner.noise_hu))[:, None, None]
+    return level

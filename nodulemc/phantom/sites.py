@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nodulemc.arrays import Array
-from nodulemc.phantom.anatomy import Anatomy
+from nodulemc.phantom.anatomy import Anatomy, Thorax
 from nodulemc.phantom.nodule import Nodule
 from nodulemc.phantom.vessels import Tubes
 
@@ -87,7 +87,7 @@ def _candidates(
         good = (thorax.lung > clearance) & (anatomy.fissure_distance(thorax) > min(clearance, 9))
         return _kept(good, points, np.zeros_like(points))
     if attachment == "fissure":
-        points = _kept(_lung_depth(anatomy, points) > clearance, points)[0]
+        points = points[_lung_depth(anatomy, points) > clearance]
         for _ in range(3):
             thorax = anatomy.thorax(*points.T.astype(np.float32))
             normals = anatomy.fissure_normal(points)
@@ -95,7 +95,7 @@ def _candidates(
         thorax = anatomy.thorax(*points.T.astype(np.float32))
         good = (anatomy.fissure_distance(thorax) < 0.5) & (thorax.lung > clearance)
         return _kept(good, points, normals)
-    points = _kept(np.abs(_lung_depth(anatomy, points) - 8) < 8, points)[0]
+    points = points[np.abs(_lung_depth(anatomy, points) - 8) < 8]
     for _ in range(4):
         normals = -anatomy.inward_normal(points)
         points = points + normals * _lung_depth(anatomy, points)[:, None]
@@ -106,14 +106,14 @@ def _candidates(
     return _kept(good, points, normals)
 
 
-def _kept(good: Array, *arrays: Array) -> tuple[Array, ...]:
-    return tuple(array[good] for array in arrays)
+def _kept(good: Array, points: Array, normals: Array) -> tuple[Array, Array]:
+    return points[good], normals[good]
 
 
 def _lung_depth(anatomy: Anatomy, points: Array) -> Array:
     return anatomy.thorax(*points.T.astype(np.float32)).lung
 
 
-def _signed_fissure(thorax) -> Array:
+def _signed_fissure(thorax: Thorax) -> Array:
     minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
     return np.where(minor, thorax.minor_fissure, thorax.oblique_fissure)

@@ -51,7 +51,8 @@ class LungTrees:
 
 def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> LungTrees:
     """Grow arteries, veins and bronchi of both lungs."""
-    arteries, veins = [], []
+    arteries: list[Tubes] = []
+    veins: list[Tubes] = []
     for right in (True, False):
         points, lobes = _terminals(anatomy, rng, right=right)
         for trees, root in zip((arteries, veins), _ROOTS[right], strict=True):
@@ -60,10 +61,9 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> LungTrees:
                 inside = chosen[lobes[chosen] == lobe]
                 if len(inside) > 1:
                     trees.append(_tree(np.array(root), points[inside], rng))
-    arteries, veins = Tubes.join(arteries), Tubes.join(veins)
-    lumens = _bronchi(arteries)
+    lumens = _bronchi(Tubes.join(arteries))
     walls = Tubes(lumens.start, lumens.end, lumens.start_radius * 1.15 + 0.3, lumens.end_radius * 1.15 + 0.3)
-    return LungTrees(Tubes.join([arteries, veins, walls]), lumens)
+    return LungTrees(Tubes.join([*arteries, *veins, walls]), lumens)
 
 
 def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tuple[Array, Array]:
@@ -78,7 +78,7 @@ def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tu
 
 def _tree(root: Array, points: Array, rng: np.random.Generator) -> Tubes:
     """One tree from ``root`` to all ``points`` (N, 3)."""
-    cluster = np.zeros(len(points), int)
+    cluster: Array = np.zeros(len(points), int)
     parent = root[None]
     parent_radius = np.array([_radius(len(points))])
     parts = []
