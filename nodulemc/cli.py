@@ -47,7 +47,8 @@ def _run(argv: Sequence[str]) -> int | None:
     module = import_module(f"nodulemc.commands.{args.command.replace('-', '_')}")
     command = Parser(f"nodulemc {args.command}", module.__doc__, epilog=f"example:\n  {module.EXAMPLE}")
     module.add_arguments(command)
-    return module.run(command.parse_args(argv[chosen:], args))
+    code: int | None = module.run(command.parse_args(argv[chosen:], args))
+    return code
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class Grid:
     @property
     def spacing(self) -> Array:
         """mm per voxel (3,)."""
-        return np.linalg.norm(self.matrix, axis=0)
+        spacing: Array = np.linalg.norm(self.matrix, axis=0)
+        return spacing
 
     def index_of(self, points: Sequence[float] | Array) -> Array:
         """Continuous indices (..., 3) of world points (..., 3)."""

@@ -34,8 +34,9 @@ def patch_origin(point: Sequence[float]) -> list[float]:
 
 def scale_hu(hu: Array) -> Array:
     """Map HU −1000…400 to 0…1, clipped; float32 of any shape in and out."""
-    low, high = np.float32(HU_WINDOW)
-    return np.clip((hu - low) / (high - low), 0, 1)
+    low, high = map(np.float32, HU_WINDOW)
+    scaled: Array = np.clip((hu - low) / (high - low), 0, 1)
+    return scaled
 
 
 def extract_patch(volume: Volume, point: Sequence[float]) -> Array:

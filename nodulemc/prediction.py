@@ -111,13 +111,13 @@ def score(
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
     if show_progress:
-        found = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
+        per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
-        found = ensemble.findings(patches)
-    return concluded(nodules, notes, *found, ensemble)
+        per_seed, attributes = ensemble.findings(patches)
+    return concluded(nodules, notes, per_seed, attributes, ensemble)
 
 
-def in_turn(find: Callable[[slice], tuple[Sequence, ...]], count: int, device: str) -> tuple[Sequence, ...]:
+def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
     """What ``find`` gives of parts of so many nodules, each time by the nodules, put together; with progress where it
     takes a while.
     """
@@ -136,13 +136,13 @@ def concluded(
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
     """Predictions from what ``look`` and ``Ensemble.findings`` give; warnings are logged as well."""
-    per_seed, attributes = np.array(per_seed), np.array(attributes)
+    votes = np.array(per_seed)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
     for note in notes.scan:
         logger.warning("%s", note)
-    _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, per_seed, strict=True)])
-    return with_warnings(nodules, notes, per_seed, ensemble.vote(per_seed), attributes, ensemble.caveat)
+    _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, votes, strict=True)])
+    return with_warnings(nodules, notes, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
 
 
 def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:

@@ -2,15 +2,17 @@
 
 import argparse
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from nodulemc.errors import ConfigError
 
 _OPTION = re.compile(r"--?[a-zA-Z][^\s=]*")
 _FEW = 4  # so many names are listed
 _ALIKE = 0.7  # difflib's ratio from which on a name may be a misspelled one
+
+Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,9 +49,9 @@ class Parser(argparse.ArgumentParser):
         return f"give {' '.join(missing)} before {' and '.join(takers)}; " if takers and missing else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
+        if action.choices is not None and value not in (known := list(action.choices)):
             name = action.option_strings[0] if action.option_strings else f"unknown {action.dest}"
-            raise self._unknown(f"{name} {value}", value, action.choices)
+            raise self._unknown(f"{name} {value}", value, known)
 
     def _unknown(self, what: str, given: str, known: Collection[str]) -> ConfigError:
         from difflib import get_close_matches  # nothing else needs it
@@ -73,8 +75,10 @@ class _Help(argparse.HelpFormatter):
             return usage
         # Where the terminal is narrow, argparse's indent leaves too little, and it breaks no group.
         words = re.sub(r"(--[\w-]+) (?=\w|{)", "\\1\xa0", " ".join(usage.split()))
-        kept = {"break_long_words": False, "break_on_hyphens": False}
-        lines = textwrap.fill(words, self._width, subsequent_indent="  ", **kept)
+        wrapper = textwrap.TextWrapper(
+            self._width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        lines = wrapper.fill(words)
         return lines.replace("\xa0", " ") + "\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -95,7 +99,7 @@ def _number(text: str) -> float:
     return _converted(float, text, "no number")
 
 
-def _converted(convert: type, text: str, complaint: str) -> Any:
+def _converted(convert: Callable[[str], Number], text: str, complaint: str) -> Number:
     try:
         return convert(text)
     except ValueError as error:

@@ -8,7 +8,7 @@ checks; of the other formats it never sees a file.
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import SimpleITK as sitk
@@ -124,7 +124,7 @@ def in_numbers(values: Iterable[float]) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
-def _check_size(size: Sequence[int], type_: np.dtype, path: Path) -> None:
+def _check_size(size: Sequence[int], type_: np.dtype[Any], path: Path) -> None:
     if len(size) != 3 or min(size) < 2:
         refuse_size(size, path)
     check_bytes(math.prod(size) * type_.itemsize, path)

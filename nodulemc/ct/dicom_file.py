@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydicom.config import disable_value_validation
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -63,7 +63,7 @@ _NUMBERS = {
         "PixelPaddingValue", "PixelRepresentation", "Rows", "SamplesPerPixel",
     )
 }  # fmt: skip
-_KEPT = [*_TEXTS, *_NUMBERS, *map(Tag, (_SHARED, _PER_FRAME, "ModalityLUTSequence"))]
+_KEPT: list[BaseTag | int] = [*_TEXTS, *_NUMBERS, *map(Tag, (_SHARED, _PER_FRAME, "ModalityLUTSequence"))]
 PIXEL_DATA = {Tag(name): name for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
 _LONG_LENGTH = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}  # the length's field has four bytes, after two unused ones
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -284,7 +284,7 @@ def _texts(data: Dataset) -> dict[str, str]:
 
 def _numbers(data: Dataset) -> dict[str, int]:
     """The wanted whole numbers of 16 bits, unsigned."""
-    order = "big" if data.original_encoding[1] is False else "little"
+    order: Literal["big", "little"] = "big" if data.original_encoding[1] is False else "little"
     values = ((_NUMBERS.get(element.tag), element.value) for element in _raw(data))
     return {name: int.from_bytes(value, order) for name, value in values if name and len(value) == 2}
 

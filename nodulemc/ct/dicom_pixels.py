@@ -5,13 +5,14 @@ the pixels' format only, so that nothing else in a file can make it change a val
 """
 
 import tempfile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets, parse_fragments
-from pydicom.pixels import apply_rescale, get_decoder
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_rescale
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from nodulemc.arrays import Array
@@ -149,7 +150,7 @@ def _check_fragments(stream: BinaryIO, file: DicomFile) -> None:
         raise damaged(file.path)
 
 
-def _format(file: DicomFile) -> dict[str, int | str]:
+def _format(file: DicomFile) -> dict[str, Any]:
     """The pixels' format by pydicom's names; how they are to be displayed changes no value."""
     numbers = file.numbers
     bits = numbers["BitsAllocated"]
@@ -188,7 +189,7 @@ def _rescaled(stored: Array, one: Slice) -> Array:
         return stored.astype(np.float64) * slope + intercept
     largest = (1 << _stored_bits(file)) * abs(slope) + abs(intercept)
     type_ = next((t for t in (np.int16, np.int32, np.int64) if largest <= np.iinfo(t).max), np.float64)
-    hu = stored.astype(type_)
+    hu: Array = stored.astype(type_)
     if slope != 1:
         hu *= type_(slope)
     hu += type_(intercept)
@@ -208,7 +209,8 @@ def _padding(cells: Array, stored: Array, file: DicomFile) -> Array | None:
     # A value beyond the stored bits is in the unused ones.
     values = stored if (_without_unused_bits(bounds, file) == bounds).all() else cells
     low, high = bounds.min(), bounds.max()
-    return values == low if low == high else (values >= low) & (values <= high)
+    padding: Array = values == low if low == high else (values >= low) & (values <= high)
+    return padding
 
 
 def _is_outside(padding: Array, values: Array) -> bool:

@@ -104,7 +104,8 @@ def axes(one: Slice) -> Array:
 
 def heights(slices: Sequence[Slice]) -> Array:
     """Where the slices lie along the first one's normal, in mm."""
-    return np.array([one.numbers("ImagePositionPatient", 3) for one in slices]) @ axes(slices[0])[2]
+    heights_mm: Array = np.array([one.numbers("ImagePositionPatient", 3) for one in slices]) @ axes(slices[0])[2]
+    return heights_mm
 
 
 def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -150,7 +150,7 @@ def _size(fields: dict[str, str], dimensions: int, path: Path) -> tuple[int, ...
     return tuple(map(int, size))
 
 
-def _type(fields: dict[str, str], path: Path) -> np.dtype:
+def _type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
     name = fields.get("ElementType", "")
     scalar = name.removesuffix("_ARRAY")
     if scalar not in _TYPES:
@@ -173,10 +173,11 @@ def _numbers(
             refuse(f"no {names[0]}", path, "write the CT with its geometry")
         return tuple(default)
     # Not split(): ITK knows no other alphabets' blanks.
-    numbers = [plain_number(text) for text in re.split(r"[ \t]+", fields[stated[0]])]
-    if len(numbers) != count or None in numbers:
+    texts = re.split(r"[ \t]+", fields[stated[0]])
+    numbers = tuple(number for number in map(plain_number, texts) if number is not None)
+    if not len(numbers) == len(texts) == count:
         refuse(f"{stated[0]} is {quoted(fields[stated[0]])}", path, f"give {count} finite numbers")
-    return tuple(numbers)
+    return numbers
 
 
 def _counts_from_end(fields: dict[str, str], path: Path) -> bool:

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nodulemc.arrays import Array
 from nodulemc.ct.checks import in_numbers, refuse, refuse_size, refuse_type
-from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader, StoredVoxels
+from nodulemc.ct.stored_voxels import NOT_RESCALED, ByteOrder, ImageHeader, StoredVoxels
 from nodulemc.errors import ImageError
 from nodulemc.limits import MAX_DIRECTION_ERROR, MAX_DISAGREEMENT_MM
 
@@ -39,11 +40,11 @@ class _Layout:
     """
 
     magic: bytes
-    fields: np.dtype
+    fields: np.dtype[Any]
     first_offset: int
 
 
-def _fields(length: int, **places: tuple[object, int]) -> np.dtype:
+def _fields(length: int, **places: tuple[object, int]) -> np.dtype[Any]:
     """A header's fields, each a type and an offset."""
     types, offsets = zip(*places.values(), strict=True)
     return np.dtype({"names": list(places), "formats": list(types), "offsets": list(offsets), "itemsize": length})
@@ -117,10 +118,11 @@ def read_label_names(path: Path) -> dict[int, str]:
     return {int(key): data or html.unescape(text) for key, data, text in _LABEL.findall(table) if data or text}
 
 
-def _raw_header(path: Path) -> tuple[_Layout, str, np.void]:
+def _raw_header(path: Path) -> tuple[_Layout, ByteOrder, np.void]:
     """The header's version, its byte order and its fields."""
     head = _head(path)
-    for layout, order in product(_LAYOUTS, "<>"):
+    orders: tuple[ByteOrder, ...] = ("<", ">")
+    for layout, order in product(_LAYOUTS, orders):
         fields = layout.fields.newbyteorder(order)
         raw = np.frombuffer(head, fields, 1)[0]
         if head[:4] == np.array(fields.itemsize, f"{order}i4").tobytes() and raw["magic"] == layout.magic:
@@ -149,14 +151,14 @@ def _size(raw: np.void, path: Path) -> tuple[int, ...]:
     return size[:3]
 
 
-def _stored_type(raw: np.void, path: Path) -> np.dtype:
+def _stored_type(raw: np.void, path: Path) -> np.dtype[Any]:
     code = int(raw["datatype"])
     if code not in _TYPES:
         refuse_type(_OTHER_TYPES.get(code, f"{code} in NIfTI"), path)
     return np.dtype(_TYPES[code])
 
 
-def _locate(raw: np.void, first_offset: int, byte_order: str, path: Path) -> StoredVoxels:
+def _locate(raw: np.void, first_offset: int, byte_order: ByteOrder, path: Path) -> StoredVoxels:
     offset = float(raw["vox_offset"])
     if not (first_offset <= offset <= _LAST_OFFSET and offset.is_integer()):
         refuse(f"vox_offset is {offset:g}", path, f"write a whole number, {first_offset} or more")
@@ -187,7 +189,7 @@ def _affine(raw: np.void, size: Sequence[int], path: Path) -> Array:
         refuse("neither qform nor sform is set", path, "nodule coordinates mean nothing without patient coordinates")
     if not codes["sform"]:
         return _qform(raw, path)
-    sform = raw["sform"].astype(float)
+    sform: Array = raw["sform"].astype(float)
     _check_spacing(sform, raw, size, path)
     if codes["qform"]:
         _check_qform(_qform(raw, path, sform), sform, size, path)
@@ -241,7 +243,7 @@ def _roots(square: float, error: float) -> tuple[float, float]:
 def _first_of_quaternion(r: Array, b: float, c: float, d: float) -> float:
     """The number a that goes with the other three of the quaternion of a rotation (3, 3)."""
     skew = b * (r[2, 1] - r[1, 2]) + c * (r[0, 2] - r[2, 0]) + d * (r[1, 0] - r[0, 1])
-    return skew / max(4 * (b * b + c * c + d * d), np.finfo(float).tiny)
+    return float(skew / max(4 * (b * b + c * c + d * d), np.finfo(float).tiny))
 
 
 def _check_spacing(sform: Array, raw: np.void, size: Sequence[int], path: Path) -> None:
@@ -281,7 +283,8 @@ def _check_qform(qform: Array, sform: Array, size: Sequence[int], path: Path) ->
 
 def _steps(affine: Array) -> Array:
     """mm per voxel (3,)."""
-    return np.linalg.norm(affine[:, :3], axis=0)
+    steps: Array = np.linalg.norm(affine[:, :3], axis=0)
+    return steps
 
 
 def _direction(affine: Array) -> Array:

@@ -6,13 +6,14 @@ Source: https://teem.sourceforge.net/nrrd/format.html
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nodulemc.arrays import Array
 from nodulemc.ct.checks import quoted, refuse, refuse_size, refuse_type
 from nodulemc.ct.scan_ids import read_ids
-from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
+from nodulemc.ct.stored_voxels import ByteOrder, ImageHeader, StoredVoxels
 from nodulemc.util.text import plain_number
 
 SUFFIXES = (".nrrd",)
@@ -37,7 +38,7 @@ _TYPES = {
     "f8": ("double",),
 }
 _TYPE_OF = {name: np.dtype(type_) for type_, names in _TYPES.items() for name in names}
-_BYTE_ORDERS = {"little": "<", "big": ">"}
+_BYTE_ORDERS: dict[str | None, ByteOrder] = {"little": "<", "big": ">"}
 _COMPRESSED = {"raw": False, "gzip": True, "gz": True}
 _SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 _VECTOR = r"\([^()]*\)"
@@ -127,14 +128,14 @@ def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     return fields, keys, head.end()
 
 
-def _type(fields: dict[str, str], path: Path) -> np.dtype:
+def _type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
     name = fields.get("type")
     if name not in _TYPE_OF:
         refuse_type(quoted(name), path)
     return _TYPE_OF[name]
 
 
-def _byte_order(fields: dict[str, str], type_: np.dtype, path: Path) -> str:
+def _byte_order(fields: dict[str, str], type_: np.dtype[Any], path: Path) -> ByteOrder:
     stated = fields.get("endian", "little" if type_.itemsize == 1 else None)
     if stated not in _BYTE_ORDERS:
         refuse(f"the endian is {quoted(stated)}", path, "write little or big")
@@ -200,4 +201,5 @@ def _vector(text: str, coordinates: int) -> tuple[float, ...] | None:
     if not re.fullmatch(_VECTOR, text):
         return None
     numbers = [plain_number(number) for number in text[1:-1].split(",")]
-    return tuple(numbers) if len(numbers) == coordinates and None not in numbers else None
+    known = tuple(number for number in numbers if number is not None)
+    return known if len(known) == len(numbers) == coordinates else None

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from nodulemc.ct.scan_ids import ScanIds
 
+ByteOrder: TypeAlias = Literal["<", ">"]
 NOT_RESCALED = (1.0, 0.0)
 
 
@@ -29,7 +31,7 @@ class StoredVoxels:
     compressed: bool
     skip: int = 0
     padding: int = 0
-    byte_order: str = "<"
+    byte_order: ByteOrder = "<"
     rescaling: tuple[float, float] = NOT_RESCALED
 
 
@@ -51,12 +53,12 @@ class ImageHeader:
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
-    stored_type: np.dtype
+    stored_type: np.dtype[Any]
     voxels: StoredVoxels
     ids: ScanIds = field(default_factory=ScanIds)
 
     @property
-    def voxel_type(self) -> np.dtype:
+    def voxel_type(self) -> np.dtype[Any]:
         """The type of the voxels as they are read: as stored, or floating point where they are rescaled."""
         if self.voxels.rescaling == NOT_RESCALED:
             return self.stored_type

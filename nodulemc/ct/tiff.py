@@ -103,7 +103,8 @@ def _first(content: mmap.mmap, order: str, values: _Values | None) -> int | None
     """The first of a tag's values where they are integers, else None."""
     if values is None or values.letter is None or not values.count:
         return None
-    return struct.unpack_from(order + values.letter, content, values.at)[0]
+    first: int = struct.unpack_from(order + values.letter, content, values.at)[0]
+    return first
 
 
 def _check_deflated(content: mmap.mmap, order: str, pages: list[dict[int, _Values]], path: Path) -> None:

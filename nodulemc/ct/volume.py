@@ -84,7 +84,7 @@ class Volume:
         low, high = self.box_around(points)
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return None
-        part = sitk.Cast(self.image[tuple(map(slice, low, high))], sitk.sitkFloat32)
+        part: sitk.Image = sitk.Cast(self.image[tuple(map(slice, low, high))], sitk.sitkFloat32)
         if not np.isfinite(sitk.GetArrayViewFromImage(part)).all():
             raise ImageError("voxels are NaN or infinite", self.source, "write the CT in Hounsfield units")
         return part
@@ -137,7 +137,7 @@ def read_image_header(path: Path) -> ImageHeader | None:
     name = path.name.lower()
     for format_ in (meta_image, nifti, nrrd):
         if name.endswith(format_.SUFFIXES):
-            header = format_.read_header(path)
+            header: ImageHeader = format_.read_header(path)
             check_image_header(header, path)
             return header
     return None
@@ -157,7 +157,8 @@ def _read_tiff(path: Path) -> sitk.Image:
     reader.SetImageIO("TIFFImageIO")
     reader.ReadImageInformation()
     check_grid(reader, path)
-    return reader.Execute()
+    image: sitk.Image = reader.Execute()
+    return image
 
 
 def read_stored(header: ImageHeader) -> sitk.Image:
@@ -175,7 +176,7 @@ def read_stored(header: ImageHeader) -> sitk.Image:
     values = _memory(image)
     # What is to be rescaled is read into the memory's end: a voxel's float never reaches one that is yet to be read.
     stored = values.view(np.uint8)[-length:].view(header.stored_type.newbyteorder(header.voxels.byte_order))
-    read_voxels(header.voxels, memoryview(stored).cast("B"))
+    read_voxels(header.voxels, stored.data.cast("B"))
     if header.voxels.rescaling != NOT_RESCALED:
         _rescale(stored, values, *header.voxels.rescaling)
     elif not stored.dtype.isnative:
@@ -190,7 +191,8 @@ def _memory(image: sitk.Image) -> Array:
     """
     view = sitk.GetArrayViewFromImage(image)
     address, _ = view.__array_interface__["data"]
-    return np.frombuffer((ctypes.c_ubyte * view.nbytes).from_address(address), view.dtype)
+    memory = (ctypes.c_ubyte * view.nbytes).from_address(address)
+    return np.frombuffer(memoryview(memory), view.dtype)
 
 
 def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> None:

@@ -13,7 +13,7 @@ from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
 from nodulemc.errors import CaseError, ConfigError, ImageError
 from nodulemc.measure.mask import NoduleMask
-from nodulemc.points.reading import Nodule
+from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder, none_on_failure, remove_old, write_atomically

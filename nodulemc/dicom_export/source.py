@@ -57,7 +57,7 @@ class Source:
     @property
     def is_multi_frame(self) -> bool:
         """Whether all slices are frames of one instance."""
-        return self.images[0].SOPClassUID != CTImageStorage
+        return bool(self.images[0].SOPClassUID != CTImageStorage)
 
     def reference(self, index: int) -> tuple[str, str, list[int] | None]:
         """A slice as an SR refers to it: SOP class, SOP instance and, of a multi-frame one, the frame's number."""

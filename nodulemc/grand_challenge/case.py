@@ -15,7 +15,8 @@ from nodulemc.ct.volume import read_volume, reading
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError, PointsError
 from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
-from nodulemc.points.reading import Nodule, from_platform, shortened
+from nodulemc.points.nodules import Nodule, shortened
+from nodulemc.points.reading import from_platform
 from nodulemc.prediction import NodulePrediction, look, score, side_by_side
 from nodulemc.util.files import prepare_output, visible
 from nodulemc.util.json_files import read_json, write_json_atomically

@@ -52,14 +52,14 @@ def create_app(ensemble: Future[Ensemble], *, input_dir: Path, output_dir: Path,
 
     # On the event loop, so that it answers however many cases wait.
     @app.get("/health")
-    async def health():
+    async def health() -> JSONResponse:
         if not ensemble.done() or ensemble.exception():
             return JSONResponse({"status": "loading"}, status_code=503)
         return JSONResponse({"status": "ready"})
 
     # A plain function runs in a worker thread and leaves the event loop free.
     @app.post("/invoke")
-    def invoke():
+    def invoke() -> JSONResponse:
         if ensemble.exception():  # which waits for the end of loading; the server ends with that error
             return JSONResponse({"error": "the ensemble cannot be loaded"}, status_code=503)
         with one_at_a_time:

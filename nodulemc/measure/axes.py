@@ -55,7 +55,8 @@ def _parts(plane: Array) -> Iterator[Array]:
 
 def _averaged(plane: Array, axis: int) -> Array:
     """Each value with weight 1/2, its two neighbours along an axis with 1/4 each; the plane's ends are alike."""
-    return plane / 2 + (np.roll(plane, 1, axis) + np.roll(plane, -1, axis)) / 4
+    averaged: Array = plane / 2 + (np.roll(plane, 1, axis) + np.roll(plane, -1, axis)) / 4
+    return averaged
 
 
 def outline(plane: Array) -> Array:
@@ -64,7 +65,7 @@ def outline(plane: Array) -> Array:
     Args:
         plane: float (rows, columns), above 0 inside; its border is outside, or the outline stays open there.
     """
-    rows, columns = np.indices(np.subtract(plane.shape, 1))
+    rows, columns = np.indices([n - 1 for n in plane.shape])
     a, b, c, d = plane[:-1, :-1], plane[:-1, 1:], plane[1:, 1:], plane[1:, :-1]
     crossed = np.stack([(a > 0) != (b > 0), (b > 0) != (c > 0), (d > 0) != (c > 0), (a > 0) != (d > 0)], axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):  # where an edge is not crossed

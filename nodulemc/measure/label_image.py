@@ -100,7 +100,8 @@ def _extent(mask: NoduleMask) -> list[int]:
     filled = np.argwhere(mask.voxels)[:, ::-1]
     if not len(filled):
         return [0, -1] * 3
-    return (np.stack([filled.min(axis=0), filled.max(axis=0)]) + mask.lower).T.ravel().tolist()
+    ends = np.stack([filled.min(axis=0), filled.max(axis=0)]) + mask.lower
+    return [int(index) for index in ends.T.ravel()]
 
 
 def _vector(numbers: Sequence[float]) -> str:
@@ -119,7 +120,7 @@ def _labels(size: Sequence[int], masks: Sequence[NoduleMask], header: bytes = b"
     return b"".join([packer.compress(header), *slices, packer.flush()])
 
 
-def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype) -> Iterator[Array]:
+def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype[Any]) -> Iterator[Array]:
     """The label image slice by slice, (rows, columns): a whole one would take as much memory as the CT."""
     columns, rows, count = size
     for z in range(count):

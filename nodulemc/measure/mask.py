@@ -49,7 +49,8 @@ class NoduleMask:
     def slices(self) -> tuple[slice, slice, slice]:
         """The box in an array of the scan, axes z, y, x."""
         starts = self.lower[::-1]
-        return tuple(slice(start, start + n) for start, n in zip(starts, self.probability.shape, strict=True))
+        z, y, x = (slice(start, start + n) for start, n in zip(starts, self.probability.shape, strict=True))
+        return z, y, x
 
 
 def score_and_segment(
@@ -68,13 +69,13 @@ def score_and_segment(
         EnsembleError: a seed's numbers overflow.
     """
 
-    def find(part: slice) -> tuple[Sequence, ...]:
-        *found, probabilities = ensemble.findings_and_masks(patches[part])
+    def find(part: slice) -> tuple[Array, Array, list[NoduleMask]]:
+        per_seed, attributes, probabilities = ensemble.findings_and_masks(patches[part])
         own = zip(nodules[part], probabilities, strict=True)
-        return *found, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
+        return per_seed, attributes, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
 
-    *found, masks = in_turn(find, len(nodules), ensemble.device)
-    predictions = concluded(nodules, notes, *found, ensemble)
+    per_seed, attributes, masks = in_turn(find, len(nodules), ensemble.device)
+    predictions = concluded(nodules, notes, per_seed, attributes, ensemble)
     return with_notes(predictions, [mask.warnings for mask in masks]), list(masks)
 
 
@@ -105,7 +106,8 @@ def nodule_box(volume: Volume, point: Sequence[float]) -> tuple[list[int], list[
 
 def nodule_part(volume: Volume, point: Sequence[float]) -> sitk.Image:
     """The scan's voxels of ``nodule_box`` as they are, with their place: enough for a mask and what it measures."""
-    return volume.image[tuple(map(slice, *nodule_box(volume, point)))]
+    part: sitk.Image = volume.image[tuple(map(slice, *nodule_box(volume, point)))]
+    return part
 
 
 def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> NoduleMask:

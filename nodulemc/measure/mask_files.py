@@ -10,7 +10,8 @@ from nodulemc.errors import CaseError
 from nodulemc.measure.label_image import Segment, label_image, slicer_segmentation
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.output.slicer_colours import colour
-from nodulemc.points.reading import Nodule, scan_name, shortened
+from nodulemc.points.nodules import Nodule, shortened
+from nodulemc.points.reading import scan_name
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.files import make_folder, none_on_failure, write_atomically
 

@@ -48,7 +48,8 @@ class MeasuredScan:
 
     def _centre_of(self, mask: NoduleMask) -> tuple[float, ...]:
         index = np.argwhere(mask.voxels).mean(axis=0)[::-1] + mask.lower
-        return self.volume.image.TransformContinuousIndexToPhysicalPoint(index.tolist())
+        centre: tuple[float, ...] = self.volume.image.TransformContinuousIndexToPhysicalPoint(index.tolist())
+        return centre
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,11 @@ class Registration:
         corners = [_corners(volume.image) for volume in (scan, earlier)]
         longest = max(np.ptp(ends, axis=0).max() for ends in corners)
         mm = min(_WHOLE_MM, max(_FINE_MM, longest / _WHOLE_VOXELS))
-        wholes = [_binned(volume.image, mm) for volume in (scan, earlier)]
+        whole, earlier_whole = (_binned(volume.image, mm) for volume in (scan, earlier))
         centre = corners[0].mean(axis=0).tolist()
-        shift = _best_shift(*wholes, max(mm, longest / _MOST_VOXELS))
-        self.motion = _refined(*wholes, sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, shift.tolist()), (4.0,))
+        shift = _best_shift(whole, earlier_whole, max(mm, longest / _MOST_VOXELS))
+        start = sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, shift.tolist())
+        self.motion = _refined(whole, earlier_whole, start, (4.0,))
 
     def around(self, point: Sequence[float], nodule: NoduleMask) -> Alignment | None:
         """The motion of the lung around a point x, y, z in mm (LPS), its nodule left out; None where there is none."""
@@ -119,7 +120,8 @@ def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> Array:
     values = sitk.GetArrayViewFromImage(likeness)
     best = np.unravel_index(values.argmax(), values.shape)[::-1]
     # The first value is that of the moving image's last voxel on the fixed image's first one.
-    return moving_start - start - mm * (np.array(best) - np.subtract(moving.GetSize(), 1))
+    shift: Array = moving_start - start - mm * (np.array(best) - np.subtract(moving.GetSize(), 1))
+    return shift
 
 
 def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, Array]:
@@ -144,13 +146,15 @@ def _lung(image: sitk.Image) -> sitk.Image:
     """Mask of what is as dark as lung."""
     smooth = sitk.SmoothingRecursiveGaussian(image, _FINE_MM)
     low, high = LUNG_HU
-    return sitk.And(smooth > low, smooth < high)
+    lung: sitk.Image = sitk.And(smooth > low, smooth < high)
+    return lung
 
 
 def _inner(lung: sitk.Image) -> sitk.Image:
     """Mask of lung and the vessels in it, but not of what is near its walls: those look alike in all patients."""
     with_vessels = sitk.BinaryMorphologicalClosing(lung, _voxels(_VESSEL_MM, lung))
-    return sitk.BinaryErode(with_vessels, _voxels(_WALL_MM, lung))
+    inner: sitk.Image = sitk.BinaryErode(with_vessels, _voxels(_WALL_MM, lung))
+    return inner
 
 
 def _on_grid(nodule: NoduleMask, scan: Volume, grid: sitk.Image) -> sitk.Image:
@@ -166,14 +170,14 @@ def _voxels(mm: float, grid: sitk.Image) -> list[int]:
 
 
 def _is_enough(inner: Array, grid: sitk.Image) -> bool:
-    return np.count_nonzero(inner) * np.prod(grid.GetSpacing()) >= 1000 * _LEAST_ML
+    return bool(np.count_nonzero(inner) * np.prod(grid.GetSpacing()) >= 1000 * _LEAST_ML)
 
 
 def _similarity(fixed: sitk.Image, moving: sitk.Image, motion: sitk.Transform, inner: sitk.Image) -> float:
     """Correlation of two images' details in a mask; 0 where too little of it is within the moving image."""
     outside = 100 * AIR_HU
-    expected, moved = _details(fixed), _details(moving)
-    moved = sitk.GetArrayFromImage(sitk.Resample(moved, fixed, motion, sitk.sitkLinear, outside))
+    expected = _details(fixed)
+    moved = sitk.GetArrayFromImage(sitk.Resample(_details(moving), fixed, motion, sitk.sitkLinear, outside))
     inside = (sitk.GetArrayViewFromImage(inner) > 0) & (moved > outside)
     if not _is_enough(inside, fixed):
         return 0.0
@@ -182,7 +186,8 @@ def _similarity(fixed: sitk.Image, moving: sitk.Image, motion: sitk.Transform, i
 
 def _details(image: sitk.Image) -> sitk.Image:
     fine, coarse = (sitk.SmoothingRecursiveGaussian(image, mm) for mm in _DETAIL_MM)
-    return fine - coarse
+    details: sitk.Image = fine - coarse
+    return details
 
 
 def _centred(motion: sitk.Euler3DTransform, point: Sequence[float]) -> sitk.Euler3DTransform:

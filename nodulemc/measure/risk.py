@@ -139,11 +139,11 @@ def _logistic(log_odds: float) -> float:
 
 
 def _is_female(known: Inputs) -> bool:
-    return known["gender"] == "female"
+    return bool(known["gender"] == "female")
 
 
 def _brock_size(known: Inputs) -> float:
-    return (known["long_axis_mm"] / 10) ** -0.5 - _BROCK_4_MM
+    return float((known["long_axis_mm"] / 10) ** -0.5 - _BROCK_4_MM)
 
 
 def _mean_mm(long: float, short: float) -> float:

@@ -89,7 +89,7 @@ def mass_mg(volume_mm3: float, mean_hu: float) -> float:
 
 
 def _voxel_mm3(image: sitk.Image) -> float:
-    return math.prod(image.GetSpacing()) * abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3))))
+    return float(math.prod(image.GetSpacing()) * abs(np.linalg.det(np.reshape(image.GetDirection(), (3, 3)))))
 
 
 def _axial(image: sitk.Image, field: Array) -> Axes | None:

@@ -1,7 +1,7 @@
 """A nodule's name and place, and what both have to be."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def check_count(nodules: Sequence[Any], source: object) -> None:
+def check_count(nodules: Sized, source: object) -> None:
     """Refuse more nodules than a scan may have.
 
     Raises:

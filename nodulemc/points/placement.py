@@ -153,7 +153,8 @@ def _evidence(volume: Volume, air: OpenAir, point: Point) -> float:
 
 
 def _indices(volume: Volume, point: Point) -> Point:
-    return volume.image.TransformContinuousIndexToPhysicalPoint([float(c) for c in point])
+    place: tuple[float, ...] = volume.image.TransformContinuousIndexToPhysicalPoint([float(c) for c in point])
+    return place
 
 
 # Of equals the first counts.
@@ -219,9 +220,11 @@ def _within(reach_mm: float, index: float) -> Array:
 
 
 def _distance_mm(grid: Array, index: float) -> Array:
-    return np.linalg.norm(grid - index, axis=1) * VOXEL_MM
+    distance: Array = np.linalg.norm(grid - index, axis=1) * VOXEL_MM
+    return distance
 
 
 def _flat(indices: Array) -> Array:
     """Flat indices of a patch's voxels (…, 3)."""
-    return np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (SIZE,) * 3)
+    flat: Array = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (SIZE,) * 3)
+    return flat

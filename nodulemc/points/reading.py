@@ -95,7 +95,7 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
         raise PointsError(f"columns repeated: {', '.join(repeated)}; found {', '.join(header)}", path, _REMEDY)
     if two_points(columns):
         raise PointsError(f"columns are ambiguous; found {', '.join(header)}", path, _REMEDY)
-    rows = ((line, dict(zip(columns, row, strict=True))) for line, row in cells)
+    rows: Iterable[tuple[int, dict[str, str]]] = ((line, dict(zip(columns, row, strict=True))) for line, row in cells)
     scan = next((column for column in (UID, *PATHS) if column in columns), None)
     if scan:
         rows = _rows_of_scan(rows, scan, volume, path)
@@ -105,7 +105,9 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
     names = restored(ANNOTATION, [row.get(ANNOTATION, "") for _, row in numbered], places.__getitem__, PointsError)
     nodules = []
     for (line, row), name, place in zip(numbered, names, places, strict=True):
-        point = [text if (number := plain_number(text)) is None else number for text in map(row.get, COORDINATES)]
+        point = [
+            text if (number := plain_number(text)) is None else number for text in map(row.__getitem__, COORDINATES)
+        ]
         nodules.append(make_nodule(name or None, point, line, place))
     return nodules
 

@@ -138,7 +138,8 @@ class _Contours:
             order = np.lexsort((x, band))
             x, y, weight = x[order], y[order], turn * height[order] / len(_GAUSS)
             sums += weight @ x, weight @ x**2 / 2, weight @ (x * y)
-        return tuple(sums)
+        first, second, third = sums.tolist()
+        return first, second, third
 
 
 def _points(contour: Dataset) -> Array:

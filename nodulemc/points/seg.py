@@ -48,7 +48,7 @@ def read_seg(file: DicomFile, data: Dataset) -> tuple[list[Region], Collection[s
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip() for item in data.SegmentSequence}
     names.pop(_BACKGROUND, None)
     check_count(names, file.path)
-    sums = {number: np.zeros(4) for number in names}
+    sums: dict[int, Array] = {number: np.zeros(4) for number in names}
     for one, cells, stated in zip(slices_of(file), _frames(file), _numbers(data, file), strict=True):
         for number, weights in _weighted(cells, stated, data):
             sums[number] += _plane(one) @ _moments(weights)
@@ -128,7 +128,8 @@ def _plane(one: Slice) -> Array:
     if not (np.isfinite(plane).all() and min(row_mm, column_mm) > 0):
         raise PointsError("the frame has no place in space", one.where, "export the SEG with its geometry")
     thickness = one.numbers("SliceThickness", 1)[0]
-    return plane * row_mm * column_mm * (thickness if thickness > 0 else 1)
+    in_mm3: Array = plane * row_mm * column_mm * (thickness if thickness > 0 else 1)
+    return in_mm3
 
 
 def _moments(weights: Array) -> Array:

@@ -94,8 +94,8 @@ def _lines(path: Path) -> io.StringIO:
 
 
 def _stated_system(stated: set[str], path: Path) -> str:
-    systems = {_SYSTEMS.get(system) for system in stated}
-    if len(systems) != 1 or None in systems:
+    systems = {_SYSTEMS.get(system, "") for system in stated}
+    if len(systems) != 1 or "" in systems:
         found = shortened(", ".join(sorted(stated))) if stated else "not stated"
         remedy = "give a line '# CoordinateSystem = LPS' or '# CoordinateSystem = RAS', whichever it is"
         raise PointsError(f"the coordinate system is {found}", path, remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,9 @@ def explain(
     if MAP in what:
         cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()}
         occluded |= {cell: without for cell, without in cells.items() if without is not None}
-    votes = (ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded.values())
+    votes: Iterable[float] = (
+        ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded.values()
+    )
     if label:
         votes = progress(votes, len(occluded), label, quiet_s=QUIET_S)
     found = {key: float(vote) for key, vote in zip(occluded, votes, strict=True)}

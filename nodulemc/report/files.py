@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.prediction import NodulePrediction
+    from nodulemc.report.explain import Explanation
 
 SUFFIX = ".html"
 LIBRARIES = ("jinja2", "PIL")  # of the extra
@@ -63,7 +64,7 @@ def write_report(
     from nodulemc.report.page import Finding, Origin, case_page
     from nodulemc.report.pictures import look_at_nodule
 
-    explanations = [None] * len(predictions)
+    explanations: list[Explanation | None] = [None] * len(predictions)
     if explained is not None:
         from nodulemc.report.explain import explanations_of
 

@@ -64,7 +64,8 @@ class Occlusion:
 
     def _blended(self, inside: Array, other: Array) -> Array:
         share = _smoothed(inside, _FADE_MM)
-        return np.clip(self.patch + share * (other - self.patch), 0, 1)
+        blended: Array = np.clip(self.patch + share * (other - self.patch), 0, 1)
+        return blended
 
     @cached_property
     def _depth(self) -> Array:
@@ -123,7 +124,8 @@ class Occlusion:
         lung = self._is_lung
         noise = _smoothed(np.random.default_rng(_SEED).standard_normal(self.patch.shape), VOXEL_MM)
         strength = np.std((self.patch - self._level)[lung]) if lung.any() else 0.0
-        return (noise * (strength / noise.std())).astype(np.float32)
+        scaled: Array = (noise * (strength / noise.std())).astype(np.float32)
+        return scaled
 
     @cached_property
     def _lung(self) -> Array:
@@ -133,7 +135,8 @@ class Occlusion:
 def plane_cells() -> Iterator[Cell]:
     """The cells through which one of the three planes through a patch's point runs."""
     middle = CELLS // 2
-    return (cell for cell in product(range(CELLS), repeat=3) if middle in cell)
+    axis = range(CELLS)
+    return (cell for cell in product(axis, axis, axis) if middle in cell)
 
 
 def cell_slices(cell: Cell) -> tuple[slice, ...]:
@@ -143,7 +146,7 @@ def cell_slices(cell: Cell) -> tuple[slice, ...]:
 
 
 def _scaled(hu: float) -> float:
-    return float(scale_hu(np.float32(hu)))
+    return float(scale_hu(np.array(hu, np.float32)))
 
 
 def _smoothed(field: Array, sigma_mm: float) -> Array:

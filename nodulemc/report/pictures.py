@@ -136,7 +136,8 @@ class View:
 
     def on_scan(self, mask: NoduleMask) -> NoduleMask:
         """A mask on the part's grid, moved to the scan's."""
-        return replace(mask, lower=tuple(int(a + b) for a, b in zip(mask.lower, self.lower, strict=True)))
+        x, y, z = (int(a + b) for a, b in zip(mask.lower, self.lower, strict=True))
+        return replace(mask, lower=(x, y, z))
 
 
 def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
@@ -155,8 +156,9 @@ def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
     at = np.clip(index, 0, np.subtract(turned.GetSize(), 1)).tolist()[::-1]
     spacing, size = turned.GetSpacing()[::-1], turned.GetSize()[::-1]
     half = [max(1, int(reach / mm)) for mm in spacing]
-    shown = tuple(slice(max(a - h, 0), min(a + h + 1, n)) for a, h, n in zip(at, half, size, strict=True))
-    centre = tuple(a - place.start for a, place in zip(at, shown, strict=True))
+    z, y, x = (slice(max(a - h, 0), min(a + h + 1, n)) for a, h, n in zip(at, half, size, strict=True))
+    shown = z, y, x
+    centre = at[0] - z.start, at[1] - y.start, at[2] - x.start
     hu = sitk.GetArrayViewFromImage(turned)[shown]
     step = math.ceil(hu.size / MOST_PIXELS)
     levels = tuple(range(centre[0] % step, len(hu), step))
@@ -167,7 +169,8 @@ def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
 
 
 def _turn(image: sitk.Image) -> sitk.Image:
-    return sitk.DICOMOrient(image, _ORIENTATION)
+    turned: sitk.Image = sitk.DICOMOrient(image, _ORIENTATION)
+    return turned
 
 
 def _planes(field: Array, centre: tuple[int, int, int], levels: Sequence[int]) -> dict[str, list[Array]]:
@@ -213,7 +216,8 @@ def _coloured(grey: Array, change: Array) -> Array:
     """A grey picture under colours; uint8 (rows, columns, 3) of ``change`` from -1 to 1 (rows, columns)."""
     colour = np.where(change[..., None] > 0, _RAISES, _LOWERS)
     share = _MOST_COLOUR * abs(change[..., None])
-    return np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
+    picture: Array = np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
+    return picture
 
 
 def _png(grey: Array) -> str:

@@ -14,7 +14,7 @@ def render(
     template: str,
     *,
     script: str | None = None,
-    filters: Mapping[str, Callable] | None = None,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> str:
     """A page's HTML; all values are escaped.
