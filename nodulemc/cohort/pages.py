@@ -141,9 +141,9 @@ def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
 def _row(listed: Listed, state: State, page: Path | None) -> dict[str, Any]:
     """What the index shows of a scan."""
     record = state.records.get(listed.scan)
-    row: dict[str, Any]
-    row = {"scan": listed.scan, "link": page and f"{FOLDER}/{quote(page.name)}", "status": "to do",
-           "error": "", "nodules": [], "highest": None, "further": {}, "warnings": []}  # fmt: skip
+    link = page and f"{FOLDER}/{quote(page.name)}"
+    row: dict[str, Any] = {"scan": listed.scan, "link": link, "status": "to do", "error": "",
+                           "nodules": [], "highest": None, "further": {}, "warnings": []}  # fmt: skip
     if record is None:
         return row
     if record.error is not None:
