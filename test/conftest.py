@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -54,6 +56,14 @@ def without_privileges() -> Iterator[None]:
         yield
     finally:
         os.seteuid(user)
+
+
+def load_script(name: str) -> ModuleType:
+    """A program of ``scripts`` as a module."""
+    spec = spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def rotation(x_deg: float, y_deg: float, z_deg: float) -> np.ndarray:

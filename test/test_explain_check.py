@@ -1,22 +1,16 @@
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import load_script
 
 from nodulemc.patch import VOXEL_MM
 from nodulemc.report.explain_check import Check
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "explain_check.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = spec_from_file_location("explain_check", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("explain_check")
 
 
 @pytest.fixture(scope="module")

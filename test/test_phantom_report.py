@@ -1,20 +1,13 @@
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import load_script
 from sklearn.metrics import roc_auc_score
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "phantom_report.py"
 
 
 @pytest.fixture(scope="module")
 def report():
-    spec = spec_from_file_location("phantom_report", SCRIPT)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("phantom_report")
 
 
 def readers_and_truth(patients: int) -> tuple[dict[str, pd.Series], pd.DataFrame]:

@@ -88,13 +88,13 @@ def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor],
     masks = masks.float()
     sums = torch.stack([(probabilities * masks).sum(), probabilities.sum() + masks.sum()])
     overlap, size = global_sum(sums).unbind()
-    return 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
+    return _one_minus_dice(overlap, size)
 
 
 def nodule_dice_loss(
     mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
-    """Mean over the whole batch of each nodule's 1 − (2 Σpt + 1) / (Σp + Σt + 1): small nodules count as large ones.
+    """Mean over the whole batch of what ``dice_loss`` is of each nodule alone: small nodules count as large ones.
 
     Args:
         mask_logits: (N, …).
@@ -104,9 +104,13 @@ def nodule_dice_loss(
     probabilities = torch.sigmoid(mask_logits.float()).flatten(1)
     masks = masks.float().flatten(1)
     overlap, size = (probabilities * masks).sum(dim=1), probabilities.sum(dim=1) + masks.sum(dim=1)
-    losses = 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
+    losses = _one_minus_dice(overlap, size)
     total, count = global_sum(torch.stack([losses.sum(), losses.new_tensor(len(losses))])).unbind()
     return total / count
+
+
+def _one_minus_dice(overlap: Tensor, size: Tensor) -> Tensor:
+    return 1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)
 
 
 DICE_LOSSES = {"batch": dice_loss, "nodule": nodule_dice_loss}
