@@ -133,6 +133,8 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
         fill(network, new | tensors)
+        for part in config.frozen:
+            network.get_submodule(part).requires_grad_(False)
     absorb_upscaling(network)
     return PatchNetwork(network)
 

@@ -492,6 +492,18 @@ def test_every_seed_starts_from_the_mean_of_an_ensembles_members(tmp_path):
             torch.testing.assert_close(started[name], (value + other[name]) / 2, msg=name)
 
 
+def test_frozen_parts_keep_the_weights_and_the_statistics_they_start_with(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8), attributes=("texture",))
+    make_untrained_ensemble(tmp_path / "start", (5,), architecture=architecture, dtype=torch.float32)
+    sections = {"decoder_widths": [8] * 5, "attributes": ["texture"], "start_from": str(tmp_path / "start")}
+    run = {"epochs": 1, "central_epochs": 1, "batch_size": 2, "samples_per_epoch": 4, "workers": 0, "precision": "fp32"}
+    recipe = parse_config({"model": sections | {"frozen": ["backbone", "classifier_head"]}, "run": run}, "test")
+    trained = train(tmp_path / "run", recipe, data=rated_data(), create=create_network).state_dict
+    begun = untrained_weights(architecture, 5)
+    changed = {name.split(".")[0] for name, value in begun.items() if not torch.equal(trained[name], value)}
+    assert changed == {"aux_model", "attribute_head"}
+
+
 def test_a_mean_was_trained_on_all_its_members_cases(tmp_path):
     manifest = make_untrained_ensemble(tmp_path, (2000, 2001))
     first, second, both = (TrainedCase(f"1.{k}", f"p{k}") for k in range(3))
