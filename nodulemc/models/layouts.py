@@ -1,5 +1,6 @@
 """How the two backbones are put together: widths, kernels and strides. Needs no torch."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 Triple = tuple[int, int, int]
@@ -92,3 +93,24 @@ RESNET_STAGES = (
 # The five taps, fine to coarse, and their channels.
 INCEPTION_TAPS = ("conv3d_1a_7x7", "conv3d_2c_3x3", "mixed_3c", "mixed_4f", "mixed_5c")
 TAP_CHANNELS = {"inception_i3d": (64, 192, 480, 832, 1024), "i3d_r50": (64, 256, 512, 1024, 2048)}
+
+
+# Attributes are told from the pooled last tap and this one's maxima over the centre, 12.5 mm: small nodules' density
+# and texture are lost on the way to the last tap.
+CENTRE_TAP = 1
+
+
+def centre_of(sides: Sequence[int], patch_sides: float = 1) -> tuple[slice, ...]:
+    """The central quarter, along each axis, of a whole patch's feature map.
+
+    Args:
+        sides: of a feature map.
+        patch_sides: how much of a whole patch along each axis it was made of.
+    """
+    quarters = [round(side / patch_sides) // 4 for side in sides]
+    return tuple(slice((side - part) // 2, (side + part) // 2) for side, part in zip(sides, quarters, strict=True))
+
+
+def attribute_features(backbone: str) -> int:
+    """How many features attributes are told from."""
+    return TAP_CHANNELS[backbone][-1] + TAP_CHANNELS[backbone][CENTRE_TAP]

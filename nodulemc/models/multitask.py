@@ -3,12 +3,14 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import SegmentationDecoder
 from nodulemc.models.inception_i3d import InceptionI3d
+from nodulemc.models.layouts import CENTRE_TAP, attribute_features, centre_of
 from nodulemc.patch import SIZE
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ Backbone: TypeAlias = "InceptionI3d | I3dR50"
 class MultiTaskI3d(nn.Module):
     """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``; and ``attribute_head``.
 
-    The attribute head, a linear layer of the pooled features, gives the logits of the readers' mean ratings on scales
-    made 0…1.
+    The attribute head gives the logits of the readers' mean ratings on scales made 0…1: a linear layer of the pooled
+    features and of a finer tap's maxima over the patch's central quarter along each axis.
     """
 
     def __init__(self, backbone: Backbone, architecture: Architecture, *, with_decoder: bool) -> None:
@@ -40,7 +42,7 @@ class MultiTaskI3d(nn.Module):
         self.attributes = architecture.attributes
         # The last one, so that the others start with the same random weights with it and without.
         if self.attributes:
-            self.attribute_head = nn.Linear(backbone.tap_channels[-1], len(architecture.attributes))
+            self.attribute_head = nn.Linear(attribute_features(architecture.backbone), len(self.attributes))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
@@ -48,8 +50,8 @@ class MultiTaskI3d(nn.Module):
 
     def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The same input to malignancy logits (N,) and, with a head for them, attribute logits (N, A)."""
-        tap = self._taps(x)[-1]
-        return self._malignancy_logits(tap), self._attribute_logits(tap)
+        taps = self._taps(x)
+        return self._malignancy_logits(taps[-1]), self._attribute_logits(taps, x)
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
         """The same input to malignancy logits (N,), mask logits (N, size, size, size) and, where there is a head for
@@ -57,15 +59,18 @@ class MultiTaskI3d(nn.Module):
         """
         taps = self._taps(x)
         outputs = self._malignancy_logits(taps[-1]), self.aux_model(taps, mask_size)
-        return (*outputs, self._attribute_logits(taps[-1])) if self.attributes else outputs
+        return (*outputs, self._attribute_logits(taps, x)) if self.attributes else outputs
 
     def _malignancy_logits(self, tap: Tensor) -> Tensor:
         logits: Tensor = self.classifier_head(tap)
         return logits.squeeze(1)
 
-    def _attribute_logits(self, tap: Tensor) -> Tensor:
+    def _attribute_logits(self, taps: tuple[Tensor, ...], x: Tensor) -> Tensor:
         pooling, flatten, *_ = self.classifier_head
-        logits: Tensor = self.attribute_head(flatten(pooling(tap)))
+        fine = taps[CENTRE_TAP]
+        centre = centre_of(fine.shape[2:], x.shape[2] / SIZE)
+        maxima = fine[(..., *centre)].amax(dim=(2, 3, 4))
+        logits: Tensor = self.attribute_head(torch.cat([flatten(pooling(taps[-1])), maxima], dim=1))
         return logits
 
     def _taps(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from nodulemc.models.layouts import (
     RESNET_STEM,
     TAP_CHANNELS,
     Triple,
+    attribute_features,
 )
 
 Shapes = dict[str, tuple[int, ...]]
@@ -32,7 +33,8 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
     for k, (before, after) in enumerate(pairwise(widths), start=1):
         shapes |= dict(_affine(f"classifier_head.{2 * k}", (after, before)))
     if architecture.attributes:
-        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), taps[-1])))
+        features = attribute_features(architecture.backbone)
+        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), features)))
     if with_decoder and architecture.decoder_widths is not None:
         shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(taps, architecture.decoder_widths)}
     return shapes

@@ -401,7 +401,7 @@ def test_a_new_attribute_head_changes_no_other_weight(tmp_path):
         torch.manual_seed(3)
         states.append(create_network(model, 2000).network.state_dict())
     head = {name: value.shape for name, value in states[0].items() if name not in states[1]}
-    assert head == {"attribute_head.weight": (2, 1024), "attribute_head.bias": (2,)}
+    assert head == {"attribute_head.weight": (2, 1024 + 192), "attribute_head.bias": (2,)}
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
     tuning = parse_config({"model": sections | {"start_from": str(tmp_path)}}, "test").model

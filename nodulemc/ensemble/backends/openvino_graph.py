@@ -14,6 +14,7 @@ from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.openvino_runtime import openvino, ops
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.layouts import (
+    CENTRE_TAP,
     EPSILON,
     INCEPTION_BLOCKS,
     INCEPTION_BRANCH_POOL,
@@ -27,6 +28,7 @@ from nodulemc.models.layouts import (
     RESNET_STEM_POOL,
     Pool,
     Triple,
+    centre_of,
     same_padding,
 )
 from nodulemc.models.tensor_shapes import DECODER_PREFIX
@@ -50,15 +52,18 @@ def network_graph(
         masks: whether the decoder is wanted; its tensors are then needed, too.
 
     Returns:
-        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to (1, channels of the last tap) and, for masks,
-        mask logits (1, 1, 64, 64, 64).
+        A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to the features that its heads read (1, F) and, for
+        masks, mask logits (1, 1, 64, 64, 64). The malignancy head reads the first F, channels of the last tap.
     """
     layers = _Layers(tensors, _UPSCALING if upscaled else 1)
     patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
     build = _inception if architecture.backbone == "inception_i3d" else _resnet
     taps = build(layers, patch.output(0))
     decoded = [_decoder(layers, taps)] if masks else []
-    return openvino.Model([_pooled(taps[-1], architecture.pooling), *decoded], [patch])
+    features = _pooled(taps[-1], architecture.pooling)
+    if architecture.attributes:
+        features = ops.concat([features, _central_maxima(taps[CENTRE_TAP])], 1).output(0)
+    return openvino.Model([features, *decoded], [patch])
 
 
 def _pooled(tap: Node, pooling: str) -> Node:
@@ -66,6 +71,14 @@ def _pooled(tap: Node, pooling: str) -> Node:
         none = [0, 0, 0]
         tap = ops.avg_pool(tap, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
     return ops.reduce_mean(tap, ops.constant(np.array([2, 3, 4])), False).output(0)
+
+
+def _central_maxima(tap: Node) -> Node:
+    centre = centre_of([*tap.shape][2:])
+    axes = np.array([2, 3, 4])
+    bounds = [np.array([getattr(side, end) for side in centre]) for end in ("start", "stop")]
+    cut = ops.slice(tap, *map(ops.constant, (*bounds, np.ones(3, np.int64), axes))).output(0)
+    return ops.reduce_max(cut, ops.constant(axes), False).output(0)
 
 
 def _decoder(layers: "_Layers", taps: Sequence[Node]) -> Node:
