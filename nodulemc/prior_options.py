@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nodulemc.errors import ConfigError
 
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def add_prior_options(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,6 @@ def _date(text: str | None, option: str) -> date | None:
     if text is None:
         return None
     try:
-        return date(*map(int, _DATE.fullmatch(text).groups()))
-    except (AttributeError, ValueError) as error:  # AttributeError: no match
+        return date.fromisoformat(text if _DATE.fullmatch(text) else "")  # it reads other forms, too
+    except ValueError as error:
         raise ConfigError(f"{option} {text}", "nodulemc predict", "give a date as YYYY-MM-DD") from error

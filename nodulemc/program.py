@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
 from nodulemc.util.extras import missing_extra
 from nodulemc.util.progress import clear_bars
+
+Result = TypeVar("Result")
 
 
 def use_utf8() -> None:
@@ -48,7 +50,7 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
             stdout.flush()
 
 
-class _Warnings(logging.StreamHandler):
+class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10's takes no arguments
     """Warnings on stderr, each on its own line."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -71,7 +73,7 @@ class _Stdout:
     def flush(self) -> None:
         self._or_end(self._stream.flush)
 
-    def _or_end(self, act: Callable[[], Any]) -> Any:
+    def _or_end(self, act: Callable[[], Result]) -> Result:
         try:
             return act()
         except OSError as error:
@@ -93,12 +95,15 @@ def _told(work: Callable[[], int | None]) -> int:
             return _explained(work)
         except (Exception, KeyboardInterrupt) as error:
             # A library that was being imported may have made some other error of it.
-            interrupted = interrupts or isinstance(error, KeyboardInterrupt)
-            if not interrupted and not isinstance(error, NoduleMCError):
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                said, code = "interrupted", 130
+            elif isinstance(error, NoduleMCError):
+                said, code = f"error: {error}", error.exit_code
+            else:
                 raise
             _let_go(error)
-            _say("interrupted" if interrupted else f"error: {error}")
-            return 130 if interrupted else error.exit_code
+            _say(said)
+            return code
 
 
 def _let_go(error: BaseException | None) -> None:

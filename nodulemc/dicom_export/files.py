@@ -115,10 +115,10 @@ def write_dicom(
 
     source = read_source(volume)
     algorithm = algorithm_of(manifest, calibrated=calibrated)
-    findings = findings_of(predictions, masks, volume.series_uid)
+    findings = findings_of(predictions, masks, source.series_uid)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom's of names without "^", which anonymisers give
-        seg = make_segmentation(source, findings, algorithm) if any(finding.mask for finding in findings) else None
+        seg = make_segmentation(source, findings, algorithm) if any(finding.segment for finding in findings) else None
         report = make_report(source, findings, algorithm, seg)
     objects = [(path, made) for path, made in zip(dicom_paths(folder, volume), (seg, report), strict=True) if made]
     with none_on_failure([path for path, _ in objects]):

@@ -154,6 +154,17 @@ class Manifest:
         return self.folder
 
     @property
+    def calibration_map(self) -> dict[str, Any]:
+        """``calibration``, of one that has it.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.calibration is None:
+            raise ValueError("a manifest without a calibration")
+        return self.calibration
+
+    @property
     def deviations(self) -> str:
         """The measured deviations in words."""
         return ", ".join(f"{name} {value:.5f}" for name, value in self.max_deviation.items()) or "not measured"

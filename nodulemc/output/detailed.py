@@ -83,7 +83,7 @@ def detailed_json(
         if prediction.growth is not None:
             point["growth"] = asdict(prediction.growth)
     if calibrated:
-        content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
+        content["calibration"] = {name: manifest.calibration_map[name] for name in ("method", *PREVALENCES)}
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
 
 
@@ -114,7 +114,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
     ]
     if not calibrated:
         return row
-    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
+    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration_map)]
 
 
 def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
     lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []
-    said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
+    said = [f"calibrated: {describe_calibration(manifest.calibration_map)}"] if calibrated else []
     return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])
 
 

@@ -45,7 +45,7 @@ def read_checks(manifest: Manifest) -> dict[str, Check] | None:
     Raises:
         EnsembleError: the file is unreadable or malformed.
     """
-    path = manifest.folder / FILE_NAME
+    path = manifest.location / FILE_NAME
     if not path.exists():
         return None
     content = read_json(path, EnsembleError)
@@ -74,7 +74,7 @@ def write_checks(manifest: Manifest, checks: dict[str, Check]) -> None:
         "members": _members(manifest),
         "checks": {name: asdict(check) for name, check in checks.items()},
     }
-    write_json_atomically(manifest.folder / FILE_NAME, content, EnsembleError)
+    write_json_atomically(manifest.location / FILE_NAME, content, EnsembleError)
 
 
 def _members(manifest: Manifest) -> list[list[Any]]:

@@ -69,11 +69,10 @@ def write_report(
         from nodulemc.report.explain import explanations_of
 
         explanations = explanations_of(volume, predictions, masks, explained, ensemble)
+    of_nodules: Sequence[NoduleMask | None] = masks or [None] * len(predictions)
     findings = [
         Finding(prediction, look_at_nodule(volume, prediction.nodule), mask, explanation)
-        for prediction, mask, explanation in zip(
-            predictions, masks or [None] * len(predictions), explanations, strict=True
-        )
+        for prediction, mask, explanation in zip(predictions, of_nodules, explanations, strict=True)
     ]
     origin = Origin.of(ensemble, calibrated=calibrated)
     scan = volume.source.resolve().name

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nodulemc.columns import IDENTIFIERS, canonical
 from nodulemc.errors import TableError
@@ -115,7 +116,7 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
     return header, ((line, [_text(value) for value in row]) for line, row in enumerate(zip(*values, strict=True), 1))
 
 
-def _require_exact(name: str, values: Sequence[object], kind: object, path: Path) -> None:
+def _require_exact(name: str, values: Sequence[object], kind: Any, path: Path) -> None:
     """Refuse whole numbers that floats of this kind cannot tell from the next.
 
     Raises:
