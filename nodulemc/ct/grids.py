@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nodulemc.ct.checks import check_geometry, refuse_size
 from nodulemc.ct.stored_voxels import ImageHeader
 from nodulemc.ct.volume import read_image_header, reading
@@ -46,5 +44,4 @@ def _series_grid(folder: Path, series: str | None) -> Grid:
 
 
 def _grid(header: ImageHeader | SeriesHeader) -> Grid:
-    direction = np.array(header.direction).reshape(3, 3)
-    return Grid(header.size, np.array(header.origin), direction * header.spacing)
+    return Grid(header.size, header.spacing, header.origin, header.direction)

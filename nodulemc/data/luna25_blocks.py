@@ -75,4 +75,4 @@ def block_grid(folder: Path, annotation_id: str) -> Grid:
         lengths = np.linalg.norm(steps, axis=0)
     if not np.isfinite(origin).all() or not (spacing > 0).all() or not np.allclose(lengths, spacing, _SAME_LENGTH):
         raise ImageError(f"transform and spacing {spacing.tolist()} contradict each other", path, _REMEDY)
-    return Grid(size, origin[::-1], steps[::-1, ::-1])
+    return Grid.from_matrix(size, origin[::-1], steps[::-1, ::-1])
