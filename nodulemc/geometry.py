@@ -99,6 +99,12 @@ class Grid:
         return image
 
 
+def size_of(voxels: Array) -> tuple[int, int, int]:
+    """Number of voxels along x, y and z of an array with axes z, y, x."""
+    depth, height, width = voxels.shape
+    return width, height, depth
+
+
 def in_words(size: Sequence[int]) -> str:
     """A size for messages."""
     return "×".join(map(str, size))

@@ -20,7 +20,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.data.nodule_table import Row, point_of, typed
 from nodulemc.errors import TableError
-from nodulemc.geometry import Grid
+from nodulemc.geometry import Grid, size_of
 from nodulemc.patch import EXTENT_MM
 from nodulemc.util.files import write_atomically
 from nodulemc.util.locks import try_to_lock
@@ -70,8 +70,7 @@ class NoduleBlock:
     @property
     def grid(self) -> Grid:
         """The block's own grid."""
-        depth, height, width = self.voxels.shape
-        return Grid.from_matrix((width, height, depth), self.origin, self.matrix)
+        return Grid.from_matrix(size_of(self.voxels), self.origin, self.matrix)
 
 
 class BlockStore:

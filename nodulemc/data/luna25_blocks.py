@@ -15,7 +15,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.data.unpickle import read_plain_dict
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, in_words
+from nodulemc.geometry import Grid, in_words, size_of
 
 _SAME_LENGTH = 1e-3
 _REMEDY = "download the challenge's nodule blocks again"
@@ -46,12 +46,6 @@ def map_array(path: Path) -> Array:
         found = f"{array.dtype} {in_words(array.shape)}" if isinstance(array, np.ndarray) else "no single array"
         raise ImageError(f"the file holds {found}", path, "give an array of numbers with axes z, y, x")
     return array
-
-
-def size_of(voxels: Array) -> tuple[int, int, int]:
-    """Number of voxels along x, y and z of an array with axes z, y, x."""
-    depth, height, width = voxels.shape
-    return width, height, depth
 
 
 def block_grid(folder: Path, annotation_id: str) -> Grid:

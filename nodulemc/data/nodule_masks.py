@@ -21,10 +21,10 @@ import SimpleITK as sitk
 from nodulemc.arrays import Array
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import read_volume
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path, size_of
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path
 from nodulemc.data.nodule_table import Row
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, in_words
+from nodulemc.geometry import Grid, in_words, size_of
 
 _SUFFIXES = (".mha", ".nii.gz", ".nii", ".npy")
 # In a scan's mask a nodule is the number nearest to its point. What is no nearer than this is another nodule's.
