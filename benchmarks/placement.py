@@ -138,7 +138,11 @@ def phantom_nodules() -> Iterator[Found]:
     """Phantom nodules by their density."""
     for block in iter_nodule_blocks(SEED, range(PHANTOM_BLOCKS)):
         centre = [block.row[name] for name in ("CoordX", "CoordY", "CoordZ")]
-        yield from judge(Volume(block.ct, Path("phantom")), f"phantom nodules, {block.row['density']}", [centre])
+        yield from judge(
+            Volume(block.grid.image(block.voxels), Path("phantom")),
+            f"phantom nodules, {block.row['density']}",
+            [centre],
+        )
 
 
 def phantom_scans() -> Iterator[tuple[Volume, list[Sequence[float]]]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import CaseError, ConfigError
+from nodulemc.hardware import PRECISIONS
 
 if TYPE_CHECKING:
     from nodulemc.ensemble.ensemble import Ensemble
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RESAMPLES = 2000
 
 

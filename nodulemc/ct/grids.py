@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nodulemc.ct.checks import check_geometry, refuse_size
 from nodulemc.ct.stored_voxels import ImageHeader
 from nodulemc.ct.volume import reading, require_image_header
@@ -45,5 +43,4 @@ def _series_grid(folder: Path, series: str | None) -> Grid:
 
 def _grid(header: ImageHeader | SeriesHeader) -> Grid:
     x, y, z = header.size
-    direction = np.array(header.direction).reshape(3, 3)
-    return Grid((x, y, z), np.array(header.origin), direction * header.spacing)
+    return Grid((x, y, z), header.spacing, header.origin, header.direction)

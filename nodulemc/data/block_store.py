@@ -20,6 +20,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.data.nodule_table import Row, point_of, typed
 from nodulemc.errors import TableError
+from nodulemc.geometry import Grid, size_of
 from nodulemc.patch import EXTENT_MM
 from nodulemc.util.files import write_atomically
 from nodulemc.util.locks import try_to_lock
@@ -33,6 +34,8 @@ _TABLE, _VOXELS, _MASKS, _JOURNAL = "table.parquet", "voxels.i16", "masks.u8", "
 _VOXEL_TYPE, _MASK_TYPE = np.dtype("<i2"), np.dtype("u1")
 # The block's own columns in the table.
 _PREFIX = "block_"
+# Of a scan whose extent is not known.
+UNKNOWN_BOUNDS = (np.full(3, -np.inf), np.full(3, np.inf))
 _AGAIN = "run the command that writes the store again; it continues where it stopped"
 
 
@@ -58,6 +61,16 @@ class NoduleBlock:
     point: Array
     scan_box: tuple[Array, Array]
     row: Row
+
+    @classmethod
+    def on(cls, grid: Grid, voxels: Array, mask: Array, scan_box: tuple[Array, Array], row: Row) -> "NoduleBlock":
+        """The block of a row's nodule on this grid."""
+        return cls(voxels, mask, np.array(grid.origin), grid.matrix, np.array(point_of(row)), scan_box, row)
+
+    @property
+    def grid(self) -> Grid:
+        """The block's own grid."""
+        return Grid.from_matrix(size_of(self.voxels), self.origin, self.matrix)
 
 
 class BlockStore:

@@ -13,8 +13,8 @@ from nodulemc.arrays import Array
 from nodulemc.ct.folder import CtFolder, CtPlace
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import Volume, read_volume
-from nodulemc.data.block_store import BLOCK_MM, NoduleBlock
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, size_of
+from nodulemc.data.block_store import BLOCK_MM, UNKNOWN_BOUNDS, NoduleBlock
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array
 from nodulemc.data.nodule_masks import REACH_MM, MaskFile
 from nodulemc.data.nodule_table import Row, point_of
 from nodulemc.data.surroundings import complete
@@ -22,7 +22,6 @@ from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid
 
 _INT16 = np.iinfo(np.int16)
-_UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class ChallengeBlocks:
         for sample in samples:
             grid, path = self.grid(sample.row), self.place(sample.row).path
             mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
-            results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
+            results.append(_block(_to_int16(map_array(path), path), mask, grid, UNKNOWN_BOUNDS, sample))
         return results
 
 
@@ -153,13 +152,12 @@ class Slabs(Scans):
         grid, point = Grid.of(volume.image), np.array(point_of(sample.row))
         mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point)
         hu = _to_int16(sitk.GetArrayViewFromImage(volume.image), volume.source)
-        index, reach = grid.index_of(point), BLOCK_MM / 2 / grid.spacing
-        low = np.maximum(np.ceil(reach - index - 0.5), 0)
-        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0)
+        index, reach = grid.to_index(point), BLOCK_MM / 2 / np.array(grid.spacing)
+        low = np.maximum(np.ceil(reach - index - 0.5), 0).astype(int)
+        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0).astype(int)
         seed = zlib.crc32(sample.row["AnnotationID"].encode())
-        hu, mask = complete(hu, mask, grid.spacing[::-1], low[::-1], high[::-1], seed)
-        whole = Grid(size_of(hu), grid.origin - grid.matrix @ low, grid.matrix)
-        return _block(hu, mask, whole, _UNKNOWN, sample)
+        hu, mask = complete(hu, mask, np.array(grid.spacing[::-1]), low[::-1], high[::-1], seed)
+        return _block(hu, mask, grid.crop(-low, high + grid.size), UNKNOWN_BOUNDS, sample)
 
 
 def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Excluded:
@@ -183,7 +181,7 @@ def _block(
     if not mask.any():
         what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
         return Excluded(sample.row["AnnotationID"], what)
-    return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
+    return NoduleBlock.on(grid, voxels, mask, faces, sample.row)
 
 
 def _to_int16(hu: Array, source: Path) -> Array:

@@ -133,7 +133,7 @@ def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
     name = f"{patient}_{header.series[-_LAST_DIGITS:]}_{number}"
     if Path(name).name != name:  # a file is called so
         raise ImageError(f"PatientID and series make the name {printable(name)!r}", header.path, _REMEDY)
-    point = ct.origin + ct.matrix @ nodule.centre
+    point = ct.to_world(nodule.centre)
     values: dict[str, Any] = {
         PATIENT: patient,
         UID: header.series,
@@ -157,8 +157,7 @@ def _mask_file(nodule: ReadNodule, ct: Grid) -> bytes:
     lower, upper = np.array(nodule.lower), np.add(nodule.lower, nodule.mask.shape[::-1])
     low, high = np.maximum(lower - 1, 0), np.minimum(upper + 1, ct.size)
     mask = np.pad(nodule.mask, np.stack([lower - low, high - upper], axis=-1)[::-1])
-    origin, direction = ct.origin + ct.matrix @ low, ct.matrix / ct.spacing
-    return mask_file(mask, origin.tolist(), ct.spacing.tolist(), direction.ravel().tolist())
+    return mask_file(mask, ct.to_world(low).tolist(), ct.spacing, ct.direction)
 
 
 def _left_out(source: _Source, reason: str) -> Excluded:

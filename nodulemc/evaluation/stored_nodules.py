@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
@@ -79,9 +78,4 @@ class StoredNodules:
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:
     """The block as a CT. It holds every voxel of the scan that a patch around its point can touch."""
-    image = sitk.GetImageFromArray(block.voxels)
-    spacing = np.linalg.norm(block.matrix, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((block.matrix / spacing).ravel().tolist())
-    image.SetOrigin(block.origin.tolist())
-    return Volume(image, source)
+    return Volume(block.grid.image(block.voxels), source)

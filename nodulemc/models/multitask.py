@@ -68,8 +68,8 @@ class MultiTaskI3d(nn.Module):
     def _attribute_logits(self, taps: tuple[Tensor, ...], x: Tensor) -> Tensor:
         pooling, flatten, *_ = self.classifier_head
         fine = taps[CENTRE_TAP]
-        centre = centre_of(fine.shape[2:], x.shape[2] / SIZE)
-        maxima = fine[(..., *centre)].amax(dim=(2, 3, 4))
+        depth, height, width = centre_of(fine.shape[2:], x.shape[2] / SIZE)
+        maxima = fine[:, :, depth, height, width].amax(dim=(2, 3, 4))
         logits: Tensor = self.attribute_head(torch.cat([flatten(pooling(taps[-1])), maxima], dim=1))
         return logits
 

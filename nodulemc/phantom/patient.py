@@ -8,9 +8,9 @@ from hashlib import sha256
 import numpy as np
 
 from nodulemc.arrays import Array
+from nodulemc.geometry import Grid
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.anatomy import Anatomy
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import Nodule, sample_nodule
 from nodulemc.phantom.render import PlacedNodule, Scene

@@ -10,10 +10,10 @@ import yaml
 
 from nodulemc.data.block_store import MAX_SHIFT_MM
 from nodulemc.errors import ConfigError
+from nodulemc.hardware import PRECISIONS
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.ratings import ATTRIBUTES
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
 PARTS = ("backbone", "classifier_head")

@@ -13,12 +13,12 @@ from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
 from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
+from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
 from nodulemc.util.files import write_atomically
 from nodulemc.util.text import counted
 
-_DECODER_PREFIX = "aux_model."
 _COLUMNS = {
     "validation_auc": "AUC",
     "validation_cross_entropy": "cross-entropy",
@@ -79,7 +79,7 @@ def export_ensemble(
         SeedWeights(
             f"seed_{trained.seed}",
             architecture,
-            {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(_DECODER_PREFIX)},
+            {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(DECODER_PREFIX)},
             seed=trained.seed,
             fold=fold,
             cases=own,

@@ -42,7 +42,7 @@ from nodulemc.util.json_files import read_json
 _PLACE = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
 _NODULES = (Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0)))
-_LIDC_CT = Grid((64, 64, 16), np.array([0.0, 0.0, -20.0]), np.diag([0.7, 0.7, 2.0]))
+_LIDC_CT = Grid((64, 64, 16), (0.7, 0.7, 2.0), (0.0, 0.0, -20.0))
 _LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
 
 
