@@ -1,6 +1,5 @@
 """A cohort's results as files: CSV, Parquet, and one platform JSON per scan."""
 
-import fcntl
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.extras import import_extra
 from nodulemc.util.files import make_folder, remove_old, write_atomically
 from nodulemc.util.json_files import read_json, write_json_atomically
+from nodulemc.util.locks import wait_for_lock
 from nodulemc.util.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
@@ -87,7 +87,7 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
     try:
         # Shards that end at the same time: the last one to write has seen what all the others have done.
         with (output / _LOCK_NAME).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             state = view(folder)
             scans = _named(state)
             ensemble = state.plan.ensemble

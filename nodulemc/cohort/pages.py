@@ -6,7 +6,6 @@ happened meanwhile; a scan's result is kept first, then its page is written, who
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -28,6 +27,7 @@ from nodulemc.report.page import Finding, Origin, case_page
 from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
 from nodulemc.util.files import make_folder, remove_old, write_atomically
+from nodulemc.util.locks import wait_for_lock
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
@@ -107,7 +107,7 @@ def write_index(folder: Path, cohort: Path) -> int:
     """
     make_folder(folder / FOLDER, CaseError)
     with (folder / _LOCK_NAME).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock)
         # Pages first: whatever others add meanwhile, each result is kept before its page is written.
         keys = {path: _key_in(path) for path in (folder / FOLDER).iterdir()}
         state = view(cohort)

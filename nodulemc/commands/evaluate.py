@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError, TableError
-from nodulemc.options import (
-    add_bootstrap_option,
-    add_ensemble_options,
-    load_ensemble,
-    require_inputs,
-    require_resamples,
-)
+from nodulemc.options import add_bootstrap_option, add_ensemble_options, load_ensemble, require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.text import counted
 
@@ -76,7 +70,6 @@ def run(args: argparse.Namespace) -> None:
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
-    require_resamples(args)
     require_inputs(*args.predictions, args.table)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None

@@ -295,6 +295,5 @@ def _prior(args: argparse.Namespace, volume: Volume) -> Prior | None:
     if not args.prior:
         return None
     from nodulemc.measure.growth import read_prior
-    from nodulemc.prior_options import given_dates
 
-    return read_prior(args.prior, args.prior_points, volume, given_dates(args), series=args.prior_series)
+    return read_prior(args.prior, args.prior_points, volume, (args.date, args.prior_date), series=args.prior_series)

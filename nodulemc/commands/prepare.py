@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
 from nodulemc.errors import ConfigError, TableError
+from nodulemc.option_types import WORKERS
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder, no_empty_folders
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="STORE", help="folder to write")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
+        "--workers", type=WORKERS, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
     )
 
 
@@ -85,8 +86,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
     if args.slabs and not args.ct:
         raise ConfigError("--slabs without --ct", "nodulemc prepare", "give the folder of the slabs as --ct")
     for option, value in (("--table", args.table), ("--masks", args.masks)):

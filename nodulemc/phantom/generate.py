@@ -14,12 +14,13 @@ from nodulemc.columns import LUNA25
 from nodulemc.data.block_store import BLOCK_MM, UNKNOWN_BOUNDS, NoduleBlock
 from nodulemc.errors import TableError
 from nodulemc.geometry import Grid
+from nodulemc.limits import MAX_PHANTOM_PATIENTS
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.finished import CT, ct_file, finish, finished_rows, mask_file, write_whole, writing
 from nodulemc.phantom.insertion import Host, insert
 from nodulemc.phantom.nodule import Rendered
-from nodulemc.phantom.patient import FIRST_YEAR, MOST_PATIENTS, Lesion, Patient
+from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
 from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
@@ -168,7 +169,7 @@ def series_uids(seed: int, patients: int) -> list[str]:
 
 def patients_until_malignant(seed: int) -> int:
     """How many patients a cohort needs for a malignant nodule."""
-    members = (Patient(seed, index) for index in range(MOST_PATIENTS))
+    members = (Patient(seed, index) for index in range(MAX_PHANTOM_PATIENTS))
     return next(k for k, patient in enumerate(members, start=1) if any(lesion.label for lesion in patient.lesions))
 
 

@@ -91,11 +91,16 @@ def test_controls_keep_every_malignant_nodule_and_about_as_many_benign_ones_as_a
 
 
 @pytest.mark.parametrize(
-    "options", [["--blocks", "--controls", "-1"], ["--blocks", "--controls", "nan"], ["--controls", "1"]]
+    ("options", "message"),
+    [
+        (["--blocks", "--controls", "-1"], "--controls -1: nodulemc phantom: give 0 to 10"),
+        (["--blocks", "--controls", "nan"], "--controls nan: nodulemc phantom: give 0 to 10"),
+        (["--controls", "1"], "--controls without --blocks"),
+    ],
 )
-def test_controls_are_a_number_for_block_stores(tmp_path, capsys, options):
+def test_controls_are_a_number_for_block_stores(tmp_path, capsys, options, message):
     assert main(["phantom", "--output", str(tmp_path), "--seed", "3", "--patients", "1", *options]) == 2
-    assert "give 0 to 10, with --blocks" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_seeds_give_other_patients():
