@@ -3,7 +3,7 @@
 The names below are the public interface. Each is loaded when it is first used, so ``import nodulemc`` itself imports
 neither PyTorch nor NumPy.
 
-Example:
+Examples:
     >>> from nodulemc import Ensemble, predict
     >>> predictions = predict("test/input/images/chest-ct/ct.mha", [(-110.6, -44.7, -217.8)], Ensemble.load())
     >>> f"{predictions[0].probability:.2f}"

@@ -28,7 +28,7 @@ class NoduleMCError(Exception):
         where: The file, row or nodule that it concerns.
         remedy: What to do about it.
 
-    Example:
+    Examples:
         >>> from nodulemc import NoduleMCError, read_volume
         >>> try:
         ...     read_volume("missing.nii.gz")

@@ -54,7 +54,7 @@ class NodulePrediction:
             asked for.
         growth: The change since an earlier scan. None if it was not asked for.
 
-    Example:
+    Examples:
         >>> from nodulemc import Nodule, NodulePrediction
         >>> prediction = NodulePrediction(Nodule("1", (-110.6, -44.7, -217.8)), 0.6, per_seed=(0.5, 0.6, 0.75))
         >>> prediction.spread
@@ -100,7 +100,7 @@ def predict(
         PointsError: The points cannot be used, or one of them lies outside the CT.
         EnsembleError: A member's numbers overflow.
 
-    Example:
+    Examples:
         >>> from nodulemc import Ensemble, predict
         >>> ct = "test/input/images/chest-ct/ct.mha"
         >>> for prediction in predict(ct, "test/input/nodule-locations.json", Ensemble.load()):

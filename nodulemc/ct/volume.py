@@ -44,7 +44,7 @@ class Volume:
         frame_of_reference: The DICOM FrameOfReferenceUID. None if the source states none.
         slices: The slices of a DICOM series, in the image's order; else empty.
 
-    Example:
+    Examples:
         >>> from nodulemc import read_volume
         >>> volume = read_volume("test/input/images/chest-ct/ct.mha")
         >>> volume.image.GetSpacing()
@@ -113,7 +113,7 @@ def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
         ImageError: The file is missing, unreadable, truncated or corrupt, or is not a 3-D scalar image; or the folder
             holds no series, several CTs, not the one asked for, or one with missing or sheared slices.
 
-    Example:
+    Examples:
         >>> from nodulemc import read_volume
         >>> read_volume("test/input/images/chest-ct/ct.mha").image.GetSize()  # voxels along x, y, z
         (119, 78, 31)

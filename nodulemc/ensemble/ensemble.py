@@ -38,7 +38,7 @@ class Ensemble:
         caveat: A warning that belongs beside every number of this ensemble. None if there is none.
         trained_cases: The cases it was trained on. None if they are not known.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from nodulemc import Ensemble
         >>> ensemble = Ensemble.load(device="cpu")

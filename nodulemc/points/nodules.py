@@ -17,7 +17,7 @@ class Nodule:
         name: The nodule's name. None if its file gives none.
         point: A point in the nodule, best its centre: x, y, z in mm (LPS).
 
-    Example:
+    Examples:
         >>> from nodulemc import Nodule
         >>> Nodule("left upper lobe", (61.1, -163.3, -177.8))
         Nodule(name='left upper lobe', point=(61.1, -163.3, -177.8))
