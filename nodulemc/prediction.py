@@ -40,17 +40,25 @@ _AT_ONCE = {"cpu": 1, "cuda": 32}
 
 @dataclass(frozen=True)
 class NodulePrediction:
-    """One nodule's result.
+    """The result for one nodule.
 
     Attributes:
-        nodule: its name and point.
-        probability: of malignancy, the soft vote of all seeds, 0…1.
-        per_seed: each seed's probability, in the ensemble's order.
-        warnings: what a reader of the number should know.
-        attributes: readers' mean ratings as the ensemble tells them, in the order of its manifest's ``attributes``.
-        measurements: what the nodule measures, None where that was not asked for.
-        risk: what ``nodulemc.measure.risk.assess`` gives, None where that was not asked for.
-        growth: what has become of the nodule since an earlier scan, None where that was not asked for.
+        nodule: The nodule's name and point.
+        probability: The probability of malignancy, 0…1: the soft vote of all members of the ensemble.
+        per_seed: Each member's probability, 0…1, in the ensemble's order.
+        warnings: Reasons to read the probability with caution, one sentence each.
+        attributes: Predicted ratings of the nodule's look, on the radiologists' scale, in the order of the ensemble's
+            ``manifest.attributes``. Empty if the ensemble predicts none.
+        measurements: The nodule's sizes in mm, mm³, HU and mg. None if they were not asked for.
+        risk: The results of the clinical risk models (see ``nodulemc.measure.risk.assess``). None if they were not
+            asked for.
+        growth: The change since an earlier scan. None if it was not asked for.
+
+    Examples:
+        >>> from nodulemc import Nodule, NodulePrediction
+        >>> prediction = NodulePrediction(Nodule("1", (-110.6, -44.7, -217.8)), 0.6, per_seed=(0.5, 0.6, 0.75))
+        >>> prediction.spread
+        0.25
     """
 
     nodule: Nodule
@@ -64,7 +72,7 @@ class NodulePrediction:
 
     @property
     def spread(self) -> float:
-        """Largest minus smallest of the seeds' probabilities."""
+        """The largest minus the smallest of the members' probabilities, 0…1."""
         return max(self.per_seed) - min(self.per_seed)
 
 
@@ -75,21 +83,30 @@ def predict(
     *,
     series: str | None = None,
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of the nodules in one CT.
+    """Predict the probability of malignancy of each nodule in one CT.
 
     Args:
-        ct: file, DICOM folder, image in HU, or a volume already read.
-        points: a points file (see ``nodulemc.points.reading.read_points``), or nodules, or points x, y, z in mm (LPS),
-            such as the rows of an array (N, 3).
-        ensemble: the seeds to vote.
-        series: SeriesInstanceUID of the series to read, for a DICOM folder with several CTs.
+        ct: A CT in HU: a file, a folder with a DICOM series, a SimpleITK image, or a volume that was read before.
+        points: The nodules: a points file (see ``nodulemc.points.reading.read_points``), ``Nodule`` objects, or points
+            x, y, z in mm (LPS), such as the rows of an array (N, 3).
+        ensemble: The ensemble that votes. Load it once and use it for many CTs.
+        series: The SeriesInstanceUID of the series to read, if a DICOM folder holds several CTs.
 
     Returns:
-        One prediction per nodule, in the order of ``points``.
+        One prediction for each nodule, in the order of ``points``.
 
     Raises:
-        ImageError: the CT cannot be used.
-        PointsError: the points cannot be used, or one lies outside the CT.
+        ImageError: The CT cannot be used.
+        PointsError: The points cannot be used, or one of them lies outside the CT.
+        EnsembleError: A member's numbers overflow.
+
+    Examples:
+        >>> from nodulemc import Ensemble, predict
+        >>> ct = "test/input/images/chest-ct/ct.mha"
+        >>> for prediction in predict(ct, "test/input/nodule-locations.json", Ensemble.load()):
+        ...     print(prediction.nodule.name, f"{prediction.probability:.2f}")
+        12000002_1_19990102 0.61
+        12000002_2_19990102 0.58
     """
     volume = _as_volume(ct, series)
     nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)

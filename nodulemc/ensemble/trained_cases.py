@@ -38,10 +38,12 @@ class TrainedCase(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedCases:
-    """What an ensemble was trained on.
+    """The scans that an ensemble was trained on, row by row.
 
     Attributes:
-        uids, patients, members: the list's columns; a member is the name of one, or ALL.
+        uids: SeriesInstanceUIDs, empty where not known.
+        patients: PatientIDs, empty where not known.
+        members: The name of the member that was trained on the scan, or ALL.
     """
 
     uids: tuple[str, ...]

@@ -35,7 +35,8 @@ class SeedWeights:
         state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
         weight: relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
-        upscales, fold: as of ``nodulemc.ensemble.manifest.Member``.
+        upscales: As in ``nodulemc.ensemble.manifest.Member``.
+        fold: As in ``nodulemc.ensemble.manifest.Member``.
         cases: what it was trained on, None where that is not known.
         source: where the tensors come from, for messages; None for the file that they are to become.
     """

@@ -87,8 +87,9 @@ def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], E
     A failed case leaves no output, not even an earlier case's.
 
     Args:
-        input_dir, output_dir: the platform's folders.
-        load: gives the ensemble; called while the CT is being read.
+        input_dir: Grand-Challenge's input folder.
+        output_dir: Grand-Challenge's output folder.
+        load: Returns the ensemble; it is called while the CT is being read.
 
     Raises:
         NoduleMCError: an input or the ensemble cannot be used, or the output cannot be written.

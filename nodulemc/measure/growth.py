@@ -90,13 +90,15 @@ def read_prior(
     """Read an earlier scan of a patient.
 
     Args:
-        ct, series: as ``nodulemc.ct.volume.read_volume`` takes them.
-        points: as ``nodulemc.points.reading.read_points`` takes them.
-        volume: the later scan.
-        dates: the later and the earlier scan's; None: as its DICOM header says.
+        ct: The earlier scan's file or DICOM folder.
+        points: The earlier scan's points file (see ``nodulemc.points.reading.read_points``).
+        volume: The later scan.
+        dates: The later and the earlier scan's date. None stands for the date in its DICOM header.
+        series: The SeriesInstanceUID of the earlier scan, if the folder holds several CTs.
 
     Raises:
-        ImageError, PointsError: as those raise them.
+        ImageError: The earlier CT cannot be used.
+        PointsError: Its points cannot be used.
     """
     earlier = read_volume(ct, series=series)
     nodules = read_points(points, earlier)

@@ -62,7 +62,8 @@ def score_and_segment(
     Args:
         volume: the CT.
         nodules: its nodules.
-        patches, notes: theirs, from ``nodulemc.prediction.look``.
+        patches: Their patches, from ``nodulemc.prediction.look``.
+        notes: Their warnings, from the same.
         ensemble: loaded with ``masks=True``.
 
     Raises:

@@ -33,7 +33,8 @@ class Origin:
 
     Attributes:
         manifest: the ensemble's.
-        device, precision: that it ran on and in.
+        device: The device it ran on.
+        precision: The number format it ran in.
         calibrated: whether its calibration was applied.
     """
 

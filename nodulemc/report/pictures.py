@@ -69,7 +69,8 @@ class Overview:
     Attributes:
         picture: of it, in the lung window, made small.
         box: left, top, width and height of the nodule's axial picture in it, in per cent.
-        number, count: which slice it is, counted from the feet from 1, and of how many.
+        number: Which slice it is, counted from the feet from 1.
+        count: The number of slices.
     """
 
     picture: Picture
