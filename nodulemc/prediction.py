@@ -89,6 +89,7 @@ def predict(
 
     Raises:
         ImageError: the CT cannot be used.
+        FileError, TableError: the points' file cannot be read.
         PointsError: the points cannot be used, or one lies outside the CT.
     """
     volume = _as_volume(ct, series)

@@ -11,7 +11,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
             f"--controls {args.controls:g}", "nodulemc phantom", f"give 0 to {MOST_CONTROLS:g}, with --blocks"
         )
     require_inputs(args.into)
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     kept = sum(finished_rows(args.output, uid) is not None for uid in series_uids(args.seed, args.patients))
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:

@@ -73,6 +73,7 @@ class Ensemble:
             calibrated: apply the folder's calibration map to the vote.
 
         Raises:
+            FileError: a file cannot be read.
             EnsembleError: the folder is incomplete, damaged, or lacks the decoders or the calibration that are wanted.
             ConfigError: the device is not there.
         """

@@ -96,7 +96,7 @@ def read_prior(
         dates: the later and the earlier scan's; None: as its DICOM header says.
 
     Raises:
-        ImageError, PointsError: as those raise them.
+        NoduleMCError: as those raise them.
     """
     earlier = read_volume(ct, series=series)
     nodules = read_points(points, earlier)
