@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = [text.rpartition("=") for text in args.ensemble or ["shipped=resources"]]
     ensembles = {name: Path(folder) for name, _, folder in named}
     others = read_table(args.slabs / "table.csv").rows
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     with tempfile.TemporaryDirectory() as scratch:
         sets = {"Cubes": judged(load(_prepared(args.cubes, Path(scratch))), ensembles, others)}
     if args.held_out:
@@ -359,8 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets["Held out"] = judged(load(store, names), ensembles, others)
     taken = time.monotonic() - start
     page = "\n\n".join(in_markdown(title, found) for title, found in sets.items())
-    write_json_atomically(args.output / "real_nodules.json", {"seconds": taken, "sets": sets}, TableError)
-    write_atomically(args.output / "real_nodules.md", f"{page}\n".encode(), TableError)
+    write_json_atomically(args.output / "real_nodules.json", {"seconds": taken, "sets": sets})
+    write_atomically(args.output / "real_nodules.md", f"{page}\n".encode())
     print(f"{page}\n\n{taken:.0f} s")
     return 0
 

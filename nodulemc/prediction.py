@@ -96,6 +96,7 @@ def predict(
         One prediction for each nodule, in the order of ``points``.
 
     Raises:
+        FileError, TableError: A file cannot be read.
         ImageError: The CT cannot be used.
         PointsError: The points cannot be used, or one of them lies outside the CT.
         EnsembleError: A member's numbers overflow.

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     clinical = _clinical(args, scans) if args.clinical else None
     manifest = read_manifest((args.resources or find_resources()).resolve())
     measures = _measures(args, manifest)
-    make_folder(args.output, ConfigError)
+    make_folder(args.output)
     trained_cases = read_trained_cases(manifest)
     with _engine(args, manifest, measures=measures) as (engine, device, ensemble):
         origin = manifest, device, ensemble.precision, args.calibrated

@@ -11,7 +11,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
 from nodulemc.limits import MAX_PHANTOM_CONTROLS, MAX_PHANTOM_PATIENTS
 from nodulemc.option_types import SEED, WORKERS, number, whole_number
 from nodulemc.options import require_inputs
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.controls is not None and not args.blocks:
         raise ConfigError("--controls without --blocks", "nodulemc phantom", "give both, or leave it out")
     require_inputs(args.into)
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     kept = sum(finished_rows(args.output, uid) is not None for uid in series_uids(args.seed, args.patients))
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:

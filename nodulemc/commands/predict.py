@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.arrays import Array
-from nodulemc.errors import CaseError, ConfigError
+from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
@@ -117,7 +117,7 @@ def _predict(args: argparse.Namespace) -> None:
         _clear_markups(args)
     require_inputs(*_inputs(args))
     if args.masks:
-        make_folder(args.masks, CaseError)
+        make_folder(args.masks)
     segments = _check_further(args) or bool(args.masks or args.measure or args.clinical or args.prior)
     (volume, nodules, seen, known, prior), ensemble = side_by_side(
         lambda: _read(args),

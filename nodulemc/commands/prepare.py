@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
 from nodulemc.option_types import WORKERS
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.masks)
     with no_empty_folders(args.output):
-        make_folder(args.output, TableError)
+        make_folder(args.output)
         prepared = _prepare(args)
     labels = tally(row["label"] for row in prepared.rows)
     print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({labels})")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
 from nodulemc.limits import MAX_TABLE_ROWS
 from nodulemc.option_types import SEED, whole_number
 from nodulemc.options import require_inputs
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     if args.table.is_dir():
         check_extra("train", "pyarrow")
     require_inputs(args.table, args.group_a, args.group_b)
-    make_folder(args.output.parent, TableError)
+    make_folder(args.output.parent)
     rows = BlockStore(args.table).table if args.table.is_dir() else read_table(args.table).rows
     print(_described("samples", rows))
     content: Mapping[str, object]
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         print(_described("group A", groups.a))
         print(_described("group B", groups.b))
         content = sides = split.split_groups(groups, args.validation, args.seed, args.table)
-    write_json_atomically(args.output, content, TableError)
+    write_json_atomically(args.output, content)
     by_name = {row["AnnotationID"]: row for row in rows}
     for name, side in sides.items():
         print(_described(name, [by_name[annotation_id] for annotation_id in side]))

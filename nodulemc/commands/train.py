@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.resume:
         for folder in folders.values():
             require_no_run(folder)
-    make_folder(args.output, ConfigError)
+    make_folder(args.output)
     if config.model.start_from is not None:
         for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
             start_tensors(config.model, seed)

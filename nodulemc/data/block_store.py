@@ -172,7 +172,7 @@ class BlockWriter:
         """Open the store, creating it where it is not there yet.
 
         Raises:
-            TableError: the folder cannot be written, holds a damaged store, or another run is writing it.
+            TableError, FileError: the folder cannot be written, holds a damaged store, or another run is writing it.
         """
         try:
             with ExitStack() as files:
@@ -188,7 +188,7 @@ class BlockWriter:
                 for file, dtype in ((self._voxels, _VOXEL_TYPE), (self._masks, _MASK_TYPE)):
                     file.truncate(self._end() * dtype.itemsize)
                 since_table = list(self._entries.values())[len(entries) :]
-                write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)), TableError)
+                write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)))
                 self._journal = self._open(files, _JOURNAL)
                 self._files = files.pop_all()
         except OSError as error:
@@ -332,7 +332,7 @@ def _write_table(folder: Path, entries: list[dict[str, Any]]) -> None:
 
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(entries), buffer)
-    write_atomically(folder / _TABLE, buffer.getvalue().to_pybytes(), TableError)
+    write_atomically(folder / _TABLE, buffer.getvalue().to_pybytes())
 
 
 def _read_journal(folder: Path) -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         workers: number of processes that cut.
 
     Raises:
+        FileError: a file cannot be read or written.
         TableError: a reading is damaged, or no nodule has its CT.
         ImageError, TableError: see ``prepare``.
     """
@@ -72,8 +73,8 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
                 if mask is None:
                     left_out.append(Excluded(row[ANNOTATION], "no voxel that half of the readers have enclosed"))
                     continue
-                make_folder(masks, TableError)
-                write_atomically(masks / f"{row[ANNOTATION]}.mha", mask, TableError)
+                make_folder(masks)
+                write_atomically(masks / f"{row[ANNOTATION]}.mha", mask)
                 rows.append(row)
         except ImageError as error:
             left_out.append(_left_out(source, f"{error.what} ({error.where})"))
@@ -81,7 +82,7 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         what = f"no nodule of 3 mm or more that can be used in {counted(len(sources), 'reading')}"
         raise TableError(what, folder, _REMEDY)
     table = output / TABLE_NAME
-    write_csv_atomically(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)], TableError)
+    write_csv_atomically(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
     return prepare(read_table(table), scans, masks, output, workers, left_out)
 
 

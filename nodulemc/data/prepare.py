@@ -61,6 +61,7 @@ def prepare(
         left_out: what is not in the table and to be listed with the excluded nodules, before them.
 
     Raises:
+        FileError: a file cannot be read or written.
         ImageError, TableError: naming row and file: a CT is missing, unreadable or damaged or does not contain the
             nodule's point, a mask does not fit its CT, no nodule has a mask, or the store holds other nodules.
     """
@@ -126,4 +127,4 @@ def _require_same_nodules(writer: BlockWriter, samples: Iterable[Sample], output
 
 def _write_excluded(path: Path, excluded: Iterable[Excluded]) -> None:
     rows = [(nodule.annotation_id, nodule.reason) for nodule in excluded]
-    write_csv_atomically(path, [("AnnotationID", "reason"), *rows], TableError)
+    write_csv_atomically(path, [("AnnotationID", "reason"), *rows])

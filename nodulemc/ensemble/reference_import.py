@@ -47,7 +47,8 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
 
     Raises:
         EnsembleError: a file is no such checkpoint, does not fill the network exactly, or not with finite numbers,
-            there is no decoder to keep, or the folder cannot be written.
+            or there is no decoder to keep.
+        FileError: a file cannot be read, or the folder not be written.
     """
     read = progress(checkpoints, len(checkpoints), "reading checkpoints", quiet_s=QUIET_S)
     seeds = [_seed(path, f"seed_{position}", keep_decoder=keep_decoder) for position, path in enumerate(read, start=1)]

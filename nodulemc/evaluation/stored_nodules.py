@@ -9,7 +9,6 @@ from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, ENSEMBLE, PATIENT, SE
 from nodulemc.ct.volume import Volume
 from nodulemc.data.block_store import BlockStore, NoduleBlock
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.errors import TableError
 from nodulemc.patch import extract_patch
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
@@ -54,7 +53,7 @@ class StoredNodules:
         ensemble is.
 
         Raises:
-            TableError: the file cannot be written.
+            FileError: the file cannot be written.
         """
         names = list(self._position)
         batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
@@ -73,7 +72,7 @@ class StoredNodules:
         ]
         told = [ATTRIBUTE_PREFIX + name for name in ensemble.manifest.attributes]
         header = ["AnnotationID", "label", "probability", *seeds, PATIENT, *told, ENSEMBLE, TRAINED_ON]
-        write_csv_atomically(output, [header, *rows], TableError)
+        write_csv_atomically(output, [header, *rows])
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:

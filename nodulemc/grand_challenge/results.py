@@ -41,13 +41,14 @@ def read_platform_results(folder: Path) -> list[ScoredPoint]:
     of jobs, ``predictions.json``.
 
     Raises:
-        TableError: there is no result, or a file is malformed, a point has no name, or its probability is not in 0…1.
+        FileError: a file cannot be read or is no JSON.
+        TableError: there is no result, a file is malformed, a point has no name, or its probability is not in 0…1.
     """
     files = sorted(folder.rglob(OUTPUT_NAME))
     files = files or [path for path in visible(folder.glob("*.json")) if path.name != _JOBS_NAME]
     if not files:
         raise TableError("no results", folder, f"give a folder with {OUTPUT_NAME} in it or below")
-    return [point for path in files for point in _points(read_json(path, TableError), path)]
+    return [point for path in files for point in _points(read_json(path), path)]
 
 
 def _points(content: Any, path: Path) -> list[ScoredPoint]:

@@ -97,8 +97,8 @@ def read_prior(
         series: The SeriesInstanceUID of the earlier scan, if the folder holds several CTs.
 
     Raises:
-        ImageError: The earlier CT cannot be used.
-        PointsError: Its points cannot be used.
+        FileError, ImageError: The earlier CT cannot be read or used.
+        FileError, TableError, PointsError: Its points cannot be read or used.
     """
     earlier = read_volume(ct, series=series)
     nodules = read_points(points, earlier)

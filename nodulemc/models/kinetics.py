@@ -86,8 +86,8 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
         The file's path.
 
     Raises:
-        EnsembleError: no checksum is known, the download fails, the checksum differs, or the file cannot be
-            read or written.
+        EnsembleError: no checksum is known, the download fails, or the checksum differs.
+        FileError: the file cannot be read or written.
     """
     source = KINETICS_FILES[backbone]
     path = Path(folder) / source.name
@@ -110,8 +110,8 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     except (OSError, HTTPException) as error:
         raise EnsembleError(f"download failed ({error})", source.url, source.by_hand(path, expected)) from error
     _check(content, expected, source.url, source.by_hand(path, expected))
-    make_folder(path.parent, EnsembleError)
-    write_atomically(path, content, EnsembleError)
+    make_folder(path.parent)
+    write_atomically(path, content)
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
 from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
 from nodulemc.ensemble.manifest import Manifest, named
-from nodulemc.errors import CaseError, ConfigError, printable
+from nodulemc.errors import ConfigError, printable
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.csv_files import write_csv_atomically
@@ -26,12 +26,12 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
 
     Raises:
         ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
-        CaseError: the folder cannot be made or written, or the earlier output cannot be removed.
+        FileError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
     if not path.name.lower().endswith(suffixes):
         raise ConfigError("unknown output type", path, f"name a {' or '.join(suffixes)} file")
     refuse_input(path, inputs, "output")
-    prepare_output(path, CaseError)
+    prepare_output(path)
 
 
 def write_results(
@@ -46,16 +46,16 @@ def write_results(
         calibrated: whether its calibration was applied.
 
     Raises:
-        CaseError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     if path.suffix.lower() == ".json":
-        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
+        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated))
     else:
         further = [further_cells(prediction) for prediction in predictions]
         header = [*csv_header(manifest, calibrated=calibrated), *(further[0] if further else ())]
         rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
         cells = ([*row, *own.values()] for row, own in zip(rows, further, strict=True))
-        write_csv_atomically(path, [header, *cells], CaseError)
+        write_csv_atomically(path, [header, *cells])
 
 
 def detailed_json(

@@ -27,7 +27,7 @@ def write_block_store(
         controls: see ``nodulemc.phantom.controls.keeps``.
 
     Raises:
-        TableError: the folder cannot be written, or holds other blocks.
+        TableError, FileError: the folder cannot be written, or holds other blocks.
     """
     with BlockWriter(folder) as writer:
         drawn = [int(row["PatientID"]) - identifier_of(seed, 0) for row in writer.rows.values()]

@@ -236,4 +236,4 @@ def _write(image: sitk.Image, path: Path) -> None:
 def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write the cohort's table."""
     columns = (*LUNA25, *TRUTH_COLUMNS)
-    write_csv_atomically(path, [columns, *([row[column] for column in columns] for row in rows)], TableError)
+    write_csv_atomically(path, [columns, *([row[column] for column in columns] for row in rows)])

@@ -41,6 +41,7 @@ def read_dicom(path: Path, volume: Volume) -> list[Nodule]:
     Where the CT or the file states no frame of reference, a warning says that they cannot be told to belong together.
 
     Raises:
+        FileError: it is no regular file.
         PointsError: there is no such file, or several; it is damaged, or of another frame of reference than the CT; or
             as ``nodulemc.points.regions.nodules_of``.
     """
@@ -74,7 +75,7 @@ def _parsing(path: Path) -> Iterator[None]:
 
 
 def _given(path: Path) -> DicomFile:
-    require_regular(path, PointsError)
+    require_regular(path)
     file = read_file(path)
     if file is None:
         raise PointsError(

@@ -38,6 +38,7 @@ def read_label_image(path: Path, volume: Volume) -> list[Nodule]:
     TotalSegmentator writes it, only this label counts.
 
     Raises:
+        FileError: it is no regular file.
         PointsError: the file cannot be read, its values are no labels, nothing or too much is labelled, or all of it
             lies outside the CT.
     """
@@ -58,7 +59,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         check_path(path)
         with reading(path):
-            require_regular(path, PointsError)
+            require_regular(path)
             yield
     except ImageError as error:
         what, remedy = (text.replace("the CT", "the image") for text in (error.what, error.remedy))

@@ -161,7 +161,8 @@ def train_seed(
         create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds a run already and ``resume`` is false, or another run is
+        FileError: the folder cannot be written.
+        ConfigError: it holds a run already and ``resume`` is false, or another run is
             at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
             shared evenly by the processes.
         ResourceError: the device's memory is too small for a process's share of the batch, or a process that reads
@@ -170,7 +171,7 @@ def train_seed(
     """
     if not resume:
         require_no_run(folder)
-    make_folder(folder, ConfigError)
+    make_folder(folder)
     path = folder / CHECKPOINT_NAME
     with path.with_suffix(".lock").open("w") as lock:
         if accelerator.is_main_process and not try_to_lock(lock):

@@ -18,7 +18,7 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.ensemble.reference_import import import_reference, reference_network
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, FileError
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +191,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
 
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "x.pth")
-    with pytest.raises(EnsembleError, match="not a regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         reference_network(tmp_path / "x.pth")
 
 

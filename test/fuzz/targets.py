@@ -24,7 +24,7 @@ from nodulemc.dicom_export.files import prepare_dicom, write_dicom
 from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.ensemble.weights import read_weights
-from nodulemc.errors import NoduleMCError, PointsError
+from nodulemc.errors import NoduleMCError
 from nodulemc.geometry import Grid
 from nodulemc.grand_challenge.case import read_case
 from nodulemc.measure.clinical import read_clinical
@@ -69,7 +69,7 @@ def _check_nodules(nodules) -> None:
 def platform_points(data: bytes) -> None:
     """The platform's nodule-locations.json."""
     path = _written("p.json", data)
-    _check_nodules(from_platform(read_json(path, PointsError), path))
+    _check_nodules(from_platform(read_json(path), path))
 
 
 def slicer_points(data: bytes) -> None:
