@@ -100,7 +100,10 @@ CHAINS = (
     (
         Step("phantom --output phantom --patients 1 --seed 5 --workers 1", ("phantom",)),
         Step("phantom --blocks --output store --patients 3 --seed 8 --workers 1", ("store",)),
-        Step("train recipe.yaml --store store --split input/split.json --seeds 1 --output run", ("run",)),
+        Step(
+            "train recipe.yaml --store store --split input/split.json --seeds 1 --output run",
+            ("run/ensemble/seed_1.safetensors", "run/ensemble", "run/seed_1"),
+        ),
     ),
     (
         Step(f"inference.py --input input/case --output case {ENSEMBLE}", ("case",)),
@@ -217,7 +220,8 @@ class Revision:
         """Run commands, one after the other, even where one fails."""
         for step in steps:
             done = self.run(*self._words_of(step))
-            (self._work / step.printed).write_text(done.stdout)
+            if not step.outputs:
+                (self._work / step.printed).write_text(done.stdout)
             if done.returncode:
                 self.failures |= dict.fromkeys(step.compared, f"exit code {done.returncode}: {done.stderr[-300:]!r}")
 
