@@ -31,7 +31,7 @@ _DRAW, _TRANSFORM = 0, 1
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleRef:
     """One place in an epoch: which block is read there, and what its transform is drawn from."""
 
     index: int
@@ -112,7 +112,7 @@ class NoduleDataset(Dataset[Batch]):
         self._augmentation = augmentation
         self._seed = seed
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: SampleRef) -> Batch:
         """One sample as a batch of one."""
         block = self._store[draw.index]
         transform = IDENTITY
@@ -153,7 +153,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return Batch(*joined)
 
 
-class BalancedBatches(Sampler[list[Draw]]):
+class BalancedBatchSampler(Sampler[list[SampleRef]]):
     """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
 
     Undecided samples have the share of the draws that they have of the samples.
@@ -200,31 +200,31 @@ class BalancedBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return self._batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         random = np.random.default_rng([self._seed, _DRAW, self.epoch])
         for batch in range(self._batches):
             chosen = random.choice(self._indices, self._batch_size, p=self._probabilities)
             places = range(batch * self._batch_size, (batch + 1) * self._batch_size)
-            draws = [Draw(index, self.epoch, place) for index, place in zip(chosen.tolist(), places, strict=True)]
+            draws = [SampleRef(index, self.epoch, place) for index, place in zip(chosen.tolist(), places, strict=True)]
             yield draws[self._share]
 
 
-class OrderedBatches(Sampler[list[Draw]]):
+class SequentialBatchSampler(Sampler[list[SampleRef]]):
     """Every block once, in order; each process gets every n-th."""
 
     def __init__(self, indices: Sequence[int], *, batch_size: int, process: int = 0, processes: int = 1) -> None:
-        own = [Draw(index, 0, place) for place, index in enumerate(indices)][process::processes]
+        own = [SampleRef(index, 0, place) for place, index in enumerate(indices)][process::processes]
         self._batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         return iter(self._batches)
 
 
 def make_loader(
-    dataset: NoduleDataset, batches: Sampler[list[Draw]], *, workers: int, pin_memory: bool
+    dataset: NoduleDataset, batches: Sampler[list[SampleRef]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
     """A loader whose workers keep reading ahead of the network, and stay alive between epochs."""
     return DataLoader(

@@ -12,7 +12,7 @@ from nodulemc.data.block_store import NoduleBlock
 from nodulemc.patch import extract_patch
 from nodulemc.training.augmentation import IDENTITY, Augmentation, draw_augmentation
 from nodulemc.training.config import AugmentationConfig
-from nodulemc.training.dataset import Batch, Draw, NoduleDataset, collate
+from nodulemc.training.dataset import Batch, NoduleDataset, SampleRef, collate
 from nodulemc.training.resampling import resample, sampling_affine
 
 DIRECTIONS = {
@@ -68,7 +68,7 @@ def test_a_smaller_patch_is_the_centre_of_the_whole_one():
     image = make_ct(direction=DIRECTIONS["oblique"])
     array = sitk.GetArrayFromImage(image)
     block = block_of(image, np.array(centre_of(image)) + (1.3, -2.1, 0.4), (array > 0).astype(np.uint8))
-    batch = NoduleDataset([block], [1], AugmentationConfig(), 3)[Draw(0, 0, 0)]
+    batch = NoduleDataset([block], [1], AugmentationConfig(), 3)[SampleRef(0, 0, 0)]
     whole, central = batch.resample(), batch.resample(32)
     for large, small in zip(whole, central, strict=True):
         assert small.shape[-3:] == (32, 32, 32)
@@ -92,7 +92,7 @@ def test_without_augmentation_it_is_what_inference_sees(name):
     assert (found[1] == 0).mean() > 0.3
     # The dataset cuts before it samples.
     dataset = NoduleDataset(ListStore(blocks), [0, 1], None, seed=0)
-    cut, _ = collate([dataset[Draw(k, 0, k)] for k in range(2)]).resample()
+    cut, _ = collate([dataset[SampleRef(k, 0, k)] for k in range(2)]).resample()
     np.testing.assert_allclose(cut[0, 0], found[0], atol=1e-5)
     assert np.isclose(cut[1, 0], found[1], atol=1e-5).mean() > 0.999
 
@@ -107,7 +107,7 @@ def test_a_block_gives_what_the_whole_scan_gives_and_the_dataset_cuts_no_more_th
     store = ListStore([whole, part])
     dataset = NoduleDataset(store, [0, 1], config, seed=3)
     for place in range(3):
-        batch = collate([dataset[Draw(0, 2, place)], dataset[Draw(1, 2, place)]])
+        batch = collate([dataset[SampleRef(0, 2, place)], dataset[SampleRef(1, 2, place)]])
         assert np.prod(batch.sizes[0]) < 0.8 * whole.voxels.size
         images, masks = batch.resample()
         np.testing.assert_allclose(images[0], images[1], atol=2e-5)
