@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, LABEL, PATIENT
 from nodulemc.data.block_store import BlockStore
-from nodulemc.data.extract import Scans
+from nodulemc.data.extract import ScanSource
 from nodulemc.data.nodule_table import Row, read_table
 from nodulemc.data.prepare import prepare
 from nodulemc.ensemble.calibration import apply_calibration
@@ -323,7 +323,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def _prepared(cubes: Path, scratch: Path) -> Path:
-    prepare(read_table(cubes / "table.csv"), Scans(cubes / "ct"), cubes / "masks", scratch / "store", 1)
+    prepare(read_table(cubes / "table.csv"), ScanSource(cubes / "ct"), cubes / "masks", scratch / "store", 1)
     return scratch / "store"
 
 

@@ -50,7 +50,7 @@ class Batch(NamedTuple):
         masks: uint8, the same shape.
         sizes: each block's (D, H, W).
         affines: float64 (N, 3, 4), see ``sampling_affine``.
-        faces: float64 (N, 2, 3), see ``resample``.
+        scan_bounds: float64 (N, 2, 3), see ``resample``.
         labels: float32 (N,), 1 malignant, NaN undecided.
         ratings: float32 (N, A), the readers' mean ratings with their scales made 0…1, NaN where unknown; A is 0 where
             none are asked for.
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
     masks: Tensor
     sizes: tuple[tuple[int, int, int], ...]
     affines: Tensor
-    faces: Tensor
+    scan_bounds: Tensor
     labels: Tensor
     ratings: Tensor
     indices: Tensor
@@ -75,7 +75,9 @@ class Batch(NamedTuple):
     def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
         """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
         voxels, masks = _pad(self.voxels, self.sizes), _pad(self.masks, self.sizes)
-        return resample(voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.faces, size)
+        return resample(
+            voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.scan_bounds, size
+        )
 
 
 def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -133,13 +135,13 @@ def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, rati
     high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, size)
     box = tuple(map(slice, low, high))
     affine = affine - np.column_stack([np.zeros((3, 3)), low])
-    faces = np.array([side[::-1] for side in block.scan_box]) - low
+    scan_bounds = np.array([side[::-1] for side in block.scan_bounds]) - low
     return Batch(
         torch.from_numpy(block.voxels[box].flatten()),
         torch.from_numpy(block.mask[box].flatten()),
         (tuple((high - low).tolist()),),
         torch.from_numpy(affine).unsqueeze(0),
-        torch.from_numpy(faces).unsqueeze(0),
+        torch.from_numpy(scan_bounds).unsqueeze(0),
         torch.tensor([label], dtype=torch.float32),
         torch.tensor(np.array([ratings]), dtype=torch.float32),
         torch.tensor([index]),

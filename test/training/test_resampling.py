@@ -34,7 +34,7 @@ def block_of(image: sitk.Image, point, mask: np.ndarray | None = None, start=(0,
         origin=np.array(image.TransformIndexToPhysicalPoint([int(k) for k in start])),
         matrix=np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing()),
         point=np.array(point),
-        scan_box=(-0.5 - np.array(start), np.array(image.GetSize()) - np.array(start) - 0.5),
+        scan_bounds=(-0.5 - np.array(start), np.array(image.GetSize()) - np.array(start) - 0.5),
         row={},
     )
 
@@ -43,14 +43,14 @@ def resample_all(blocks, augmentations) -> tuple[np.ndarray, np.ndarray]:
     """Resample whole blocks, without the dataset's cutting."""
     samples = []
     for block, augmentation in zip(blocks, augmentations, strict=True):
-        faces = np.array([side[::-1] for side in block.scan_box])
+        scan_bounds = np.array([side[::-1] for side in block.scan_bounds])
         samples.append(
             Batch(
                 torch.from_numpy(block.voxels.flatten()),
                 torch.from_numpy(block.mask.flatten()),
                 (block.voxels.shape,),
                 torch.from_numpy(sampling_affine(block, augmentation))[None],
-                torch.from_numpy(faces)[None],
+                torch.from_numpy(scan_bounds)[None],
                 torch.zeros(1),
                 torch.zeros(1, 0),
                 torch.zeros(1, dtype=torch.int64),
@@ -176,7 +176,7 @@ def test_air_lies_outside_the_scan_only():
     geometry = {"origin": np.zeros(3), "matrix": np.eye(3) * 2, "point": np.zeros(3)}
     boxes = [(np.full(3, -np.inf), np.full(3, np.inf)), (np.full(3, -0.5), np.full(3, 19.5))]
     mask = np.ones_like(voxels, np.uint8)
-    unknown, corner = (NoduleBlock(voxels, mask, **geometry, scan_box=box, row={}) for box in boxes)
+    unknown, corner = (NoduleBlock(voxels, mask, **geometry, scan_bounds=box, row={}) for box in boxes)
     images, masks = resample_all([unknown, corner], [IDENTITY] * 2)
     np.testing.assert_allclose(images[0], 1300 / 1400, atol=1e-6)
     positions = (np.arange(64) - 31.5) * 50 / 64
@@ -191,9 +191,9 @@ def test_padding_does_not_leak():
     padded = torch.full((1, 9, 8, 7), 3000, dtype=torch.int16)
     padded[:, :4, :4, :4] = one
     affine = torch.tensor([[[0.1, 0, 0, 2], [0, 0.1, 0, 2], [0, 0, 0.1, 2.0]]], dtype=torch.float64)
-    faces = torch.tensor([[[-0.5] * 3, [3.5] * 3]], dtype=torch.float64)
+    scan_bounds = torch.tensor([[[-0.5] * 3, [3.5] * 3]], dtype=torch.float64)
     results = [
-        resample(v, torch.zeros_like(v, dtype=torch.uint8), affine, torch.tensor([[4, 4, 4]]), faces)[0]
+        resample(v, torch.zeros_like(v, dtype=torch.uint8), affine, torch.tensor([[4, 4, 4]]), scan_bounds)[0]
         for v in (one, padded)
     ]
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
