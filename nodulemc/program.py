@@ -39,13 +39,13 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     """
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, handlers=[_Warnings()])
     if sys.stdout is None:  # closed by whoever started the program
-        return _told(work)
+        return _report_errors(work)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale has every name's letters
     stdout = _Stdout(sys.stdout)
     with redirect_stdout(stdout):
         try:
-            return _told(work)
+            return _report_errors(work)
         finally:
             stdout.flush()
 
@@ -84,15 +84,15 @@ class _Stdout:
             problem = CaseError(
                 f"cannot write ({error.strerror})", "standard output", "give it a file that is not full"
             )
-            _say(f"error: {problem}")
+            _print_stderr(f"error: {problem}")
             sys.exit(problem.exit_code)
 
 
-def _told(work: Callable[[], int | None]) -> int:
+def _report_errors(work: Callable[[], int | None]) -> int:
     """Call ``work()`` and return its exit code; a user's error or interrupt is one line on stderr."""
     with _noted_interrupts() as interrupts:
         try:
-            return _explained(work)
+            return _map_out_of_memory(work)
         except (Exception, KeyboardInterrupt) as error:
             # A library that was being imported may have made some other error of it.
             if interrupts or isinstance(error, KeyboardInterrupt):
@@ -102,7 +102,7 @@ def _told(work: Callable[[], int | None]) -> int:
             else:
                 raise
             _let_go(error)
-            _say(said)
+            _print_stderr(said)
             return code
 
 
@@ -135,14 +135,14 @@ def _noted_interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _say(line: str) -> None:
+def _print_stderr(line: str) -> None:
     """A line on stderr; the exit code is right even where nobody can read it."""
     with suppress(OSError):
         clear_bars()
         print(line, file=sys.stderr)
 
 
-def _explained(work: Callable[[], int | None]) -> int:
+def _map_out_of_memory(work: Callable[[], int | None]) -> int:
     """Call ``work()`` and return its exit code; a lack of memory or of an extra becomes a user's error."""
     try:
         return work() or 0

@@ -100,10 +100,10 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         from nodulemc.data.lidc import prepare_lidc  # what it imports is needed for nothing else
 
         return prepare_lidc(args.lidc, args.output, args.workers)
-    from nodulemc.data.extract import ChallengeBlocks, Scans, Slabs
+    from nodulemc.data.extract import ChallengeBlockSource, ScanSource, SlabSource
     from nodulemc.data.nodule_table import read_table
     from nodulemc.data.prepare import prepare
 
-    scans = Slabs if args.slabs else Scans
-    source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    scans = SlabSource if args.slabs else ScanSource
+    source = scans(args.ct) if args.ct else ChallengeBlockSource(args.nodule_blocks)
     return prepare(read_table(args.table), source, args.masks, args.output, args.workers)

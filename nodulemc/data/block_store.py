@@ -49,7 +49,7 @@ class NoduleBlock:
         origin: float64 (3,), world x, y, z (mm, LPS) of the centre of voxel (0, 0, 0).
         matrix: float64 (3, 3), index in x, y, z order -> world offset x, y, z in mm: direction @ diag(spacing).
         point: float64 (3,), the nodule's world point x, y, z.
-        scan_box: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order: a scan
+        scan_bounds: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order: a scan
             that starts with the block's first voxel has low -0.5. Infinite where the scan's extent is not known.
         row: the table's columns (see ``nodulemc.data.nodule_table.read_table``).
     """
@@ -59,13 +59,13 @@ class NoduleBlock:
     origin: Array
     matrix: Array
     point: Array
-    scan_box: tuple[Array, Array]
+    scan_bounds: tuple[Array, Array]
     row: Row
 
     @classmethod
-    def on(cls, grid: Grid, voxels: Array, mask: Array, scan_box: tuple[Array, Array], row: Row) -> "NoduleBlock":
+    def on(cls, grid: Grid, voxels: Array, mask: Array, scan_bounds: tuple[Array, Array], row: Row) -> "NoduleBlock":
         """The block of a row's nodule on this grid."""
-        return cls(voxels, mask, np.array(grid.origin), grid.matrix, np.array(point_of(row)), scan_box, row)
+        return cls(voxels, mask, np.array(grid.origin), grid.matrix, np.array(point_of(row)), scan_bounds, row)
 
     @property
     def grid(self) -> Grid:
@@ -131,7 +131,7 @@ class BlockStore:
             origin=np.array(entry["block_origin"]),
             matrix=np.array(entry["block_matrix"]).reshape(3, 3),
             point=np.array(point_of(row)),
-            scan_box=(np.array(entry["block_scan_low"]), np.array(entry["block_scan_high"])),
+            scan_bounds=(np.array(entry["block_scan_low"]), np.array(entry["block_scan_high"])),
             row=dict(row),
         )
 
@@ -288,7 +288,7 @@ def _entry(row: Row, block: NoduleBlock, offset: int) -> dict[str, Any]:
         raise ValueError(f"mask is {block.mask.dtype} {block.mask.shape}, voxels are {block.voxels.shape}")
     if not np.array_equal(block.point, point_of(row)):
         raise ValueError(f"point {block.point} is not the row's")
-    low, high = block.scan_box
+    low, high = block.scan_bounds
     return {
         **row,
         "block_offset": offset,

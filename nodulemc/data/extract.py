@@ -41,7 +41,7 @@ class Excluded:
     reason: str
 
 
-class Source(Protocol):
+class VoxelSource(Protocol):
     """Where the voxels of nodules come from.
 
     Attributes:
@@ -72,7 +72,7 @@ class Source(Protocol):
         """
 
 
-class Scans:
+class ScanSource:
     """A folder of CTs, see ``nodulemc.ct.folder``; each is read once for all its nodules."""
 
     whole_scans = True
@@ -86,18 +86,18 @@ class Scans:
         return type(self), (self.folder,)
 
     def place(self, row: Row) -> CtPlace:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return self._cts.find(row["SeriesInstanceUID"])
 
     def grid(self, row: Row) -> Grid:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         place = self.place(row)
         if place not in self._grids:
             self._grids[place] = read_grid(place.path, place.series)
         return self._grids[place]
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         place = samples[0].place or self.place(samples[0].row)
         volume = read_volume(place.path, series=place.series)
         numbers: dict[Path, Array] = {}
@@ -110,7 +110,7 @@ class Scans:
 
 
 @dataclass(frozen=True)
-class ChallengeBlocks:
+class ChallengeBlockSource:
     """A folder of the challenge's own nodule blocks, taken over whole.
 
     Where their scans end is not known; the challenge's padding of -1024 HU does for what lies beyond.
@@ -120,15 +120,15 @@ class ChallengeBlocks:
     whole_scans = False
 
     def place(self, row: Row) -> CtPlace:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return CtPlace(image_path(self.folder, row["AnnotationID"]))
 
     def grid(self, row: Row) -> Grid:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return block_grid(self.folder, row["AnnotationID"])
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         results = []
         for sample in samples:
             grid, path = self.grid(sample.row), self.place(sample.row).path
@@ -137,13 +137,13 @@ class ChallengeBlocks:
         return results
 
 
-class Slabs(Scans):
+class SlabSource(ScanSource):
     """Images that show only the slices that a nodule touches; each block continues its image to the full size."""
 
     whole_scans = False
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return [self._continued(sample) for sample in samples]
 
     def _continued(self, sample: Sample) -> NoduleBlock | Excluded:
@@ -171,17 +171,17 @@ def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Ex
     grid = Grid.of(part)
     lower = np.array(scan.offset_of(grid))
     mask = sample.mask.cut(numbers, grid, lower, point)
-    faces = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
-    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, faces, sample)
+    scan_bounds = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
+    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, scan_bounds, sample)
 
 
 def _block(
-    voxels: Array, mask: Array, grid: Grid, faces: tuple[Array, Array], sample: Sample
+    voxels: Array, mask: Array, grid: Grid, scan_bounds: tuple[Array, Array], sample: Sample
 ) -> NoduleBlock | Excluded:
     if not mask.any():
         what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
         return Excluded(sample.row["AnnotationID"], what)
-    return NoduleBlock.on(grid, voxels, mask, faces, sample.row)
+    return NoduleBlock.on(grid, voxels, mask, scan_bounds, sample.row)
 
 
 def _to_int16(hu: Array, source: Path) -> Array:

@@ -15,7 +15,7 @@ from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LUNA25, PATIENT, UI
 from nodulemc.ct.dicom_file import DicomFile, read_file
 from nodulemc.ct.folder_files import folders_below
 from nodulemc.ct.meta_image import mask_file
-from nodulemc.data.extract import Excluded, Scans
+from nodulemc.data.extract import Excluded, ScanSource
 from nodulemc.data.lidc_nodules import ReadNodule, nodules_of
 from nodulemc.data.lidc_xml import RATINGS, read_reading
 from nodulemc.data.nodule_table import Row, read_table
@@ -64,7 +64,7 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         TableError: a reading is damaged, or no nodule has its CT.
         ImageError, TableError: see ``prepare``.
     """
-    scans, masks = Scans(folder), output / MASKS_NAME
+    scans, masks = ScanSource(folder), output / MASKS_NAME
     sources, left_out = _sources(folder)
     rows: list[Row] = []
     for source in progress(sources, len(sources), "reading outlines"):
@@ -102,7 +102,7 @@ def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
     return [source for uid, source in found.items() if uid not in left_out], list(left_out.values())
 
 
-def _nodules(source: _Source, scans: Scans) -> list[tuple[Row, bytes | None]]:
+def _nodules(source: _Source, scans: ScanSource) -> list[tuple[Row, bytes | None]]:
     """A CT's nodules: each one's row and its mask's file, None where that has no voxel.
 
     Raises:

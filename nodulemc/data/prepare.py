@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nodulemc.ct.folder import CtPlace
 from nodulemc.data.block_store import BlockWriter, NoduleBlock
-from nodulemc.data.extract import Excluded, Sample, Source
+from nodulemc.data.extract import Excluded, Sample, VoxelSource
 from nodulemc.data.nodule_masks import MaskFolder
 from nodulemc.data.nodule_table import Row, Table, point_of
 from nodulemc.errors import ImageError, TableError
@@ -22,7 +22,7 @@ NO_MASK = "no mask"
 class Job:
     """The nodules of one image, cut by one worker."""
 
-    source: Source
+    source: VoxelSource
     samples: list[Sample]
 
     def run(self) -> list[NoduleBlock | Excluded]:
@@ -44,7 +44,7 @@ class Prepared:
 
 
 def prepare(
-    table: Table, source: Source, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
+    table: Table, source: VoxelSource, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
 ) -> Prepared:
     """Write a block store and, beside it, the list of excluded nodules.
 
@@ -92,7 +92,7 @@ def prepare(
     return Prepared(rows, listed)
 
 
-def _check(table: Table, source: Source, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
+def _check(table: Table, source: VoxelSource, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
     """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
     samples: list[Sample] = []
     excluded: dict[str, str] = {}

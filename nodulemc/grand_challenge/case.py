@@ -17,7 +17,7 @@ from nodulemc.errors import CaseError, ImageError
 from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.reading import from_platform
-from nodulemc.prediction import NodulePrediction, look, score, side_by_side
+from nodulemc.prediction import NodulePrediction, predict_patches, prepare_inputs, side_by_side
 from nodulemc.util.files import prepare_output, visible
 from nodulemc.util.json_files import read_json, write_json_atomically
 
@@ -111,8 +111,8 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    (patches, notes), ensemble = side_by_side(lambda: look(read_volume(case.ct), case.nodules), load)
-    return score(case.nodules, patches, notes, ensemble)
+    (patches, notes), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
+    return predict_patches(case.nodules, patches, notes, ensemble)
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:

@@ -16,7 +16,7 @@ from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.reading import read_points
-from nodulemc.prediction import NodulePrediction, look, with_notes
+from nodulemc.prediction import NodulePrediction, prepare_inputs, with_notes
 from nodulemc.quality import Notes
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Prior:
     Attributes:
         volume: the scan.
         nodules: its nodules.
-        patches, notes: theirs, from ``nodulemc.prediction.look``.
+        patches, notes: theirs, from ``nodulemc.prediction.prepare_inputs``.
         days: from this scan to the later one; None where a date is not known.
     """
 
@@ -104,7 +104,7 @@ def read_prior(
     nodules = read_points(points, earlier)
     later_day, day = (given or scan_date(one) for given, one in zip(dates, (volume, earlier), strict=True))
     days = (later_day - day).days if later_day and day else None
-    return Prior(earlier, nodules, *look(earlier, nodules), days)
+    return Prior(earlier, nodules, *prepare_inputs(earlier, nodules), days)
 
 
 def compared(

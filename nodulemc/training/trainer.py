@@ -24,7 +24,7 @@ from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
-from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.dataset import BalancedBatchSampler, Batch, NoduleDataset, SequentialBatchSampler, make_loader
 from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.run_state import (
@@ -176,7 +176,7 @@ def train_seed(
     with path.with_suffix(".lock").open("w") as lock:
         if accelerator.is_main_process and not try_to_lock(lock):
             raise ConfigError("another run is training this seed", folder, "wait for it, or give another --output")
-        run = _Run(config, data, folder, seed, accelerator, create)
+        run = _SeedTrainer(config, data, folder, seed, accelerator, create)
         if path.exists():
             run.restore(load_checkpoint(path))
         try:
@@ -202,7 +202,7 @@ def require_no_run(folder: Path) -> None:
         raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
 
 
-class _Run:
+class _SeedTrainer:
     """One seed's training in progress."""
 
     def __init__(
@@ -236,7 +236,7 @@ class _Run:
             raise ConfigError(
                 f"run.batch_size is {run.batch_size}", f"{processes} processes", "give a multiple of their number"
             )
-        self._draws = BalancedBatches(
+        self._draws = BalancedBatchSampler(
             data.train,
             [data.labels[k] for k in data.train],
             batch_size=run.batch_size,
@@ -245,7 +245,7 @@ class _Run:
             process=process,
             processes=processes,
         )
-        ordered = OrderedBatches(
+        ordered = SequentialBatchSampler(
             data.validation, batch_size=run.batch_size // processes, process=process, processes=processes
         )
         common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}

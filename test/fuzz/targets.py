@@ -35,7 +35,7 @@ from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import from_platform, read_points
-from nodulemc.prediction import NodulePrediction, look
+from nodulemc.prediction import NodulePrediction, prepare_inputs
 from nodulemc.report.explain_check import read_checks
 from nodulemc.util.json_files import read_json
 
@@ -182,7 +182,7 @@ def _ct(name: str) -> Callable[[bytes], None]:
             return
         centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
         nodules = from_platform({"points": [{"point": list(centre)}]}, "")
-        patches, _ = look(volume, nodules)
+        patches, _ = prepare_inputs(volume, nodules)
         assert 0 <= patches.min() <= patches.max() <= 1
 
     return read

@@ -20,7 +20,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training import trainer
 from nodulemc.training.config import parse_config
-from nodulemc.training.dataset import BalancedBatches
+from nodulemc.training.dataset import BalancedBatchSampler
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.run_state import load_checkpoint, save_checkpoint
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
@@ -377,7 +377,8 @@ def test_undecided_samples_are_not_learned_from_for_the_class(tmp_path):
         sampler.index
         for epoch in range(8)
         for batch in epoch_of(
-            BalancedBatches(data.train, [data.labels[k] for k in data.train], batch_size=8, samples=16, seed=5), epoch
+            BalancedBatchSampler(data.train, [data.labels[k] for k in data.train], batch_size=8, samples=16, seed=5),
+            epoch,
         )
         for sampler in batch
     ]
@@ -386,7 +387,7 @@ def test_undecided_samples_are_not_learned_from_for_the_class(tmp_path):
     assert sum(without) > 0
 
 
-def epoch_of(sampler: BalancedBatches, epoch: int) -> BalancedBatches:
+def epoch_of(sampler: BalancedBatchSampler, epoch: int) -> BalancedBatchSampler:
     sampler.epoch = epoch
     return sampler
 
