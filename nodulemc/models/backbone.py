@@ -16,8 +16,8 @@ Triple = tuple[int, int, int]
 Value = TypeVar("Value")
 EPSILON = 1e-5  # of every BatchNorm
 INPUT_CHANNELS = 3  # copies of the one patch: published I3D weights are made for colours
-# Attributes are told from the pooled coarsest feature map and this one's maxima over the centre, 12.5 mm: small nodules'
-# density and texture are lost on the way to the coarsest.
+# Attributes are told from the pooled coarsest feature map and this one's maxima over the centre, 12.5 mm: the density
+# and texture of small nodules are lost on the way to the coarsest.
 CENTRE_MAP = 1
 
 
