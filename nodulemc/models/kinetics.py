@@ -72,8 +72,8 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     except (OSError, HTTPException) as error:
         raise EnsembleError(f"download failed ({error})", source.url, source.by_hand(path, expected)) from error
     _check(content, expected, source.url, source.by_hand(path, expected))
-    make_folder(path.parent, EnsembleError)
-    write_atomically(path, content, EnsembleError)
+    make_folder(path.parent)
+    write_atomically(path, content)
     return path
 
 

@@ -310,7 +310,7 @@ def telling(tmp_path_factory):
 
 
 def plain_attributes(member: SeedWeights, patch: np.ndarray) -> dict[str, float]:
-    """What a member's head says of a patch, 0…1, by the unfolded network's feature maps, of the second 12.5 of 50 mm."""
+    """What a member's head says of a patch, 0…1, by the unfolded network's feature maps: 12.5 of the second's 50 mm."""
     model = create_model(member.architecture, with_decoder=False)
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in member.state_dict.items()})
     channels = torch.from_numpy(patch).expand(1, 3, -1, -1, -1)
