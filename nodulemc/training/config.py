@@ -87,7 +87,7 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        backbone: "inception_i3d" or "i3d_r50".
+        backbone: one of ``nodulemc.models.architecture.BACKBONES``.
         head_widths: hidden widths of the classification MLP.
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
         kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from random weights. With
@@ -100,7 +100,7 @@ class ModelConfig:
         frozen: the parts, "backbone" or "classifier_head", that keep the weights they start with.
     """
 
-    backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
+    backbone: str = _setting("inception_i3d", _one_of(tuple(BACKBONES)))
     head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
     kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))

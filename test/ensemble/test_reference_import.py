@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from conftest import centre_of, make_ct
 from models.reference_files import reference_state, save_reference
-from models.reference_network import baseline_logit, reference_logit, reference_taps
+from models.reference_network import baseline_logit, reference_feature_maps, reference_logit
 from torch.nn import functional as F
 
 from nodulemc import cli
@@ -46,7 +46,7 @@ def expected_logit(file, form: str, state: dict[str, torch.Tensor], patch: torch
     """What the public network gives for the patch."""
     if form == "baseline":
         return baseline_logit(torch.load(file), patch).item()
-    return reference_logit(state, reference_taps(state, F.interpolate(patch, size=(64, 128, 128)))).item()
+    return reference_logit(state, reference_feature_maps(state, F.interpolate(patch, size=(64, 128, 128)))).item()
 
 
 def run(*arguments) -> int:
