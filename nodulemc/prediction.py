@@ -16,14 +16,14 @@ from nodulemc.arrays import Array
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.trained_cases import with_note
+from nodulemc.ensemble.trained_cases import with_warning
 from nodulemc.errors import PointsError
 from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.points.nodules import Nodule, as_nodules, shortened
 from nodulemc.points.placement import OpenAir, other_reading, surroundings
 from nodulemc.points.reading import read_points, scan_name
-from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_notes
+from nodulemc.quality import ScanWarnings, member_warnings, patch_warnings, points_warnings, scan_warnings
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
@@ -114,25 +114,30 @@ def predict(
     return predict_patches(nodules, *prepare_inputs(volume, nodules), ensemble)
 
 
-def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
+def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, ScanWarnings]:
     """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
     air = OpenAir(volume)
-    about = (patch_notes(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
+    about = (patch_warnings(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
     ids = replace(volume.ids, uids=volume.ids.uids | {scan_name(volume.source)})
-    return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about), ids)
+    return patches, ScanWarnings((*scan_warnings(volume), *points_warnings(volume, nodules, around)), tuple(about), ids)
 
 
 def predict_patches(
-    nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
+    nodules: Sequence[Nodule],
+    patches: Array,
+    warnings: ScanWarnings,
+    ensemble: Ensemble,
+    *,
+    show_progress: bool = False,
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
     if show_progress:
         per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
         per_seed, attributes = ensemble.findings(patches)
-    return concluded(nodules, notes, per_seed, attributes, ensemble)
+    return concluded(nodules, warnings, per_seed, attributes, ensemble)
 
 
 def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
@@ -148,7 +153,7 @@ def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -
 
 def concluded(
     nodules: Sequence[Nodule],
-    notes: Notes,
+    warnings: ScanWarnings,
     per_seed: Sequence[Array],
     attributes: Sequence[Array],
     ensemble: Ensemble,
@@ -156,28 +161,32 @@ def concluded(
     """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
     votes = np.array(per_seed)
     if ensemble.trained_cases:
-        notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
-    for note in notes.scan:
-        logger.warning("%s", note)
-    _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, votes, strict=True)])
-    return with_warnings(nodules, notes, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
-
-
-def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:
-    """Predictions with further warnings of each, which are logged as well."""
-    _log_notes([prediction.nodule for prediction in predictions], notes)
-    return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, notes, strict=True)]
-
-
-def _log_notes(nodules: Sequence[Nodule], notes: Sequence[tuple[str, ...]]) -> None:
-    for k, (nodule, own) in enumerate(zip(nodules, notes, strict=True), start=1):
-        for note in own:
-            logger.warning("nodule %s: %s", shortened(nodule.name or k), note)
+        warnings = replace(warnings, scan=with_warning(warnings.scan, ensemble.trained_cases.seen(warnings.ids)))
+    for warning in warnings.scan:
+        logger.warning("%s", warning)
+    _log_warnings(
+        nodules, [(*own, *member_warnings(seeds)) for own, seeds in zip(warnings.nodules, votes, strict=True)]
+    )
+    return assemble_predictions(nodules, warnings, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
 
 
 def with_warnings(
+    predictions: Sequence[NodulePrediction], warnings: Sequence[tuple[str, ...]]
+) -> list[NodulePrediction]:
+    """Predictions with further warnings of each, which are logged as well."""
+    _log_warnings([prediction.nodule for prediction in predictions], warnings)
+    return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, warnings, strict=True)]
+
+
+def _log_warnings(nodules: Sequence[Nodule], warnings: Sequence[tuple[str, ...]]) -> None:
+    for k, (nodule, own) in enumerate(zip(nodules, warnings, strict=True), start=1):
+        for warning in own:
+            logger.warning("nodule %s: %s", shortened(nodule.name or k), warning)
+
+
+def assemble_predictions(
     nodules: Sequence[Nodule],
-    notes: Notes,
+    warnings: ScanWarnings,
     per_seed: Array,
     probabilities: Array,
     attributes: Array,
@@ -186,18 +195,20 @@ def with_warnings(
     """What is known of each nodule, put together.
 
     Args:
-        nodules, notes: as ``prepare_inputs`` takes and gives them.
+        nodules, warnings: as ``prepare_inputs`` takes and gives them.
         per_seed: the seeds' probabilities (N, number of seeds).
         probabilities: the ensemble's (N,).
         attributes: the same, on the readers' scale (N, number of attributes).
         caveat: the ensemble's.
     """
-    general = (*((caveat,) if caveat else ()), *notes.scan)
+    general = (*((caveat,) if caveat else ()), *warnings.scan)
     return [
         NodulePrediction(
-            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *seed_notes(seeds)), tuple(told.tolist())
+            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *member_warnings(seeds)), tuple(told.tolist())
         )
-        for nodule, own, p, seeds, told in zip(nodules, notes.nodules, probabilities, per_seed, attributes, strict=True)
+        for nodule, own, p, seeds, told in zip(
+            nodules, warnings.nodules, probabilities, per_seed, attributes, strict=True
+        )
     ]
 
 

@@ -20,7 +20,7 @@ from nodulemc.measure.mask import nodule_part
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
 from nodulemc.prediction import prepare_inputs
-from nodulemc.quality import Notes
+from nodulemc.quality import ScanWarnings
 
 if TYPE_CHECKING:
     from nodulemc.report.pictures import View
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Read:
-    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes.
+    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and warnings.
 
     ``parts`` are the scan's own voxels under the nodules' cubes, empty where nothing is measured; ``views`` are what
     its page shows of the nodules, empty where none is wanted.
@@ -56,7 +56,7 @@ class Read:
     fingerprint: Fingerprint
     nodules: tuple[Nodule, ...]
     patches: Array
-    notes: Notes
+    warnings: ScanWarnings
     parts: tuple[sitk.Image, ...] = ()
     views: tuple[View, ...] = ()
 
@@ -91,10 +91,10 @@ def read_scan(job: Job) -> Reading:
             volume = read_volume(job.scan.path, series=job.scan.series)
             points = job.scan.points
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
-            patches, notes = prepare_inputs(volume, nodules)
+            patches, warnings = prepare_inputs(volume, nodules)
             views = _views(volume, nodules) if job.views else ()
             parts = _parts(volume, nodules, views) if job.measure else ()
-        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), parts, views)
+        return Read(fingerprint, nodules, patches, replace(warnings, scan=(*said, *warnings.scan)), parts, views)
     except NoduleMCError as error:
         return Failed(fingerprint, error)
     except Exception as error:

@@ -199,5 +199,5 @@ def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: 
             raise ValueError(f"{name} is the same as in no known result")
         return replace(former, given=given, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None)
     ensemble, look = task.ensemble, outcome.read.fingerprint
-    predictions, seen = outcome.predictions, task.seen(outcome.read.notes.ids)
+    predictions, seen = outcome.predictions, task.seen(outcome.read.warnings.ids)
     return Record(name, given, look, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen)

@@ -14,7 +14,7 @@ from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import measure
-from nodulemc.prediction import NodulePrediction, with_warnings
+from nodulemc.prediction import NodulePrediction, assemble_predictions
 
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
@@ -112,6 +112,6 @@ def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) 
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [
-        Scored(read, tuple(with_warnings(read.nodules, read.notes, per_seed, votes, attributes, caveat)))
+        Scored(read, tuple(assemble_predictions(read.nodules, read.warnings, per_seed, votes, attributes, caveat)))
         for read, (per_seed, votes, attributes) in zip(reads, parts, strict=True)
     ]

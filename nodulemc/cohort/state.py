@@ -8,7 +8,7 @@ from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
-from nodulemc.ensemble.trained_cases import NOTES, strongest, with_note
+from nodulemc.ensemble.trained_cases import WARNINGS, strongest, with_note
 from nodulemc.errors import ConfigError
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.locks import is_being_written
@@ -57,7 +57,7 @@ class View:
     @property
     def trained_on(self) -> list[tuple[Listed, Record]]:
         """The scans with results, but only those that the ensemble was trained on, or whose patients."""
-        return [(listed, record) for listed, record in self.done if seen(listed, record) in NOTES]
+        return [(listed, record) for listed, record in self.done if seen(listed, record) in WARNINGS]
 
     def alike(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""

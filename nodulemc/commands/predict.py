@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.points.nodules import Nodule
     from nodulemc.prediction import NodulePrediction
-    from nodulemc.quality import Notes
+    from nodulemc.quality import ScanWarnings
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def _segment(
     args: argparse.Namespace,
     volume: Volume,
     nodules: Sequence[Nodule],
-    seen: tuple[Array, Notes],
+    seen: tuple[Array, ScanWarnings],
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
     prior: Prior | None,
@@ -256,7 +256,7 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
 
 def _read(
     args: argparse.Namespace,
-) -> tuple[Volume, list[Nodule], tuple[Array, Notes], list[dict[str, Any]] | None, Prior | None]:
+) -> tuple[Volume, list[Nodule], tuple[Array, ScanWarnings], list[dict[str, Any]] | None, Prior | None]:
     """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
     earlier scan.
     """

@@ -23,7 +23,7 @@ ALL = "all"
 _REMEDY = f"give the columns {', '.join(COLUMNS)}, or remove it"
 # What an ensemble was trained on of a case, where that is known, and the warning that says so.
 SEEN = SCAN, SAME_PATIENT, NOT_SEEN = ("scan", "patient", "no")
-NOTES = {
+WARNINGS = {
     SCAN: "the ensemble was trained on this scan: the probability is no test of the ensemble",
     SAME_PATIENT: "the ensemble was trained on a scan with this PatientID: the probability is no test of the ensemble",
 }
@@ -124,9 +124,9 @@ def strongest(seen: Iterable[str | None]) -> str | None:
     return next((one for one in SEEN if one in found), None)
 
 
-def with_note(warnings: Collection[str], seen: str | None) -> tuple[str, ...]:
+def with_warning(warnings: Collection[str], seen: str | None) -> tuple[str, ...]:
     """Warnings, after the one that ``seen``, one of SEEN or None, asks for."""
-    return (*([NOTES[seen]] if seen in NOTES else []), *warnings)
+    return (*([WARNINGS[seen]] if seen in WARNINGS else []), *warnings)
 
 
 def _parsed(content: bytes, members: Collection[str], path: Path) -> TrainedCases:

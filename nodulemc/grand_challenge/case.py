@@ -111,8 +111,8 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    (patches, notes), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
-    return predict_patches(case.nodules, patches, notes, ensemble)
+    (patches, warnings), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
+    return predict_patches(case.nodules, patches, warnings, ensemble)
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:

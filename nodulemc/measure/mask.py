@@ -12,8 +12,8 @@ from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, VOXEL_MM, patch_origin
 from nodulemc.points.nodules import Nodule
-from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_notes
-from nodulemc.quality import Notes
+from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_warnings
+from nodulemc.quality import ScanWarnings
 from nodulemc.util.progress import QUIET_S, progress
 
 THRESHOLD = 0.5
@@ -54,7 +54,7 @@ class NoduleMask:
 
 
 def score_and_segment(
-    volume: Volume, nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble
+    volume: Volume, nodules: Sequence[Nodule], patches: Array, warnings: ScanWarnings, ensemble: Ensemble
 ) -> tuple[list[NodulePrediction], list[NoduleMask]]:
     """What ``nodulemc.prediction.predict_patches`` and ``segment`` give, in one pass of the networks.
 
@@ -64,7 +64,7 @@ def score_and_segment(
         volume: the CT.
         nodules: its nodules.
         patches: Their patches, from ``nodulemc.prediction.prepare_inputs``.
-        notes: Their warnings, from the same.
+        warnings: Their warnings, from the same.
         ensemble: loaded with ``masks=True``.
 
     Raises:
@@ -77,8 +77,8 @@ def score_and_segment(
         return per_seed, attributes, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
 
     per_seed, attributes, masks = in_turn(find, len(nodules), ensemble.device)
-    predictions = concluded(nodules, notes, per_seed, attributes, ensemble)
-    return with_notes(predictions, [mask.warnings for mask in masks]), list(masks)
+    predictions = concluded(nodules, warnings, per_seed, attributes, ensemble)
+    return with_warnings(predictions, [mask.warnings for mask in masks]), list(masks)
 
 
 def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, ensemble: Ensemble) -> list[NoduleMask]:

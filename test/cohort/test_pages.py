@@ -22,7 +22,7 @@ from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.measure.sizes import measure
 from nodulemc.points.reading import Nodule
-from nodulemc.quality import Notes
+from nodulemc.quality import ScanWarnings
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
 
@@ -139,7 +139,7 @@ def test_masks_of_many_nodules_come_a_few_at_a_time_with_the_findings(luna):
         ):
             truth = nodule_mask(Volume(part, luna), nodule.point, own_ball(patch))
             assert np.array_equal(mask.probability, truth.probability)
-    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], parts=(), notes=Notes((), ()))
+    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], parts=(), warnings=ScanWarnings((), ()))
     assert score_together([empty], Segmenting())[0].masks == ()
 
 

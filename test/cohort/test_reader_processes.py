@@ -137,5 +137,5 @@ def test_warnings_are_kept_with_the_scan(tmp_path, caplog):
     points = tmp_path / "points.csv"
     points.write_text("SeriesInstanceUID,AnnotationID,CoordX,CoordY,CoordZ\nother,n,-20,25,-120\n")
     reading = read_scan(Job(type(job.scan)("a", job.scan.path, points)))
-    assert "its one SeriesInstanceUID 'other' is not the CT's" in reading.notes.scan[0]
+    assert "its one SeriesInstanceUID 'other' is not the CT's" in reading.warnings.scan[0]
     assert not caplog.records
