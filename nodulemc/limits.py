@@ -1,6 +1,6 @@
 """How much of an input is taken before it is refused; docs/reliability.md says what else is refused.
 
-Each is far above what a real case holds and far below what would fill the platform's 16 GiB or its five minutes.
+Each is far above what a real case holds and far below what would fill Grand-Challenge's 16 GiB or its five minutes.
 """
 
 MAX_JSON_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""One CT and its nodules through an ensemble: what the platform's algorithm, the server and `predict` share."""
+"""One CT and its nodules through an ensemble: what Grand-Challenge's algorithm, the server and `predict` share."""
 
 from __future__ import annotations
 

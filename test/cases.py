@@ -1,4 +1,4 @@
-"""The platform's folders of a case, and a stand-in for the network."""
+"""Grand-Challenge's folders of a case, and a stand-in for the network."""
 
 import json
 from types import SimpleNamespace

@@ -35,7 +35,7 @@ def test_hostile_inputs_do_so_in_little_time_and_memory():
     results = [json.loads(line) for line in done.stdout.splitlines()]
     for row, result in zip(HOSTILE, results, strict=True):
         check_end(row, result["outcome"], result["message"])
-    # A fifth of the 300 s and a sixteenth of the 16 GiB that the platform gives one case.
+    # A fifth of the 300 s and a sixteenth of the 16 GiB that Grand-Challenge gives one case.
     assert max(result["seconds"] for result in results) < 60
     assert max(result["mib"] for result in results) < 1024
 

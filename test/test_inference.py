@@ -161,7 +161,7 @@ def test_an_ensemble_in_a_folder_of_its_own_is_found_and_named(tmp_path, resourc
     content = json.loads((tmp_path / "p.json").read_text())
     digest = sha256_of(resources / "ensemble.json")
     assert content["ensemble"] == {"path": str(tmp_path / "model" / "wrapped"), "sha256": digest}
-    # The platform's own output stays as its contract has it.
+    # Grand-Challenge's own output stays as its contract has it.
     done = run("inference", "--input", source, "--output", target, "--resources", tmp_path / "model", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert set(json.loads((target / OUTPUT_NAME).read_text())) == {"name", "type", "points", "version"}

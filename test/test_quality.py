@@ -70,7 +70,7 @@ def test_seeds_that_disagree(seeds, expected):
     assert member_warnings(np.array(seeds)) == expected
 
 
-def test_warnings_are_in_the_detailed_result_and_on_stderr_and_not_in_the_platforms_json(folders, caplog):
+def test_warnings_are_in_the_detailed_result_and_on_stderr_and_not_in_grand_challenges_json(folders, caplog):
     image = make_case(folders[0], points_near(make_ct()))
     sitk.WriteImage(image + 1024, str(folders[0] / "images" / "chest-ct" / "ct.mha"))
     with caplog.at_level(logging.WARNING):

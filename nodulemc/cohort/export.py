@@ -1,4 +1,4 @@
-"""A cohort's results as files: CSV, Parquet, and one platform JSON per scan."""
+"""A cohort's results as files: CSV, Parquet, and one Grand-Challenge JSON per scan."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence

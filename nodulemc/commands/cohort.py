@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .parquet file, or folder")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for results and progress")
-    parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into DIR/json")
+    parser.add_argument(
+        "--json", action="store_true", help="also write Grand-Challenge's JSON of each scan, into DIR/json"
+    )
     parser.add_argument(
         "--report",
         type=Path,

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clinical",
         type=Path,
         metavar="FILE.json",
-        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: the platform's clinical "
+        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: Grand-Challenge's clinical "
         "information, with further keys (docs/measurements.md); implies --measure",
     )
     add_prior_options(parser)

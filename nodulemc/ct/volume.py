@@ -1,6 +1,6 @@
 """Reading a CT with its geometry, and cutting out the part that is needed.
 
-World coordinates are in mm, LPS, as in ITK and on the Grand-Challenge platform, whatever the file format.
+World coordinates are in mm, LPS, as in ITK and on Grand-Challenge, whatever the file format.
 """
 
 import ctypes

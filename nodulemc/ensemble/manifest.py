@@ -181,7 +181,7 @@ def named(identity: dict[str, str]) -> str:
 
 
 def find_resources() -> Path:
-    """The ensemble to use by default: what is mounted on the platform's model path, be it usable or not, else the
+    """The ensemble to use by default: what is mounted on Grand-Challenge's model path, be it usable or not, else the
     packaged one.
     """
     try:

@@ -1,6 +1,6 @@
-"""The Grand-Challenge platform's contract: one case's sockets in, malignancy likelihoods out.
+"""Grand-Challenge's contract: one case's sockets in, malignancy likelihoods out.
 
-Source: the LUNA25 challenge's algorithm interface; `inputs.json` as the platform writes it since 2025.
+Source: the LUNA25 challenge's algorithm interface; `inputs.json` as Grand-Challenge writes it since 2025.
 """
 
 import logging
@@ -16,7 +16,7 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError
 from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
 from nodulemc.points.nodules import Nodule, shortened
-from nodulemc.points.reading import from_platform
+from nodulemc.points.reading import from_grand_challenge
 from nodulemc.prediction import NodulePrediction, predict_patches, prepare_inputs, side_by_side
 from nodulemc.util.files import prepare_output, visible
 from nodulemc.util.json_files import read_json, write_json_atomically
@@ -35,11 +35,11 @@ _CT_SUFFIXES = (".mha", *_TIFF)
 
 @dataclass(frozen=True)
 class Case:
-    """One case as the platform hands it over.
+    """One case as Grand-Challenge hands it over.
 
     Attributes:
         ct: the CT file.
-        nodules: in the platform's order.
+        nodules: in Grand-Challenge's order.
         clinical: the clinical information, None where there is none; the network does not use it.
     """
 
@@ -68,7 +68,7 @@ def read_case(input_dir: Path) -> Case:
                 "repair the file",
             )
     locations = paths["nodule-locations"]
-    nodules = from_platform(read_json(locations), locations)
+    nodules = from_grand_challenge(read_json(locations), locations)
     return Case(_only_ct(input_dir, paths["chest-ct"]), tuple(nodules), clinical)
 
 
@@ -84,7 +84,7 @@ def clear_output(output_dir: str | Path) -> Path:
 
 
 def run_case(input_dir: str | Path, output_dir: str | Path, load: Callable[[], Ensemble]) -> list[NodulePrediction]:
-    """Score the case in ``input_dir`` and write the platform's JSON into ``output_dir``.
+    """Score the case in ``input_dir`` and write Grand-Challenge's JSON into ``output_dir``.
 
     A failed case leaves no output, not even an earlier case's.
 
@@ -116,7 +116,7 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
-    """Write the platform's JSON, whole or not at all.
+    """Write Grand-Challenge's JSON, whole or not at all.
 
     Raises:
         FileError: it cannot be written.

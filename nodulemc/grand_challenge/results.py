@@ -1,4 +1,4 @@
-"""The platform's output JSON of many cases, as an evaluation on the platform finds it."""
+"""Grand-Challenge's output JSON of many cases, as an evaluation there finds it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,12 +33,12 @@ class ScoredPoint:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_platform_results(folder: Path) -> list[ScoredPoint]:
+def read_grand_challenge_results(folder: Path) -> list[ScoredPoint]:
     """Read all results in a folder, file by file in the order of their paths.
 
-    The files are those named ``lung-nodule-malginancy-likelihoods.json`` in the folder and below (the platform has
-    one in each job's ``output``); where there are none, all JSON files right in the folder except the platform's list
-    of jobs, ``predictions.json``.
+    The files are those named ``lung-nodule-malginancy-likelihoods.json`` in the folder and below (Grand-Challenge has
+    one in each job's ``output``); where there are none, all JSON files right in the folder except ``predictions.json``,
+    Grand-Challenge's list of jobs.
 
     Raises:
         FileError: a file cannot be read or is no JSON.
@@ -60,7 +60,7 @@ def _points(content: Any, path: Path) -> list[ScoredPoint]:
 
 
 def _origin(content: Mapping[str, Any]) -> dict[str, str]:
-    """What is stated in the form of `nodulemc predict`; the platform's files may hold anything else beside points."""
+    """What is stated as `nodulemc predict` does; Grand-Challenge's files may hold anything else beside points."""
     ensemble, calibration = (content.get(key) for key in (ENSEMBLE, CALIBRATION))
     stated = (
         {ENSEMBLE: ensemble.get("sha256"), TRAINED_ON: content.get(TRAINED_ON)} if isinstance(ensemble, dict) else {}
@@ -77,7 +77,7 @@ def _point(entry: Any, origin: Mapping[str, str], where: str) -> ScoredPoint:
     probability = _number(value, 0, 1)
     if probability is None:
         raise TableError(f"probability is {value!r}", where, "give a number in 0…1")
-    # The platform's files may hold anything else beside points.
+    # Grand-Challenge's files may hold anything else beside points.
     told = entry.get("attributes") if ENSEMBLE in origin else None
     return ScoredPoint(name, probability, origin, _attributes(told, where) if isinstance(told, dict) else {})
 

@@ -1,6 +1,6 @@
-"""The platform's ``invoke`` interface: a web server that keeps the ensemble resident between cases.
+"""Grand-Challenge's ``invoke`` interface: a web server that keeps the ensemble resident between cases.
 
-The port is open at once, before the slow imports: the platform's runner sleeps 10 s after a refused connection.
+The port is open at once, before the slow imports: Grand-Challenge's runner sleeps 10 s after a refused connection.
 ``GET /health`` answers 503 until the ensemble is loaded, then 200. Each ``POST /invoke`` waits for that, reads the
 input folder, writes the output folder and answers 201. A case that cannot be scored is answered with 422 and the
 error's one line, a bug with 500; neither leaves an output, and the server goes on with the next case.

@@ -1,4 +1,4 @@
-"""Detailed results of one CT: the platform's points plus each seed's probability, their spread and warnings.
+"""Detailed results of one CT: Grand-Challenge's points plus each seed's probability, their spread and warnings.
 
 Calibrated results say so: by which method, for which prevalence, and what the vote was before.
 """
@@ -61,7 +61,7 @@ def write_results(
 def detailed_json(
     predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """The platform's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
+    """Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
     Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
     Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.

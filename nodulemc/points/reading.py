@@ -1,4 +1,4 @@
-"""Nodule coordinates from the platform's JSON, a table, 3D Slicer's point lists or a segmentation."""
+"""Nodule coordinates from Grand-Challenge's JSON, a table, 3D Slicer's point lists or a segmentation."""
 
 import logging
 import os
@@ -60,13 +60,13 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
 def _from_json(content: Any, path: Path) -> list[Nodule]:
     keys = content if isinstance(content, dict) else {}
     if "markups" in keys and "points" in keys:
-        raise PointsError("both points and markups", path, "give the platform's points or 3D Slicer's markups")
+        raise PointsError("both points and markups", path, "give Grand-Challenge's points or 3D Slicer's markups")
     is_slicers = "markups" in keys or path.name.lower().endswith(".mrk.json")
-    return from_markups(content, path) if is_slicers else from_platform(content, path)
+    return from_markups(content, path) if is_slicers else from_grand_challenge(content, path)
 
 
-def from_platform(content: Any, source: object) -> list[Nodule]:
-    """Nodules of the platform's "Multiple points" JSON content.
+def from_grand_challenge(content: Any, source: object) -> list[Nodule]:
+    """Nodules of Grand-Challenge's "Multiple points" JSON content.
 
     Raises:
         PointsError: the content is not such a list, is too long, or a point is not three finite numbers.

@@ -21,7 +21,7 @@ from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.predictions import read_predictions
-from nodulemc.grand_challenge.results import read_platform_results
+from nodulemc.grand_challenge.results import read_grand_challenge_results
 from nodulemc.util.table_rows import TableRow
 
 
@@ -82,7 +82,7 @@ def test_patients_reach_the_evaluation(luna, tmp_path):
     assert read_predictions([tmp_path / "out" / name], other).patients.tolist() == predictions.patients.tolist()
 
 
-def test_platform_json_of_each_scan(luna, tmp_path):
+def test_grand_challenge_json_of_each_scan(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     export(tmp_path / "out", tmp_path / "out", json=True)
     assert json_files(tmp_path / "out") == [f"1.2.{k}.json" for k in range(4)]
@@ -97,7 +97,7 @@ def test_platform_json_of_each_scan(luna, tmp_path):
         ],
         "version": {"major": 1, "minor": 0},
     }
-    assert len(read_platform_results(tmp_path / "out" / "json")) == 6
+    assert len(read_grand_challenge_results(tmp_path / "out" / "json")) == 6
 
 
 def test_names_in_points_files(luna, tmp_path):

@@ -353,7 +353,7 @@ def test_without_attributes_nothing_is_told(ensemble):
     np.testing.assert_array_equal(per_seed, ensemble.seed_probabilities(patches))
 
 
-def test_attributes_reach_the_detailed_output_and_not_the_platforms(telling, tmp_path):
+def test_attributes_reach_the_detailed_output_and_not_grand_challenges(telling, tmp_path):
     ct = make_ct()
     sitk.WriteImage(ct, str(tmp_path / "ct.mha"))
     (tmp_path / "points.csv").write_text("x,y,z\n" + ",".join(map(str, centre_of(ct))) + "\n")

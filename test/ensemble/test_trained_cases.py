@@ -210,7 +210,7 @@ def test_predict_refuses_a_damaged_list(trained, tmp_path, capsys):
     assert "ensemble.json says" in error
 
 
-def test_the_platform_shows_one_line(tmp_path, caplog):
+def test_grand_challenge_shows_one_line(tmp_path, caplog):
     class Trained(MeanOfPatch):
         trained_cases = read_trained_cases(folder_of(tmp_path / "e", a=CASES))
 

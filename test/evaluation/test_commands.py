@@ -122,7 +122,7 @@ def test_no_interval_of_a_single_nodules_class(tmp_path, capsys):
     assert "DeLong      no interval: a class has too few nodules\n" in capsys.readouterr().out
 
 
-def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
+def test_evaluate_a_folder_of_grand_challenge_results(sample, files, tmp_path, caplog):
     folder = tmp_path / "results"
     folder.mkdir()
     points = list(zip(sample.ids, sample.probabilities.tolist(), strict=True))

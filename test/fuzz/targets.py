@@ -34,7 +34,7 @@ from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
 from nodulemc.points.nodules import Nodule
-from nodulemc.points.reading import from_platform, read_points
+from nodulemc.points.reading import from_grand_challenge, read_points
 from nodulemc.prediction import NodulePrediction, prepare_inputs
 from nodulemc.report.explain_check import read_checks
 from nodulemc.util.json_files import read_json
@@ -66,10 +66,10 @@ def _check_nodules(nodules) -> None:
         f"{nodule.name}".encode()
 
 
-def platform_points(data: bytes) -> None:
-    """The platform's nodule-locations.json."""
+def grand_challenge_points(data: bytes) -> None:
+    """Grand-Challenge's nodule-locations.json."""
     path = _written("p.json", data)
-    _check_nodules(from_platform(read_json(path), path))
+    _check_nodules(from_grand_challenge(read_json(path), path))
 
 
 def slicer_points(data: bytes) -> None:
@@ -78,7 +78,7 @@ def slicer_points(data: bytes) -> None:
 
 
 def json_points(data: bytes) -> None:
-    """A .json of the platform or of 3D Slicer."""
+    """A .json of Grand-Challenge or of 3D Slicer."""
     _check_nodules(read_points(_written("p.json", data), _VOLUME))
 
 
@@ -105,7 +105,7 @@ def csv_manifest(data: bytes) -> None:
 
 
 def inputs_json(data: bytes) -> None:
-    """The platform's inputs.json."""
+    """Grand-Challenge's inputs.json."""
     _written("case/nodule-locations.json", b'{"points": []}')
     _written("case/images/chest-ct/ct.mha", b"ElementDataFile = LOCAL\n")
     _written("case/inputs.json", data)
@@ -181,7 +181,7 @@ def _ct(name: str) -> Callable[[bytes], None]:
         if math.prod(image.GetSize()) > _LARGEST_CT:
             return
         centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
-        nodules = from_platform({"points": [{"point": list(centre)}]}, "")
+        nodules = from_grand_challenge({"points": [{"point": list(centre)}]}, "")
         patches, _ = prepare_inputs(volume, nodules)
         assert 0 <= patches.min() <= patches.max() <= 1
 
@@ -219,7 +219,7 @@ def dicom_export(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "platform_points": platform_points,
+    "grand_challenge_points": grand_challenge_points,
     "slicer_points": slicer_points,
     "json_points": json_points,
     "fcsv_points": fcsv_points,

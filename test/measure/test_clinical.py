@@ -1,4 +1,4 @@
-"""Clinical information: the platform's file as it is, with further keys, and what is refused."""
+"""Clinical information: Grand-Challenge's file as it is, with further keys, and what is refused."""
 
 import json
 
@@ -21,7 +21,7 @@ def read(tmp_path):
     return read
 
 
-def test_the_platforms_own_file(shared_data):
+def test_grand_challenges_own_file(shared_data):
     path = shared_data / "grand_challenge" / "clinical-information-lung-ct.json"
     assert read_clinical(path, NODULES) == [{"age": 71, "gender": "female"}] * 2
 
