@@ -10,7 +10,7 @@ from dicom import change_dicom, write_dicom_series
 
 from nodulemc.cohort.manifest import read_listing
 from nodulemc.cohort.read_scan import Job, read_scan
-from nodulemc.errors import TableError
+from nodulemc.errors import FileError, TableError
 from nodulemc.points.reading import Nodule
 
 NODULE_COLUMNS = ("ct", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
@@ -125,9 +125,9 @@ def test_unusable_files(tmp_path):
     (tmp_path / "m.parquet").write_bytes(b"nothing")
     with pytest.raises(TableError, match="cannot read the table"):
         read_listing(tmp_path / "m.parquet")
-    with pytest.raises(TableError, match=r"table\.csv"):
+    with pytest.raises(FileError, match=r"table\.csv"):
         read_listing(tmp_path)
-    with pytest.raises(TableError, match=r"\(No such file or directory\): .*none\.parquet"):
+    with pytest.raises(FileError, match=r"\(No such file or directory\): .*none\.parquet"):
         read_listing(tmp_path / "none.parquet")
 
 

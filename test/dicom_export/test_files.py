@@ -137,7 +137,7 @@ def test_both_or_none(case, capsys, monkeypatch):
     assert run(case, "--dicom", case / "out") == 0
     assert len(list((case / "out").iterdir())) == 2
 
-    def refuse(path, content, error):
+    def refuse(path, content):
         if path.name.endswith("_sr.dcm"):
             raise CaseError("cannot write", path, "no")
         path.write_bytes(content)

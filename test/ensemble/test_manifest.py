@@ -158,7 +158,7 @@ def test_the_input_contract_is_written_out(tmp_path):
     ],
 )
 def test_a_manifest_that_cannot_be_honoured_is_refused(tmp_path, change, message):
-    with pytest.raises(EnsembleError, match=message):
+    with pytest.raises((EnsembleError, FileError), match=message):
         read_manifest(edited(tmp_path, change))
 
 

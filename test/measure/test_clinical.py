@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, FileError
 from nodulemc.measure.clinical import read_clinical
 from nodulemc.points.nodules import Nodule
 
@@ -64,5 +64,5 @@ def test_what_is_not_known_is_left_out(read, nothing):
     ],
 )
 def test_what_is_refused(read, content, message):
-    with pytest.raises(CaseError, match=message):
+    with pytest.raises((CaseError, FileError), match=message):
         read(content)

@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(CaseError, match="No space left on device"):
+    with pytest.raises(FileError, match="No space left on device"):
         written(tmp_path, "n1", "n2", "n3")
     assert not list(tmp_path.iterdir())
 

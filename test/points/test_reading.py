@@ -146,7 +146,7 @@ def test_missing_column_and_unknown_type_are_refused(tmp_path, volume):
         read_points(written(tmp_path / "t.csv", "AnnotationID,CoordX,CoordY\n"), volume)
     with pytest.raises(PointsError, match="unknown points file type"):
         read_points(written(tmp_path / "t.txt", ""), volume)
-    with pytest.raises(PointsError, match="cannot read"):
+    with pytest.raises(FileError, match="cannot read"):
         read_points(tmp_path / "none.csv", volume)
 
 
