@@ -42,6 +42,7 @@ from dicom import change_dicom, write_dicom_series  # noqa: E402
 SPELLINGS = (
     ("export", "cohort-export"),
     ("--resources", "--ensemble"),
+    ("--masks", "--nodule-masks"),
     ("central_epochs", "centre_crop_epochs"),
 )
 # What is taken out of every file; a pattern's first group stays.

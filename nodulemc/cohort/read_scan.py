@@ -119,7 +119,7 @@ def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]
         reason = error.strerror or str(error)
         return ImageError(f"cannot read ({reason})", error.filename or scan.path, "check the path and the file"), None
     what = f"a fault of this program ({type(error).__name__}: {error})"
-    remedy = "please report it with what `nodulemc status` shows"
+    remedy = "please report it with what `nodulemc cohort-status` shows"
     return NoduleMCError(what, scan.path, remedy), traceback.format_exc()
 
 

@@ -1,7 +1,7 @@
 """The results of a cohort in SQLite: one file, one writer, one transaction per scan.
 
 The journal is a rollback journal, not a write-ahead log: that one needs memory shared by all readers and writers, so
-on a cluster's network file system `nodulemc status` could not look at what another node writes.
+on a cluster's network file system `nodulemc cohort-status` could not look at what another node writes.
 """
 
 import json

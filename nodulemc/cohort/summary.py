@@ -38,7 +38,7 @@ def summary(state: View) -> str:
         lines.append(f"{counted(state.running, 'run')} at work{_speed(state)}")
     lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
-        lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc export` writes it)")
+        lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc cohort-export` writes it)")
     tracebacks = [record.traceback for record in failed if record.traceback]
     if tracebacks:
         lines += ["to report the fault of this program:", *map(printable, tracebacks[0].splitlines())]

@@ -90,5 +90,5 @@ def _require_architecture(manifest: Manifest, member: Member, wanted: Architectu
         raise EnsembleError(
             f"seed {member.seed} is {member.architecture}, the recipe {wanted}",
             manifest.folder,
-            "give the recipe's model section the ensemble's values; decoders are kept by `nodulemc train --decoder`",
+            "give the recipe's model section the ensemble's values; `nodulemc train --keep-decoder` keeps decoders",
         )

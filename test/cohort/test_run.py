@@ -318,7 +318,7 @@ def test_a_fault_of_this_program_can_be_reported(luna, tmp_path, monkeypatch):
     monkeypatch.setattr("nodulemc.cohort.read_scan.read_volume", lambda path: 1 / 0)
     run_serially(luna, tmp_path / "out")
     shown = summary(view(tmp_path / "out"))
-    assert "please report it with what `nodulemc status` shows" in shown
+    assert "please report it with what `nodulemc cohort-status` shows" in shown
     assert shown.count("Traceback (most recent call last):") == 1
     assert "in read_scan\n" in shown
 

@@ -269,7 +269,7 @@ def test_a_cohorts_results_say_what_was_trained_on(scored, trained, capsys):
         assert said == ([WARNINGS[SEEN[name]]] if SEEN[name] in WARNINGS else [])
     stored = pyarrow.parquet.read_table(scored / "out" / "predictions.parquet").to_pylist()
     assert [row["seen_in_training"] for row in stored] == list(SEEN.values())
-    assert cli.main(["status", str(scored / "out")]) == 0
+    assert cli.main(["cohort-status", str(scored / "out")]) == 0
     line = "trained on: 4 of 5 scans (5 nodules) are of patients that the ensemble was trained on, see their warnings"
     assert line in capsys.readouterr().out.splitlines()
 
@@ -386,7 +386,7 @@ def test_calibrate_warns_and_keeps_the_list(tmp_path, caplog):
     before = folder_of(tmp_path / "e", a=CASES)
     rows = [(f"n{k}", k % 2, (k * 7 % 40 + 10 * (k % 2)) / 60, f"p{k}") for k in range(40)]
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "label", "probability", "PatientID"), rows)
-    command = ("calibrate", predictions, "--method", "temperature", "--ensemble", tmp_path / "e")
+    command = ("calibrate", predictions, "--method", "temperature", "--resources", tmp_path / "e")
     assert cli.main([*map(str, command)]) == 0
     assert caplog.messages == [f"{predictions}: 2 of 40 nodules are of patients that the ensemble was trained on"]
     after = read_manifest(tmp_path / "e")

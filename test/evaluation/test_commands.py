@@ -180,7 +180,7 @@ def ensemble(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemble, capsys):
     before = read_manifest(ensemble)
-    arguments = ("calibrate", files[0], "--method", method, "--prevalence", 0.09, "--ensemble", ensemble)
+    arguments = ("calibrate", files[0], "--method", method, "--prevalence", 0.09, "--resources", ensemble)
     assert run(*arguments) == 0
     after = read_manifest(ensemble)
     assert replace(after, calibration=None) == before
@@ -194,7 +194,7 @@ def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemb
 
 def test_calibrate_refuses_without_touching_the_ensemble(files, ensemble, capsys):
     before = (ensemble / "ensemble.json").read_bytes()
-    assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--ensemble", ensemble) == 2
+    assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--resources", ensemble) == 2
     assert capsys.readouterr().err.startswith("error: prevalence 9.0: calibrate: ")
     assert (ensemble / "ensemble.json").read_bytes() == before
 
@@ -203,7 +203,7 @@ def test_calibrate_refuses_probabilities_that_are_calibrated(files, ensemble, tm
     header, *rows = Path(files[0]).read_text().splitlines()
     calibrated = [f"{header},uncalibrated,calibration", *(f"{row},0.5,platt" for row in rows)]
     (tmp_path / "calibrated.csv").write_text("\n".join(calibrated) + "\n")
-    arguments = ("calibrate", tmp_path / "calibrated.csv", "--method", "platt", "--ensemble", ensemble)
+    arguments = ("calibrate", tmp_path / "calibrated.csv", "--method", "platt", "--resources", ensemble)
     assert run(*arguments) == 2
     assert "calibrated already" in capsys.readouterr().err
     assert read_manifest(ensemble).calibration is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nodulemc.util.extras import check_extra
 
-EXAMPLE = "nodulemc export scored --output results --json"
+EXAMPLE = "nodulemc cohort-export scored --output results --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

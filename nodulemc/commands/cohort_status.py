@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-EXAMPLE = "nodulemc status scored"
+EXAMPLE = "nodulemc cohort-status scored"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
