@@ -8,7 +8,7 @@ from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.names import annotation_id
 from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
-from nodulemc.ensemble.trained_cases import WARNINGS, strongest, with_note
+from nodulemc.ensemble.trained_cases import WARNINGS, strongest, with_warning
 from nodulemc.errors import ConfigError
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.locks import is_being_written
@@ -85,7 +85,7 @@ def annotation_ids(listed: Listed, record: Record) -> list[str]:
 def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
     """A scan's predictions with what follows from the rest that is known of it: a warning, and risk models' results."""
     known = seen(listed, record)
-    noted = [replace(p, warnings=with_note(p.warnings, known)) for p in record.predictions]
+    noted = [replace(p, warnings=with_warning(p.warnings, known)) for p in record.predictions]
     return assessed(noted, annotation_ids(listed, record), listed.clinical)
 
 
