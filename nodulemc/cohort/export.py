@@ -11,7 +11,7 @@ import numpy as np
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import file_names
 from nodulemc.cohort.results_db import Listed, Record
-from nodulemc.cohort.state import View, annotation_ids, findings, seen, view
+from nodulemc.cohort.state import CohortState, annotation_ids, findings, read_state, seen
 from nodulemc.columns import (
     ATTRIBUTE_PREFIX,
     CALIBRATION,
@@ -66,7 +66,7 @@ class _Scan:
     seen: str | None
 
 
-def export(folder: Path, output: Path, *, json: bool = False) -> View:
+def export(folder: Path, output: Path, *, json: bool = False) -> CohortState:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
@@ -82,13 +82,13 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
         ConfigError: there is no cohort, or pyarrow is missing.
         FileError: a file cannot be written.
     """
-    view(folder)  # nothing is made where there is no cohort
+    read_state(folder)  # nothing is made where there is no cohort
     make_folder(output)
     try:
         # Shards that end at the same time: the last one to write has seen what all the others have done.
         with (output / _LOCK_NAME).open("w") as lock:
             wait_for_lock(lock)
-            state = view(folder)
+            state = read_state(folder)
             scans = _named(state)
             ensemble = state.plan.ensemble
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
@@ -126,7 +126,7 @@ def written(output: Path, *, json: bool) -> str:
     return f"written: {', '.join(str(output / name) for name in names)}"
 
 
-def _named(state: View) -> list[_Scan]:
+def _named(state: CohortState) -> list[_Scan]:
     """The scans with results."""
     scans = []
     for listed, record in state.done:

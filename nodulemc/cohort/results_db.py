@@ -67,12 +67,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Listed:
-    """A scan of the listing.
+    """A scan of the manifest.
 
     Attributes:
         scan: As in ``Scan``.
         labels: As in ``Scan``.
-        given: As in ``Scan``.
+        points_hash: As in ``Scan``.
         look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
             was known of the scan.
         fault: of the manifest's rows, None where they can be used.
@@ -84,7 +84,7 @@ class Listed:
 
     scan: str
     labels: list[int | None] | int | None
-    given: str
+    points_hash: str
     look: str | None
     fault: NoduleMCError | None
     patient: str | None = None
@@ -98,7 +98,7 @@ class Record:
 
     Attributes:
         scan: its name.
-        given: what the manifest said of its points, as in ``Scan``.
+        points_hash: what the manifest said of its points, as in ``Scan``.
         fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
         weights: The ensemble that made the predictions, None where there are none.
         precision: The number format that it ran in, None where there are none.
@@ -110,7 +110,7 @@ class Record:
     """
 
     scan: str
-    given: str
+    points_hash: str
     fingerprint: Fingerprint
     weights: str | None
     precision: str | None
@@ -127,7 +127,7 @@ class Record:
         return is_same and (measured or not ensemble.measures)
 
 
-class Store:
+class ResultsDb:
     """One SQLite file."""
 
     def __init__(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class Store:
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             rows = (
-                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen,
+                (k, s.scan, json.dumps(s.labels), s.points_hash, s.look, _error_json(s.fault), s.patient, s.seen,
                  s.clinical and json.dumps(asdict(s.clinical)))
                 for k, s in enumerate(scans)
             )  # fmt: skip
@@ -198,7 +198,7 @@ class Store:
             ensemble: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
             return Plan(**about | {"ensemble": Identity(**ensemble)})
 
-    def listing(self) -> list[Listed]:
+    def listed_scans(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
             columns = self._columns("listing", *_LISTING[1:])
@@ -207,14 +207,14 @@ class Store:
                 Listed(
                     scan,
                     json.loads(labels),
-                    given,
+                    points_hash,
                     look,
                     _error(fault),
                     patient,
                     seen,
                     clinical and Clinical(**json.loads(clinical)),
                 )
-                for scan, labels, given, look, fault, patient, seen, clinical in rows
+                for scan, labels, points_hash, look, fault, patient, seen, clinical in rows
             ]
 
     def records(self) -> list[Record]:
@@ -229,7 +229,7 @@ class Store:
             return [
                 Record(
                     scan,
-                    given,
+                    points_hash,
                     Fingerprint(look, ct, points),
                     weights,
                     precision,
@@ -239,7 +239,7 @@ class Store:
                     traceback,
                     seen,
                 )
-                for scan, given, look, ct, points, weights, precision, finished, error, traceback, seen in scans
+                for scan, points_hash, look, ct, points, weights, precision, finished, error, traceback, seen in scans
             ]
 
     def _columns(self, table: str, *names: str) -> str:
@@ -306,10 +306,10 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
             "INSERT INTO scans (scan, given, look, finished, error, traceback) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (scan) DO UPDATE SET given = excluded.given, look = excluded.look, "
             "finished = excluded.finished, error = excluded.error, traceback = excluded.traceback",
-            (record.scan, record.given, seen.look, record.finished, error, record.traceback),
+            (record.scan, record.points_hash, seen.look, record.finished, error, record.traceback),
         )
         return
-    about = (record.scan, record.given, seen.look, seen.ct, seen.points)
+    about = (record.scan, record.points_hash, seen.look, seen.ct, seen.points)
     result = (record.weights, record.precision, record.finished, None, None, record.seen)
     do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))

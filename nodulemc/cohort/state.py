@@ -7,7 +7,7 @@ from pathlib import Path
 from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.names import annotation_id
-from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
+from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, ResultsDb
 from nodulemc.ensemble.trained_cases import WARNINGS, strongest, with_warning
 from nodulemc.errors import ConfigError
 from nodulemc.prediction import NodulePrediction
@@ -15,7 +15,7 @@ from nodulemc.util.locks import is_being_written
 
 
 @dataclass(frozen=True)
-class View:
+class CohortState:
     """The state of a cohort.
 
     Attributes:
@@ -59,7 +59,7 @@ class View:
         """The scans with results, but only those that the ensemble was trained on, or whose patients."""
         return [(listed, record) for listed, record in self.done if seen(listed, record) in WARNINGS]
 
-    def alike(self) -> list[list[str]]:
+    def duplicate_cts(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""
         groups: dict[str | None, list[str]] = {}
         for _, record in self.done:
@@ -91,7 +91,7 @@ def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
 
 @dataclass(frozen=True)
 class StoreContent:
-    """What one store holds; see ``Store``."""
+    """What one store holds; see ``ResultsDb``."""
 
     path: Path
     plan: Plan
@@ -107,16 +107,16 @@ def read_stores(folder: Path) -> list[StoreContent]:
     """
     contents = []
     for path in sorted(folder.glob(f"{STEM}*{SUFFIX}")):
-        store = Store(path)
+        store = ResultsDb(path)
         try:
             if not store.is_empty:
-                contents.append(StoreContent(path, store.plan(), store.listing(), store.records()))
+                contents.append(StoreContent(path, store.plan(), store.listed_scans(), store.records()))
         finally:
             store.close()
     return contents
 
 
-def view(folder: Path) -> View:
+def read_state(folder: Path) -> CohortState:
     """Read the state of a cohort, also while it is being written.
 
     Raises:
@@ -131,12 +131,12 @@ def view(folder: Path) -> View:
     records, outdated = {}, []
     for listed in newest.listed:
         found = known.get(listed.scan, ())
-        if record := _standing(listed, found, newest.plan, looks.get(listed.scan)):
+        if record := _current(listed, found, newest.plan, looks.get(listed.scan)):
             records[listed.scan] = record
         elif others := [record for record in found if record.weights and not record.is_of(newest.plan.ensemble)]:
             outdated.append(max(others, key=lambda record: record.finished))
     running = sum(is_being_written(content.path) for content in contents)
-    return View(newest.plan, newest.listed, records, outdated, running)
+    return CohortState(newest.plan, newest.listed, records, outdated, running)
 
 
 def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
@@ -165,16 +165,16 @@ def _last_looks(contents: Iterable[StoreContent]) -> dict[str, _Look]:
     return looks
 
 
-def _standing(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
+def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
     """What counts of a scan's records under the last begun run's plan."""
     if listed.fault is not None:
-        return Record(listed.scan, listed.given, Fingerprint(""), None, None, plan.started, listed.fault)
-    standing = [
+        return Record(listed.scan, listed.points_hash, Fingerprint(""), None, None, plan.started, listed.fault)
+    current = [
         record
         for record in records
-        if record.given == listed.given
+        if record.points_hash == listed.points_hash
         and (record.error is not None or record.is_of(plan.ensemble))
         # The scan has not changed since the last run that has looked at it; clocks matter where it has.
         and (last is None or record.fingerprint.look == last.look or record.finished >= last.started)
     ]
-    return max(standing, key=lambda record: (record.error is None, record.finished), default=None)
+    return max(current, key=lambda record: (record.error is None, record.finished), default=None)

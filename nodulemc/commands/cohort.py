@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score what is left, export, and say how it went."""
     from nodulemc.cohort.export import export, written
-    from nodulemc.cohort.manifest import read_listing
+    from nodulemc.cohort.manifest import read_cohort_manifest
     from nodulemc.cohort.run import Task, run_cohort
     from nodulemc.cohort.summary import summary
     from nodulemc.ensemble.trained_cases import read_trained_cases
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         check_extra("ray")
     if args.report:
         check_extra("report", *LIBRARIES)
-    scans = read_listing(args.manifest)
+    scans = read_cohort_manifest(args.manifest)
     clinical = _clinical(args, scans) if args.clinical else None
     manifest = read_manifest((args.resources or find_resources()).resolve())
     measures = _measures(args, manifest)

@@ -14,11 +14,11 @@ from digital_shapes import ball
 from report.samples import make_manifest
 
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.read_scan import Read, Unchanged, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import Scorer, score_together
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 
 ENSEMBLE = Identity("weights", "fp32", ("seed_1", "seed_2"), "nothing")
 MEASURING = Identity("decoding", "fp32", ("seed_1", "seed_2", "seed_3"), "nothing", measures=True)
@@ -72,7 +72,7 @@ def run_serially(manifest: Path, output: Path, *, ensemble: Identity = ENSEMBLE,
     """A run with ``SerialEngine``; returns what it did, by scan."""
     output.mkdir(exist_ok=True)
     engine = SerialEngine(Segmenting() if ensemble.weights == MEASURING.weights else None)
-    run_cohort(Task(read_listing(manifest), manifest, output, ensemble, **options), engine)
+    run_cohort(Task(read_cohort_manifest(manifest), manifest, output, ensemble, **options), engine)
     return engine.seen
 
 
@@ -80,7 +80,7 @@ def results(output: Path) -> dict[str, list[tuple]]:
     """Each scored scan's predictions, everything but the time."""
     return {
         scan.scan: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in record.predictions]
-        for scan, record in view(output).done
+        for scan, record in read_state(output).done
     }
 
 

@@ -14,7 +14,7 @@ from dicom import write_dicom_series
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
-from nodulemc.cohort.results_db import Store
+from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import run_cohort
 
 pytestmark = pytest.mark.heavy
@@ -210,7 +210,7 @@ def wait_for_results(output: Path, scans: int) -> None:
     while time.monotonic() < deadline:
         path = output / "cohort.sqlite"
         if path.exists():
-            store = Store(path)
+            store = ResultsDb(path)
             done = 0 if store.is_empty else len(store.records())
             store.close()
             if done >= scans:

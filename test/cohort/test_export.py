@@ -16,7 +16,7 @@ from cohort.made import (
 
 from nodulemc.cohort.export import export
 from nodulemc.cohort.local_engine import LocalEngine
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
@@ -227,7 +227,7 @@ def test_attributes_of_an_ensemble_that_tells_them(luna, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     ensemble = replace(ENSEMBLE, attributes=("texture",))
-    run_cohort(Task(read_listing(luna), luna, output, ensemble), LocalEngine(Telling, 1))
+    run_cohort(Task(read_cohort_manifest(luna), luna, output, ensemble), LocalEngine(Telling, 1))
     export(output, output)
     rows = read_rows(output / "predictions.csv")
     assert list(rows[0])[-2:] == ["warnings", "attribute_texture"]

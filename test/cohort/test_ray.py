@@ -20,12 +20,12 @@ from report.samples import make_manifest
 
 from nodulemc import cli
 from nodulemc.cohort.export import export
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.pages import Pages
 from nodulemc.cohort.read_scan import Job
-from nodulemc.cohort.results_db import Store
+from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import Task, run_cohort
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 from nodulemc.ct.volume import read_volume
 from nodulemc.prediction import extract_patches
 from nodulemc.report import page
@@ -84,7 +84,7 @@ def records_in(output: Path) -> int:
     path = output / "cohort.sqlite"
     if not path.exists():
         return 0
-    store = Store(path)
+    store = ResultsDb(path)
     try:
         return 0 if store.is_empty else len(store.records())
     finally:
@@ -116,7 +116,7 @@ def test_a_lost_node_and_a_killed_worker_change_nothing(cluster, luna, ensemble,
             os.kill(model, signal.SIGCONT)
         run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3
-    assert [record.scan for record in view(output).failed] == [scan_file(MISSING)]
+    assert [record.scan for record in read_state(output).failed] == [scan_file(MISSING)]
     expected, found = results(alone), results(output)
     assert list(found) == list(expected)
     for name, predictions in expected.items():
@@ -152,7 +152,7 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
     """The second seed's probability tells the batch's size, the third one's the process."""
     from nodulemc.cohort import ray_engine
 
-    scans = [scan for scan in read_listing(luna) if scan.name != scan_file(MISSING)]
+    scans = [scan for scan in read_cohort_manifest(luna) if scan.name != scan_file(MISSING)]
     all_read, numbers, was_read = tmp_path / "all_read", count(1), ray_engine._Flow._was_read
 
     def counted(self, done):
@@ -222,7 +222,7 @@ def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path
 
     def run(output, engine):
         output.mkdir()
-        scans = read_listing(luna)
+        scans = read_cohort_manifest(luna)
         origin = Origin(make_manifest(attributes=()), "cpu", "fp32", False)
         pages = Pages(output / "pages", [scan.name for scan in scans], origin)
         run_cohort(Task(scans, luna, output, MEASURING, pages=pages), engine)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cohort.made import blocked_signals, make_cohort, read_or_die, scan_file
 
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged, read_scan
 from nodulemc.cohort.reader_processes import Readers
 from nodulemc.cohort.scan import Scan
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.heavy
 
 
 def jobs_of(folder: Path, scans: int) -> list[Job]:
-    return [Job(scan) for scan in read_listing(make_cohort(folder, scans))]
+    return [Job(scan) for scan in read_cohort_manifest(make_cohort(folder, scans))]
 
 
 def collect(readers: Readers, nodules: int = 1) -> dict:

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.cohort.clinical import read_clinical_table
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.scan import Scan
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.volume import Volume, read_volume
@@ -98,7 +98,7 @@ def _segmentation(name: str) -> Callable[[bytes], None]:
 
 def csv_manifest(data: bytes) -> None:
     """A cohort's manifest."""
-    for scan in read_listing(_written("m.csv", data)):
+    for scan in read_cohort_manifest(_written("m.csv", data)):
         f"{scan.fault}".encode()
         if not scan.fault and not isinstance(scan.points, Path):
             _check_nodules(scan.points)
