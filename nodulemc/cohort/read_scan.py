@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import SimpleITK as sitk
 
 from nodulemc.arrays import Array
-from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
+from nodulemc.cohort.fingerprint import Fingerprint, hash_inputs, stat_signature
 from nodulemc.cohort.scan import Scan
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
@@ -82,9 +82,9 @@ Reading: TypeAlias = Read | Unchanged | Failed
 
 def read_scan(job: Job) -> Reading:
     """Read one scan; never raises, so that no scan stops the others."""
-    fingerprint = Fingerprint(look_at(job.scan))
+    fingerprint = Fingerprint(stat_signature(job.scan))
     try:
-        fingerprint = take(job.scan)
+        fingerprint = hash_inputs(job.scan)
         if job.known is not None and job.known.same_content(fingerprint):
             return Unchanged(fingerprint)
         with _logged_warnings() as said:

@@ -73,8 +73,8 @@ class Listed:
         scan: As in ``Scan``.
         labels: As in ``Scan``.
         points_hash: As in ``Scan``.
-        look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
-            was known of the scan.
+        signature: of its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or
+            nothing was known of the scan.
         fault: of the manifest's rows, None where they can be used.
         patient: As in ``Scan``.
         seen: by what the manifest says, what the ensemble was trained on of it, one of ``SEEN`` in
@@ -85,7 +85,7 @@ class Listed:
     scan: str
     labels: list[int | None] | int | None
     points_hash: str
-    look: str | None
+    signature: str | None
     fault: NoduleMCError | None
     patient: str | None = None
     seen: str | None = None
@@ -99,7 +99,7 @@ class Record:
     Attributes:
         scan: its name.
         points_hash: what the manifest said of its points, as in ``Scan``.
-        fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
+        fingerprint: its inputs; of a failure, the signature is the failure's, and the hashes are the former result's.
         weights: The ensemble that made the predictions, None where there are none.
         precision: The number format that it ran in, None where there are none.
         finished: seconds since 1970.
@@ -177,7 +177,7 @@ class ResultsDb:
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             rows = (
-                (k, s.scan, json.dumps(s.labels), s.points_hash, s.look, _error_json(s.fault), s.patient, s.seen,
+                (k, s.scan, json.dumps(s.labels), s.points_hash, s.signature, _error_json(s.fault), s.patient, s.seen,
                  s.clinical and json.dumps(asdict(s.clinical)))
                 for k, s in enumerate(scans)
             )  # fmt: skip
@@ -208,13 +208,13 @@ class ResultsDb:
                     scan,
                     json.loads(labels),
                     points_hash,
-                    look,
+                    signature,
                     _error(fault),
                     patient,
                     seen,
                     clinical and Clinical(**json.loads(clinical)),
                 )
-                for scan, labels, points_hash, look, fault, patient, seen, clinical in rows
+                for scan, labels, points_hash, signature, fault, patient, seen, clinical in rows
             ]
 
     def records(self) -> list[Record]:
@@ -229,8 +229,8 @@ class ResultsDb:
             return [
                 Record(
                     scan,
-                    points_hash,
-                    Fingerprint(look, ct, points),
+                    given,
+                    Fingerprint(signature, ct, points),
                     weights,
                     precision,
                     finished,
@@ -239,7 +239,7 @@ class ResultsDb:
                     traceback,
                     seen,
                 )
-                for scan, points_hash, look, ct, points, weights, precision, finished, error, traceback, seen in scans
+                for scan, given, signature, ct, points, weights, precision, finished, error, traceback, seen in scans
             ]
 
     def _columns(self, table: str, *names: str) -> str:
@@ -306,10 +306,10 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
             "INSERT INTO scans (scan, given, look, finished, error, traceback) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (scan) DO UPDATE SET given = excluded.given, look = excluded.look, "
             "finished = excluded.finished, error = excluded.error, traceback = excluded.traceback",
-            (record.scan, record.points_hash, seen.look, record.finished, error, record.traceback),
+            (record.scan, record.points_hash, seen.signature, record.finished, error, record.traceback),
         )
         return
-    about = (record.scan, record.points_hash, seen.look, seen.ct, seen.points)
+    about = (record.scan, record.points_hash, seen.signature, seen.ct, seen.points)
     result = (record.weights, record.precision, record.finished, None, None, record.seen)
     do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nodulemc.cohort.fingerprint import look_at
+from nodulemc.cohort.fingerprint import stat_signature
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.read_scan import Failed, Job, Unchanged
 from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, now, store_path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Looking at files is waiting for the file system.
-_LOOKING_THREADS = 16
+_STAT_THREADS = 16
 
 Shard = tuple[int, int]
 
@@ -75,12 +75,12 @@ class Task:
         """Whether a scan's result has the page that it is to have."""
         return self.pages is None or (result is not None and self.pages.has(self.listed(scan), result))
 
-    def listed(self, scan: Scan, look: str | None = None) -> Listed:
+    def listed(self, scan: Scan, signature: str | None = None) -> Listed:
         """A scan as it is listed."""
         clinical = self.clinical.get(scan.name) if self.clinical else None
         seen = self.seen(scan.ids)
         labels = list(scan.labels) if isinstance(scan.labels, tuple) else scan.labels
-        return Listed(scan.name, labels, scan.points_hash, look, scan.fault, scan.patient, seen, clinical)
+        return Listed(scan.name, labels, scan.points_hash, signature, scan.fault, scan.patient, seen, clinical)
 
     def own_scans(self) -> list[Scan]:
         """Those of the shard."""
@@ -141,13 +141,13 @@ class _Survey:
 
     Attributes:
         jobs: the scans to read.
-        looks: at the scans of which something is known, by name.
+        signatures: of the files of the scans of which something is known, by name.
         current: results to keep as they are.
         former: the last result of this ensemble by scan, which stands if a scan's files turn out to hold the same.
     """
 
     jobs: list[Job]
-    looks: dict[str, str]
+    signatures: dict[str, str]
     current: list[Record]
     former: dict[str, Record]
 
@@ -155,17 +155,17 @@ class _Survey:
 def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     sound = [scan for scan in task.own_scans() if scan.fault is None]
     again = [scan for scan in sound if scan.name in known]
-    with ThreadPoolExecutor(_LOOKING_THREADS) as pool:
-        looked = progress(pool.map(look_at, again), len(again), "looking at files", quiet_s=QUIET_S)
-        looks = dict(zip((scan.name for scan in again), looked, strict=True))
-    found = _Survey([], looks, [], {})
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        looked = progress(pool.map(stat_signature, again), len(again), "looking at files", quiet_s=QUIET_S)
+        signatures = dict(zip((scan.name for scan in again), looked, strict=True))
+    found = _Survey([], signatures, [], {})
     for scan in sound:
         records = known.get(scan.name, ())
         results = [record for record in records if record.is_of(task.ensemble)]  # also behind a failure
         former = max(results, key=lambda record: (record.error is None, record.finished), default=None)
         if former:
             found.former[scan.name] = former
-        same = [record for record in records if record.fingerprint.look == looks.get(scan.name)]
+        same = [record for record in records if record.fingerprint.signature == signatures.get(scan.name)]
         done = [record for record in same if record.error is None and record.is_of(task.ensemble)]
         failed = [record for record in same if record.error is not None]
         if done:
@@ -187,7 +187,7 @@ def _elsewhere(current: Sequence[Record], contents: Iterable[StoreContent], path
 def _begin(store: ResultsDb, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
-    store.begin(plan, [task.listed(scan, found.looks.get(scan.name)) for scan in task.scans], records)
+    store.begin(plan, [task.listed(scan, found.signatures.get(scan.name)) for scan in task.scans], records)
 
 
 def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: Record | None, time: float) -> Record:
@@ -202,6 +202,8 @@ def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: 
         return replace(
             former, points_hash=points_hash, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None
         )
-    ensemble, look = task.ensemble, outcome.read.fingerprint
+    ensemble, fingerprint = task.ensemble, outcome.read.fingerprint
     predictions, seen = outcome.predictions, task.seen(outcome.read.warnings.ids)
-    return Record(name, points_hash, look, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen)
+    return Record(
+        name, points_hash, fingerprint, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen
+    )

@@ -127,11 +127,11 @@ def read_state(folder: Path) -> CohortState:
         raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
     newest = max(contents, key=lambda content: content.plan.started)
     known = by_scan(contents)
-    looks = _last_looks(contents)
+    signatures = _last_signatures(contents)
     records, outdated = {}, []
     for listed in newest.listed:
         found = known.get(listed.scan, ())
-        if record := _current(listed, found, newest.plan, looks.get(listed.scan)):
+        if record := _current(listed, found, newest.plan, signatures.get(listed.scan)):
             records[listed.scan] = record
         elif others := [record for record in found if record.weights and not record.is_of(newest.plan.ensemble)]:
             outdated.append(max(others, key=lambda record: record.finished))
@@ -149,23 +149,23 @@ def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A run's look at a scan when it began, see ``Listed``."""
+class _Signature:
+    """A scan's when a run began, see ``Listed``."""
 
     started: float
-    look: str
+    signature: str
 
 
-def _last_looks(contents: Iterable[StoreContent]) -> dict[str, _Look]:
-    looks: dict[str, _Look] = {}
+def _last_signatures(contents: Iterable[StoreContent]) -> dict[str, _Signature]:
+    signatures: dict[str, _Signature] = {}
     for content in sorted(contents, key=lambda content: content.plan.started):
         for listed in content.listed:
-            if listed.look is not None:
-                looks[listed.scan] = _Look(content.plan.started, listed.look)
-    return looks
+            if listed.signature is not None:
+                signatures[listed.scan] = _Signature(content.plan.started, listed.signature)
+    return signatures
 
 
-def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
+def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Signature | None) -> Record | None:
     """What counts of a scan's records under the last begun run's plan."""
     if listed.fault is not None:
         return Record(listed.scan, listed.points_hash, Fingerprint(""), None, None, plan.started, listed.fault)
@@ -175,6 +175,6 @@ def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look 
         if record.points_hash == listed.points_hash
         and (record.error is not None or record.is_of(plan.ensemble))
         # The scan has not changed since the last run that has looked at it; clocks matter where it has.
-        and (last is None or record.fingerprint.look == last.look or record.finished >= last.started)
+        and (last is None or record.fingerprint.signature == last.signature or record.finished >= last.started)
     ]
     return max(current, key=lambda record: (record.error is None, record.finished), default=None)

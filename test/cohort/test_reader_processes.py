@@ -129,7 +129,7 @@ def test_known_content_is_not_read_again(tmp_path):
     job.scan.path.touch()
     again = read_scan(Job(job.scan, first.fingerprint))
     assert isinstance(again, Unchanged)
-    assert again.fingerprint.look != first.fingerprint.look
+    assert again.fingerprint.signature != first.fingerprint.signature
 
 
 def test_warnings_are_kept_with_the_scan(tmp_path, caplog):

@@ -52,9 +52,9 @@ def test_everything_comes_back(store):
     assert store.records() == [RECORD]
 
 
-def failure(look: str) -> Record:
+def failure(signature: str) -> Record:
     error = ImageError("bad", "here", "repair")
-    return Record("a", "given", Fingerprint(look), None, None, 3.0, error, traceback="Traceback")
+    return Record("a", "given", Fingerprint(signature), None, None, 3.0, error, traceback="Traceback")
 
 
 def test_a_failure_comes_back(store):
