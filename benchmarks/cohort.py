@@ -95,9 +95,9 @@ def floors(phantoms: list[Scan], args: argparse.Namespace) -> tuple[float, float
         read = (time.perf_counter() - start) / len(paths)
     ensemble = Ensemble.load(args.resources, precision=args.precision)
     probes = probe_patches()[[0] * _PROBES]
-    ensemble.seed_probabilities(probes[:1])  # the first pass allocates memory
+    ensemble.member_probabilities(probes[:1])  # the first pass allocates memory
     start = time.perf_counter()
-    ensemble.seed_probabilities(probes)
+    ensemble.member_probabilities(probes)
     return read, (time.perf_counter() - start) / len(probes)
 
 

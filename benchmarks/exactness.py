@@ -19,7 +19,7 @@ from measure import precisions, record, swapped_gaps
 from sklearn.metrics import roc_auc_score
 
 from nodulemc.data.block_store import BlockStore
-from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.ensemble.weights import read_weights
@@ -53,7 +53,7 @@ def main() -> None:
     figures = {}
     print("path             seed's largest  voted largest  pairs swapped  largest gap swapped     AUC  (plain)")
     for name, seeds in paths(args.resources):
-        found = seeds.seed_probabilities(patches)
+        found = seeds.member_probabilities(patches)
         gaps = swapped_gaps(vote(expected), vote(found))
         row = {
             "seed": float(np.abs(found - expected).max()),
@@ -78,14 +78,14 @@ def paths(resources: Path):
     for precision in precisions("cpu"):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
     networks = [load_network(resources, member) for member in members]
-    yield "PyTorch fp32", TorchSeeds(networks, "cpu", "fp32")
+    yield "PyTorch fp32", TorchMembers(networks, "cpu", "fp32")
     for precision in ("bf16", "fp16"):
         coarse = [round_network(deepcopy(network), DTYPES[precision]) for network in networks]
-        yield f"rounded to {precision}", TorchSeeds(coarse, "cpu", "fp32")
+        yield f"rounded to {precision}", TorchMembers(coarse, "cpu", "fp32")
     if torch.cuda.is_available():
         for precision in ("fp16", "bf16"):
             networks = [load_network(resources, member) for member in members]
-            yield f"GPU {precision}", TorchSeeds(networks, "cuda", precision)
+            yield f"GPU {precision}", TorchMembers(networks, "cuda", precision)
 
 
 @torch.no_grad()

@@ -176,7 +176,7 @@ def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
         overlaps.append(dice(probabilities[0] > 0.5, mask))
     per_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
     vote, calibration = ensemble.vote(per_member), ensemble.manifest.calibration
-    scores = dict(zip(ensemble.manifest.seed_names, per_member.T, strict=True)) | {VOTE: vote}
+    scores = dict(zip(ensemble.manifest.member_names, per_member.T, strict=True)) | {VOTE: vote}
     if calibration is not None:
         scores["vote, calibrated"] = apply_calibration(vote, calibration)
     return {

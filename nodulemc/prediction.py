@@ -45,7 +45,7 @@ class NodulePrediction:
     Attributes:
         nodule: The nodule's name and point.
         probability: The probability of malignancy, 0…1: the soft vote of all members of the ensemble.
-        per_seed: Each member's probability, 0…1, in the ensemble's order.
+        member_probabilities: Each member's probability, 0…1, in the ensemble's order.
         warnings: Reasons to read the probability with caution, one sentence each.
         attributes: Predicted ratings of the nodule's look, on the radiologists' scale, in the order of the ensemble's
             ``manifest.attributes``. Empty if the ensemble predicts none.
@@ -56,14 +56,15 @@ class NodulePrediction:
 
     Examples:
         >>> from nodulemc import Nodule, NodulePrediction
-        >>> prediction = NodulePrediction(Nodule("1", (-110.6, -44.7, -217.8)), 0.6, per_seed=(0.5, 0.6, 0.75))
+        >>> nodule = Nodule("1", (-110.6, -44.7, -217.8))
+        >>> prediction = NodulePrediction(nodule, 0.6, member_probabilities=(0.5, 0.6, 0.75))
         >>> prediction.spread
         0.25
     """
 
     nodule: Nodule
     probability: float
-    per_seed: tuple[float, ...]
+    member_probabilities: tuple[float, ...]
     warnings: tuple[str, ...] = ()
     attributes: tuple[float, ...] = ()
     measurements: Measurements | None = None
@@ -73,7 +74,7 @@ class NodulePrediction:
     @property
     def spread(self) -> float:
         """The largest minus the smallest of the members' probabilities, 0…1."""
-        return max(self.per_seed) - min(self.per_seed)
+        return max(self.member_probabilities) - min(self.member_probabilities)
 
 
 def predict(
@@ -134,10 +135,10 @@ def predict_patches(
 ) -> list[NodulePrediction]:
     """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
     if show_progress:
-        per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
+        by_member, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
-        per_seed, attributes = ensemble.findings(patches)
-    return concluded(nodules, warnings, per_seed, attributes, ensemble)
+        by_member, attributes = ensemble.findings(patches)
+    return concluded(nodules, warnings, by_member, attributes, ensemble)
 
 
 def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
@@ -154,12 +155,12 @@ def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -
 def concluded(
     nodules: Sequence[Nodule],
     warnings: ScanWarnings,
-    per_seed: Sequence[Array],
+    by_member: Sequence[Array],
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
     """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
-    votes = np.array(per_seed)
+    votes = np.array(by_member)
     if ensemble.trained_cases:
         warnings = replace(warnings, scan=with_warning(warnings.scan, ensemble.trained_cases.seen(warnings.ids)))
     for warning in warnings.scan:
@@ -187,7 +188,7 @@ def _log_warnings(nodules: Sequence[Nodule], warnings: Sequence[tuple[str, ...]]
 def assemble_predictions(
     nodules: Sequence[Nodule],
     warnings: ScanWarnings,
-    per_seed: Array,
+    by_member: Array,
     probabilities: Array,
     attributes: Array,
     caveat: str | None,
@@ -196,7 +197,7 @@ def assemble_predictions(
 
     Args:
         nodules, warnings: as ``prepare_inputs`` takes and gives them.
-        per_seed: the seeds' probabilities (N, number of seeds).
+        by_member: the seeds' probabilities (N, number of seeds).
         probabilities: the ensemble's (N,).
         attributes: the same, on the readers' scale (N, number of attributes).
         caveat: the ensemble's.
@@ -207,7 +208,7 @@ def assemble_predictions(
             nodule, float(p), tuple(seeds.tolist()), (*general, *own, *member_warnings(seeds)), tuple(told.tolist())
         )
         for nodule, own, p, seeds, told in zip(
-            nodules, warnings.nodules, probabilities, per_seed, attributes, strict=True
+            nodules, warnings.nodules, probabilities, by_member, attributes, strict=True
         )
     ]
 

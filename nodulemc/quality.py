@@ -99,9 +99,9 @@ def points_warnings(volume: Volume, nodules: Sequence[Nodule], around: Sequence[
     return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
 
 
-def member_warnings(per_seed: Array) -> tuple[str, ...]:
+def member_warnings(by_member: Array) -> tuple[str, ...]:
     """Warnings about one nodule's probabilities, (number of seeds,)."""
-    low, high = per_seed.min(), per_seed.max()
+    low, high = by_member.min(), by_member.max()
     return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
 
 

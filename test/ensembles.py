@@ -11,7 +11,7 @@ import torch
 
 from nodulemc.ensemble.manifest import Manifest, read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 
@@ -70,7 +70,7 @@ def _made(
     """An ensemble that is made once and copied by all tests that ask for it; gone with the process."""
     folder = tempfile.TemporaryDirectory()
     members = [
-        SeedWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
+        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
         for seed, weight in zip(seeds, weights, strict=True)
     ]
     patches = probe_patches()[-probes:] if probes else shrunk_probe()

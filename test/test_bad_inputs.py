@@ -41,7 +41,7 @@ def test_hostile_inputs_do_so_in_little_time_and_memory():
 
 
 def test_a_name_cannot_command_the_terminal():
-    manifest = SimpleNamespace(seed_names=["s"], origin="", identity={"path": "\x1b[2J", "sha256": "0" * 64})
+    manifest = SimpleNamespace(member_names=["s"], origin="", identity={"path": "\x1b[2J", "sha256": "0" * 64})
     shown = table([NodulePrediction(Nodule("\x1b[2Jn1\n", (0, 0, 0)), 0.5, (0.5,))], manifest)
     assert shown.splitlines()[1].split()[0] == r"\x1b[2Jn1\n"
     assert shown.splitlines()[2] == r"ensemble: \x1b[2J (SHA-256 000000000000)"

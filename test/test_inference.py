@@ -77,7 +77,7 @@ def test_one_ct_in_every_format_gives_the_same_probabilities(tmp_path):
     ensemble = Ensemble.load(tmp_path / "resources", device="cpu", precision="fp32")
     results = np.array(
         [
-            [p.per_seed for p in nodulemc.predict(s, tmp_path / "points.json", ensemble)]
+            [p.member_probabilities for p in nodulemc.predict(s, tmp_path / "points.json", ensemble)]
             for s in (*sources, tmp_path / "dicom")
         ]
     )
@@ -107,10 +107,10 @@ def test_real_chest_ct_through_both_programs(tmp_path, resources, shared_data):
     content = json.loads((tmp_path / "p.json").read_text())
     assert probabilities(tmp_path / "p.json") == pytest.approx(probabilities(target / OUTPUT_NAME), abs=1e-6)
     for point in content["points"]:
-        per_seed = list(point["per_seed"].values())
+        by_member = list(point["per_seed"].values())
         assert list(point["per_seed"]) == ["seed_1", "seed_2"]
-        assert point["probability"] == pytest.approx(np.mean(per_seed))
-        assert point["spread"] == pytest.approx(np.ptp(per_seed))
+        assert point["probability"] == pytest.approx(np.mean(by_member))
+        assert point["spread"] == pytest.approx(np.ptp(by_member))
         assert point["warnings"][0] == "the weights are untrained: the numbers mean nothing"
         assert point["warnings"][1].startswith("pixel spacing 1.50 mm")
 

@@ -48,8 +48,8 @@ def _seconds_per_nodule(setting: Setting, networks: list[PatchNetwork], precisio
     seeds = setting.seeds(networks, precision)
     seeds.batch_size = batch
     patches = probes(batch if setting.small else max(batch, _GOAL_BATCH))
-    seeds.seed_probabilities(patches)
-    each = seconds(lambda: seeds.seed_probabilities(patches), setting.repeats, setting.device) / len(patches)
+    seeds.member_probabilities(patches)
+    each = seconds(lambda: seeds.member_probabilities(patches), setting.repeats, setting.device) / len(patches)
     setting.require(seeds)
     return each
 
@@ -57,11 +57,11 @@ def _seconds_per_nodule(setting: Setting, networks: list[PatchNetwork], precisio
 def _kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
     """The kernels that take the most of the device's time."""
     seeds, patches = setting.seeds(networks, setting.half), probes(2 if setting.small else _GOAL_BATCH)
-    seeds.seed_probabilities(patches)
+    seeds.member_probabilities(patches)
     on_gpu = setting.device == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     with profile(activities=[activity], acc_events=True) as profiled:
-        seeds.seed_probabilities(patches)
+        seeds.member_probabilities(patches)
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in profiled.key_averages()

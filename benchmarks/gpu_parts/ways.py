@@ -47,12 +47,12 @@ def time_way(setting: Setting, way: Way) -> dict[int, Timed]:
     """Batch size -> what a way of the package costs with all members."""
     networks = setting.networks()
     # What every way has to wait for, on a shape of its own: cuDNN's choice for a shape is final.
-    setting.seeds(networks, setting.half).seed_probabilities(probes(3))
+    setting.seeds(networks, setting.half).member_probabilities(probes(3))
     results = {}
     for batch in _SMALL_BATCHES if setting.small else _BATCHES:
         reset_peak_memory(setting.device)
         seeds = setting.seeds(networks, setting.half, way=way)
-        run = partial(seeds.seed_probabilities, probes(batch))
+        run = partial(seeds.member_probabilities, probes(batch))
         start, each = timed(run, setting)
         setting.require(seeds)
         results[batch] = start, each / batch, peak_memory_mb(setting.device)

@@ -146,7 +146,7 @@ def _labels(listed: Listed, nodules: int) -> list[int | None]:
 def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], NodulePrediction]]:
     for scan in scans:
         for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
-            row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
+            row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.member_probabilities), strict=True))
             row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name, SEEN_IN_TRAINING: scan.seen}
             yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
 
@@ -159,7 +159,7 @@ def _attributes(prediction: NodulePrediction, ensemble: Identity) -> dict[str, f
 def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dict[str, Any]:
     if ensemble.calibration is None:
         return {}
-    vote = float(prediction.per_seed @ np.array(ensemble.vote_weights))
+    vote = float(prediction.member_probabilities @ np.array(ensemble.vote_weights))
     return dict(zip(_CALIBRATED, (vote, describe_calibration(ensemble.calibration)), strict=True))
 
 

@@ -50,6 +50,6 @@ class Identity:
         content = [_METHOD, members, calibration]
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         shares = tuple(manifest.vote_weights.tolist())
-        names = tuple(manifest.seed_names)
+        names = tuple(manifest.member_names)
         told = manifest.sha256, manifest.attributes
         return cls(weights, precision, names, manifest.trained_on, shares, calibration, *told, measures)

@@ -328,12 +328,12 @@ def _error(text: str | None) -> NoduleMCError | None:
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
-    lists = map(json.dumps, (p.per_seed, p.warnings, p.attributes))
+    lists = map(json.dumps, (p.member_probabilities, p.warnings, p.attributes))
     return p.nodule.name, *p.nodule.point, p.probability, *lists, p.measurements and json.dumps(asdict(p.measurements))
 
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
     name, x, y, z, probability, *lists, sizes = row
-    per_seed, warnings, attributes = (tuple(json.loads(text or "[]")) for text in lists)
+    by_member, warnings, attributes = (tuple(json.loads(text or "[]")) for text in lists)
     measurements = Measurements(**json.loads(sizes)) if sizes else None
-    return NodulePrediction(Nodule(name, (x, y, z)), probability, per_seed, warnings, attributes, measurements)
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, by_member, warnings, attributes, measurements)

@@ -41,7 +41,7 @@ class Scorer(Protocol):
     def findings(self, patches: Array) -> tuple[Array, Array]:
         """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
 
-    def vote(self, per_seed: Array) -> Array:
+    def vote(self, by_member: Array) -> Array:
         """(N, number of seeds) to (N,)."""
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
@@ -72,8 +72,8 @@ def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
     """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
     measures = any(read.parts for read in reads)
-    (per_seed, attributes), masks = _with_masks(reads, patches, scorer) if measures else (scorer.findings(patches), ())
-    scored = _split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
+    (by_member, attributes), masks = _with_masks(reads, patches, scorer) if measures else (scorer.findings(patches), ())
+    scored = _split(reads, (by_member, scorer.vote(by_member), attributes), scorer.caveat)
     left = iter(masks)
     return [_measured(one, tuple(islice(left, len(one.read.parts)))) for one in scored]
 
@@ -88,8 +88,8 @@ def _with_masks(reads: Sequence[Read], patches: Array, scorer: Scorer) -> tuple[
         findings.append(found)
         for probability, (part, nodule) in zip(probabilities, islice(places, len(probabilities)), strict=True):
             masks.append(nodule_mask(_volume(part), nodule.point, probability))
-    per_seed, attributes = map(np.concatenate, zip(*findings, strict=True))
-    return (per_seed, attributes), masks
+    by_member, attributes = map(np.concatenate, zip(*findings, strict=True))
+    return (by_member, attributes), masks
 
 
 def _measured(scored: Scored, masks: tuple[NoduleMask, ...]) -> Scored:
@@ -112,6 +112,9 @@ def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) 
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [
-        Scored(read, tuple(assemble_predictions(read.nodules, read.warnings, per_seed, votes, attributes, caveat)))
-        for read, (per_seed, votes, attributes) in zip(reads, parts, strict=True)
+        Scored(
+            read,
+            tuple(assemble_predictions(read.nodules, read.warnings, by_member, votes, attributes, caveat)),
+        )
+        for read, (by_member, votes, attributes) in zip(reads, parts, strict=True)
     ]

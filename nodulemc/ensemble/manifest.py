@@ -13,7 +13,7 @@ from nodulemc import patch
 from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import check_calibration
 from nodulemc.errors import EnsembleError, printable
-from nodulemc.limits import MAX_JSON_BYTES, MAX_SEED_BYTES
+from nodulemc.limits import MAX_JSON_BYTES, MAX_MEMBER_BYTES
 from nodulemc.models.architecture import Architecture
 from nodulemc.ratings import ATTRIBUTES
 from nodulemc.util.files import read_limited
@@ -103,7 +103,7 @@ class Manifest:
     sha256: str | None = field(default=None, compare=False)
 
     @property
-    def seed_names(self) -> list[str]:
+    def member_names(self) -> list[str]:
         """The members' names in results: their file names without the suffix."""
         return [Path(member.file).stem for member in self.members]
 
@@ -341,7 +341,7 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
     path = Path(folder) / member.file
     try:
         # Reading sets aside as much memory as the limit says.
-        limit = min(path.stat().st_size, MAX_SEED_BYTES)
+        limit = min(path.stat().st_size, MAX_MEMBER_BYTES)
     except OSError as error:
         raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
     content = read_limited(path, limit)

@@ -91,7 +91,7 @@ def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
             path,
             "the file is damaged or another ensemble's; copy it again, or remove it",
         )
-    return _parsed(content, manifest.seed_names, path)
+    return _parsed(content, manifest.member_names, path)
 
 
 def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCase] | None]) -> str | None:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from nodulemc.arrays import Array
-from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
 from nodulemc.ensemble.manifest import FILE_NAME, Manifest, Member, write_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
@@ -26,7 +26,7 @@ from nodulemc.util.progress import progress
 
 
 @dataclass(frozen=True)
-class SeedWeights:
+class MemberWeights:
     """One seed as it comes from a training run or a checkpoint.
 
     Attributes:
@@ -59,7 +59,7 @@ class SeedWeights:
 
 def write_ensemble(
     folder: str | Path,
-    seeds: Sequence[SeedWeights],
+    seeds: Sequence[MemberWeights],
     *,
     trained_on: str | None,
     licence: str | None,
@@ -115,7 +115,7 @@ def git_revision() -> str | None:
         return None
 
 
-def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
+def _content(folder: Path, seed: MemberWeights, dtype: torch.dtype) -> bytes:
     """A seed's file, checked as it will be on reading."""
     tensors = {
         # A copy: tensors that share memory cannot be stored.
@@ -129,7 +129,7 @@ def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
     return content
 
 
-def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
+def _write_member(folder: Path, seed: MemberWeights, content: bytes) -> Member:
     write_atomically(folder / seed.file, content)
     digest = hashlib.sha256(content).hexdigest()
     return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
@@ -138,11 +138,13 @@ def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
 def _deviations(folder: Path, manifest: Manifest, probes: Array) -> dict[str, float]:
     """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
-    exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
+    exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)
 
     def deviation(dtype: torch.dtype) -> float:
-        coarse = TorchSeeds([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
-        return float(np.abs(coarse.seed_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max())
+        coarse = TorchMembers([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
+        return float(
+            np.abs(coarse.member_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max()
+        )
 
     shorter = ("bf16", "fp16")
     return {name: deviation(DTYPES[name]) for name in progress(shorter, len(shorter), "measuring bf16 and fp16")}

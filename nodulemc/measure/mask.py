@@ -72,12 +72,16 @@ def score_and_segment(
     """
 
     def find(part: slice) -> tuple[Array, Array, list[NoduleMask]]:
-        per_seed, attributes, probabilities = ensemble.findings_and_masks(patches[part])
+        by_member, attributes, probabilities = ensemble.findings_and_masks(patches[part])
         own = zip(nodules[part], probabilities, strict=True)
-        return per_seed, attributes, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
+        return (
+            by_member,
+            attributes,
+            [nodule_mask(volume, nodule.point, probability) for nodule, probability in own],
+        )
 
-    per_seed, attributes, masks = in_turn(find, len(nodules), ensemble.device)
-    predictions = concluded(nodules, warnings, per_seed, attributes, ensemble)
+    by_member, attributes, masks = in_turn(find, len(nodules), ensemble.device)
+    predictions = concluded(nodules, warnings, by_member, attributes, ensemble)
     return with_warnings(predictions, [mask.warnings for mask in masks]), list(masks)
 
 

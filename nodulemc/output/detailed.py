@@ -69,7 +69,7 @@ def detailed_json(
     """
     content = multiple_points(predictions)
     for point, prediction in zip(content["points"], predictions, strict=True):
-        point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
+        point["per_seed"] = dict(zip(manifest.member_names, prediction.member_probabilities, strict=True))
         point["spread"] = prediction.spread
         point["warnings"] = list(prediction.warnings)
         if manifest.attributes:
@@ -89,12 +89,21 @@ def detailed_json(
 
 def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
     """The vote of a prediction's seeds before calibration."""
-    return float(prediction.per_seed @ manifest.vote_weights)
+    return float(prediction.member_probabilities @ manifest.vote_weights)
 
 
 def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
-    columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
+    columns = [
+        "AnnotationID",
+        "CoordX",
+        "CoordY",
+        "CoordZ",
+        "probability",
+        *manifest.member_names,
+        "spread",
+        "warnings",
+    ]
     columns += [*(ATTRIBUTE_PREFIX + name for name in manifest.attributes), ENSEMBLE, TRAINED_ON]
     return columns + ["uncalibrated", "calibration"] * calibrated
 
@@ -105,7 +114,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
         prediction.nodule.name,
         *prediction.nodule.point,
         prediction.probability,
-        *prediction.per_seed,
+        *prediction.member_probabilities,
         prediction.spread,
         "; ".join(prediction.warnings),
         *prediction.attributes,
@@ -150,12 +159,12 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
     """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
-    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
+    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.member_names)]
     further = [_further_words(prediction) for prediction in predictions]
     lines = ["  ".join([f"{'nodule':<{width}}", *columns, *(further[0] if further else ())])]
     for name, prediction, own in zip(names, predictions, further, strict=True):
         before = [uncalibrated(prediction, manifest)] if calibrated else []
-        values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
+        values = zip(columns, (prediction.probability, *before, *prediction.member_probabilities), strict=True)
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
     lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []

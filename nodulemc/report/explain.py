@@ -91,7 +91,7 @@ def explain(
     cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()} if MAP in what else {}
     dense = {cell: without for cell, without in cells.items() if without is not None}
     occluded = [*parts.values(), *dense.values()]
-    votes: Iterable[float] = (ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded)
+    votes: Iterable[float] = (ensemble.vote(ensemble.member_probabilities(without[None]))[0] for without in occluded)
     if label:
         votes = progress(votes, len(occluded), label, quiet_s=QUIET_S)
     found = [float(vote) for vote in votes]

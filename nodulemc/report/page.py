@@ -192,7 +192,7 @@ def _probability(prediction: NodulePrediction, origin: Origin) -> dict[str, Any]
     shares = manifest.vote_weights
     return {
         "probability": prediction.probability,
-        "members": list(zip(manifest.seed_names, prediction.per_seed, shares, strict=True)),
+        "members": list(zip(manifest.member_names, prediction.member_probabilities, shares, strict=True)),
         "spread": prediction.spread,
         "vote": vote,
         "calibrated": calibrated,

@@ -11,7 +11,7 @@ import yaml
 from nodulemc.ensemble.manifest import Manifest
 from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
 from nodulemc.ensemble.trained_cases import TrainedCase
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
@@ -76,7 +76,7 @@ def export_ensemble(
         architecture = replace(architecture, decoder_widths=None)
     own_cases: Sequence[frozenset[TrainedCase] | None] = cases or [None] * len(seeds)
     members = [
-        SeedWeights(
+        MemberWeights(
             f"seed_{trained.seed}",
             architecture,
             {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(DECODER_PREFIX)},

@@ -293,7 +293,7 @@ def cuda(monkeypatch):
 @pytest.mark.parametrize(("nodules", "asked", "allowed"), [(8, [8], 0.44), (0, [], 0.1)])
 def test_memory_is_limited_to_what_the_nodules_need_and_given_back(cuda, nodules, asked, allowed):
     done = []
-    seeds = SimpleNamespace(seed_probabilities=lambda patches: done.append(len(patches)))
+    seeds = SimpleNamespace(member_probabilities=lambda patches: done.append(len(patches)))
     on_gpu = setting.Setting("cuda", False, Path("none"), None, Path("none"))
     with pytest.raises(KeyError), robust._memory_for(nodules, seeds, on_gpu):
         raise KeyError

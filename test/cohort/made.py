@@ -35,9 +35,9 @@ class MeanOfPatch(cases.MeanOfPatch):
     def __init__(self, seconds: float = 0) -> None:
         self.seconds = seconds
 
-    def seed_probabilities(self, patches):
+    def member_probabilities(self, patches):
         time.sleep(self.seconds * len(patches))
-        return super().seed_probabilities(patches)
+        return super().member_probabilities(patches)
 
 
 class Segmenting(MeanOfPatch):
@@ -46,7 +46,7 @@ class Segmenting(MeanOfPatch):
     manifest = make_manifest(attributes=())
 
     def findings(self, patches):
-        return self.seed_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
+        return self.member_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
 
     def findings_and_masks(self, patches):
         return *self.findings(patches), np.stack([ball(DIAMETER_MM)] * len(patches))
@@ -79,7 +79,7 @@ def run_serially(manifest: Path, output: Path, *, ensemble: Identity = ENSEMBLE,
 def results(output: Path) -> dict[str, list[tuple]]:
     """Each scored scan's predictions, everything but the time."""
     return {
-        scan.scan: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in record.predictions]
+        scan.scan: [(p.nodule, p.probability, p.member_probabilities, p.warnings) for p in record.predictions]
         for scan, record in read_state(output).done
     }
 

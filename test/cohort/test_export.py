@@ -42,9 +42,9 @@ def test_csv_is_what_evaluate_reads(luna, tmp_path):
         ("0_0", "0"), ("1_0", "1"), ("1_1", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0")
     ]  # fmt: skip
     expected = [p for predictions in results(tmp_path / "out").values() for p in predictions]
-    for row, (_, probability, per_seed, _) in zip(rows, expected, strict=True):
+    for row, (_, probability, by_member, _) in zip(rows, expected, strict=True):
         assert float(row["probability"]) == probability
-        assert (float(row["seed_1"]), float(row["seed_2"])) == per_seed
+        assert (float(row["seed_1"]), float(row["seed_2"])) == by_member
 
 
 def test_parquet_holds_the_same(luna, tmp_path):
@@ -219,8 +219,8 @@ class Telling(MeanOfPatch):
     """Tells an attribute, too."""
 
     def findings(self, patches):
-        per_seed = self.seed_probabilities(patches)
-        return per_seed, 1 + 4 * per_seed[:, 1:]
+        by_member = self.member_probabilities(patches)
+        return by_member, 1 + 4 * by_member[:, 1:]
 
 
 def test_attributes_of_an_ensemble_that_tells_them(luna, tmp_path):

@@ -179,8 +179,8 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
             seeds = np.stack([patches.mean(axis=(1, 2, 3)), size, process], axis=1)
             return seeds, 1 + 4 * seeds[:, :1]
 
-        def vote(self, per_seed):
-            return per_seed[:, 0]
+        def vote(self, by_member):
+            return by_member[:, 0]
 
     engine = ray_engine.RayEngine(Gpu, address=cluster.address)
     try:
@@ -194,9 +194,9 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
         patches = extract_patches(read_volume(job.scan.path), job.scan.points)
         means = patches.mean(axis=(1, 2, 3))
         assert [p.probability for p in scored.predictions] == pytest.approx(means.tolist(), abs=1e-6)
-    assert all(p.attributes == (1 + 4 * p.per_seed[0],) for p in predictions)
-    assert 2 < max(p.per_seed[1] for p in predictions) <= 33
-    assert len({p.per_seed[2] for p in predictions}) == 2
+    assert all(p.attributes == (1 + 4 * p.member_probabilities[0],) for p in predictions)
+    assert 2 < max(p.member_probabilities[1] for p in predictions) <= 33
+    assert len({p.member_probabilities[2] for p in predictions}) == 2
 
 
 def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path, monkeypatch):
@@ -214,8 +214,8 @@ def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path
         def findings(self, patches):
             return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], 3, axis=1), np.empty((len(patches), 0))
 
-        def vote(self, per_seed):
-            return per_seed[:, 0]
+        def vote(self, by_member):
+            return by_member[:, 0]
 
         def findings_and_masks(self, patches):
             return *self.findings(patches), np.stack([shape] * len(patches))

@@ -46,7 +46,7 @@ def test_results_are_those_of_predict(luna, tmp_path):
     run_cohort(Task(scans, luna, output, ENSEMBLE), LocalEngine(MeanOfPatch, 2))
     expected = {scan.name: predict(scan.path, scan.points, MeanOfPatch()) for scan in scans}
     assert results(output) == {
-        name: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in predictions]
+        name: [(p.nodule, p.probability, p.member_probabilities, p.warnings) for p in predictions]
         for name, predictions in expected.items()
     }
 

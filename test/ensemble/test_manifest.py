@@ -56,7 +56,7 @@ def edited(folder, change):
 def test_a_manifest_survives_writing_and_reading(tmp_path):
     write_manifest(tmp_path, example())
     assert read_manifest(tmp_path) == example()
-    assert example().seed_names == ["seed_2000", "seed_2001", "base"]
+    assert example().member_names == ["seed_2000", "seed_2001", "base"]
     assert read_manifest(tmp_path).folder == tmp_path
 
 
@@ -239,7 +239,7 @@ def test_a_pipe_is_no_seed(tmp_path):
 def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
     member = example().members[0]
     (tmp_path / member.file).write_bytes(b"abc")
-    monkeypatch.setattr(manifests, "MAX_SEED_BYTES", 2)
+    monkeypatch.setattr(manifests, "MAX_MEMBER_BYTES", 2)
     with pytest.raises(FileError, match="the file holds more than"):
         member_bytes(tmp_path, member)
 

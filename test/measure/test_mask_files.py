@@ -173,7 +173,7 @@ def test_what_can_be_known_is_checked_before_the_weights_are_loaded(tmp_path, mo
 
 def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys):
     ensemble = Dense()
-    ensemble.seed_probabilities = None
+    ensemble.member_probabilities = None
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: ensemble)
     ct, points, masks, output = (tmp_path / name for name in ("ct.mha", "p.json", "made/masks", "also/made/out.json"))
     sitk.WriteImage(CT, str(ct))

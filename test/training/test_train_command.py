@@ -165,7 +165,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")
-    assert manifest.seed_names == ["seed_7"]
+    assert manifest.member_names == ["seed_7"]
     assert manifest.trained_on == "toys"
     assert manifest.members[0].seed == 7
     assert manifest.members[0].architecture.decoder_widths is None
@@ -175,7 +175,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     # Half precision: two bytes for each of the 12.3 million weights.
     assert (run / "ensemble" / "seed_7.safetensors").stat().st_size == pytest.approx(2 * 12.3e6, rel=0.01)
     ensemble = Ensemble.load(run / "ensemble", device="cpu", precision="fp32")
-    probability = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
+    probability = ensemble.member_probabilities(np.zeros((1, 64, 64, 64), np.float32))
     assert 0 < probability.item() < 1
     assert ensemble.trained_cases.seen(ScanIds(frozenset({"1.1"}))) == "scan"
     with (run / "seed_7" / "metrics.csv").open() as file:

@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
 
-class TorchSeeds:
+class TorchMembers:
     """Seeds on one device.
 
     A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the seeds
@@ -64,11 +64,11 @@ class TorchSeeds:
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
-    def seed_probabilities(self, patches: Array) -> Array:
+    def member_probabilities(self, patches: Array) -> Array:
         """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
         return self._run(patches, _malignancy, ())
 
-    def seed_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
+    def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
         """Each seed's malignancy probability and attributes of each patch, in one pass.
 
         Args:
@@ -80,8 +80,8 @@ class TorchSeeds:
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
-    def seed_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
-        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
+    def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
+        """What ``member_findings`` and ``mask_probabilities`` give, in one pass."""
         findings, size = 1 + len(attributes), patches.shape[1:]
         found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
         segmenting = [k for k, network in enumerate(self._networks) if network.segments]
@@ -92,7 +92,7 @@ class TorchSeeds:
         """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
         float64 (N, number of these seeds, 64, 64, 64).
         """
-        return self.seed_findings_and_masks(patches, ())[1]
+        return self.member_findings_and_masks(patches, ())[1]
 
     def _move(self, device: str, precision: str) -> None:
         if device == "cpu" and torch.get_num_threads() > available_cores():
@@ -220,9 +220,9 @@ class _Findings:
         return torch.sigmoid(columns.double())
 
 
-def load_seeds(
+def load_members(
     folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
-) -> TorchSeeds:
+) -> TorchMembers:
     """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
 
     For masks, the seeds that have a decoder get it.
@@ -238,7 +238,7 @@ def load_seeds(
         read = pool.map(lambda member, decoder: read_weights(folder, member, masks=decoder), members, decoders)
         # PyTorch's default device, which building sets, is one for all threads.
         networks = [_build(*given) for given in zip(members, read, decoders, strict=True)]
-    return TorchSeeds(networks, device, precision)
+    return TorchMembers(networks, device, precision)
 
 
 def start_gpu(dtype: torch.dtype) -> None:
