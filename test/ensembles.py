@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nodulemc.ensemble.manifest import Manifest, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.models.architecture import Architecture
@@ -47,7 +47,7 @@ def make_untrained_ensemble(
     weights: Sequence[float] | None = None,
     dtype: torch.dtype = torch.float16,
     probes: int = 0,
-) -> Manifest:
+) -> EnsembleManifest:
     """Write an untrained ensemble and return its manifest.
 
     Its precision is measured on so many probes, or, as most tests do not look at it, on one that is shrunk.

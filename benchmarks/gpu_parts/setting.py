@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_network
 from nodulemc.ensemble.backends.ways import Way
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.ensemble.precision import choose_precision
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
@@ -71,7 +71,7 @@ class Setting:
     cubes: Path
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> EnsembleManifest:
         """The ensemble's manifest, with the members that are used."""
         manifest = read_manifest(self.resources)
         return replace(manifest, members=manifest.members[: _SMALL_MEMBERS if self.small else None])

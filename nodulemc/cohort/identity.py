@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 
 # To be raised when the same CT, points and weights give other probabilities or measurements.
 # 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.
@@ -39,7 +39,7 @@ class Identity:
     measures: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
+    def of(cls, manifest: EnsembleManifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
         """The identity of an ensemble folder's content."""
         # What is as it was before members had an input of their own is left out: such results go on counting.
         members = [

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nodulemc.cohort.pages import Pages
     from nodulemc.cohort.run import Engine, Shard
     from nodulemc.cohort.scan import Scan
-    from nodulemc.ensemble.manifest import Manifest
+    from nodulemc.ensemble.manifest import EnsembleManifest
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_PARTIAL if own & state.without_result else 0
 
 
-def _measures(args: argparse.Namespace, manifest: Manifest) -> bool:
+def _measures(args: argparse.Namespace, manifest: EnsembleManifest) -> bool:
     """Whether nodules are measured.
 
     Raises:
@@ -144,7 +144,9 @@ def _clinical(args: argparse.Namespace, scans: Sequence[Scan]) -> dict[str, Clin
 
 
 @contextmanager
-def _engine(args: argparse.Namespace, manifest: Manifest, *, measures: bool) -> Iterator[tuple[Engine, str, Identity]]:
+def _engine(
+    args: argparse.Namespace, manifest: EnsembleManifest, *, measures: bool
+) -> Iterator[tuple[Engine, str, Identity]]:
     """The engine that the options ask for, the device that it runs on, and what it scores with."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine

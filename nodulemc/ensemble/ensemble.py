@@ -15,7 +15,7 @@ import numpy as np
 
 from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import apply_calibration
-from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, find_resources, read_manifest
 from nodulemc.ensemble.precision import choose_device, choose_precision
 from nodulemc.ensemble.trained_cases import TrainedCases, read_trained_cases
 from nodulemc.errors import EnsembleError
@@ -51,7 +51,7 @@ class Ensemble:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: EnsembleManifest,
         seeds: OpenVinoMembers | TorchMembers,
         *,
         masks: bool = False,
@@ -222,7 +222,9 @@ class Ensemble:
         return by_member
 
 
-def _load_members(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoMembers | TorchMembers:
+def _load_members(
+    manifest: EnsembleManifest, device: str, precision: str, masks: bool
+) -> OpenVinoMembers | TorchMembers:
     folder, members = manifest.location, manifest.members
     if device == "cpu" and importlib.util.find_spec("openvino"):
         from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers

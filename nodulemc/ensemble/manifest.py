@@ -73,7 +73,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class EnsembleManifest:
     """What ``ensemble.json`` says.
 
     Attributes:
@@ -193,7 +193,7 @@ def find_resources() -> Path:
     return PLATFORM_MODEL if mounted else PACKAGED_MODEL
 
 
-def read_manifest(folder: str | Path) -> Manifest:
+def read_manifest(folder: str | Path) -> EnsembleManifest:
     """Read and check ``ensemble.json``; the members' files are not touched.
 
     Args:
@@ -216,7 +216,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"the input contract is {content.get('input')}", path, f"this version feeds {INPUT_CONTRACT}"
         )
     try:
-        manifest = Manifest(
+        manifest = EnsembleManifest(
             members=tuple(_member(entry, path) for entry in content["members"]),
             trained_on=text_or_none(content["trained_on"]),
             licence=text_or_none(content["licence"]),
@@ -306,7 +306,7 @@ def _upscales(contract: dict[str, Any], path: Path) -> bool:
     )
 
 
-def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+def write_manifest(folder: str | Path, manifest: EnsembleManifest) -> None:
     """Write ``ensemble.json`` atomically.
 
     Raises:

@@ -6,7 +6,7 @@ import logging
 import math
 from pathlib import Path
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.errors import ConfigError
 from nodulemc.hardware import bf16_instructions
 
@@ -30,7 +30,7 @@ def choose_device(requested: str) -> str:
     return "cpu"
 
 
-def choose_precision(requested: str, device: str, manifest: Manifest) -> str:
+def choose_precision(requested: str, device: str, manifest: EnsembleManifest) -> str:
     """The precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Auto takes the first precision at which the device is fast and whose measured deviation from fp32 is within the

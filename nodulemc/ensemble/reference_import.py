@@ -19,7 +19,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES, Architecture
@@ -36,7 +36,9 @@ _SINGLE_TASK = Architecture("inception_i3d")
 _MULTI_TASK = Architecture("inception_i3d", decoder_widths=published_widths(BACKBONES["inception_i3d"].channels))
 
 
-def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False) -> Manifest:
+def import_reference(
+    checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False
+) -> EnsembleManifest:
     """Turn checkpoints into an ensemble folder, one equally weighted member each, in fp32.
 
     Args:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nodulemc.columns import PATIENT, UID
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.manifest import FILE_NAME as MANIFEST_NAME
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.errors import EnsembleError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.util.csv_files import write_csv_atomically
@@ -70,7 +70,7 @@ class TrainedCases:
         return NOT_SEEN if scan.tell else None
 
 
-def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
+def read_trained_cases(manifest: EnsembleManifest) -> TrainedCases | None:
     """The list in the folder of an ensemble, None where it has none: then the cases are not known.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 
 from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
-from nodulemc.ensemble.manifest import FILE_NAME, Manifest, Member, write_manifest
+from nodulemc.ensemble.manifest import FILE_NAME, EnsembleManifest, Member, write_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.ensemble.weights import parse_weights
@@ -65,7 +65,7 @@ def write_ensemble(
     licence: str | None,
     dtype: torch.dtype = torch.float32,
     probes: Array | None = None,
-) -> Manifest:
+) -> EnsembleManifest:
     """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
 
     Args:
@@ -91,7 +91,7 @@ def write_ensemble(
     prepare_output(folder / FILE_NAME)
     members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
     cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
-    manifest = Manifest(members, trained_on, licence, git_revision(), trained_cases=cases)
+    manifest = EnsembleManifest(members, trained_on, licence, git_revision(), trained_cases=cases)
     deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
     if not math.isfinite(deviations["bf16"]):
         sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
@@ -135,7 +135,7 @@ def _write_member(folder: Path, seed: MemberWeights, content: bytes) -> Member:
     return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
 
 
-def _deviations(folder: Path, manifest: Manifest, probes: Array) -> dict[str, float]:
+def _deviations(folder: Path, manifest: EnsembleManifest, probes: Array) -> dict[str, float]:
     """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
 from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
-from nodulemc.ensemble.manifest import Manifest, named
+from nodulemc.ensemble.manifest import EnsembleManifest, named
 from nodulemc.errors import ConfigError, printable
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
@@ -35,7 +35,7 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
 
 
 def write_results(
-    path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+    path: Path, predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> None:
     """Write predictions as JSON or CSV, by the path's suffix, atomically.
 
@@ -59,7 +59,7 @@ def write_results(
 
 
 def detailed_json(
-    predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+    predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> dict[str, Any]:
     """Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
@@ -87,12 +87,12 @@ def detailed_json(
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
 
 
-def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
+def uncalibrated(prediction: NodulePrediction, manifest: EnsembleManifest) -> float:
     """The vote of a prediction's seeds before calibration."""
     return float(prediction.member_probabilities @ manifest.vote_weights)
 
 
-def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
+def csv_header(manifest: EnsembleManifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
     columns = [
         "AnnotationID",
@@ -108,7 +108,7 @@ def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
     return columns + ["uncalibrated", "calibration"] * calibrated
 
 
-def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: bool = False) -> list[Any]:
+def csv_row(prediction: NodulePrediction, manifest: EnsembleManifest, *, calibrated: bool = False) -> list[Any]:
     """One nodule's row of the CSV output."""
     row = [
         prediction.nodule.name,
@@ -155,7 +155,7 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
     return words
 
 
-def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
+def table(predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False) -> str:
     """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
@@ -173,7 +173,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
 
 
 def _attribute_lines(
-    predictions: Sequence[NodulePrediction], manifest: Manifest, names: Sequence[str], width: int
+    predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, names: Sequence[str], width: int
 ) -> list[str]:
     columns = manifest.attributes
     lines = ["", "as radiologists would rate (1 to 5, calcification 1 to 6: absent)"]

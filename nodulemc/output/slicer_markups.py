@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.output.slicer_colours import colour
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.json_files import write_json_atomically
@@ -19,7 +19,7 @@ _SCHEMA = (
 )
 
 
-def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest) -> None:
+def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest: EnsembleManifest) -> None:
     """Write a .mrk.json file, atomically.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
 from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
@@ -53,7 +53,7 @@ def export_ensemble(
     decoder: bool,
     cases: Sequence[frozenset[TrainedCase]] | None = None,
     fold: int | None = None,
-) -> Manifest:
+) -> EnsembleManifest:
     """Write the seeds' averaged weights in half precision, what they were trained on, and ``MODEL_CARD.md``.
 
     Args:
@@ -97,7 +97,7 @@ def _model_card(
     seeds: Sequence[TrainedSeed],
     config: TrainingConfig,
     data: Sequence[DataSummary],
-    manifest: Manifest,
+    manifest: EnsembleManifest,
     cases: frozenset[TrainedCase] | None,
 ) -> str:
     header = "| seed | epochs | " + " | ".join(_COLUMNS.values()) + " |"

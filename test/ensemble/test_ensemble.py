@@ -19,7 +19,7 @@ from nodulemc.ensemble.backends import openvino_backend
 from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
 from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_network
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
@@ -215,7 +215,7 @@ def test_another_fault_of_the_gpu_is_no_lack_of_memory():
 
 def voting(weights, seeds=None) -> Ensemble:
     members = (Member(f"seed_{k}.safetensors", "0" * 64, DECODING, weight) for k, weight in enumerate(weights))
-    return Ensemble(Manifest(tuple(members), trained_on="phantoms"), seeds, masks=True)
+    return Ensemble(EnsembleManifest(tuple(members), trained_on="phantoms"), seeds, masks=True)
 
 
 @pytest.mark.parametrize("weight", [1.7e308, 5e-324])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodulemc.ensemble import manifest as manifests
-from nodulemc.ensemble.manifest import Manifest, Member, member_bytes, named, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, member_bytes, named, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.errors import EnsembleError, FileError
 from nodulemc.models.architecture import Architecture
@@ -25,8 +25,8 @@ CALIBRATION = {
 }
 
 
-def example() -> Manifest:
-    return Manifest(
+def example() -> EnsembleManifest:
+    return EnsembleManifest(
         members=(
             Member("seed_2000.safetensors", ABC_SHA256, ARCHITECTURE, seed=2000),
             Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0, fold=0),

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from nodulemc import cli
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.volume import read_volume
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import (
     FILE_NAME,
     SAME_PATIENT,
@@ -49,7 +49,7 @@ def folder_of(folder, content=None, **members):
     if content is not None:
         (folder / FILE_NAME).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-    write_manifest(folder, Manifest(listed, trained_on="x", trained_cases=sha256))
+    write_manifest(folder, EnsembleManifest(listed, trained_on="x", trained_cases=sha256))
     return read_manifest(folder)
 
 

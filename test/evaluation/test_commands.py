@@ -11,7 +11,7 @@ from evaluation.samples import make_predictions, multiple_points, write_predicti
 
 from nodulemc.cli import main
 from nodulemc.ensemble.calibration import METHODS, apply_calibration
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.evaluation.delong import difference
 from nodulemc.evaluation.fit_calibration import fit_calibration
 from nodulemc.models.architecture import Architecture
@@ -173,7 +173,7 @@ def ensemble(tmp_path):
     folder = tmp_path / "ensemble"
     folder.mkdir()
     member = Member("seed_1.safetensors", "0" * 64, Architecture("inception_i3d"), seed=1)
-    write_manifest(folder, Manifest((member,), trained_on="phantoms"))
+    write_manifest(folder, EnsembleManifest((member,), trained_on="phantoms"))
     return folder
 
 

@@ -21,7 +21,7 @@ from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.dicom_export.files import prepare_dicom, write_dicom
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.errors import NoduleMCError
@@ -143,7 +143,7 @@ def trained_cases(data: bytes) -> None:
     """An ensemble's trained_cases.csv, its checksum right."""
     folder = _written("cases/trained_cases.csv", data).parent
     member = Member("seed.safetensors", "", Architecture("inception_i3d"))
-    manifest = Manifest((member,), None, trained_cases=hashlib.sha256(data).hexdigest(), folder=folder)
+    manifest = EnsembleManifest((member,), None, trained_cases=hashlib.sha256(data).hexdigest(), folder=folder)
     read_trained_cases(manifest).seen(ScanIds(frozenset({"1.2"}), "p"))
 
 
@@ -151,7 +151,7 @@ def explanation(data: bytes) -> None:
     """An ensemble's explanation.json."""
     folder = _written("explained/explanation.json", data).parent
     member = Member("seed.safetensors", "", Architecture("inception_i3d"))
-    for check in (read_checks(Manifest((member,), None, folder=folder)) or {}).values():
+    for check in (read_checks(EnsembleManifest((member,), None, folder=folder)) or {}).values():
         assert math.isfinite(check.correlation)
 
 
@@ -213,7 +213,7 @@ def dicom_export(data: bytes) -> None:
         for nodule, mask in zip(nodules, masks, strict=True)
     ]
     (_folder() / "objects").mkdir(exist_ok=True)
-    manifest = Manifest((), "nothing", folder=_folder(), sha256="0" * 64)
+    manifest = EnsembleManifest((), "nothing", folder=_folder(), sha256="0" * 64)
     files = write_dicom(_folder() / "objects", volume, predictions, masks, manifest, calibrated=False)
     assert len(files) == 2
 

@@ -13,7 +13,7 @@ from nodulemc.cli import main
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.data.block_store import BlockWriter
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.models.architecture import Architecture
 from nodulemc.training import export, trainer
@@ -101,7 +101,7 @@ def trained(monkeypatch):
 
     def export_ensemble(folder, seeds, config, data, **facts):
         seen.update(summaries=data, **facts)
-        return Manifest((), "toys", max_deviation={"bf16": 0.001})
+        return EnsembleManifest((), "toys", max_deviation={"bf16": 0.001})
 
     monkeypatch.setattr(trainer, "train_seed", train_seed)
     monkeypatch.setattr(export, "export_ensemble", export_ensemble)
