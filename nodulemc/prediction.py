@@ -197,7 +197,7 @@ def assemble_predictions(
 
     Args:
         nodules, warnings: as ``prepare_inputs`` takes and gives them.
-        by_member: the seeds' probabilities (N, number of seeds).
+        by_member: the members' probabilities (N, number of members).
         probabilities: the ensemble's (N,).
         attributes: the same, on the readers' scale (N, number of attributes).
         caveat: the ensemble's.

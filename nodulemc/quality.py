@@ -37,7 +37,7 @@ AIR_HU = (-1100, -600)  # air and lung
 SOFT_TISSUE_HU = (-200, 200)
 LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
 MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
-MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
+MOST_SPREAD = 0.3  # chosen: of the members' probabilities
 # How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
 _NO_AGENT = re.compile(
     r"(?:(?:no|none|non?[ -]?contrast|not|nil|null|n|n[/.]?a\.?|false|without|w/?o|un-?enhanced|non-?enhanced|nativ\w*"
@@ -100,7 +100,7 @@ def points_warnings(volume: Volume, nodules: Sequence[Nodule], around: Sequence[
 
 
 def member_warnings(by_member: Array) -> tuple[str, ...]:
-    """Warnings about one nodule's probabilities, (number of seeds,)."""
+    """Warnings about one nodule's probabilities, (number of members,)."""
     low, high = by_member.min(), by_member.max()
     return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
 

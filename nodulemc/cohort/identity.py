@@ -17,11 +17,11 @@ class Identity:
     """An ensemble as results remember it.
 
     Attributes:
-        weights: hash of the seeds' SHA-256s, weights and architectures, and of the calibration where it is applied.
+        weights: hash of the members' SHA-256s, weights and architectures, and of the calibration where it is applied.
         precision: "fp32", "bf16" or "fp16".
-        seeds: the seeds' names, in voting order.
+        seeds: the members' names, in voting order.
         trained_on: as in the ensemble's manifest.
-        vote_weights: the seeds' shares of the vote.
+        vote_weights: the members' shares of the vote.
         calibration: the map that is applied, None where none is.
         sha256: of its ``ensemble.json``, None in what older versions have left.
         attributes: those that it tells, in its manifest's order.

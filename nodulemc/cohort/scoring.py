@@ -19,7 +19,7 @@ from nodulemc.prediction import NodulePrediction, assemble_predictions
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
 # Nodules whose masks are made together: whole batches, with which probabilities are those without masks, but no more,
-# as all seeds' masks of many nodules take gigabytes.
+# as all members' masks of many nodules take gigabytes.
 _MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 
 
@@ -39,10 +39,10 @@ class Scorer(Protocol):
         """A warning that belongs beside every number, None where there is none."""
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
-        """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
+        """(N, 64, 64, 64) to (N, number of members) and (N, number of attributes)."""
 
     def vote(self, by_member: Array) -> Array:
-        """(N, number of seeds) to (N,)."""
+        """(N, number of members) to (N,)."""
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """The same and (N, 64, 64, 64), where nodules are measured."""
@@ -108,7 +108,7 @@ def _volume(part: sitk.Image) -> Volume:
 
 
 def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) -> list[Scored]:
-    """A batch's results, scan by scan: seeds' probabilities (N, seeds), votes (N,) and attributes (N, A)."""
+    """A batch's results, scan by scan: members' probabilities (N, members), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [

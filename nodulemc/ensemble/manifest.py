@@ -1,4 +1,4 @@
-"""The ensemble folder on disk: ``ensemble.json`` and one safetensors file per seed. Needs no torch."""
+"""The ensemble folder on disk: ``ensemble.json`` and one safetensors file per member. Needs no torch."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ _NOT_UPSCALED = {"upscaled": [patch.SIZE] * 3}
 
 @dataclass(frozen=True)
 class Member:
-    """One seed of an ensemble.
+    """One member of an ensemble.
 
     Attributes:
         file: safetensors file name inside the folder.
@@ -77,11 +77,11 @@ class EnsembleManifest:
     """What ``ensemble.json`` says.
 
     Attributes:
-        members: the seeds, in voting order.
+        members: the members, in voting order.
         trained_on: what the weights were trained on; None for untrained weights.
         licence: the weights' licence.
         git_revision: of the code that wrote the folder, None where unknown.
-        max_deviation: precision ("bf16", "fp16") -> largest difference from fp32 in any seed's probability
+        max_deviation: precision ("bf16", "fp16") -> largest difference from fp32 in any member's probability
             that was seen on the probe patches; a precision that is not listed was not measured, or overflows.
         calibration: parameters of the calibration map, None where there is none.
         tolerance: largest such difference with which a precision is chosen by itself.

@@ -1,4 +1,4 @@
-"""A seed's tensors: read, checked, and nothing executed. Needs no torch."""
+"""A member's tensors: read, checked, and nothing executed. Needs no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _TYPES = {"F16": np.float16, "F32": np.float32}
 
 
 def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> dict[str, Array]:
-    """A seed's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
+    """A member's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
 
     Raises:
         FileError: as ``member_bytes``.

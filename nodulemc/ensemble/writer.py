@@ -27,10 +27,10 @@ from nodulemc.util.progress import progress
 
 @dataclass(frozen=True)
 class MemberWeights:
-    """One seed as it comes from a training run or a checkpoint.
+    """One member as it comes from a training run or a checkpoint.
 
     Attributes:
-        name: file name without the suffix, also the seed's name in results.
+        name: file name without the suffix, also the member's name in results.
         architecture: how to build the network that ``state_dict`` fills.
         state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
         weight: relative weight in soft voting, > 0.
@@ -59,18 +59,18 @@ class MemberWeights:
 
 def write_ensemble(
     folder: str | Path,
-    seeds: Sequence[MemberWeights],
+    members: Sequence[MemberWeights],
     *,
     trained_on: str | None,
     licence: str | None,
     dtype: torch.dtype = torch.float32,
     probes: Array | None = None,
 ) -> EnsembleManifest:
-    """Write seeds as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
+    """Write members as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
 
     Args:
         folder: made where it does not exist; an ensemble already there is replaced once the tensors are checked.
-        seeds: the members, in voting order.
+        members: the members, in voting order.
         trained_on: what the weights were trained on, None for untrained weights.
         licence: the weights' licence.
         dtype: float type of the stored tensors (torch.float32 or torch.float16).
@@ -78,23 +78,23 @@ def write_ensemble(
             ``probe_patches()``).
 
     Raises:
-        EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
+        EnsembleError: there are no members, two share a name, the tensors do not fill their architecture or are not
             finite in ``dtype``, or a network overflows on the probes.
         FileError: the folder cannot be written.
     """
     folder = Path(folder)
-    names = [seed.name for seed in seeds]
+    names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
         raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
-    contents = [_content(folder, seed, dtype) for seed in seeds]
+    contents = [_content(folder, member, dtype) for member in members]
     # The manifest first: an interrupted replacement would leave the old one beside new files.
     prepare_output(folder / FILE_NAME)
-    members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
-    cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
-    manifest = EnsembleManifest(members, trained_on, licence, git_revision(), trained_cases=cases)
+    written = tuple(_write_member(folder, member, content) for member, content in zip(members, contents, strict=True))
+    cases = write_trained_cases(folder, {member.name: member.cases for member in members})
+    manifest = EnsembleManifest(written, trained_on, licence, git_revision(), trained_cases=cases)
     deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
     if not math.isfinite(deviations["bf16"]):
-        sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
+        sources = ", ".join(str(member.source or folder / member.file) for member in members)
         raise EnsembleError("a network overflows on the probes", sources, "use other weights")
     # bf16 holds what fp32 holds; fp16 ends at 65,504, and a network that needs more is not to run in it.
     measured = {name: deviation for name, deviation in deviations.items() if math.isfinite(deviation)}
@@ -115,28 +115,28 @@ def git_revision() -> str | None:
         return None
 
 
-def _content(folder: Path, seed: MemberWeights, dtype: torch.dtype) -> bytes:
-    """A seed's file, checked as it will be on reading."""
+def _content(folder: Path, member: MemberWeights, dtype: torch.dtype) -> bytes:
+    """A member's file, checked as it will be on reading."""
     tensors = {
         # A copy: tensors that share memory cannot be stored.
         name: value.detach()
         .to("cpu", dtype if value.is_floating_point() else value.dtype)
         .clone(memory_format=torch.contiguous_format)
-        for name, value in seed.state_dict.items()
+        for name, value in member.state_dict.items()
     }
     content = safetensors.torch.save(tensors)
-    parse_weights(content, seed.architecture, seed.source or folder / seed.file)
+    parse_weights(content, member.architecture, member.source or folder / member.file)
     return content
 
 
-def _write_member(folder: Path, seed: MemberWeights, content: bytes) -> Member:
-    write_atomically(folder / seed.file, content)
+def _write_member(folder: Path, member: MemberWeights, content: bytes) -> Member:
+    write_atomically(folder / member.file, content)
     digest = hashlib.sha256(content).hexdigest()
-    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
+    return Member(member.file, digest, member.architecture, member.weight, member.seed, member.upscales, member.fold)
 
 
 def _deviations(folder: Path, manifest: EnsembleManifest, probes: Array) -> dict[str, float]:
-    """Largest difference that each shorter precision makes to any seed's probability; checks the written files, too."""
+    """Largest difference that each shorter precision makes to any member's probability; checks the written files, too."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)
 

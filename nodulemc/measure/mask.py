@@ -68,7 +68,7 @@ def score_and_segment(
         ensemble: loaded with ``masks=True``.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
 
     def find(part: slice) -> tuple[Array, Array, list[NoduleMask]]:
@@ -95,7 +95,7 @@ def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, e
         ensemble: loaded with ``masks=True``.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
     # One at a time: all probabilities of a thousand nodules take gigabytes.
     found = (

@@ -1,4 +1,4 @@
-"""Detailed results of one CT: Grand-Challenge's points plus each seed's probability, their spread and warnings.
+"""Detailed results of one CT: Grand-Challenge's points plus each member's probability, their spread and warnings.
 
 Calibrated results say so: by which method, for which prevalence, and what the vote was before.
 """
@@ -88,7 +88,7 @@ def detailed_json(
 
 
 def uncalibrated(prediction: NodulePrediction, manifest: EnsembleManifest) -> float:
-    """The vote of a prediction's seeds before calibration."""
+    """The vote of a prediction's members before calibration."""
     return float(prediction.member_probabilities @ manifest.vote_weights)
 
 

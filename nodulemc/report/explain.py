@@ -59,7 +59,7 @@ def explanations_of(
         ensemble: that has predicted.
 
     Raises:
-        EnsembleError: the checks are malformed, or a seed's numbers overflow.
+        EnsembleError: the checks are malformed, or a member's numbers overflow.
     """
     checks = read_checks(ensemble.manifest) or {}
     passed = [name for name, check in checks.items() if check.passed]
@@ -84,7 +84,7 @@ def explain(
         label: what progress is shown as; None: none is.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
     occlusion = Occlusion(patch, mask)
     parts = {part: occlusion.without(part) for part in PARTS if part in what and mask is not None}

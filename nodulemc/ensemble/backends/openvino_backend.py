@@ -21,7 +21,7 @@ _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoMembers:
-    """Compiled seeds.
+    """Compiled members.
 
     Attributes:
         device: "cpu".
@@ -31,7 +31,7 @@ class OpenVinoMembers:
     device = "cpu"
 
     def __init__(self, folder: str | Path, members: Sequence[Member], precision: str, *, masks: bool = False) -> None:
-        """Load and compile the seeds of an ensemble folder; for masks, the decoders of the seeds that have one.
+        """Load and compile the members of an ensemble folder; for masks, the decoders of the members that have one.
 
         Raises:
             EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
@@ -57,12 +57,12 @@ class OpenVinoMembers:
         return _Member(request, masks, _head(tensors), _attribute_heads(member, tensors))
 
     def member_probabilities(self, patches: Array) -> Array:
-        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
+        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
         return self.member_findings(patches, ())[:, :, 0]
 
     def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
-        1 + number of attributes); what a seed does not tell is NaN.
+        """Each member's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of members,
+        1 + number of attributes); what a member does not tell is NaN.
         """
         results = np.empty((len(patches), len(self._members), 1 + len(attributes)))
         for rows, patch in zip(results, patches, strict=True):
@@ -78,13 +78,13 @@ class OpenVinoMembers:
         return findings, _sigmoid(logits)
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these seeds, 64, 64, 64).
+        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these members, 64, 64, 64).
         """
         return self.member_findings_and_masks(patches, ())[1]
 
     def _run(self, patch: Array, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[Array]]:
-        """Each seed's probability and attributes, and the mask logits (64, 64, 64) of each seed that has a decoder.
+        """Each member's probability and attributes, and the mask logits (64, 64, 64) of each member that has a decoder.
 
         One nodule at a time: more are no faster, and each result is independent of the others.
         """
@@ -95,7 +95,7 @@ class OpenVinoMembers:
 
 
 class _Member(NamedTuple):
-    """One seed: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
+    """One member: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
 
     request: openvino.InferRequest
     segments: bool
@@ -117,7 +117,7 @@ def _head(tensors: dict[str, Array]) -> list[Layer]:
 
 
 def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, list[Layer]]:
-    """The head of each attribute that the seed tells: one layer."""
+    """The head of each attribute that the member tells: one layer."""
     names = member.architecture.attributes
     if not names:
         return {}

@@ -34,8 +34,8 @@ _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 class TorchMembers:
     """Seeds on one device.
 
-    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the seeds
-    themselves do not, the seeds move to the CPU, and a warning says so.
+    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the members
+    themselves do not, the members move to the CPU, and a warning says so.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -46,7 +46,7 @@ class TorchMembers:
     def __init__(
         self, networks: Sequence[PatchNetwork], device: str, precision: str, *, way: Way | None = None
     ) -> None:
-        """Move the seeds to their device.
+        """Move the members to their device.
 
         Args:
             networks: from ``load_network``.
@@ -65,18 +65,18 @@ class TorchMembers:
             self._leave_gpu()
 
     def member_probabilities(self, patches: Array) -> Array:
-        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
+        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
         return self._run(patches, _malignancy, ())
 
     def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each seed's malignancy probability and attributes of each patch, in one pass.
+        """Each member's malignancy probability and attributes of each patch, in one pass.
 
         Args:
             patches: (N, 64, 64, 64).
             attributes: which ones.
 
         Returns:
-            float64 (N, number of seeds, 1 + number of attributes), 0…1; attributes that a seed does not tell are NaN.
+            float64 (N, number of members, 1 + number of attributes), 0…1; attributes that a member does not tell are NaN.
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
@@ -89,8 +89,8 @@ class TorchMembers:
         return found[:, :, :findings], masks
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these seeds, 64, 64, 64).
+        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these members, 64, 64, 64).
         """
         return self.member_findings_and_masks(patches, ())[1]
 
@@ -157,7 +157,7 @@ class TorchMembers:
         # The CPU prepares the next batch while a GPU works on this one.
         if self.device == "cuda" and len(self._following):
             self._ahead = self._sent(self._following)
-        # One copy back for all seeds: each one waits for the GPU.
+        # One copy back for all members: each one waits for the GPU.
         results[:] = outputs.cpu().numpy()
 
     def _sent(self, patches: Array) -> Tensor:
@@ -223,9 +223,9 @@ class _Findings:
 def load_members(
     folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
 ) -> TorchMembers:
-    """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
+    """Load an ensemble's members; their files are read side by side, while the GPU starts.
 
-    For masks, the seeds that have a decoder get it.
+    For masks, the members that have a decoder get it.
 
     Raises:
         EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
@@ -249,7 +249,7 @@ def start_gpu(dtype: torch.dtype) -> None:
 
 
 def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
-    """Build one seed's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
+    """Build one member's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
 
     Raises:
         EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
