@@ -136,7 +136,7 @@ def _write_member(folder: Path, member: MemberWeights, content: bytes) -> Member
 
 
 def _deviations(folder: Path, manifest: EnsembleManifest, probes: Array) -> dict[str, float]:
-    """Largest difference that each shorter precision makes to any member's probability; checks the written files, too."""
+    """Largest difference that each shorter precision makes to any member's probability; also checks the files."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)
 

@@ -61,8 +61,8 @@ class OpenVinoMembers:
         return self.member_findings(patches, ())[:, :, 0]
 
     def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each member's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of members,
-        1 + number of attributes); what a member does not tell is NaN.
+        """Each member's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of
+        members, 1 + number of attributes); what a member does not tell is NaN.
         """
         results = np.empty((len(patches), len(self._members), 1 + len(attributes)))
         for rows, patch in zip(results, patches, strict=True):

@@ -76,7 +76,7 @@ class TorchMembers:
             attributes: which ones.
 
         Returns:
-            float64 (N, number of members, 1 + number of attributes), 0…1; attributes that a member does not tell are NaN.
+            float64 (N, number of members, 1 + number of attributes), 0…1; what a member does not tell is NaN.
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
