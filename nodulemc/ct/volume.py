@@ -22,6 +22,7 @@ from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader
 from nodulemc.ct.tiff import check_pages
 from nodulemc.errors import ImageError, out_of_memory
+from nodulemc.util.itk import itk_silence
 
 if TYPE_CHECKING:
     from nodulemc.ct.dicom_stack import Slice
@@ -184,9 +185,10 @@ def _read_tiff(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("TIFFImageIO")
-    reader.ReadImageInformation()
-    check_grid(reader, path)
-    image: sitk.Image = reader.Execute()
+    with itk_silence:
+        reader.ReadImageInformation()
+        check_grid(reader, path)
+        image: sitk.Image = reader.Execute()
     return image
 
 
@@ -233,13 +235,11 @@ def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> No
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a reader's exception into an ImageError; ITK's own warnings would clutter stderr meanwhile.
+    """Turn a reader's exception into an ImageError.
 
     Raises:
         ImageError: within, a file could not be read.
     """
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     except OSError as error:
@@ -252,5 +252,3 @@ def reading(path: Path) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
