@@ -25,7 +25,7 @@ _READ = (1, FORMAT)
 _SHA256 = re.compile("[0-9a-f]{64}")
 # Largest difference in probability from fp32 that a faster precision may make, where an ensemble states no other.
 TOLERANCE = 0.005
-PLATFORM_MODEL = Path("/opt/ml/model")
+MOUNTED_MODEL = Path("/opt/ml/model")
 _PACKAGE = Path(__file__).parents[1]
 # Inside the package where it was installed from a wheel, beside it in a checkout and in the container.
 PACKAGED_MODEL = (_PACKAGE if (_PACKAGE / "resources").is_dir() else _PACKAGE.parent) / "resources"
@@ -185,12 +185,12 @@ def find_resources() -> Path:
     packaged one.
     """
     try:
-        mounted = (PLATFORM_MODEL / FILE_NAME).is_file() or any(PLATFORM_MODEL.iterdir())
+        mounted = (MOUNTED_MODEL / FILE_NAME).is_file() or any(MOUNTED_MODEL.iterdir())
     except FileNotFoundError:
         mounted = False
     except OSError:  # no reason to answer with other weights: reading it says what is wrong
         mounted = True
-    return PLATFORM_MODEL if mounted else PACKAGED_MODEL
+    return MOUNTED_MODEL if mounted else PACKAGED_MODEL
 
 
 def read_manifest(folder: str | Path) -> EnsembleManifest:

@@ -52,9 +52,9 @@ def ensemble(folder):
 
 
 def test_without_a_folder_it_is_the_ensemble_that_commands_use(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "PLATFORM_MODEL", folder)
+    monkeypatch.setattr(manifest, "MOUNTED_MODEL", folder)
     assert Ensemble.load(device="cpu").manifest == read_manifest(folder)
-    monkeypatch.setattr(manifest, "PLATFORM_MODEL", tmp_path / "none")
+    monkeypatch.setattr(manifest, "MOUNTED_MODEL", tmp_path / "none")
     monkeypatch.chdir(tmp_path)
     assert Ensemble.load(device="cpu").manifest == read_manifest(manifest.PACKAGED_MODEL)
 

@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, monkeypatch):
     def closed(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path)
     monkeypatch.setattr(Path, "is_file", closed)
     # Other weights than those that are mounted would be a silent answer.
     assert manifests.find_resources() == tmp_path
@@ -245,9 +245,9 @@ def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
 
 
 def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "none")
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path / "none")
     assert manifests.find_resources() == manifests.PACKAGED_MODEL
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path)
     assert manifests.find_resources() == manifests.PACKAGED_MODEL
     write_manifest(tmp_path, example())
     assert manifests.find_resources() == tmp_path
@@ -255,11 +255,11 @@ def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["model/", "model.tar.gz", ".hidden"])
 def test_whatever_is_mounted_is_never_passed_over(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", unpacked(tmp_path, name))
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", unpacked(tmp_path, name))
     assert manifests.find_resources() == tmp_path
 
 
 def test_a_file_in_place_of_the_mounted_folder_is_not_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "model")
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path / "model")
     (tmp_path / "model").touch()
     assert manifests.find_resources() == tmp_path / "model"
