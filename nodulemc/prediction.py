@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.arrays import Array
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
-from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.trained_cases import with_note
 from nodulemc.errors import PointsError
 from nodulemc.limits import FACE_TOLERANCE_MM
@@ -27,6 +25,8 @@ from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Growth
     from nodulemc.measure.sizes import Measurements
 
