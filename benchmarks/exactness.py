@@ -10,6 +10,7 @@ places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by round
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from nodulemc.data.block_store import BlockStore
 from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.ensemble.manifest import PACKAGED_MODEL, Member, read_manifest
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.evaluation.stored_nodules import StoredNodules
 from nodulemc.models.checkpoints import fill
@@ -72,7 +73,7 @@ def main() -> None:
     record("exactness", {"paths": figures, "nodules": len(rows), "pairs": len(rows) * (len(rows) - 1) // 2})
 
 
-def paths(resources: Path):
+def paths(resources: Path) -> Iterator[tuple[str, Ensemble | TorchMembers]]:
     """The faster paths of this machine, by name."""
     members = read_manifest(resources).members
     for precision in precisions("cpu"):
@@ -99,7 +100,7 @@ def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
     return results
 
 
-def plain_network(resources: Path, member) -> MultiTaskI3d:
+def plain_network(resources: Path, member: Member) -> MultiTaskI3d:
     """A seed as it was trained."""
     network = create_model(member.architecture, with_decoder=False)
     tensors = read_weights(resources, member)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.arrays import Array
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
@@ -27,6 +26,8 @@ from nodulemc.quality import ScanWarnings, member_warnings, patch_warnings, poin
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Growth
     from nodulemc.measure.sizes import Measurements
 

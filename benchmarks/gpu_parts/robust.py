@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from types import MethodType
 
 import numpy as np
@@ -154,7 +155,7 @@ def _two_processes(setting: Setting) -> Iterator[Row]:
     yield Row("two processes: difference from one alone", difference, "", "", difference <= setting.manifest.tolerance)
 
 
-def _meet_at(barrier) -> None:
+def _meet_at(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
 

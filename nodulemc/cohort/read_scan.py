@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-import SimpleITK as sitk
-
-from nodulemc.arrays import Array
 from nodulemc.cohort.fingerprint import Fingerprint, hash_inputs, stat_signature
-from nodulemc.cohort.scan import Scan
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
 from nodulemc.measure.mask import nodule_part
-from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
 from nodulemc.prediction import prepare_inputs
-from nodulemc.quality import ScanWarnings
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from nodulemc.arrays import Array
+    from nodulemc.cohort.scan import Scan
+    from nodulemc.points.nodules import Nodule
+    from nodulemc.quality import ScanWarnings
     from nodulemc.report.pictures import View
 
 

@@ -17,14 +17,16 @@ from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, now, sto
 from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.state import StoreContent, by_scan, read_stores
-from nodulemc.ct.scan_ids import ScanIds
-from nodulemc.ensemble.trained_cases import TrainedCases
 from nodulemc.util.locks import writing
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
     from nodulemc.cohort.clinical import Clinical
+    from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.pages import Pages
+    from nodulemc.cohort.scan import Scan
+    from nodulemc.ct.scan_ids import ScanIds
+    from nodulemc.ensemble.trained_cases import TrainedCases
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.arrays import Array
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Prior

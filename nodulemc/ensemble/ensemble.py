@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import apply_calibration
 from nodulemc.ensemble.manifest import EnsembleManifest, find_resources, read_manifest
 from nodulemc.ensemble.precision import choose_device, choose_precision
@@ -22,6 +21,7 @@ from nodulemc.errors import EnsembleError
 from nodulemc.ratings import readers_scale
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
     from nodulemc.ensemble.backends.torch_backend import TorchMembers
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.arrays import Array
-from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.report.explain_check import read_checks
@@ -18,6 +16,8 @@ from nodulemc.report.occlusion import MAP, PARTS, Cell, Occlusion, cell_slices, 
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
+    from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.prediction import NodulePrediction
 

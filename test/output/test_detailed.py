@@ -12,9 +12,9 @@ from scipy.special import expit, logit
 from nodulemc.ensemble.calibration import apply_calibration
 from nodulemc.ensemble.manifest import EnsembleManifest, Member
 from nodulemc.models.architecture import Architecture
+from nodulemc.output.detailed import detailed_json, table, write_results
 from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.output.detailed import detailed_json, table, write_results
 
 PLATT = {
     "method": "platt", "training_prevalence": 0.5, "fitted_prevalence": 0.1, "prevalence": 0.09, "slope": 0.8,

@@ -10,14 +10,14 @@ from conftest import centre_of, make_ct
 
 from nodulemc import cli
 from nodulemc.commands import predict
-from nodulemc.errors import CaseError, FileError
 from nodulemc.ensemble.manifest import EnsembleManifest, Member
+from nodulemc.errors import CaseError, FileError
 from nodulemc.models.architecture import Architecture
+from nodulemc.output.slicer_colours import colour
+from nodulemc.output.slicer_markups import write_markups
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
 from nodulemc.prediction import NodulePrediction
-from nodulemc.output.slicer_colours import colour
-from nodulemc.output.slicer_markups import write_markups
 
 # Facts of https://github.com/Slicer/Slicer, markups-schema-v1.0.3.json: types by key; all else is additional.
 MARKUP = {
