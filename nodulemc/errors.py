@@ -21,12 +21,20 @@ def printable(text: str) -> str:
 
 
 class NoduleMCError(Exception):
-    """An error with a cause the user can act on.
+    """An error that the user can do something about; all errors of this package are of this class.
 
     Args:
-        what: what is wrong, with the offending value.
-        where: the file, row or nodule it concerns.
-        remedy: what to do about it.
+        what: What is wrong, with the offending value.
+        where: The file, row or nodule that it concerns.
+        remedy: What to do about it.
+
+    Examples:
+        >>> from nodulemc import NoduleMCError, read_volume
+        >>> try:
+        ...     read_volume("missing.nii.gz")
+        ... except NoduleMCError as error:
+        ...     print(error)
+        no such CT: missing.nii.gz: check the path
     """
 
     exit_code = 2
@@ -41,6 +49,10 @@ class NoduleMCError(Exception):
         # File readers put line breaks into messages, and file names may hold anything; one line of text is promised.
         line = ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
         return printable(line)
+
+
+class FileError(NoduleMCError):
+    """A file cannot be read, is too large or malformed, or a file or folder cannot be written."""
 
 
 class CaseError(NoduleMCError):

@@ -40,17 +40,25 @@ _AT_ONCE = {"cpu": 1, "cuda": 32}
 
 @dataclass(frozen=True)
 class NodulePrediction:
-    """One nodule's result.
+    """The result for one nodule.
 
     Attributes:
-        nodule: its name and point.
-        probability: of malignancy, the soft vote of all seeds, 0…1.
-        per_seed: each seed's probability, in the ensemble's order.
-        warnings: what a reader of the number should know.
-        attributes: readers' mean ratings as the ensemble tells them, in the order of its manifest's ``attributes``.
-        measurements: what the nodule measures, None where that was not asked for.
-        risk: what ``nodulemc.measure.risk.assess`` gives, None where that was not asked for.
-        growth: what has become of the nodule since an earlier scan, None where that was not asked for.
+        nodule: The nodule's name and point.
+        probability: The probability of malignancy, 0…1: the soft vote of all members of the ensemble.
+        per_seed: Each member's probability, 0…1, in the ensemble's order.
+        warnings: Reasons to read the probability with caution, one sentence each.
+        attributes: Predicted ratings of the nodule's look, on the radiologists' scale, in the order of the ensemble's
+            ``manifest.attributes``. Empty if the ensemble predicts none.
+        measurements: The nodule's sizes in mm, mm³, HU and mg. None if they were not asked for.
+        risk: The results of the clinical risk models (see ``nodulemc.measure.risk.assess``). None if they were not
+            asked for.
+        growth: The change since an earlier scan. None if it was not asked for.
+
+    Examples:
+        >>> from nodulemc import Nodule, NodulePrediction
+        >>> prediction = NodulePrediction(Nodule("1", (-110.6, -44.7, -217.8)), 0.6, per_seed=(0.5, 0.6, 0.75))
+        >>> prediction.spread
+        0.25
     """
 
     nodule: Nodule
@@ -64,7 +72,7 @@ class NodulePrediction:
 
     @property
     def spread(self) -> float:
-        """Largest minus smallest of the seeds' probabilities."""
+        """The largest minus the smallest of the members' probabilities, 0…1."""
         return max(self.per_seed) - min(self.per_seed)
 
 
@@ -75,28 +83,38 @@ def predict(
     *,
     series: str | None = None,
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of the nodules in one CT.
+    """Predict the probability of malignancy of each nodule in one CT.
 
     Args:
-        ct: file, DICOM folder, image in HU, or a volume already read.
-        points: a points file (see ``nodulemc.points.reading.read_points``), or nodules, or points x, y, z in mm (LPS),
-            such as the rows of an array (N, 3).
-        ensemble: the seeds to vote.
-        series: SeriesInstanceUID of the series to read, for a DICOM folder with several CTs.
+        ct: A CT in HU: a file, a folder with a DICOM series, a SimpleITK image, or a volume that was read before.
+        points: The nodules: a points file (see ``nodulemc.points.reading.read_points``), ``Nodule`` objects, or points
+            x, y, z in mm (LPS), such as the rows of an array (N, 3).
+        ensemble: The ensemble that votes. Load it once and use it for many CTs.
+        series: The SeriesInstanceUID of the series to read, if a DICOM folder holds several CTs.
 
     Returns:
-        One prediction per nodule, in the order of ``points``.
+        One prediction for each nodule, in the order of ``points``.
 
     Raises:
-        ImageError: the CT cannot be used.
-        PointsError: the points cannot be used, or one lies outside the CT.
+        FileError, TableError: A file cannot be read.
+        ImageError: The CT cannot be used.
+        PointsError: The points cannot be used, or one of them lies outside the CT.
+        EnsembleError: A member's numbers overflow.
+
+    Examples:
+        >>> from nodulemc import Ensemble, predict
+        >>> ct = "test/input/images/chest-ct/ct.mha"
+        >>> for prediction in predict(ct, "test/input/nodule-locations.json", Ensemble.load()):
+        ...     print(prediction.nodule.name, f"{prediction.probability:.2f}")
+        12000002_1_19990102 0.61
+        12000002_2_19990102 0.58
     """
     volume = _as_volume(ct, series)
     nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)
-    return score(nodules, *look(volume, nodules), ensemble)
+    return predict_patches(nodules, *prepare_inputs(volume, nodules), ensemble)
 
 
-def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
+def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
     """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
@@ -106,10 +124,10 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
     return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about), ids)
 
 
-def score(
+def predict_patches(
     nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
+    """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
     if show_progress:
         per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
@@ -135,7 +153,7 @@ def concluded(
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Predictions from what ``look`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
     votes = np.array(per_seed)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
@@ -168,7 +186,7 @@ def with_warnings(
     """What is known of each nodule, put together.
 
     Args:
-        nodules, notes: as ``look`` takes and gives them.
+        nodules, notes: as ``prepare_inputs`` takes and gives them.
         per_seed: the seeds' probabilities (N, number of seeds).
         probabilities: the ensemble's (N,).
         attributes: the same, on the readers' scale (N, number of attributes).

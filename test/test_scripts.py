@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SCRIPTS = ["build.sh", "export.sh", "test.sh", "test_run.sh", "scripts/container_test.sh", "scripts/lock.sh",
-           "scripts/setup.sh", "scripts/supply_chain.sh"]  # fmt: skip
+SCRIPTS = ["build.sh", "export.sh", "test.sh", "test_run.sh", "scripts/container_test.sh", "scripts/docs.sh",
+           "scripts/lock.sh", "scripts/setup.sh", "scripts/supply_chain.sh"]  # fmt: skip
 WITH_VALUE = [
     *(("build.sh", option) for option in ("--tag", "--base-image", "--api-method")),
     *(("export.sh", option) for option in ("--tag", "--base-image", "--resources", "--output")),

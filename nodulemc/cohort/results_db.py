@@ -70,10 +70,13 @@ class Listed:
     """A scan of the listing.
 
     Attributes:
-        scan, labels, given, patient: as in ``Scan``.
+        scan: As in ``Scan``.
+        labels: As in ``Scan``.
+        given: As in ``Scan``.
         look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
             was known of the scan.
         fault: of the manifest's rows, None where they can be used.
+        patient: As in ``Scan``.
         seen: by what the manifest says, what the ensemble was trained on of it, one of ``SEEN`` in
             ``nodulemc.ensemble.trained_cases``; None where that is not known.
         clinical: what the risk models may know of it, None where they were not asked for.
@@ -97,7 +100,8 @@ class Record:
         scan: its name.
         given: what the manifest said of its points, as in ``Scan``.
         fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
-        weights, precision: of the ensemble that the predictions are of, None where there are none.
+        weights: The ensemble that made the predictions, None where there are none.
+        precision: The number format that it ran in, None where there are none.
         finished: seconds since 1970.
         error: why it failed, None where it did not.
         predictions: of its nodules in their order; of a failure, the former ones.
@@ -277,7 +281,7 @@ class Store:
             raise ConfigError(
                 f"cannot use the store ({error})",
                 self._path,
-                "check that it is in a folder that can be written and is not full",
+                "check that its folder can be written and locked, and is not full",
             ) from error
 
     def _damaged(self, error: Exception) -> ConfigError:

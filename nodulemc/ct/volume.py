@@ -32,16 +32,25 @@ _RESCALED_AT_ONCE = 1 << 16  # voxels; as float64 they stay in a core's cache
 
 @dataclass(frozen=True)
 class Volume:
-    """A CT.
+    """A CT with its geometry; ``read_volume`` reads one.
 
     Attributes:
-        image: 3-D scalar image in HU, in the pixel type it was stored in, or floating point where it is rescaled.
-        source: where it was read from, for messages.
-        series_uid: DICOM SeriesInstanceUID where the source is a DICOM series, else None.
-        acquisition: what a DICOM series says of how it was made, by attribute name; empty where there is none.
-        ids: what its header says whose scan it is.
-        frame_of_reference: DICOM FrameOfReferenceUID, None where the source states none.
-        slices: of a DICOM series, in the image's order; else none.
+        image: A 3-D scalar image in HU, with its spacing in mm and its place in the world (LPS). It has the pixel type
+            of the file, or a floating-point type if the file states a rescaling.
+        source: The file or folder the CT was read from; messages name it.
+        series_uid: The DICOM SeriesInstanceUID. None if the source is no DICOM series.
+        acquisition: What a DICOM series states about how it was acquired, by attribute name; else empty.
+        ids: The identifiers of patient and scan in the header.
+        frame_of_reference: The DICOM FrameOfReferenceUID. None if the source states none.
+        slices: The slices of a DICOM series, in the image's order; else empty.
+
+    Examples:
+        >>> from nodulemc import read_volume
+        >>> volume = read_volume("test/input/images/chest-ct/ct.mha")
+        >>> volume.image.GetSpacing()
+        (0.7792, 0.7792, 2.5)
+        >>> volume.distance_outside_mm((-110.6, -44.7, -217.8))  # inside
+        0.0
     """
 
     image: sitk.Image
@@ -53,7 +62,7 @@ class Volume:
     slices: Sequence["Slice"] = ()
 
     def distance_outside_mm(self, point: Sequence[float]) -> float:
-        """How far ``point`` (x, y, z in mm, LPS) lies beyond the outer faces of the border voxels; 0 inside."""
+        """The distance in mm of a point x, y, z in mm (LPS) from the outer faces of the border voxels; 0 if inside."""
         index = np.array(self.image.TransformPhysicalPointToContinuousIndex([float(c) for c in point]))
         excess = index - np.clip(index, -0.5, np.array(self.image.GetSize()) - 0.5)
         direction = np.array(self.image.GetDirection()).reshape(3, 3)
@@ -91,15 +100,23 @@ class Volume:
 
 
 def read_volume(path: str | Path, *, series: str | None = None) -> Volume:
-    """Read a CT from a file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff) or a folder with a DICOM series in or below it.
+    """Read a CT.
 
     Args:
-        path: the file or folder.
-        series: SeriesInstanceUID of the series to read, for a folder with several CTs.
+        path: A file (.mha .mhd .nii .nii.gz .nrrd .tif .tiff), or a folder with a DICOM series in or below it.
+        series: The SeriesInstanceUID of the series to read, if a folder holds several CTs.
+
+    Returns:
+        The CT in HU, with its geometry in mm (LPS).
 
     Raises:
-        ImageError: there is no such file, it is unreadable or truncated, is not a 3-D scalar image, or the
-            DICOM folder holds no series, several CTs, not the one asked for, or one with missing or sheared slices.
+        ImageError: The file is missing, unreadable, truncated or corrupt, or is not a 3-D scalar image; or the folder
+            holds no series, several CTs, not the one asked for, or one with missing or sheared slices.
+
+    Examples:
+        >>> from nodulemc import read_volume
+        >>> read_volume("test/input/images/chest-ct/ct.mha").image.GetSize()  # voxels along x, y, z
+        (119, 78, 31)
     """
     path = Path(path)
     check_path(path)
@@ -141,6 +158,18 @@ def read_image_header(path: Path) -> ImageHeader | None:
             check_image_header(header, path)
             return header
     return None
+
+
+def require_image_header(path: Path) -> ImageHeader:
+    """What ``read_image_header`` gives, of a file that has a geometry.
+
+    Raises:
+        ImageError: as there, or the file is of no such format.
+    """
+    header = read_image_header(path)
+    if header is None:
+        raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
+    return header
 
 
 def _read_file(path: Path) -> Volume:

@@ -34,7 +34,8 @@ def complete(hu: Array, mask: Array, spacing: Array, low: Array, high: Array, se
         hu: int16 (D, H, W), the slices that the nodule touches, axes z, y, x.
         mask: uint8, the same shape, 1 on the nodule.
         spacing: mm per voxel along z, y, x.
-        low, high: (3,) each, how many voxels to add before and after the slices along z, y, x.
+        low: (3,), how many voxels to add before the slices along z, y, x.
+        high: (3,), how many voxels to add after them.
         seed: of the drift's directions.
 
     Returns:

@@ -1,4 +1,7 @@
-"""The ensemble: every seed loaded once, on the fastest backend there is, soft voting. Imports no torch by itself."""
+"""The ensemble loads each of its members once, on the fastest backend there is, and lets them vote softly.
+
+A soft vote is the weighted mean of the members' probabilities. This module imports PyTorch only if it runs on it.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,24 @@ logger = logging.getLogger(__name__)
 
 
 class Ensemble:
-    """Seeds that vote softly on patches.
+    """Networks ("members") that vote softly: the probability is the weighted mean of theirs.
+
+    Load one with ``Ensemble.load`` and hand it to ``nodulemc.predict``.
 
     Attributes:
-        manifest: what the ensemble's folder says of it.
-        caveat: a warning that belongs beside every number of this ensemble, None where there is none.
-        trained_cases: what it was trained on, None where that is not known.
+        manifest: The contents of the ensemble folder's ``ensemble.json``.
+        caveat: A warning that belongs beside every number of this ensemble. None if there is none.
+        trained_cases: The cases it was trained on. None if they are not known.
+
+    Examples:
+        >>> import numpy as np
+        >>> from nodulemc import Ensemble
+        >>> ensemble = Ensemble.load(device="cpu")
+        >>> ensemble.device
+        'cpu'
+        >>> members = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))  # a patch of air
+        >>> members.shape, ensemble.vote(members).shape
+        ((1, 3), (1,))
     """
 
     def __init__(
@@ -61,20 +76,21 @@ class Ensemble:
         masks: bool = False,
         calibrated: bool = False,
     ) -> Ensemble:
-        """Load an ensemble folder: with OpenVINO on a CPU where it is installed, else with PyTorch.
+        """Load an ensemble folder. On a CPU it runs in OpenVINO if that is installed, else in PyTorch.
 
         Args:
-            folder: holds ``ensemble.json`` and the seeds' safetensors files; None: the one that
-                ``nodulemc.ensemble.manifest.find_resources`` gives, which the commands use by default.
+            folder: The folder with ``ensemble.json`` and the members' safetensors files. None stands for the commands'
+                default (see ``nodulemc.ensemble.manifest.find_resources``).
             device: "auto", "cpu" or "cuda".
             precision: "auto", "fp32", "bf16" or "fp16".
-            masks: also build the decoders of the seeds that have one, for ``findings_and_masks`` and
-                ``mask_probabilities``; each pass of these seeds may then run them.
-            calibrated: apply the folder's calibration map to the vote.
+            masks: Also build the decoders, for ``findings_and_masks`` and ``mask_probabilities``. Members that have
+                one may then run it in each pass.
+            calibrated: Apply the folder's calibration map to the vote.
 
         Raises:
-            EnsembleError: the folder is incomplete, damaged, or lacks the decoders or the calibration that are wanted.
-            ConfigError: the device is not there.
+            FileError: A file cannot be read.
+            EnsembleError: The folder is incomplete or damaged, or lacks the decoders or the calibration asked for.
+            ConfigError: The device is not there.
         """
         folder = find_resources() if folder is None else folder
         manifest = read_manifest(folder)
@@ -92,55 +108,56 @@ class Ensemble:
 
     @property
     def device(self) -> str:
-        """Where the seeds are: "cpu" or "cuda"."""
+        """The device that the members run on: "cpu" or "cuda"."""
         return self._seeds.device
 
     @property
     def precision(self) -> str:
-        """What they compute in: "fp32", "bf16" or "fp16"."""
+        """The number format that the members compute in: "fp32", "bf16" or "fp16"."""
         return self._seeds.precision
 
     def seed_probabilities(self, patches: Array) -> Array:
-        """Each seed's malignancy probability of each patch.
+        """Predict each member's probability of malignancy for each patch.
 
         Args:
             patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
         Returns:
-            float64 (N, number of seeds).
+            float64 (N, number of members), 0…1.
 
         Raises:
-            EnsembleError: a seed's numbers overflow.
+            EnsembleError: A member's numbers overflow.
         """
         return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
-        """Each seed's malignancy probability of each patch, and the nodules' attributes, in one pass.
+        """Predict each member's probability of malignancy for each patch, and the nodules' attributes, in one pass.
 
         Args:
             patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
         Returns:
-            float64 (N, number of seeds), and float64 (N, A): the ratings that readers would give in the mean, in the
-            order of the manifest's ``attributes``, on their scale; the weighted mean of the seeds that tell them.
+            The probabilities, float64 (N, number of members), 0…1; and the attributes, float64 (N, number of
+            attributes): the mean rating that radiologists would give, on their scale, in the order of
+            ``manifest.attributes``. An attribute is the weighted mean of the members that predict it.
 
         Raises:
-            EnsembleError: a seed's numbers overflow.
+            EnsembleError: A member's numbers overflow.
         """
         if not self.manifest.attributes:
             return self.seed_probabilities(patches), np.empty((len(patches), 0))
         return self._told(self._seeds.seed_findings(patches, self.manifest.attributes))
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
-        """What ``findings`` and ``mask_probabilities`` give, in one pass.
+        """Return what ``findings`` and ``mask_probabilities`` return, in one pass.
 
-        All seeds' masks are in memory at once, 2 MB for a nodule and seed.
+        The masks of all members are in memory at once: 2 MB for each nodule and member.
 
         Args:
             patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
         Raises:
-            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
+            EnsembleError: The ensemble was loaded without its decoders, or a member's numbers overflow.
         """
         self._require_decoders()
         found, masks = self._seeds.seed_findings_and_masks(patches, self.manifest.attributes)
@@ -163,16 +180,16 @@ class Ensemble:
         return vote
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Probability of each voxel to belong to the nodule, the soft vote of the seeds that have a decoder.
+        """Predict for each voxel how likely it belongs to the nodule: the soft vote of the members with a decoder.
 
         Args:
             patches: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
         Returns:
-            float64 (N, 64, 64, 64), on the patches' grid.
+            float64 (N, 64, 64, 64), 0…1, on the patches' grid.
 
         Raises:
-            EnsembleError: the ensemble was loaded without its decoders, or a seed's numbers overflow.
+            EnsembleError: The ensemble was loaded without its decoders, or a member's numbers overflow.
         """
         self._require_decoders()
         return self._mask(self._seeds.mask_probabilities(patches))
@@ -193,7 +210,7 @@ class Ensemble:
         return vote
 
     def vote(self, per_seed: Array) -> Array:
-        """Soft voting: the weighted mean of the seeds' probabilities, (N, seeds) to (N,), calibrated if asked."""
+        """Vote softly: the weighted mean of the members' probabilities, (N, members) to (N,), calibrated if asked."""
         return apply_calibration(per_seed @ self._weights, self._calibration)
 
     def _finite(self, per_seed: Array, names: Sequence[str]) -> Array:

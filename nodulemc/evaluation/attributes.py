@@ -67,7 +67,8 @@ def rank_correlation(first: Array, second: Array, weights: Array) -> Array:
     """Spearman's rank correlation of pairs that count several times, or in part.
 
     Args:
-        first, second: values (n,).
+        first: Values (n,).
+        second: The values (n,) that they are paired with.
         weights: how much each pair counts (B, n).
 
     Returns:

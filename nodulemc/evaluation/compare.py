@@ -20,7 +20,8 @@ class Comparison:
     """AUC of the first predictions minus that of the second.
 
     Attributes:
-        nodules, malignant: how many nodules both have, and how many of them are malignant.
+        nodules: The number of nodules that both have.
+        malignant: The number of malignant ones among them.
         caution: what to say beside the intervals, None where there is nothing to be said.
         patients: how many patients were resampled; None where each nodule was resampled by itself.
         auc: of the first and the second.

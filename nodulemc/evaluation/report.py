@@ -25,11 +25,14 @@ class ForestRow:
 
     Attributes:
         name: of the group.
-        nodules, malignant: how many.
+        nodules: The number of nodules.
+        malignant: The number of malignant ones.
         auc: None where the group has one class.
         interval: its 95 % interval, None where there is none.
         caution: what to say beside the interval, None where there is nothing to be said.
-        place, low, high: of the AUC and the interval's ends on the axis, None as those.
+        place: The AUC's place on the axis, None as the AUC.
+        low: The place of the interval's lower end.
+        high: The place of the interval's upper end.
     """
 
     name: str

@@ -13,7 +13,8 @@ class Chart:
     Args:
         title: what it shows, read out by screen readers.
         size: width and height in SVG units; text is 12 units high.
-        x, y: ranges of the axes in data units.
+        x: The range of the horizontal axis in data units.
+        y: The range of the vertical axis in data units.
         margins: left, right, top, bottom, in SVG units.
     """
 

@@ -44,7 +44,8 @@ class Curves:
     Where a sample has one class only, what needs the other is NaN.
 
     Attributes:
-        true_positives, false_positives: int64 (B, T): nodules at or above the threshold.
+        true_positives: int64 (B, T), malignant nodules at or above the threshold.
+        false_positives: int64 (B, T), benign nodules at or above the threshold.
     """
 
     true_positives: Array

@@ -39,7 +39,8 @@ def create_app(ensemble: Future[Ensemble], *, input_dir: Path, output_dir: Path,
 
     Args:
         ensemble: done once the ensemble is loaded.
-        input_dir, output_dir: the platform's folders; links on the way are followed anew for each case.
+        input_dir: Grand-Challenge's input folder. Links on the way are followed anew for each case.
+        output_dir: Grand-Challenge's output folder, as the input folder.
         writing: held while an output is being written.
     """
     from fastapi import FastAPI
@@ -83,12 +84,14 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
 
     Args:
         load: gives the ensemble; called in another thread.
-        host, port: where to listen.
-        input_dir, output_dir: the platform's folders.
+        host: The address to listen on.
+        port: The port to listen on.
+        input_dir: Grand-Challenge's input folder.
+        output_dir: Grand-Challenge's output folder.
 
     Raises:
         ConfigError: the address cannot be listened on, or the extra is not installed.
-        CaseError: an old output cannot be removed.
+        FileError: an old output cannot be removed.
         NoduleMCError: the ensemble cannot be loaded.
     """
     writing = threading.Lock()

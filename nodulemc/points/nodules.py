@@ -11,7 +11,17 @@ from nodulemc.limits import MAX_NAME_LENGTH, MAX_NODULES
 
 @dataclass(frozen=True)
 class Nodule:
-    """A nodule's name, None where its file gives none, and its point x, y, z in mm (LPS)."""
+    """One nodule: where it is, and what it is called.
+
+    Attributes:
+        name: The nodule's name. None if its file gives none.
+        point: A point in the nodule, best its centre: x, y, z in mm (LPS).
+
+    Examples:
+        >>> from nodulemc import Nodule
+        >>> Nodule("left upper lobe", (61.1, -163.3, -177.8))
+        Nodule(name='left upper lobe', point=(61.1, -163.3, -177.8))
+    """
 
     name: str | None
     point: tuple[float, float, float]

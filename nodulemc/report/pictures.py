@@ -69,7 +69,8 @@ class Overview:
     Attributes:
         picture: of it, in the lung window, made small.
         box: left, top, width and height of the nodule's axial picture in it, in per cent.
-        number, count: which slice it is, counted from the feet from 1, and of how many.
+        number: Which slice it is, counted from the feet from 1.
+        count: The number of slices.
     """
 
     picture: Picture
@@ -165,7 +166,7 @@ def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
     pixels = {"axial": spacing[1:], "coronal": (spacing[0], spacing[2]), "sagittal": spacing[:2]}
     planes = {name: _picture(found, pixels[name]) for name, found in _planes(hu, centre, levels).items()}
     overview = _overview(volume, nodule.point, turned, shown)
-    return View(part, tuple(lower), shown, centre, levels, step, planes, overview)
+    return View(part, (lower[0], lower[1], lower[2]), shown, centre, levels, step, planes, overview)
 
 
 def _turn(image: sitk.Image) -> sitk.Image:
