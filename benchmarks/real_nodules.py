@@ -322,7 +322,8 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
 
 
-def _prepared(cubes: Path, scratch: Path) -> Path:
+def prepared(cubes: Path, scratch: Path) -> Path:
+    """A block store of the cubes, in a scratch folder."""
     prepare(read_table(cubes / "table.csv"), ScanSource(cubes / "ct"), cubes / "masks", scratch / "store", 1)
     return scratch / "store"
 
@@ -352,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = read_table(args.slabs / "table.csv").rows
     make_folder(args.output)
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {"Cubes": judged(load(_prepared(args.cubes, Path(scratch))), ensembles, others)}
+        sets = {"Cubes": judged(load(prepared(args.cubes, Path(scratch))), ensembles, others)}
     if args.held_out:
         store, split = args.held_out
         names = set(json.loads(split.read_text())["validation"])

@@ -32,13 +32,13 @@ def resources(tmp_path_factory):
 
 def test_a_repetition_in_other_surroundings_gives_the_same_bytes(tmp_path, resources):
     results = []
-    for k, surroundings in enumerate([{}, {}, SURROUNDINGS]):
+    for k, surroundings in enumerate([{}, {}, SURROUNDINGS, {"LC_ALL": "C"}]):
         output = tmp_path / str(k)
         output.mkdir()
         command = [*PROGRAM, "--output", str(output), "--resources", str(resources)]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | surroundings)
         results.append((output / OUTPUT_NAME).read_bytes())
-    assert results[0] == results[1] == results[2]
+    assert set(results) == {results[0]}
     assert len(json.loads(results[0])["points"]) == 2
 
 

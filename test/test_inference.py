@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -35,13 +34,12 @@ def resources(tmp_path_factory):
     return folder
 
 
-def run(name, *arguments, **environment):
+def run(name, *arguments):
     return subprocess.run(
         [*COMMAND[name], *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | environment,
         cwd=REPOSITORY,
     )
 
@@ -170,18 +168,6 @@ def test_an_ensemble_in_a_folder_of_its_own_is_found_and_named(tmp_path, resourc
     assert done.returncode == 2
     assert done.stderr.startswith("error: no ensemble.json in it or one folder below; it holds wrapped/: ")
     assert list(target.iterdir()) == []
-
-
-def test_output_does_not_depend_on_locale_or_time_zone(tmp_path, resources):
-    image = make_ct()
-    outputs = set()
-    for k, environment in enumerate([{}, {"LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Tokyo"}, {"LC_ALL": "C"}]):
-        source, target = case_folder(tmp_path / str(k), image, [{"name": "ä", "point": list(centre_of(image))}])
-        done = run("inference", "--input", source, "--output", target, "--resources", resources, "--device", "cpu",
-                   **environment)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        outputs.add((target / OUTPUT_NAME).read_bytes())
-    assert len(outputs) == 1
 
 
 def damaged_checksum(source, resources):

@@ -26,7 +26,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     )
     for precision in ("bf16", "fp16", "fp32"):
         yield from attempt(f"{precision}: loaded ensemble", _by_batch(setting, networks, precision, flops))
-    yield from attempt("where the time goes", _kernels(setting, networks))
+    yield from attempt("where the time goes", slowest_kernels(setting, networks))
 
 
 def _by_batch(setting: Setting, networks: list[PatchNetwork], precision: str, flops: float) -> Iterator[Row]:
@@ -54,7 +54,7 @@ def _seconds_per_nodule(setting: Setting, networks: list[PatchNetwork], precisio
     return each
 
 
-def _kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
+def slowest_kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
     """The kernels that take the most of the device's time."""
     seeds, patches = setting.seeds(networks, setting.half), probes(2 if setting.small else _GOAL_BATCH)
     seeds.member_probabilities(patches)

@@ -39,7 +39,7 @@ def _halving(setting: Setting) -> Iterator[Row]:
     expected = setting.seeds(networks, setting.half).member_probabilities(patches)
     seeds = setting.seeds(networks, setting.half)
     few = _SMALL_FIT if setting.small else _FIT
-    with _memory_for(few, seeds, setting):
+    with memory_for(few, seeds, setting):
         seeds.batch_size = len(patches)
         found = seeds.member_probabilities(patches)
     right = _right(setting, found, expected) and seeds.device == setting.device and seeds.batch_size < len(patches)
@@ -51,7 +51,7 @@ def _leaving(setting: Setting) -> Iterator[Row]:
     networks, patches = setting.networks(), _patches(setting)[:4]
     expected = TorchMembers(setting.networks(), "cpu", "fp32").member_probabilities(patches)
     seeds = setting.seeds(networks, setting.half)
-    with _memory_for(0, seeds, setting):
+    with memory_for(0, seeds, setting):
         found = seeds.member_probabilities(patches)
     yield _on_cpu(setting, "memory for no nodule", seeds, found, expected)
 
@@ -83,7 +83,7 @@ def _right(setting: Setting, found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @contextmanager
-def _memory_for(nodules: int, seeds: TorchMembers, setting: Setting) -> Iterator[None]:
+def memory_for(nodules: int, seeds: TorchMembers, setting: Setting) -> Iterator[None]:
     """Leave the device as much memory as so many nodules need; a CPU only says that more do not fit."""
     if setting.device != "cuda":
         _pretend(nodules, seeds)

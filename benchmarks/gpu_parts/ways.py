@@ -31,7 +31,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     costs: dict[str, dict[int, Timed]] = {}
     for name, way in _WAYS.items():
         yield from attempt(name, _way(setting, name, way, costs))
-    yield from attempt("the row for the table", _recommended(setting, costs))
+    yield from attempt("the row for the table", recommended(setting, costs))
 
 
 def _way(setting: Setting, name: str, way: Way, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
@@ -59,7 +59,7 @@ def time_way(setting: Setting, way: Way) -> dict[int, Timed]:
     return results
 
 
-def _recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
+def recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
     """The row for the table: the fastest way that is worth it, from the nodule on that pays its start back."""
     batch = _SMALL_BATCHES[-1] if setting.small else _JUDGED
     found = {name: _table_row(setting, name, costs, batch) for name in costs if name != "eager"}

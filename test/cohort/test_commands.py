@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ensembles import make_untrained_ensemble
 from nodulemc import cli
 from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import run_cohort
+from nodulemc.ensemble.ensemble import Ensemble
 
 pytestmark = pytest.mark.heavy
 
@@ -25,6 +27,20 @@ def ensemble(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
     make_untrained_ensemble(folder)
     return folder
+
+
+@cache
+def load_once(load, folder: Path, options: tuple) -> Ensemble:
+    return load(folder, **dict(options))
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+    """Each folder's ensemble is loaded once; other tests load them each time."""
+    load = Ensemble.load
+    monkeypatch.setattr(
+        Ensemble, "load", lambda folder, **options: load_once(load, folder, (*sorted(options.items()),))
+    )
 
 
 def cohort(manifest: Path, output: Path, ensemble: Path, *options: str) -> int:

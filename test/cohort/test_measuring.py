@@ -3,11 +3,14 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from cohort.made import (
+    COLUMNS,
     DIAMETER_MM,
     MEASURING,
     Segmenting,
@@ -35,6 +38,7 @@ from nodulemc.report.page import Origin
 
 SIZES = list(asdict(Measurements()))
 RISKS = ["brock_full", "brock_parsimonious", "mayo", "herder", "lung_rads_size", "risk_missing"]
+CASE = Path(__file__).parents[1] / "input"
 NOT_MEASURING = replace(MEASURING, measures=False)
 
 
@@ -171,13 +175,14 @@ def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, o
 
 @pytest.mark.heavy
 def test_the_command_gives_what_predict_gives(tmp_path):
-    """With the shipped ensemble on a phantom: sizes, risk and what is missing, in tables, pages and index."""
+    """With the shipped ensemble on a part of a phantom: sizes, risk and what is missing, in tables, pages and index."""
     phantoms, out = tmp_path / "phantoms", tmp_path / "out"
-    assert cli.main(["phantom", "--output", str(phantoms), "--patients", "1", "--seed", "3"]) == 0
-    (ct,) = (phantoms / "ct").iterdir()
-    first = read_rows(phantoms / "table.csv")[0]
-    write_rows(phantoms / "table.csv", first, [first.values()])
-    names = [first["AnnotationID"]]
+    ct = phantoms / scan_file(0)
+    ct.parent.mkdir(parents=True)
+    shutil.copy(CASE / "images" / "chest-ct" / "ct.mha", ct)
+    first = json.loads((CASE / "nodule-locations.json").read_text())["points"][0]
+    write_rows(phantoms / "table.csv", COLUMNS, [(uid(0), first["name"], *first["point"], 1)])
+    names = [first["name"]]
     told = {"gender": "female", "upper_lobe": True, "spiculation": False, "type": "solid"}
     (tmp_path / "c.json").write_text(json.dumps({"gender": "female", "nodules": dict.fromkeys(names, told)}))
     rows = [(name, "female", "yes", "no", "solid") for name in names]

@@ -15,7 +15,7 @@ from ensembles import make_untrained_ensemble, shrunk_probe, untrained_weights
 
 from nodulemc.cli import main
 from nodulemc.ensemble import manifest
-from nodulemc.ensemble.backends import openvino_backend
+from nodulemc.ensemble.backends import openvino_backend, openvino_runtime
 from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
 from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_network
 from nodulemc.ensemble.ensemble import Ensemble
@@ -84,6 +84,18 @@ def plain_mask(tensors: dict[str, torch.Tensor], architecture: Architecture, pat
     return torch.sigmoid(logits).numpy()
 
 
+@pytest.fixture
+def backends(monkeypatch):
+    """The kinds of backends in the order they are made."""
+    made = []
+    for kind in (OpenVinoMembers, TorchMembers):
+        start = kind.__init__
+        monkeypatch.setattr(
+            kind, "__init__", lambda self, *a, start=start, **k: made.append(type(self)) or start(self, *a, **k)
+        )
+    return made
+
+
 @pytest.fixture(scope="module")
 def torch_members(folder):
     """The seeds as they run on a GPU, or without OpenVINO."""
@@ -115,11 +127,10 @@ def test_neither_batch_size_nor_order_changes_a_probability(backend, tolerance, 
     np.testing.assert_allclose(together, alone, atol=tolerance, rtol=0)
 
 
-def test_pytorch_takes_over_where_openvino_is_missing(folder, ensemble, torch_members, monkeypatch):
+def test_pytorch_takes_over_where_openvino_is_missing(folder, ensemble, backends, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     fallback = Ensemble.load(folder, device="cpu", precision="fp32")
-    assert isinstance(fallback._backend, TorchMembers)
-    assert isinstance(ensemble._backend, OpenVinoMembers)
+    assert backends == [TorchMembers]
     patch = probe_patches()[:1]
     np.testing.assert_allclose(
         fallback.member_probabilities(patch), ensemble.member_probabilities(patch), atol=1e-5, rtol=0
@@ -131,12 +142,19 @@ class Mean(torch.nn.Module):
 
     Args:
         error: what moving it to the GPU raises; nothing where None.
+        fits: how many nodules there is memory for.
+        precisions: the types of numbers that there is memory for.
+
+    Attributes:
+        done: the sizes of the batches that it has done.
+        failed: weak references to those that did not fit.
     """
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, fits=32, precisions=(torch.float32, torch.bfloat16)) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
-        self.error = error
+        self.error, self.fits, self.precisions = error, fits, precisions
+        self.done, self.failed = [], []
 
     def to(self, device, *arguments, **options):
         if device == "cuda":
@@ -146,6 +164,10 @@ class Mean(torch.nn.Module):
         return super().to(device, *arguments, **options)
 
     def classify(self, x):
+        if len(x) > self.fits or x.dtype not in self.precisions:
+            self.failed.append(weakref.ref(x))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.done.append(len(x))
         return x.mean(dim=(1, 2, 3, 4))
 
 
@@ -155,37 +177,18 @@ MEANS = 1 / (1 + np.exp(-np.arange(9.0)))
 
 @pytest.mark.parametrize(("fits", "batches"), [(4, [4, 4, 1]), (1, [1] * 9)])
 def test_a_batch_too_large_for_the_memory_is_halved(monkeypatch, fits, batches):
-    done = []
-    run_batch = TorchMembers._run_batch
-
-    def with_little_memory(self, patches, *arguments):
-        if len(patches) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        done.append(len(patches))
-        run_batch(self, patches, *arguments)
-
-    monkeypatch.setattr(TorchMembers, "_run_batch", with_little_memory)
-    seeds = TorchMembers([Mean(), Mean()], "cpu", "fp32")
+    networks = [Mean(fits=fits), Mean(fits=fits)]
+    seeds = TorchMembers(networks, "cpu", "fp32")
     monkeypatch.setattr(seeds, "batch_size", 32)
     np.testing.assert_allclose(seeds.member_probabilities(PATCHES), np.stack([MEANS, MEANS], axis=1), rtol=1e-6)
-    assert done == batches
+    assert [network.done for network in networks] == [batches, batches]
 
 
 def test_a_gpu_too_small_for_one_nodule_gives_way_to_the_cpu(monkeypatch, caplog):
-    run_batch = TorchMembers._run_batch
-    tried, kept = [], []
-
-    def fits_in_fp32_only(self, patches, *arguments):
-        if self.precision == "fp32":
-            return run_batch(self, patches, *arguments)
-        batch = torch.zeros(1)
-        tried.append(weakref.ref(batch))
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(TorchMembers, "_run_batch", fits_in_fp32_only)
+    network, kept = Mean(precisions=(torch.float32,)), []
     # What a failed batch still holds cannot be given back.
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.extend(batch() for batch in tried))
-    seeds = TorchMembers([Mean()], "cpu", "bf16")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.extend(batch() for batch in network.failed))
+    seeds = TorchMembers([network], "cpu", "bf16")
     np.testing.assert_allclose(seeds.member_probabilities(PATCHES)[:, 0], MEANS, rtol=1e-6)
     assert (seeds.device, seeds.precision) == ("cpu", "fp32")
     assert "too small for one nodule: running on the CPU" in caplog.text
@@ -327,12 +330,12 @@ def plain_attributes(member: MemberWeights, patch: np.ndarray) -> dict[str, floa
 
 
 @pytest.mark.parametrize("openvino", [True, False])
-def test_attributes_are_voted_by_the_seeds_that_tell_them(telling, openvino, monkeypatch):
+def test_attributes_are_voted_by_the_seeds_that_tell_them(telling, openvino, backends, monkeypatch):
     folder, members = telling
     if not openvino:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ensemble = Ensemble.load(folder, device="cpu", precision="fp32")
-    assert isinstance(ensemble._backend, OpenVinoMembers if openvino else TorchMembers)
+    assert backends[-1] is (OpenVinoMembers if openvino else TorchMembers)
     assert ensemble.manifest.attributes == ("spiculation", "texture")
     patches = probe_patches()[4:6] if openvino else half_sized(probe_patches()[4:6])
     by_member, attributes = ensemble.findings(patches)
@@ -386,19 +389,19 @@ def test_masks_need_a_decoder(folder):
 
 
 @pytest.mark.parametrize("openvino", [True, False])
-def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino, monkeypatch):
+def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino, backends, monkeypatch):
     make_untrained_ensemble(tmp_path, architecture=DECODING)
     if not openvino:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32")
-    assert isinstance(ensemble._backend, OpenVinoMembers if openvino else TorchMembers)
+    assert backends[-1] is (OpenVinoMembers if openvino else TorchMembers)
     for task in (ensemble.mask_probabilities, ensemble.findings_and_masks):
         with pytest.raises(EnsembleError, match=rf"loaded without decoders.*{tmp_path}: .*masks=True"):
             task(probe_patches()[:1])
 
 
 @pytest.mark.parametrize("openvino", [True, False])
-def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path, openvino, monkeypatch):
+def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path, openvino, backends, monkeypatch):
     if not openvino:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     architectures = [DECODING, INCEPTION, DECODING]
@@ -408,7 +411,7 @@ def test_masks_are_voted_by_the_seeds_that_have_a_decoder(tmp_path, openvino, mo
     ]
     write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=half_sized(probe_patches()[:1]))
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32", masks=True)
-    assert isinstance(ensemble._backend, OpenVinoMembers if openvino else TorchMembers)
+    assert backends[-1] is (OpenVinoMembers if openvino else TorchMembers)
     patch = probe_patches()[5:6] if openvino else half_sized(probe_patches()[5:6])
     assert ensemble.member_probabilities(patch).shape == (1, 3)
     first, third = (plain_mask(untrained_weights(DECODING, k), DECODING, patch) for k in (0, 2))
@@ -437,7 +440,8 @@ def test_masks_come_with_the_findings_in_one_pass(segmenting, openvino, precisio
         Ensemble.load(segmenting, device="cpu", precision=precision, masks=masks) for masks in (False, True)
     )
     expected = plain.findings(patches), whole.mask_probabilities(patches)
-    passes = count_passes(whole, monkeypatch)
+    backbone = (openvino_runtime.openvino.InferRequest, "infer") if openvino else (TorchBackbone, "feature_maps")
+    passes = count_passes(*backbone, monkeypatch)
     *found, masks = whole.findings_and_masks(patches)
     assert len(passes) == (6 if openvino else 3)  # PyTorch takes both nodules at once
     for value, without_masks in zip(found, expected[0], strict=True):
@@ -447,27 +451,11 @@ def test_masks_come_with_the_findings_in_one_pass(segmenting, openvino, precisio
     assert [part.shape for part in whole.findings_and_masks(patches[:0])] == [(0, 3), (0, 1), (0, *patches.shape[1:])]
 
 
-def count_passes(ensemble: Ensemble, monkeypatch) -> list[object]:
-    """A list that grows with each pass of a backbone."""
-    passes = []
-    if isinstance(ensemble._backend, OpenVinoMembers):
-        seeds = [seed._replace(request=Counting(seed.request, passes)) for seed in ensemble._backend._members]
-        monkeypatch.setattr(ensemble._backend, "_members", seeds)
-    else:
-        run = TorchBackbone.feature_maps
-        monkeypatch.setattr(TorchBackbone, "feature_maps", lambda self, x: passes.append(self) or run(self, x))
+def count_passes(kind, name, monkeypatch) -> list[object]:
+    """A list that grows with each call of a method."""
+    passes, run = [], getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda self, x: passes.append(self) or run(self, x))
     return passes
-
-
-class Counting:
-    """An OpenVINO request that counts."""
-
-    def __init__(self, request, passes):
-        self.request, self.passes = request, passes
-
-    def infer(self, inputs):
-        self.passes.append(self)
-        return self.request.infer(inputs)
 
 
 def test_each_network_is_compiled_once(segmenting, monkeypatch):

@@ -108,7 +108,7 @@ def test_both_backends_give_the_plain_networks_numbers(folder, model):
 
 
 def test_an_ensemble_of_it_is_loaded_as_any(folder):
-    per_seed = Ensemble.load(folder, device="cpu").seed_probabilities(probe_patches()[:1])
+    per_seed = Ensemble.load(folder, device="cpu").member_probabilities(probe_patches()[:1])
     assert per_seed.shape == (1, 2)
     assert 0 < per_seed.min() < per_seed.max() < 1
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ensembles import make_untrained_ensemble, shrunk_probe
-from training.toys import ToyStore
+from training.toy_store import ToyStore
 
 from nodulemc.cli import main
 from nodulemc.ct.scan_ids import ScanIds
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.heavy
 
 RECIPE = """
 model: {decoder_widths: [8, 8, 8, 8, 8], kinetics: null}
-run: {epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
+run: {epochs: 1, central_epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
 card: {trained_on: toys, licence: Apache-2.0}
 """
 
