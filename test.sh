@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, lint and test, on up to four cores.
+# Set up, lint, check types and test, on up to four cores.
 #
 #   ./test.sh [--quick | --slow] [PYTEST OPTIONS]
 #
@@ -17,6 +17,7 @@ esac
 scripts/setup.sh all
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 # A process of tests a core, each with one thread: threads of several would wait for each other.
 export OMP_NUM_THREADS=1
 .venv/bin/python -m pytest -m "$selection" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

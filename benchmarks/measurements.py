@@ -18,11 +18,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.geometry import Grid
 from nodulemc.measure.growth import volume_change_percent
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.patch import CENTRE_INDEX, SIZE, VOXEL_MM
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import render_nodule, sample_nodule
 

@@ -24,7 +24,7 @@ def main() -> None:
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.grand_challenge.case import read_case
     from nodulemc.output.multiple_points import multiple_points
-    from nodulemc.prediction import look, score
+    from nodulemc.prediction import predict_patches, prepare_inputs
     from nodulemc.util.json_files import write_json_atomically
 
     if device == "cpu":
@@ -41,11 +41,11 @@ def main() -> None:
     volume = read_volume(case.ct)
     done("CT read")
     if not floor:
-        seen = look(volume, case.nodules)
+        seen = prepare_inputs(volume, case.nodules)
         done("patches")
         ensemble = Ensemble.load(resources, device=device, precision=precision)
         done("weights")
-        predictions = score(case.nodules, *seen, ensemble)
+        predictions = predict_patches(case.nodules, *seen, ensemble)
         done("network")
         write_json_atomically(Path(folder) / "out.json", multiple_points(predictions), RuntimeError)
         done("write")

@@ -32,7 +32,7 @@ from nodulemc.phantom.patient import Patient
 from nodulemc.phantom.render import draw_nodules, render
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.placement import LEAST_CONTRAST_HU, OpenAir, Surroundings, surroundings
-from nodulemc.prediction import look
+from nodulemc.prediction import prepare_inputs
 from nodulemc.quality import patch_notes
 
 SEED = 11
@@ -138,7 +138,11 @@ def phantom_nodules() -> Iterator[Found]:
     """Phantom nodules by their density."""
     for block in iter_nodule_blocks(SEED, range(PHANTOM_BLOCKS)):
         centre = [block.row[name] for name in ("CoordX", "CoordY", "CoordZ")]
-        yield from judge(Volume(block.ct, Path("phantom")), f"phantom nodules, {block.row['density']}", [centre])
+        yield from judge(
+            Volume(block.grid.image(block.voxels), Path("phantom")),
+            f"phantom nodules, {block.row['density']}",
+            [centre],
+        )
 
 
 def phantom_scans() -> Iterator[tuple[Volume, list[Sequence[float]]]]:
@@ -287,7 +291,7 @@ def print_readings(files: Sequence[tuple[Volume, Sequence[Sequence[float]]]]) ->
 def reading(volume: Volume, points: Sequence[Sequence[float]]) -> str | None:
     """The key of READINGS that the warning or the error names."""
     try:
-        notes = look(volume, [Nodule(None, tuple(p)) for p in points])[1].scan
+        notes = prepare_inputs(volume, [Nodule(None, tuple(p)) for p in points])[1].scan
     except PointsError as error:
         notes = (error.remedy,)
     return next((name for name in READINGS if name and any(f"look like {name}" in note for note in notes)), None)

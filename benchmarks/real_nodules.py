@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, LABEL, PATIENT
 from nodulemc.data.block_store import BlockStore
-from nodulemc.data.extract import Scans
+from nodulemc.data.extract import ScanSource
 from nodulemc.data.nodule_table import Row, read_table
 from nodulemc.data.prepare import prepare
 from nodulemc.ensemble.calibration import apply_calibration
@@ -44,7 +44,7 @@ from nodulemc.evaluation.metrics import evaluate
 from nodulemc.evaluation.predictions import Predictions, assemble
 from nodulemc.evaluation.submission import matched
 from nodulemc.ratings import ATTRIBUTES, READERS
-from nodulemc.training.dataset import Draw, NoduleDataset
+from nodulemc.training.dataset import NoduleDataset, SampleRef
 from nodulemc.util.files import make_folder, write_atomically
 from nodulemc.util.json_files import write_json_atomically
 from nodulemc.util.progress import progress
@@ -100,7 +100,7 @@ def load(store: Path, names: Sequence[str] | None = None) -> Nodules:
     opened = BlockStore(store)
     chosen = [k for k, row in enumerate(opened.table) if names is None or row[ANNOTATION] in names]
     samples = NoduleDataset(opened, [0] * len(opened), None, 0)
-    pairs = [samples[Draw(k, 0, 0)].resample() for k in progress(chosen, len(chosen), "patches")]
+    pairs = [samples[SampleRef(k, 0, 0)].resample() for k in progress(chosen, len(chosen), "patches")]
     patches, masks = (np.concatenate([part.numpy() for part in side]) for side in zip(*pairs, strict=True))
     return Nodules([opened.table[k] for k in chosen], patches[:, 0], masks > 0)
 
@@ -323,7 +323,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def _prepared(cubes: Path, scratch: Path) -> Path:
-    prepare(read_table(cubes / "table.csv"), Scans(cubes / "ct"), cubes / "masks", scratch / "store", 1)
+    prepare(read_table(cubes / "table.csv"), ScanSource(cubes / "ct"), cubes / "masks", scratch / "store", 1)
     return scratch / "store"
 
 
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = [text.rpartition("=") for text in args.ensemble or ["shipped=resources"]]
     ensembles = {name: Path(folder) for name, _, folder in named}
     others = read_table(args.slabs / "table.csv").rows
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     with tempfile.TemporaryDirectory() as scratch:
         sets = {"Cubes": judged(load(_prepared(args.cubes, Path(scratch))), ensembles, others)}
     if args.held_out:
@@ -359,8 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sets["Held out"] = judged(load(store, names), ensembles, others)
     taken = time.monotonic() - start
     page = "\n\n".join(in_markdown(title, found) for title, found in sets.items())
-    write_json_atomically(args.output / "real_nodules.json", {"seconds": taken, "sets": sets}, TableError)
-    write_atomically(args.output / "real_nodules.md", f"{page}\n".encode(), TableError)
+    write_json_atomically(args.output / "real_nodules.json", {"seconds": taken, "sets": sets})
+    write_atomically(args.output / "real_nodules.md", f"{page}\n".encode())
     print(f"{page}\n\n{taken:.0f} s")
     return 0
 

@@ -19,14 +19,13 @@ import torch
 from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.manifest import Member
 from nodulemc.ensemble.weights import read_weights
-from nodulemc.models.architecture import Architecture
+from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.decoder import published_widths
-from nodulemc.models.layouts import TAP_CHANNELS
 from nodulemc.models.multitask import create_model
 from nodulemc.output.multiple_points import OUTPUT_NAME
 from nodulemc.patch import extract_patch
 
-ARCHITECTURE = Architecture("inception_i3d", (), published_widths(TAP_CHANNELS["inception_i3d"]))
+ARCHITECTURE = Architecture("inception_i3d", (), published_widths(BACKBONES["inception_i3d"].channels))
 
 
 def main() -> None:

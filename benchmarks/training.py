@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from nodulemc.data.block_store import BLOCK_MM, BlockStore, BlockWriter, NoduleBlock
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
-from nodulemc.training.dataset import PREFETCHED, BalancedBatches, Batch, NoduleDataset, make_loader
+from nodulemc.training.dataset import PREFETCHED, BalancedBatchSampler, Batch, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
 from nodulemc.training.trainer import TrainingData, create_network
@@ -201,7 +201,7 @@ def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Acceler
     targets, ratings = data.targets(soft=config.run.soft_labels), data.ratings(config.model.attributes)
     dataset = NoduleDataset(store, targets, config.augmentation, SEED, ratings)
     size = config.run.batch_size
-    draws = BalancedBatches(range(len(store)), labels, batch_size=size, samples=steps * size, seed=SEED)
+    draws = BalancedBatchSampler(range(len(store)), labels, batch_size=size, samples=steps * size, seed=SEED)
     return make_loader(dataset, draws, workers=config.run.workers, pin_memory=accelerator.device.type == "cuda")
 
 

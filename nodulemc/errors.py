@@ -51,6 +51,10 @@ class NoduleMCError(Exception):
         return printable(line)
 
 
+class FileError(NoduleMCError):
+    """A file cannot be read, is too large or malformed, or a file or folder cannot be written."""
+
+
 class CaseError(NoduleMCError):
     """The input folder does not hold one complete case, or the output cannot be written."""
 

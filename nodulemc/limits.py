@@ -17,6 +17,8 @@ MAX_OUTLINE_BYTES = 64 << 20  # of an RTSTRUCT; a nodule's outlines take some 10
 MAX_CROSSINGS = 5_000_000  # of outlines with the lines through their points, in one RTSTRUCT; smooth ones have few
 MAX_CT_BYTES = 4 << 30  # decoded: 1024 × 1024 × 2048 voxels of 16 bits
 MAX_DICOM_FILES = 10_000
+MAX_PHANTOM_PATIENTS = 999_999  # of one seed; their identifiers begin with the seed and end with six digits
+MAX_PHANTOM_CONTROLS = 10  # for each malignant nodule; a whole cohort has about as many
 SPACING_MM = (0.1, 20.0)  # CT scanners reach 0.15 mm; a scan written in cm has 0.05 to 0.1
 MAX_COORDINATE_MM = 1e5
 # A point on the scan's outer face is written with finitely many digits, and may so come to lie beyond it.

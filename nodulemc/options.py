@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.errors import CaseError, ConfigError
+from nodulemc.errors import CaseError
+from nodulemc.hardware import PRECISIONS
+from nodulemc.option_types import whole_number
 
 if TYPE_CHECKING:
     from nodulemc.ensemble.ensemble import Ensemble
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 RESAMPLES = 2000
 
 
@@ -46,19 +47,11 @@ def add_bootstrap_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--bootstrap``."""
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=whole_number(1),
         default=RESAMPLES,
         metavar="N",
         help=f"patient-level resamples (default: {RESAMPLES})",
     )
-
-
-def require_resamples(args: argparse.Namespace) -> None:
-    """Raise ConfigError where ``--bootstrap`` asks for no resample."""
-    if args.bootstrap < 1:
-        raise ConfigError(
-            f"--bootstrap {args.bootstrap}", args.command, f"give at least 1 resample; {RESAMPLES} do well"
-        )
 
 
 def require_inputs(*paths: Path | None) -> None:

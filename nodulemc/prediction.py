@@ -96,6 +96,7 @@ def predict(
         One prediction for each nodule, in the order of ``points``.
 
     Raises:
+        FileError, TableError: A file cannot be read.
         ImageError: The CT cannot be used.
         PointsError: The points cannot be used, or one of them lies outside the CT.
         EnsembleError: A member's numbers overflow.
@@ -110,10 +111,10 @@ def predict(
     """
     volume = _as_volume(ct, series)
     nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)
-    return score(nodules, *look(volume, nodules), ensemble)
+    return predict_patches(nodules, *prepare_inputs(volume, nodules), ensemble)
 
 
-def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
+def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
     """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
@@ -123,10 +124,10 @@ def look(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
     return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about), ids)
 
 
-def score(
+def predict_patches(
     nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of nodules from what ``look`` gives, in their order; warnings are logged as well."""
+    """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
     if show_progress:
         per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
@@ -152,7 +153,7 @@ def concluded(
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Predictions from what ``look`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
     votes = np.array(per_seed)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
@@ -185,7 +186,7 @@ def with_warnings(
     """What is known of each nodule, put together.
 
     Args:
-        nodules, notes: as ``look`` takes and gives them.
+        nodules, notes: as ``prepare_inputs`` takes and gives them.
         per_seed: the seeds' probabilities (N, number of seeds).
         probabilities: the ensemble's (N,).
         attributes: the same, on the readers' scale (N, number of attributes).

@@ -1,13 +1,10 @@
 """Options of `predict` about an earlier CT of the same patient."""
 
 import argparse
-import re
-from datetime import date
 from pathlib import Path
 
 from nodulemc.errors import ConfigError
-
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
+from nodulemc.option_types import iso_date
 
 
 def add_prior_options(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +17,19 @@ def add_prior_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prior-points", type=Path, metavar="FILE", help="the earlier CT's nodules, as --points")
     parser.add_argument("--prior-series", metavar="UID", help="the earlier CT's series, as --series")
-    parser.add_argument("--date", metavar="YYYY-MM-DD", help="when CT was taken (default: as its DICOM header says)")
-    parser.add_argument("--prior-date", metavar="YYYY-MM-DD", help="when the earlier CT was taken (likewise)")
+    parser.add_argument(
+        "--date", type=iso_date, metavar="YYYY-MM-DD", help="when CT was taken (default: as its DICOM header says)"
+    )
+    parser.add_argument(
+        "--prior-date", type=iso_date, metavar="YYYY-MM-DD", help="when the earlier CT was taken (likewise)"
+    )
 
 
 def check_prior_options(args: argparse.Namespace) -> None:
     """Check what can be known before any work.
 
     Raises:
-        ConfigError: an option lacks another one, or a date is none.
+        ConfigError: an option lacks another one.
     """
     if args.prior and not args.prior_points:
         raise ConfigError("--prior without --prior-points", "nodulemc predict", "name the earlier CT's nodules, too")
@@ -36,22 +37,3 @@ def check_prior_options(args: argparse.Namespace) -> None:
     if alone and not args.prior:
         option = f"--{alone.replace('_', '-')}"
         raise ConfigError(f"{option} without --prior", "nodulemc predict", "name the earlier CT, or leave it out")
-    given_dates(args)
-
-
-def given_dates(args: argparse.Namespace) -> tuple[date | None, date | None]:
-    """The dates that the options give of the CT and of the earlier one.
-
-    Raises:
-        ConfigError: one is no date.
-    """
-    return _date(args.date, "--date"), _date(args.prior_date, "--prior-date")
-
-
-def _date(text: str | None, option: str) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date(*map(int, _DATE.fullmatch(text).groups()))
-    except (AttributeError, ValueError) as error:  # AttributeError: no match
-        raise ConfigError(f"{option} {text}", "nodulemc predict", "give a date as YYYY-MM-DD") from error

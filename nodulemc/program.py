@@ -10,11 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from nodulemc.errors import CaseError, NoduleMCError, ResourceError, out_of_memory
 from nodulemc.util.extras import missing_extra
 from nodulemc.util.progress import clear_bars
+
+Result = TypeVar("Result")
 
 
 def use_utf8() -> None:
@@ -37,18 +39,18 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     """
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, handlers=[_Warnings()])
     if sys.stdout is None:  # closed by whoever started the program
-        return _told(work)
+        return _report_errors(work)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale has every name's letters
     stdout = _Stdout(sys.stdout)
     with redirect_stdout(stdout):
         try:
-            return _told(work)
+            return _report_errors(work)
         finally:
             stdout.flush()
 
 
-class _Warnings(logging.StreamHandler):
+class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10's takes no arguments
     """Warnings on stderr, each on its own line."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -71,7 +73,7 @@ class _Stdout:
     def flush(self) -> None:
         self._or_end(self._stream.flush)
 
-    def _or_end(self, act: Callable[[], Any]) -> Any:
+    def _or_end(self, act: Callable[[], Result]) -> Result:
         try:
             return act()
         except OSError as error:
@@ -82,23 +84,26 @@ class _Stdout:
             problem = CaseError(
                 f"cannot write ({error.strerror})", "standard output", "give it a file that is not full"
             )
-            _say(f"error: {problem}")
+            _print_stderr(f"error: {problem}")
             sys.exit(problem.exit_code)
 
 
-def _told(work: Callable[[], int | None]) -> int:
+def _report_errors(work: Callable[[], int | None]) -> int:
     """Call ``work()`` and return its exit code; a user's error or interrupt is one line on stderr."""
     with _noted_interrupts() as interrupts:
         try:
-            return _explained(work)
+            return _map_out_of_memory(work)
         except (Exception, KeyboardInterrupt) as error:
             # A library that was being imported may have made some other error of it.
-            interrupted = interrupts or isinstance(error, KeyboardInterrupt)
-            if not interrupted and not isinstance(error, NoduleMCError):
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                said, code = "interrupted", 130
+            elif isinstance(error, NoduleMCError):
+                said, code = f"error: {error}", error.exit_code
+            else:
                 raise
             _let_go(error)
-            _say("interrupted" if interrupted else f"error: {error}")
-            return 130 if interrupted else error.exit_code
+            _print_stderr(said)
+            return code
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -130,14 +135,14 @@ def _noted_interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _say(line: str) -> None:
+def _print_stderr(line: str) -> None:
     """A line on stderr; the exit code is right even where nobody can read it."""
     with suppress(OSError):
         clear_bars()
         print(line, file=sys.stderr)
 
 
-def _explained(work: Callable[[], int | None]) -> int:
+def _map_out_of_memory(work: Callable[[], int | None]) -> int:
     """Call ``work()`` and return its exit code; a lack of memory or of an extra becomes a user's error."""
     try:
         return work() or 0

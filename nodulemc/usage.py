@@ -2,17 +2,16 @@
 
 import argparse
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from nodulemc.errors import ConfigError
+from nodulemc.option_types import UnusableValueError, any_number, any_whole_number
 
 _OPTION = re.compile(r"--?[a-zA-Z][^\s=]*")
 _FEW = 4  # so many names are listed
 _ALIKE = 0.7  # difflib's ratio from which on a name may be a misspelled one
-
-Number = TypeVar("Number", int, float)
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,10 +19,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
         super().__init__(prog, description=description, formatter_class=_Help, allow_abbrev=False, **options)
-        self.register("type", int, _whole_number)
-        self.register("type", float, _number)
+        self.register("type", int, any_whole_number)
+        self.register("type", float, any_number)
 
-    def parse_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # narrower: always of given words, and never into another type
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """Parse the words of a command line.
 
         Raises:
@@ -47,6 +48,12 @@ class Parser(argparse.ArgumentParser):
         takers = [action.option_strings[0] for action in self._get_optional_actions() if action.nargs == "+"]
         missing = [str(action.metavar) for action in self._get_positional_actions() if f" {action.metavar}" in message]
         return f"give {' '.join(missing)} before {' and '.join(takers)}; " if takers and missing else ""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except UnusableValueError as error:
+            raise ConfigError(f"{action.option_strings[0]} {arg_string}", self.prog, f"give {error}") from error
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in (known := list(action.choices)):
@@ -89,18 +96,3 @@ class _Help(argparse.HelpFormatter):
             paragraph if re.search(r"^ ", paragraph, re.MULTILINE) else textwrap.fill(paragraph, width)
             for paragraph in paragraphs
         )
-
-
-def _whole_number(text: str) -> int:
-    return _converted(int, text, "no whole number")
-
-
-def _number(text: str) -> float:
-    return _converted(float, text, "no number")
-
-
-def _converted(convert: Callable[[str], Number], text: str, complaint: str) -> Number:
-    try:
-        return convert(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is {complaint}") from error

@@ -18,6 +18,6 @@ trap 'rm -rf "$tool"' EXIT
 python3 -m venv "$tool/venv"
 "$tool/venv/bin/pip" install -q uv==0.13.9
 compile() { "$tool/venv/bin/uv" pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --no-annotate "$@"; }
-grep -vE '^(torch|torchvision)==' requirements.txt >"$tool/image.in"
+grep -v '^torch==' requirements.txt >"$tool/image.in"
 compile -o requirements.lock "$tool/image.in"
 compile -o requirements-test.lock --extra all -c requirements.txt pyproject.toml

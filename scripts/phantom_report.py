@@ -27,7 +27,7 @@ from nodulemc.evaluation.weighted_curves import Ranking
 from nodulemc.options import RESAMPLES
 from nodulemc.phantom.malignancy import expected_auc
 from nodulemc.program import exit_code_of
-from nodulemc.training.dataset import Draw, NoduleDataset
+from nodulemc.training.dataset import NoduleDataset, SampleRef
 from nodulemc.util.progress import progress
 
 
@@ -126,7 +126,7 @@ def mean_dice(folder: Path, resources: Path, count: int) -> float:
     samples = NoduleDataset(store, [0] * len(store), None, 0)
     scores = []
     for index in progress(range(count), count, "masks"):
-        images, masks = samples[Draw(index, 0, 0)].resample()
+        images, masks = samples[SampleRef(index, 0, 0)].resample()
         found = ensemble.mask_probabilities(images[0].numpy())[0] > 0.5
         truth = masks[0].numpy() > 0
         scores.append(2 * (found & truth).sum() / max(found.sum() + truth.sum(), 1))

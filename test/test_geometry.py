@@ -20,8 +20,8 @@ def test_world_and_index_are_simpleitks(ct: sitk.Image):
     np.testing.assert_allclose(grid.spacing, ct.GetSpacing(), rtol=1e-12)
     indices = np.random.default_rng(0).uniform(-5, 25, (10, 3))
     points = np.array([ct.TransformContinuousIndexToPhysicalPoint(index) for index in indices.tolist()])
-    np.testing.assert_allclose(grid.index_of(points), indices, atol=1e-9)
-    np.testing.assert_allclose(grid.index_of(points[0]), indices[0], atol=1e-9)
+    np.testing.assert_allclose(grid.to_index(points), indices, atol=1e-9)
+    np.testing.assert_allclose(grid.to_index(points[0]), indices[0], atol=1e-9)
 
 
 @pytest.mark.parametrize(

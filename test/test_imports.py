@@ -7,7 +7,7 @@ PACKAGE = TESTS.parent / "nodulemc"
 LAYERS = (
     "errors limits arrays columns ratings hardware geometry",
     "util",
-    "program usage",
+    "program option_types usage",
     "ct",
     "patch points quality",
     "models",

@@ -6,7 +6,6 @@ import pytest
 from conftest import without_privileges
 
 from nodulemc import cli
-from nodulemc.errors import CaseError
 from nodulemc.util.files import make_folder, prepare_output
 
 # Commands whose inputs are there, but empty: whoever reads them before it looks at OUT says something else.
@@ -55,14 +54,14 @@ def test_a_folder_without_leave_is_told_before_any_work(line, public_folder, mon
 
 def test_a_folder_is_made_and_nothing_is_left_in_it(tmp_path):
     for _ in range(2):
-        make_folder(tmp_path / "a" / "b", CaseError)
+        make_folder(tmp_path / "a" / "b")
     assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("a"), Path("a/b")]
 
 
 def test_an_output_is_prepared(tmp_path):
     old = tmp_path / "new" / "old.json"
-    prepare_output(old, CaseError)
+    prepare_output(old)
     old.touch()
     (tmp_path / "new" / "other").touch()
-    prepare_output(old, CaseError)
+    prepare_output(old)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]

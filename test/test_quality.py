@@ -13,12 +13,12 @@ from nodulemc import predict
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.grand_challenge.case import run_case
 from nodulemc.points.reading import Nodule
-from nodulemc.prediction import look
+from nodulemc.prediction import prepare_inputs
 from nodulemc.quality import scan_notes, seed_notes
 
 
 def notes_of(image: sitk.Image, point=None):
-    return look(Volume(image, Path("ct")), [Nodule("n", tuple(point or centre_of(image)))])[1]
+    return prepare_inputs(Volume(image, Path("ct")), [Nodule("n", tuple(point or centre_of(image)))])[1]
 
 
 @pytest.mark.heavy
@@ -85,7 +85,7 @@ def test_warnings_do_not_change_a_probability():
     image = make_ct(spacing=(1.4, 1.4, 4.0))
     (noted,) = predict(image, [centre_of(image)], MeanOfPatch())
     assert any("slice spacing" in warning for warning in noted.warnings)
-    mean = look(Volume(image, Path("ct")), [Nodule(None, centre_of(image))])[0].astype(float).mean()
+    mean = prepare_inputs(Volume(image, Path("ct")), [Nodule(None, centre_of(image))])[0].astype(float).mean()
     assert noted.probability == pytest.approx((mean + mean**2) / 2, abs=1e-12)
 
 

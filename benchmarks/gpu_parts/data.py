@@ -72,9 +72,9 @@ def _on_device(setting: Setting, voxels: np.ndarray, points: list[list[float]]) 
     from nodulemc.training.resampling import sampling_affine
 
     mask = np.broadcast_to(np.uint8(0), voxels.shape)
-    faces = (np.full(3, -0.5), np.array(voxels.shape[::-1]) - 0.5)
+    scan_bounds = (np.full(3, -0.5), np.array(voxels.shape[::-1]) - 0.5)
     samples = []
     for point in points:
-        block = NoduleBlock(voxels, mask, np.zeros(3), np.diag(SPACING_MM), np.array(point), faces, {})
+        block = NoduleBlock(voxels, mask, np.zeros(3), np.diag(SPACING_MM), np.array(point), scan_bounds, {})
         samples.append(cut_sample(block, sampling_affine(block, IDENTITY), 0, 0))
     return collate(samples).to(torch.device(setting.device)).resample()[0]

@@ -12,21 +12,22 @@ from gpu_parts.row import Row, attempt
 from gpu_parts.setting import UNTRAINED, Setting, ShrunkNetwork, probes
 from nodulemc.ensemble.backends.torch_backend import DTYPES
 from nodulemc.models import channels_last
+from nodulemc.models.architecture import BACKBONES
+from nodulemc.models.backbone import Triple, Window, same
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.fused import convolution_relu, fuse
-from nodulemc.models.layouts import INCEPTION_BRANCH_POOL, INCEPTION_POOLS, TAP_CHANNELS, Pool, Triple, same_padding
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 
 _BATCH, _TRAINING_BATCH, _INNER, _SHRINK = 8, 32, 5, 4
 Shape = tuple[int, int, int, int]  # C, D, H, W
-_POOLED: dict[str, tuple[Shape, Pool]] = {
-    "pool_2a": ((64, 32, 64, 64), INCEPTION_POOLS["pool_2a"]),
-    "pool_3a": ((192, 32, 32, 32), INCEPTION_POOLS["pool_3a"]),
-    "pool_4a": ((480, 32, 16, 16), INCEPTION_POOLS["pool_4a"]),
-    "pool_5a": ((832, 16, 8, 8), INCEPTION_POOLS["pool_5a"]),
-    "pool of mixed_3c": ((256, 32, 16, 16), INCEPTION_BRANCH_POOL),
-    "pool of mixed_4b": ((480, 16, 8, 8), INCEPTION_BRANCH_POOL),
+_POOLED: dict[str, tuple[Shape, Window]] = {
+    "pool_2a": ((64, 32, 64, 64), same((1, 3, 3), (1, 2, 2))),
+    "pool_3a": ((192, 32, 32, 32), same((1, 3, 3), (1, 2, 2))),
+    "pool_4a": ((480, 32, 16, 16), same(3, 2)),
+    "pool_5a": ((832, 16, 8, 8), same(2, 2)),
+    "pool of mixed_3c": ((256, 32, 16, 16), same(3)),
+    "pool of mixed_4b": ((480, 16, 8, 8), same(3)),
 }
 _CONCATENATED: tuple[Shape, ...] = tuple((width, 16, 8, 8) for width in (192, 208, 48, 64))
 _UPSAMPLED: dict[str, tuple[Shape, Triple]] = {
@@ -45,8 +46,8 @@ Run = Callable[[], Tensor]
 
 def rows(setting: Setting) -> Iterator[Row]:
     """Inference of a batch of 8 in the shorter precision, training of one of 32; the networks come last."""
-    for name, (shape, pool) in _POOLED.items():
-        yield from attempt(name, _pool(setting, name, shape, pool))
+    for name, (shape, window) in _POOLED.items():
+        yield from attempt(name, _pool(setting, name, shape, window))
     yield from attempt("concatenation", _concatenation(setting))
     for name, arguments in _CONVOLVED.items():
         yield from attempt(name, _convolution(setting, name, *arguments))
@@ -92,12 +93,13 @@ def _activations(setting: Setting, shape: Shape, dtype: torch.dtype | None = Non
     return x.to(dtype or DTYPES[setting.half]).contiguous(memory_format=torch.channels_last_3d)
 
 
-def _pool(setting: Setting, name: str, shape: Shape, pool: Pool) -> Iterator[Row]:
-    near, far = same_padding(*pool)
-    layer = channels_last.MaxPool3d(*pool, near if near == far else (0, 0, 0), ceil_mode=near != far)
+def _pool(setting: Setting, name: str, shape: Shape, window: Window) -> Iterator[Row]:
+    def pool(x: Tensor) -> Tensor:
+        return channels_last.max_pool3d(x, window)
+
     x = _activations(setting, shape)
-    yield _beside(setting, name, _taken(True, lambda: layer(x)), _taken(False, lambda: layer(x)))
-    both = _with_gradient(x, layer)
+    yield _beside(setting, name, _taken(True, lambda: pool(x)), _taken(False, lambda: pool(x)))
+    both = _with_gradient(x, pool)
     yield _beside(setting, f"{name}, with its gradient", _taken(True, both), _taken(False, both))
 
 
@@ -172,7 +174,7 @@ def _member(setting: Setting, name: str, fused: bool) -> Iterator[Row]:
 def _training(setting: Setting) -> Iterator[Row]:
     """Forward and backward of the published network in bf16, without the optimizer."""
     torch.manual_seed(0)
-    widths = UNTRAINED.decoder_widths if setting.small else published_widths(TAP_CHANNELS[UNTRAINED.backbone])
+    widths = UNTRAINED.decoder_widths if setting.small else published_widths(BACKBONES[UNTRAINED.backbone].channels)
     network = create_model(replace(UNTRAINED, decoder_widths=widths), with_decoder=True)
     absorb_upscaling(network)
     network = ShrunkNetwork(network) if setting.small else PatchNetwork(network)

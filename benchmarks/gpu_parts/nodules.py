@@ -54,7 +54,7 @@ def phantom_patches(count: int, workers: int) -> np.ndarray:
     patches = []
     for blocks in iter_patients_blocks(SEED, range(count), workers):
         for block in blocks:
-            volume = Volume(block.ct, Path(block.row["AnnotationID"]))
+            volume = Volume(block.grid.image(block.voxels), Path(block.row["AnnotationID"]))
             patches.append(extract_patch(volume, [block.row[column] for column in COORDINATES]))
         if len(patches) >= count:
             break

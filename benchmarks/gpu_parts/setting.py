@@ -22,7 +22,7 @@ from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_ma
 from nodulemc.ensemble.precision import choose_precision
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.writer import SeedWeights, write_ensemble
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import NoduleMCError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork
@@ -159,7 +159,7 @@ def find_ensemble(folder: Path, temporary: Path) -> tuple[Path, str]:
     """
     try:
         manifest = read_manifest(folder)
-    except EnsembleError:
+    except NoduleMCError:
         return _write_untrained(temporary)
     here = tuple(member for member in manifest.members if (folder / member.file).is_file())
     if not here:

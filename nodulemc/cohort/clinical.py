@@ -92,8 +92,10 @@ def read_clinical_table(path: Path) -> ClinicalTable:
     SeriesInstanceUID), else a patient (PatientID). Empty cells and "unknown" stand for what is not known.
 
     Raises:
-        TableError: naming lines: the file cannot be used, a row names nothing, a value is none of its column's, two
-            rows contradict each other, or a row that names no nodule describes one.
+        FileError: the file cannot be read.
+        CaseError: naming the line: a value is none of its column's.
+        TableError: naming lines: the table cannot be used, a row names nothing, two rows contradict each other,
+            or a row that names no nodule describes one.
         ConfigError: a Parquet file is given and pyarrow is not installed.
     """
     _, rows = read_table(path, ())
@@ -150,7 +152,7 @@ def _known(row: TableRow, *, is_nodule: bool) -> Known:
     stray = next((key for key in NODULE_KEYS if key in cells), None)
     if stray is not None and not is_nodule:
         raise TableError(f"{stray} of no nodule", row.where, f"name the nodule in a column {ANNOTATION}")
-    return known_values({key: _value(cell) for key, cell in cells.items()}, row.where, TableError)
+    return known_values({key: _value(cell) for key, cell in cells.items()}, row.where)
 
 
 def _value(cell: str) -> Any:

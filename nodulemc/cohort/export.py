@@ -1,6 +1,5 @@
 """A cohort's results as files: CSV, Parquet, and one platform JSON per scan."""
 
-import fcntl
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.extras import import_extra
 from nodulemc.util.files import make_folder, remove_old, write_atomically
 from nodulemc.util.json_files import read_json, write_json_atomically
+from nodulemc.util.locks import wait_for_lock
 from nodulemc.util.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
@@ -80,14 +80,14 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
 
     Raises:
         ConfigError: there is no cohort, or pyarrow is missing.
-        CaseError: a file cannot be written.
+        FileError: a file cannot be written.
     """
     view(folder)  # nothing is made where there is no cohort
-    make_folder(output, ConfigError)
+    make_folder(output)
     try:
         # Shards that end at the same time: the last one to write has seen what all the others have done.
         with (output / _LOCK_NAME).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             state = view(folder)
             scans = _named(state)
             ensemble = state.plan.ensemble
@@ -108,10 +108,10 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
             columns += [ENSEMBLE, TRAINED_ON] if ensemble.sha256 else []
             columns += [SEEN_IN_TRAINING] if any(scan.seen for scan in scans) else []
             cells = [[row[column] for column in columns] for row in rows]
-            write_csv_atomically(output / CSV_NAME, [columns, *cells], CaseError)
+            write_csv_atomically(output / CSV_NAME, [columns, *cells])
             _write_parquet(output / PARQUET_NAME, columns, rows)
             failures = [(record.scan, str(record.error)) for record in state.failed]
-            write_csv_atomically(output / FAILURES_NAME, [("scan", "error"), *failures], CaseError)
+            write_csv_atomically(output / FAILURES_NAME, [("scan", "error"), *failures])
             if json:
                 names = file_names((listed.scan for listed in state.listed), ".json")
                 _write_json(output / JSON_FOLDER, {names[scan.record.scan]: scan for scan in scans})
@@ -170,7 +170,7 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, 
     kinds |= {column: pyarrow.int16() for column in columns if column == "size_mm"}
     content = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(list(rows), pyarrow.schema(list(kinds.items()))), content)
-    write_atomically(path, content.getvalue(), CaseError)
+    write_atomically(path, content.getvalue())
 
 
 def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
@@ -178,19 +178,19 @@ def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
 
     A list in the folder says which files are ours, at any moment.
     """
-    make_folder(folder, CaseError)
+    make_folder(folder)
     listing = folder / _JSON_LIST_NAME
     earlier = _read_names(listing) if listing.exists() else set()
-    write_json_atomically(listing, sorted(earlier | set(scans)), CaseError)
+    write_json_atomically(listing, sorted(earlier | set(scans)))
     for name, scan in progress(scans.items(), len(scans), "JSON", quiet_s=QUIET_S):
-        write_json_atomically(folder / name, multiple_points(scan.predictions), CaseError)
+        write_json_atomically(folder / name, multiple_points(scan.predictions))
     for name in earlier - set(scans):
-        remove_old(folder / name, CaseError)
-    write_json_atomically(listing, sorted(scans), CaseError)
+        remove_old(folder / name)
+    write_json_atomically(listing, sorted(scans))
 
 
 def _read_names(listing: Path) -> set[str]:
-    names = read_json(listing, CaseError)
+    names = read_json(listing)
     if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise CaseError("the list of exported files is damaged", listing, "remove it")
     return set(names)

@@ -35,7 +35,8 @@ def read_listing(path: str | Path) -> list[Scan]:
     columns, and in ``ct`` the CTs, see ``nodulemc.ct.folder``.
 
     Raises:
-        TableError: the manifest or table is unreadable, has no rows, or its columns are missing or ambiguous.
+        FileError: the manifest or table cannot be read.
+        TableError: it is malformed, has no rows, or its columns are missing or ambiguous.
         ConfigError: a Parquet file is given and pyarrow is not installed.
     """
     path = Path(path).absolute()  # a cluster's nodes have other working folders

@@ -6,7 +6,6 @@ happened meanwhile; a scan's result is kept first, then its page is written, who
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -21,13 +20,13 @@ from nodulemc.cohort.names import file_names
 from nodulemc.cohort.state import View as State
 from nodulemc.cohort.state import findings, view
 from nodulemc.columns import LUNG_RADS
-from nodulemc.errors import CaseError
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.output.detailed import further_cells
 from nodulemc.report.page import Finding, Origin, case_page
 from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
 from nodulemc.util.files import make_folder, remove_old, write_atomically
+from nodulemc.util.locks import wait_for_lock
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
@@ -64,9 +63,9 @@ class Pages:
             origin: what makes the results.
 
         Raises:
-            CaseError: the folder cannot be made or written.
+            FileError: the folder cannot be made or written.
         """
-        make_folder(folder / FOLDER, CaseError)
+        make_folder(folder / FOLDER)
         self._origin = origin
         self._paths = _paths(folder, scans)
 
@@ -83,13 +82,13 @@ class Pages:
             scored: what it is made of.
 
         Raises:
-            CaseError: it cannot be written.
+            FileError: it cannot be written.
         """
         views = scored.read.views
         masks = map(View.on_scan, views, scored.masks) if scored.masks else repeat(None)
         shown = map(Finding, findings(listed, record), views, masks)
         page = case_page(record.scan, [*shown], self._origin, key=_key(listed, record))
-        write_atomically(self._paths[record.scan], page.encode(), CaseError)
+        write_atomically(self._paths[record.scan], page.encode())
 
 
 def write_index(folder: Path, cohort: Path) -> int:
@@ -103,11 +102,11 @@ def write_index(folder: Path, cohort: Path) -> int:
         How many scans with results have no page.
 
     Raises:
-        CaseError: a file cannot be written or removed.
+        FileError: a file cannot be written or removed.
     """
-    make_folder(folder / FOLDER, CaseError)
+    make_folder(folder / FOLDER)
     with (folder / _LOCK_NAME).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock)
         # Pages first: whatever others add meanwhile, each result is kept before its page is written.
         keys = {path: _key_in(path) for path in (folder / FOLDER).iterdir()}
         state = view(cohort)
@@ -115,12 +114,12 @@ def write_index(folder: Path, cohort: Path) -> int:
         standing = {record.scan: _key(listed, record) for listed, record in state.done}
         for scan, path in paths.items():
             if keys.get(path) not in (None, standing.get(scan)):
-                remove_old(path, CaseError)
+                remove_old(path)
         with_page = {
             scan: path for scan, path in paths.items() if scan in standing and keys.get(path) == standing[scan]
         }
         rows = [_row(listed, state, with_page.get(listed.scan)) for listed in state.listed]
-        write_atomically(folder / INDEX_NAME, index_page(rows, state.plan.ensemble).encode(), CaseError)
+        write_atomically(folder / INDEX_NAME, index_page(rows, state.plan.ensemble).encode())
     return len(standing) - len(with_page)
 
 

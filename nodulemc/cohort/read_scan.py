@@ -19,7 +19,7 @@ from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_mem
 from nodulemc.measure.mask import nodule_part
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
-from nodulemc.prediction import look
+from nodulemc.prediction import prepare_inputs
 from nodulemc.quality import Notes
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read_scan(job: Job) -> Reading:
             volume = read_volume(job.scan.path, series=job.scan.series)
             points = job.scan.points
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
-            patches, notes = look(volume, nodules)
+            patches, notes = prepare_inputs(volume, nodules)
             views = _views(volume, nodules) if job.views else ()
             parts = _parts(volume, nodules, views) if job.measure else ()
         return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), parts, views)

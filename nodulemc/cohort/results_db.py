@@ -281,7 +281,7 @@ class Store:
             raise ConfigError(
                 f"cannot use the store ({error})",
                 self._path,
-                "check that it is in a folder that can be written and is not full",
+                "check that its folder can be written and locked, and is not full",
             ) from error
 
     def _damaged(self, error: Exception) -> ConfigError:

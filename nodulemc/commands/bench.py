@@ -6,7 +6,7 @@ More benchmarks, each beside its floor, are in benchmarks/ (docs/speed.md).
 import argparse
 import time
 
-from nodulemc.errors import ConfigError
+from nodulemc.option_types import whole_number
 from nodulemc.options import add_ensemble_options, load_ensemble
 from nodulemc.util.progress import QUIET_S, progress
 from nodulemc.util.text import counted
@@ -17,7 +17,7 @@ _REPEATS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--nodules", type=int, default=8, metavar="N", help="scored together (default: 8)")
+    parser.add_argument("--nodules", type=whole_number(1), default=8, metavar="N", help="scored together (default: 8)")
     add_ensemble_options(parser)
 
 
@@ -27,8 +27,6 @@ def run(args: argparse.Namespace) -> None:
 
     from nodulemc.ensemble.synthetic_patches import probe_patches
 
-    if args.nodules < 1:
-        raise ConfigError(f"--nodules {args.nodules}", "nodulemc bench", "give 1 or more")
     start = time.perf_counter()
     ensemble = load_ensemble(args)
     loaded = time.perf_counter() - start

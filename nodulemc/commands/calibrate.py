@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nodulemc.ensemble.calibration import METHODS
-from nodulemc.errors import EnsembleError, TableError
+from nodulemc.errors import TableError
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     require_inputs(*args.predictions, args.table)
     manifest = read_manifest(args.ensemble)
-    make_folder(args.ensemble, EnsembleError)
+    make_folder(args.ensemble)
     predictions = read_predictions(args.predictions, read_table(args.table) if args.table else None)
     if any(cells.get("calibration") for cells in predictions.columns):
         raise TableError(

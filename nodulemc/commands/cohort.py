@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from nodulemc.ensemble.manifest import find_resources, read_manifest
 from nodulemc.errors import ConfigError, EnsembleError
 from nodulemc.hardware import available_cores
+from nodulemc.option_types import WORKERS, UnusableValueError
 from nodulemc.options import add_ensemble_options, add_measure_option
 from nodulemc.report.files import LIBRARIES
 from nodulemc.util.extras import check_extra
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 EXAMPLE = "nodulemc cohort phantoms --output scored"
 EXIT_PARTIAL = 3
-MOST_WORKERS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,14 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--retry-failed", action="store_true", help="also do the scans that have failed before")
     parser.add_argument(
-        "--shard", metavar="I/N", help="only every N-th scan from the I-th on (1/N to N/N), for arrays of cluster jobs"
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="only every N-th scan from the I-th on (1/N to N/N), for arrays of cluster jobs",
     )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local, this machine")
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="of the Ray cluster (default: $RAY_ADDRESS, else this machine)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="reading processes of the local engine (default: one per CPU)"
+        "--workers", type=WORKERS, metavar="N", help="reading processes of the local engine (default: one per CPU)"
     )
     parser.add_argument(
         "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
@@ -87,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
     from nodulemc.cohort.summary import summary
     from nodulemc.ensemble.trained_cases import read_trained_cases
 
-    shard = _shard(args.shard) if args.shard else None
     _check_engine_options(args)
     check_extra("cohort")
     if args.engine == "ray":
@@ -98,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
     clinical = _clinical(args, scans) if args.clinical else None
     manifest = read_manifest((args.resources or find_resources()).resolve())
     measures = _measures(args, manifest)
-    make_folder(args.output, ConfigError)
+    make_folder(args.output)
     trained_cases = read_trained_cases(manifest)
     with _engine(args, manifest, measures=measures) as (engine, device, ensemble):
         origin = manifest, device, ensemble.precision, args.calibrated
         pages = _pages(args.report, scans, *origin) if args.report else None
         task = Task(
-            scans, args.manifest, args.output, ensemble, shard, args.retry_failed, trained_cases, pages, clinical
+            scans, args.manifest, args.output, ensemble, args.shard, args.retry_failed, trained_cases, pages, clinical
         )
         run_cohort(task, engine)
     state = export(args.output, args.output, json=args.json)
@@ -179,13 +181,11 @@ def _write_index(args: argparse.Namespace) -> None:
 def _shard(text: str) -> Shard:
     match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f"--shard {text}", "nodulemc cohort", "give I/N with I from 1 to N, for example 1/8")
+        raise UnusableValueError("I/N with I from 1 to N, for example 1/8")
     return int(match[1]), int(match[2])
 
 
 def _check_engine_options(args: argparse.Namespace) -> None:
-    if args.workers is not None and not 1 <= args.workers <= MOST_WORKERS:
-        raise ConfigError(f"--workers {args.workers}", "nodulemc cohort", f"give a number from 1 to {MOST_WORKERS}")
     foreign = "--address" if args.engine == "local" and args.address else None
     if args.engine == "ray" and args.workers:
         foreign = "--workers"

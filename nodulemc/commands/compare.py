@@ -6,7 +6,7 @@ Paired DeLong test and patient-level bootstrap of the difference, first minus se
 import argparse
 from pathlib import Path
 
-from nodulemc.options import add_bootstrap_option, require_inputs, require_resamples
+from nodulemc.options import add_bootstrap_option, require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.text import counted
 
@@ -27,7 +27,6 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.compare import compare
     from nodulemc.evaluation.predictions import read_predictions, read_table
 
-    require_resamples(args)
     require_inputs(args.first, args.second, args.table)
     table = read_table(args.table) if args.table else None
     found = compare(

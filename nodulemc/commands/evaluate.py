@@ -14,14 +14,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.errors import ConfigError, TableError
-from nodulemc.options import (
-    add_bootstrap_option,
-    add_ensemble_options,
-    load_ensemble,
-    require_inputs,
-    require_resamples,
-)
+from nodulemc.errors import ConfigError
+from nodulemc.options import add_bootstrap_option, add_ensemble_options, load_ensemble, require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.text import counted
 
@@ -76,11 +70,10 @@ def run(args: argparse.Namespace) -> None:
 
     if not args.predictions and not args.store:
         raise ConfigError("nothing to evaluate", "evaluate", "give PREDICTIONS, or --store for the ensemble to predict")
-    require_resamples(args)
     require_inputs(*args.predictions, args.table)
     stored = _open_store(args.store) if args.store else None
     table = read_table(args.table) if args.table else stored.table if stored else None
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     paths, cases = args.predictions, None
     if stored and not paths:
         ensemble = load_ensemble(args)
@@ -96,10 +89,10 @@ def run(args: argparse.Namespace) -> None:
     evaluation = evaluate(submission, args.bootstrap, cases, attributes=attributes, scores=args.scores)
     if seen := seen_in_words(evaluation.metrics):
         logger.warning("%s", seen)
-    write_json_atomically(args.output / "metrics.json", evaluation.metrics, TableError)
+    write_json_atomically(args.output / "metrics.json", evaluation.metrics)
     note = "; ".join(map(in_words, evaluation.metrics["ensembles"]))
     page = render_report(evaluation, stored.patch if stored else lambda _: None, note and f"Predicted by {note}.")
-    write_atomically(args.output / "report.html", page.encode(), TableError)
+    write_atomically(args.output / "report.html", page.encode())
     print(_summary(evaluation.metrics, note))
     print(f"written: {args.output / 'report.html'}, {args.output / 'metrics.json'}")
 

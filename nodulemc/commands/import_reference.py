@@ -7,7 +7,6 @@ tensors only; nothing in them is executed.
 import argparse
 from pathlib import Path
 
-from nodulemc.errors import EnsembleError
 from nodulemc.options import require_inputs
 from nodulemc.util.text import counted
 
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.util.files import make_folder
 
     require_inputs(*args.checkpoints)
-    make_folder(args.output, EnsembleError)
+    make_folder(args.output)
     from nodulemc.ensemble.reference_import import import_reference
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)

@@ -11,7 +11,9 @@ import argparse
 import os
 from pathlib import Path
 
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
+from nodulemc.limits import MAX_PHANTOM_CONTROLS, MAX_PHANTOM_PATIENTS
+from nodulemc.option_types import SEED, WORKERS, number, whole_number
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -24,8 +26,10 @@ EXAMPLE = "nodulemc phantom --output phantoms --patients 4 --seed 7"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--patients", type=int, required=True, metavar="N", help="number of patients")
-    parser.add_argument("--seed", type=int, required=True, metavar="S", help="0 or more")
+    parser.add_argument(
+        "--patients", type=whole_number(1, MAX_PHANTOM_PATIENTS), required=True, metavar="N", help="number of patients"
+    )
+    parser.add_argument("--seed", type=SEED, required=True, metavar="S", help="0 or more")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--blocks", action="store_true", help="write a block store, without whole CTs")
     what.add_argument(
@@ -33,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--controls",
-        type=float,
+        type=number(0, MAX_PHANTOM_CONTROLS),
         metavar="K",
         help="with --blocks: about K benign nodules for each malignant one (default: all, about ten)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
+        "--workers", type=WORKERS, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
     )
 
 
@@ -47,26 +51,15 @@ def run(args: argparse.Namespace) -> None:
     check_extra("train", "threadpoolctl", *(["pyarrow"] if args.blocks else []))
     from nodulemc.ct.volume import read_volume
     from nodulemc.phantom.block_store import write_block_store
-    from nodulemc.phantom.controls import MOST_CONTROLS
     from nodulemc.phantom.finished import finished_rows
     from nodulemc.phantom.generate import patients_until_malignant, series_uids, write_cohort
     from nodulemc.phantom.insertion import Host
     from nodulemc.phantom.malignancy import best_auc
-    from nodulemc.phantom.patient import MOST_PATIENTS
 
-    for option, value, least, most in (
-        ("--patients", args.patients, 1, MOST_PATIENTS),
-        ("--seed", args.seed, 0, 2**32 - 1),
-        ("--workers", args.workers, 1, 1024),
-    ):
-        if not least <= value <= most:
-            raise ConfigError(f"{option} {value}", "nodulemc phantom", f"give a number from {least} to {most}")
-    if args.controls is not None and not (args.blocks and 0 <= args.controls <= MOST_CONTROLS):
-        raise ConfigError(
-            f"--controls {args.controls:g}", "nodulemc phantom", f"give 0 to {MOST_CONTROLS:g}, with --blocks"
-        )
+    if args.controls is not None and not args.blocks:
+        raise ConfigError("--controls without --blocks", "nodulemc phantom", "give both, or leave it out")
     require_inputs(args.into)
-    make_folder(args.output, TableError)
+    make_folder(args.output)
     kept = sum(finished_rows(args.output, uid) is not None for uid in series_uids(args.seed, args.patients))
     cohort = (args.output, args.seed, args.patients, args.workers)
     try:

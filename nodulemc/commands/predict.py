@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.arrays import Array
-from nodulemc.errors import CaseError, ConfigError
+from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from nodulemc.output.detailed import clear_output, table, write_results
-    from nodulemc.prediction import score, side_by_side
+    from nodulemc.prediction import predict_patches, side_by_side
     from nodulemc.util.files import make_folder, none_on_failure
 
     check_prior_options(args)
@@ -117,7 +117,7 @@ def _predict(args: argparse.Namespace) -> None:
         _clear_markups(args)
     require_inputs(*_inputs(args))
     if args.masks:
-        make_folder(args.masks, CaseError)
+        make_folder(args.masks)
     segments = _check_further(args) or bool(args.masks or args.measure or args.clinical or args.prior)
     (volume, nodules, seen, known, prior), ensemble = side_by_side(
         lambda: _read(args),
@@ -127,7 +127,7 @@ def _predict(args: argparse.Namespace) -> None:
     if segments:
         predictions, masks, files = _segment(args, volume, nodules, seen, ensemble, known, prior)
     else:
-        predictions, masks, files = score(nodules, *seen, ensemble, show_progress=True), [], []
+        predictions, masks, files = predict_patches(nodules, *seen, ensemble, show_progress=True), [], []
     with none_on_failure(files):
         objects = _write_dicom(args, volume, predictions, masks, ensemble)
     with none_on_failure([*files, *objects, *filter(None, [args.markups, args.report])]):
@@ -262,7 +262,7 @@ def _read(
     """
     from nodulemc.ct.volume import read_volume
     from nodulemc.points.reading import read_points
-    from nodulemc.prediction import look
+    from nodulemc.prediction import prepare_inputs
 
     volume = read_volume(args.ct, series=args.series)
     nodules = read_points(args.points, volume)
@@ -272,7 +272,7 @@ def _read(
         from nodulemc.dicom_export.files import prepare_dicom
 
         prepare_dicom(args.dicom, volume, nodules, [*_inputs(args)])
-    return volume, nodules, look(volume, nodules), _known(args, nodules), _prior(args, volume)
+    return volume, nodules, prepare_inputs(volume, nodules), _known(args, nodules), _prior(args, volume)
 
 
 def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
@@ -295,6 +295,5 @@ def _prior(args: argparse.Namespace, volume: Volume) -> Prior | None:
     if not args.prior:
         return None
     from nodulemc.measure.growth import read_prior
-    from nodulemc.prior_options import given_dates
 
-    return read_prior(args.prior, args.prior_points, volume, given_dates(args), series=args.prior_series)
+    return read_prior(args.prior, args.prior_points, volume, (args.date, args.prior_date), series=args.prior_series)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
+from nodulemc.option_types import WORKERS
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder, no_empty_folders
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="STORE", help="folder to write")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
+        "--workers", type=WORKERS, default=os.cpu_count() or 1, metavar="N", help="processes (default: one per CPU)"
     )
 
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.masks)
     with no_empty_folders(args.output):
-        make_folder(args.output, TableError)
+        make_folder(args.output)
         prepared = _prepare(args)
     labels = tally(row["label"] for row in prepared.rows)
     print(f"written: {args.output}: {counted(len(prepared.rows), 'nodule')} ({labels})")
@@ -85,8 +86,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}", "nodulemc prepare", "give 1 or more")
     if args.slabs and not args.ct:
         raise ConfigError("--slabs without --ct", "nodulemc prepare", "give the folder of the slabs as --ct")
     for option, value in (("--table", args.table), ("--masks", args.masks)):
@@ -101,10 +100,10 @@ def _prepare(args: argparse.Namespace) -> Prepared:
         from nodulemc.data.lidc import prepare_lidc  # what it imports is needed for nothing else
 
         return prepare_lidc(args.lidc, args.output, args.workers)
-    from nodulemc.data.extract import ChallengeBlocks, Scans, Slabs
+    from nodulemc.data.extract import ChallengeBlockSource, ScanSource, SlabSource
     from nodulemc.data.nodule_table import read_table
     from nodulemc.data.prepare import prepare
 
-    scans = Slabs if args.slabs else Scans
-    source = scans(args.ct) if args.ct else ChallengeBlocks(args.nodule_blocks)
+    scans = SlabSource if args.slabs else ScanSource
+    source = scans(args.ct) if args.ct else ChallengeBlockSource(args.nodule_blocks)
     return prepare(read_table(args.table), source, args.masks, args.output, args.workers)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.columns import tally
-from nodulemc.errors import ConfigError, TableError
+from nodulemc.errors import ConfigError
+from nodulemc.limits import MAX_TABLE_ROWS
+from nodulemc.option_types import SEED, whole_number
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -32,18 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table", type=Path, metavar="TABLE", help="table as for `prepare`, or a block store: then only what it holds"
     )
     parser.add_argument("--scheme", choices=("nodulemc", "kfold"), default="nodulemc", help="default: nodulemc")
-    parser.add_argument("--seed", type=int, required=True, metavar="N", help="0 or more")
+    parser.add_argument("--seed", type=SEED, required=True, metavar="N", help="0 or more")
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
     parser.add_argument(
         "--validation",
-        type=int,
+        type=_samples,
         default=VALIDATION_SAMPLES,
         metavar="N",
         help=f"nodulemc: at most this many validation samples; 0 trains on all (default: {VALIDATION_SAMPLES})",
     )
     parser.add_argument("--group-a", type=Path, metavar="CSV", help="nodulemc: published group A (valid_1-1.csv)")
     parser.add_argument("--group-b", type=Path, metavar="CSV", help="nodulemc: published group B (train_other.csv)")
-    parser.add_argument("--folds", type=int, default=5, metavar="N", help="kfold: number of folds (default: 5)")
+    parser.add_argument(
+        "--folds", type=whole_number(2, MAX_TABLE_ROWS), default=5, metavar="N", help="kfold: how many (default: 5)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     if args.table.is_dir():
         check_extra("train", "pyarrow")
     require_inputs(args.table, args.group_a, args.group_b)
-    make_folder(args.output.parent, TableError)
+    make_folder(args.output.parent)
     rows = BlockStore(args.table).table if args.table.is_dir() else read_table(args.table).rows
     print(_described("samples", rows))
     content: Mapping[str, object]
@@ -75,21 +79,19 @@ def run(args: argparse.Namespace) -> None:
         print(_described("group A", groups.a))
         print(_described("group B", groups.b))
         content = sides = split.split_groups(groups, args.validation, args.seed, args.table)
-    write_json_atomically(args.output, content, TableError)
+    write_json_atomically(args.output, content)
     by_name = {row["AnnotationID"]: row for row in rows}
     for name, side in sides.items():
         print(_described(name, [by_name[annotation_id] for annotation_id in side]))
     print(f"written: {args.output}")
 
 
+def _samples(text: str) -> int:
+    """How many validation samples: none, or some of both classes."""
+    return whole_number(0)(text) and whole_number(2, MAX_TABLE_ROWS)(text)
+
+
 def _check(args: argparse.Namespace) -> None:
-    for option, value, least in (
-        ("--seed", args.seed, 0),
-        ("--validation", args.validation, 2 if args.validation else 0),  # 0: none
-        ("--folds", args.folds, 2),
-    ):
-        if not least <= value < 2**32:
-            raise ConfigError(f"{option} {value}", "nodulemc split", f"give {least} or more")
     if (args.group_a is None) != (args.group_b is None):
         raise ConfigError("one of --group-a and --group-b", "nodulemc split", "give both groups or none")
     if args.group_a and args.scheme == "kfold":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.errors import ConfigError
+from nodulemc.option_types import SEED
 from nodulemc.options import require_inputs
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -20,7 +21,6 @@ from nodulemc.util.text import counted
 if TYPE_CHECKING:
     from nodulemc.training.trainer import TrainedSeed
 
-_LARGEST_SEED = 2**32 - 1  # NumPy's legacy generator's, which Accelerate sets as well
 EXAMPLE = "nodulemc train configs/phantom_cpu.yaml --store blocks --split split.json --output run"
 
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for DIR/seed_N (checkpoint, metrics), DIR/ensemble"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2000, 2001, 2002], help="default: 2000 2001 2002")
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[2000, 2001, 2002], help="default: 2000 2001 2002")
     parser.add_argument("--resume", action="store_true", help="finish the runs that are in DIR")
     parser.add_argument("--decoder", action="store_true", help="export the decoders, too, for masks")
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.resume:
         for folder in folders.values():
             require_no_run(folder)
-    make_folder(args.output, ConfigError)
+    make_folder(args.output)
     if config.model.start_from is not None:
         for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
             start_tensors(config.model, seed)
@@ -109,9 +109,7 @@ def _described(trained: TrainedSeed) -> str:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ConfigError where a seed is given twice or is none that random generators take."""
+    """Raise ConfigError where a seed is given twice."""
     for seed in seeds:
-        if not 0 <= seed <= _LARGEST_SEED:
-            raise ConfigError(f"seed {seed}", "--seeds", f"give 0 to {_LARGEST_SEED}")
         if seeds.count(seed) > 1:
             raise ConfigError(f"seed {seed} is given twice", "--seeds", "give each once")

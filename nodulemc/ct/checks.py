@@ -71,13 +71,14 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
     Raises:
         ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.
     """
-    kind = sitk.GetPixelIDValueAsString(grid.GetPixelID())
+    either: Any = grid  # mypy's exception for SimpleITK's untyped methods does not hold of a union's
+    kind = sitk.GetPixelIDValueAsString(either.GetPixelID())
     components = grid.GetNumberOfComponentsPerPixel() if isinstance(grid, sitk.Image) else grid.GetNumberOfComponents()
     if components != 1 or not kind[0].isdigit():  # "16-bit signed integer", not "complex of 32-bit float"
         refuse_type(kind, path)
-    type_ = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], grid.GetPixelID())).dtype
-    _check_size(grid.GetSize(), type_, path)
-    check_geometry(grid.GetSpacing(), grid.GetOrigin(), grid.GetDirection(), path)
+    type_ = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], either.GetPixelID())).dtype
+    _check_size(either.GetSize(), type_, path)
+    check_geometry(either.GetSpacing(), either.GetOrigin(), either.GetDirection(), path)
 
 
 def check_geometry(spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float], path: Path) -> None:

@@ -110,7 +110,7 @@ def _decoded(chunks: Iterable[bytes], path: Path) -> Iterator[bytes]:
                 yield decoder.decompress(chunk, 16 * _CHUNK)
                 while decoder.unconsumed_tail and not decoder.eof:  # at the end it keeps its last value
                     yield decoder.decompress(decoder.unconsumed_tail, 16 * _CHUNK)
-            except zlib_ng.error as error:
+            except zlib_ng.error as error:  # type: ignore[misc]  # its stub takes the class for an instance
                 raise ImageError(f"the compressed voxels are corrupt ({error})", path, "copy it again") from error
             chunk = decoder.unused_data
     if not decoder.eof:

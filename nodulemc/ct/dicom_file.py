@@ -7,17 +7,17 @@ import io
 import mmap
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from pydicom.config import disable_value_validation
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
@@ -154,19 +154,33 @@ class DicomFile:
         pixels = self.numbers.get("Rows", 0) * self.numbers.get("Columns", 0) * self.number_of_frames
         return -(-pixels * self.numbers.get("BitsAllocated", 0) // 8)
 
+    @property
+    def pixel_data(self) -> PixelData:
+        """``pixels``, of a file that has some.
+
+        Raises:
+            ImageError: it has none.
+        """
+        if self.pixels is None:
+            raise damaged(self.path)
+        return self.pixels
+
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """The file, or its content inflated as far as its pixel data are needed."""
-        if self.deflated_from is None:
+        if self._inflated is None:
             with self.path.open("rb") as stream:
                 yield stream
         else:
             yield io.BytesIO(self._inflated)
 
     @cached_property
-    def _inflated(self) -> bytes:
+    def _inflated(self) -> bytes | None:
+        """The inflated content; None where the file is not deflated."""
+        if self.deflated_from is None:
+            return None
         # A file that inflates to more than it promises is read no further.
-        return inflate(self.path.read_bytes(), self.deflated_from, self.pixels.offset + self.pixel_bytes)
+        return inflate(self.path.read_bytes(), self.deflated_from, self.pixel_data.offset + self.pixel_bytes)
 
 
 def read_file(path: Path) -> DicomFile | None:
@@ -200,28 +214,39 @@ def read_header(file: DicomFile) -> Dataset:
         Exception: it is damaged; pydicom has no exception of its own.
     """
 
-    def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
+    def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
         return tag in PIXEL_DATA
 
     with file.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if file.deflated_from is None:
-            return read_partial(content, at_pixel_data, force=True)
+            return read_mapped(content, at_pixel_data)
         inflated = io.BytesIO(inflate(content, file.deflated_from, DEFLATED_HEADER_BYTES))
         return read_dataset(inflated, False, True, stop_when=at_pixel_data)
+
+
+def read_mapped(
+    content: mmap.mmap,
+    stop_when: Callable[[BaseTag, str | None, int], bool] | None = None,
+    specific_tags: list[BaseTag | int] | None = None,
+) -> FileDataset:
+    """What pydicom's ``read_partial`` reads of a file that is mapped, with or without DICOM's preamble."""
+    # A map has all methods of a file that pydicom calls, but not all that a BinaryIO has.
+    return read_partial(cast(BinaryIO, content), stop_when, force=True, specific_tags=specific_tags)
 
 
 def _parse(path: Path, content: mmap.mmap) -> DicomFile:
     where: list[PixelData] = []
 
-    def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
+    def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag in PIXEL_DATA:
             stored = None if length == _UNDEFINED_LENGTH else length
             where.append(PixelData(PIXEL_DATA[tag], 0, stored, vr))
         return tag in PIXEL_DATA
 
+    data: Dataset
     begin = begin_of_deflated(content)
     if begin is None:
-        data = read_partial(content, at_pixel_data, force=True, specific_tags=_KEPT)
+        data = read_mapped(content, at_pixel_data, _KEPT)
         syntax = data.file_meta.get("TransferSyntaxUID") or _guessed_syntax(data)
         texts, end, size = _texts(data.file_meta) | _texts(data), content.tell(), len(content)
     else:
@@ -278,24 +303,22 @@ def _group_texts(item: Dataset) -> dict[str, str]:
 
 def _texts(data: Dataset) -> dict[str, str]:
     """The wanted values that are there and not empty, as text."""
-    values = ((_TEXTS.get(element.tag), element.value) for element in _raw(data))
+    values = ((_TEXTS.get(tag), value) for tag, value in _raw(data))
     return {name: text for name, value in values if name and (text := value.decode("utf-8", "replace").strip("\0 "))}
 
 
 def _numbers(data: Dataset) -> dict[str, int]:
     """The wanted whole numbers of 16 bits, unsigned."""
     order: Literal["big", "little"] = "big" if data.original_encoding[1] is False else "little"
-    values = ((_NUMBERS.get(element.tag), element.value) for element in _raw(data))
+    values = ((_NUMBERS.get(tag), value) for tag, value in _raw(data))
     return {name: int.from_bytes(value, order) for name, value in values if name and len(value) == 2}
 
 
-def _raw(data: Dataset) -> Iterator[RawDataElement]:
+def _raw(data: Dataset) -> Iterator[tuple[BaseTag, bytes]]:
     """The whole elements whose bytes pydicom has not converted, which would cost more than all else."""
-    return (
-        element
-        for element in data.elements()
-        if isinstance(element, RawDataElement) and element.value and len(element.value) == element.length
-    )
+    for element in data.elements():
+        if isinstance(element, RawDataElement) and element.value and len(element.value) == element.length:
+            yield element.tag, element.value
 
 
 def damaged(path: Path) -> ImageError:

@@ -32,7 +32,7 @@ def check_format(file: DicomFile) -> None:
     Raises:
         ImageError: they are so.
     """
-    numbers = file.numbers
+    numbers, pixels = file.numbers, file.pixel_data
     samples, colours = numbers.get("SamplesPerPixel", 1), file.texts.get("PhotometricInterpretation", "MONOCHROME2")
     if samples != 1 or not colours.startswith("MONOCHROME"):
         raise ImageError(
@@ -40,14 +40,14 @@ def check_format(file: DicomFile) -> None:
         )
     bits = numbers.get("BitsAllocated", 0)
     stored = numbers.get("BitsStored", bits)
-    if bits not in _BITS[file.pixels.keyword] or not 0 < stored <= bits or file.frame_bytes == 0:
+    if bits not in _BITS[pixels.keyword] or not 0 < stored <= bits or file.frame_bytes == 0:
         raise damaged(file.path)
     if numbers.get("HighBit", stored - 1) != stored - 1:
         raise ImageError(
             f"the highest of {stored} bits is bit {numbers['HighBit']}", file.path, "export the series again"
         )
     promised = file.frame_bytes * file.number_of_frames
-    if file.pixels.length is not None and file.pixels.length < promised:
+    if pixels.length is not None and pixels.length < promised:
         raise ImageError(f"no pixel data of {promised} bytes", file.path, "the slice is damaged; export it again")
 
 
@@ -64,7 +64,7 @@ def hounsfield(one: Slice) -> tuple[Array, float | None]:
     """
     file = one.file
     try:
-        cells = _native(file, one.index) if file.pixels.length is not None else _decoded(file, one.index)
+        cells = _native(file, one.index) if file.pixel_data.length is not None else _decoded(file, one.index)
         stored = _without_unused_bits(cells, file)
         hu = _rescaled(stored, one)
     except (ImageError, OSError):
@@ -83,7 +83,7 @@ def hounsfield(one: Slice) -> tuple[Array, float | None]:
 
 
 def _undecodable(file: DicomFile) -> ImageError:
-    if file.pixels.length is not None:
+    if file.pixel_data.length is not None:
         return damaged(file.path)
     syntax = file.syntax.name[:60]
     return ImageError(f"cannot decode {syntax}", file.path, "copy the file again, or export the series uncompressed")
@@ -91,30 +91,30 @@ def _undecodable(file: DicomFile) -> ImageError:
 
 def _native(file: DicomFile, index: int) -> Array:
     """The cells of a frame that is not compressed."""
+    pixels = file.pixel_data
     with file.opened() as stream:
-        stream.seek(file.pixels.offset + index * file.frame_bytes)
+        stream.seek(pixels.offset + index * file.frame_bytes)
         content = stream.read(file.frame_bytes)
     if len(content) < file.frame_bytes:
         raise damaged(file.path)
-    cells, _ = get_decoder(file.syntax).as_array(
-        content,
-        raw=True,
-        correct_unused_bits=False,
-        view_only=True,
-        number_of_frames=1,
-        pixel_keyword=file.pixels.keyword,
-        pixel_vr=file.pixels.vr or "OW",
-        **_format(file),
-    )
+    options = _format(file) | {
+        "correct_unused_bits": False,
+        "view_only": True,
+        "number_of_frames": 1,
+        "pixel_keyword": pixels.keyword,
+        "pixel_vr": pixels.vr or "OW",
+    }
+    cells, _ = get_decoder(file.syntax).as_array(content, raw=True, **options)
     return cells
 
 
 def _decoded(file: DicomFile, index: int) -> Array:
     """The cells of a compressed frame."""
+    offset = file.pixel_data.offset
     with file.opened() as stream:
-        stream.seek(file.pixels.offset)
+        stream.seek(offset)
         _check_fragments(stream, file)
-        stream.seek(file.pixels.offset)
+        stream.seek(offset)
         frame = get_frame(stream, index, number_of_frames=file.number_of_frames)
     return decode(file, frame)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nodulemc.ct.checks import check_geometry, refuse_size
 from nodulemc.ct.stored_voxels import ImageHeader
-from nodulemc.ct.volume import read_image_header, reading
+from nodulemc.ct.volume import reading, require_image_header
 from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid
 
@@ -28,9 +26,7 @@ def read_grid(path: Path, series: str | None = None) -> Grid:
     if not path.is_file():
         raise ImageError("no such image", path, "check the path")
     with reading(path):
-        header = read_image_header(path)
-    if header is None:
-        raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
+        header = require_image_header(path)
     return _grid(header)
 
 
@@ -46,5 +42,5 @@ def _series_grid(folder: Path, series: str | None) -> Grid:
 
 
 def _grid(header: ImageHeader | SeriesHeader) -> Grid:
-    direction = np.array(header.direction).reshape(3, 3)
-    return Grid(header.size, np.array(header.origin), direction * header.spacing)
+    x, y, z = header.size
+    return Grid((x, y, z), header.spacing, header.origin, header.direction)

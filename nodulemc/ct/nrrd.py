@@ -159,8 +159,9 @@ def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...],
     axes = re.findall(rf"none|{_VECTOR}", stated) if re.fullmatch(rf"(?:(?:none|{_VECTOR})\s*)+", stated) else []
     vectors = [(0.0,) * coordinates if axis == "none" else _vector(axis, coordinates) for axis in axes]
     in_space = [k for k, vector in enumerate(vectors) if vector is None or any(vector[:3])]
-    steps = [vectors[k] for k in in_space]
-    if len(vectors) != len(size) or len(steps) != 3 or None in steps or any(sum(map(abs, step[3:])) for step in steps):
+    steps = [vector for k in in_space if (vector := vectors[k]) is not None]
+    is_grid = len(vectors) == len(size) and len(in_space) == len(steps) == 3
+    if not is_grid or any(any(step[3:]) for step in steps):
         refuse(f"the space directions are {quoted(fields.get('space directions'))}", path, "give three vectors")
     count = 1 if 0 in in_space else size[0]
     if count < 1 or any(n != 1 for k, n in enumerate(size) if k not in (0, *in_space)):
@@ -168,8 +169,8 @@ def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...],
     origin = _vector(fields["space origin"], coordinates)
     if origin is None:
         refuse(f"the space origin is {quoted(fields['space origin'])}", path, "give one vector")
-    steps = np.array(steps)[:, :3] * to_lps
-    return count, tuple(size[k] for k in in_space), steps, np.array(origin[:3]) * to_lps
+    matrix = np.array(steps)[:, :3] * to_lps
+    return count, tuple(size[k] for k in in_space), matrix, np.array(origin[:3]) * to_lps
 
 
 def _space(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...]]:

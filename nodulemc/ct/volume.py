@@ -160,6 +160,18 @@ def read_image_header(path: Path) -> ImageHeader | None:
     return None
 
 
+def require_image_header(path: Path) -> ImageHeader:
+    """What ``read_image_header`` gives, of a file that has a geometry.
+
+    Raises:
+        ImageError: as there, or the file is of no such format.
+    """
+    header = read_image_header(path)
+    if header is None:
+        raise ImageError("no image with a geometry", path, "give a MetaImage, NIfTI or NRRD file")
+    return header
+
+
 def _read_file(path: Path) -> Volume:
     header = read_image_header(path)
     if header is None:

@@ -20,6 +20,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.data.nodule_table import Row, point_of, typed
 from nodulemc.errors import TableError
+from nodulemc.geometry import Grid, size_of
 from nodulemc.patch import EXTENT_MM
 from nodulemc.util.files import write_atomically
 from nodulemc.util.locks import try_to_lock
@@ -33,6 +34,8 @@ _TABLE, _VOXELS, _MASKS, _JOURNAL = "table.parquet", "voxels.i16", "masks.u8", "
 _VOXEL_TYPE, _MASK_TYPE = np.dtype("<i2"), np.dtype("u1")
 # The block's own columns in the table.
 _PREFIX = "block_"
+# Of a scan whose extent is not known.
+UNKNOWN_BOUNDS = (np.full(3, -np.inf), np.full(3, np.inf))
 _AGAIN = "run the command that writes the store again; it continues where it stopped"
 
 
@@ -46,7 +49,7 @@ class NoduleBlock:
         origin: float64 (3,), world x, y, z (mm, LPS) of the centre of voxel (0, 0, 0).
         matrix: float64 (3, 3), index in x, y, z order -> world offset x, y, z in mm: direction @ diag(spacing).
         point: float64 (3,), the nodule's world point x, y, z.
-        scan_box: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order: a scan
+        scan_bounds: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order: a scan
             that starts with the block's first voxel has low -0.5. Infinite where the scan's extent is not known.
         row: the table's columns (see ``nodulemc.data.nodule_table.read_table``).
     """
@@ -56,8 +59,18 @@ class NoduleBlock:
     origin: Array
     matrix: Array
     point: Array
-    scan_box: tuple[Array, Array]
+    scan_bounds: tuple[Array, Array]
     row: Row
+
+    @classmethod
+    def on(cls, grid: Grid, voxels: Array, mask: Array, scan_bounds: tuple[Array, Array], row: Row) -> "NoduleBlock":
+        """The block of a row's nodule on this grid."""
+        return cls(voxels, mask, np.array(grid.origin), grid.matrix, np.array(point_of(row)), scan_bounds, row)
+
+    @property
+    def grid(self) -> Grid:
+        """The block's own grid."""
+        return Grid.from_matrix(size_of(self.voxels), self.origin, self.matrix)
 
 
 class BlockStore:
@@ -118,7 +131,7 @@ class BlockStore:
             origin=np.array(entry["block_origin"]),
             matrix=np.array(entry["block_matrix"]).reshape(3, 3),
             point=np.array(point_of(row)),
-            scan_box=(np.array(entry["block_scan_low"]), np.array(entry["block_scan_high"])),
+            scan_bounds=(np.array(entry["block_scan_low"]), np.array(entry["block_scan_high"])),
             row=dict(row),
         )
 
@@ -159,7 +172,7 @@ class BlockWriter:
         """Open the store, creating it where it is not there yet.
 
         Raises:
-            TableError: the folder cannot be written, holds a damaged store, or another run is writing it.
+            TableError, FileError: the folder cannot be written, holds a damaged store, or another run is writing it.
         """
         try:
             with ExitStack() as files:
@@ -175,7 +188,7 @@ class BlockWriter:
                 for file, dtype in ((self._voxels, _VOXEL_TYPE), (self._masks, _MASK_TYPE)):
                     file.truncate(self._end() * dtype.itemsize)
                 since_table = list(self._entries.values())[len(entries) :]
-                write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)), TableError)
+                write_atomically(self._folder / _JOURNAL, b"".join(map(_line, since_table)))
                 self._journal = self._open(files, _JOURNAL)
                 self._files = files.pop_all()
         except OSError as error:
@@ -275,7 +288,7 @@ def _entry(row: Row, block: NoduleBlock, offset: int) -> dict[str, Any]:
         raise ValueError(f"mask is {block.mask.dtype} {block.mask.shape}, voxels are {block.voxels.shape}")
     if not np.array_equal(block.point, point_of(row)):
         raise ValueError(f"point {block.point} is not the row's")
-    low, high = block.scan_box
+    low, high = block.scan_bounds
     return {
         **row,
         "block_offset": offset,
@@ -319,7 +332,7 @@ def _write_table(folder: Path, entries: list[dict[str, Any]]) -> None:
 
     buffer = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(entries), buffer)
-    write_atomically(folder / _TABLE, buffer.getvalue().to_pybytes(), TableError)
+    write_atomically(folder / _TABLE, buffer.getvalue().to_pybytes())
 
 
 def _read_journal(folder: Path) -> list[dict[str, Any]]:

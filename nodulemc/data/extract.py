@@ -13,8 +13,8 @@ from nodulemc.arrays import Array
 from nodulemc.ct.folder import CtFolder, CtPlace
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import Volume, read_volume
-from nodulemc.data.block_store import BLOCK_MM, NoduleBlock
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, size_of
+from nodulemc.data.block_store import BLOCK_MM, UNKNOWN_BOUNDS, NoduleBlock
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array
 from nodulemc.data.nodule_masks import REACH_MM, MaskFile
 from nodulemc.data.nodule_table import Row, point_of
 from nodulemc.data.surroundings import complete
@@ -22,7 +22,6 @@ from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid
 
 _INT16 = np.iinfo(np.int16)
-_UNKNOWN = (np.full(3, -np.inf), np.full(3, np.inf))
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Excluded:
     reason: str
 
 
-class Source(Protocol):
+class VoxelSource(Protocol):
     """Where the voxels of nodules come from.
 
     Attributes:
@@ -73,7 +72,7 @@ class Source(Protocol):
         """
 
 
-class Scans:
+class ScanSource:
     """A folder of CTs, see ``nodulemc.ct.folder``; each is read once for all its nodules."""
 
     whole_scans = True
@@ -87,18 +86,18 @@ class Scans:
         return type(self), (self.folder,)
 
     def place(self, row: Row) -> CtPlace:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return self._cts.find(row["SeriesInstanceUID"])
 
     def grid(self, row: Row) -> Grid:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         place = self.place(row)
         if place not in self._grids:
             self._grids[place] = read_grid(place.path, place.series)
         return self._grids[place]
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         place = samples[0].place or self.place(samples[0].row)
         volume = read_volume(place.path, series=place.series)
         numbers: dict[Path, Array] = {}
@@ -111,7 +110,7 @@ class Scans:
 
 
 @dataclass(frozen=True)
-class ChallengeBlocks:
+class ChallengeBlockSource:
     """A folder of the challenge's own nodule blocks, taken over whole.
 
     Where their scans end is not known; the challenge's padding of -1024 HU does for what lies beyond.
@@ -121,30 +120,30 @@ class ChallengeBlocks:
     whole_scans = False
 
     def place(self, row: Row) -> CtPlace:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return CtPlace(image_path(self.folder, row["AnnotationID"]))
 
     def grid(self, row: Row) -> Grid:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return block_grid(self.folder, row["AnnotationID"])
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         results = []
         for sample in samples:
             grid, path = self.grid(sample.row), self.place(sample.row).path
             mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point_of(sample.row))
-            results.append(_block(_to_int16(map_array(path), path), mask, grid, _UNKNOWN, sample))
+            results.append(_block(_to_int16(map_array(path), path), mask, grid, UNKNOWN_BOUNDS, sample))
         return results
 
 
-class Slabs(Scans):
+class SlabSource(ScanSource):
     """Images that show only the slices that a nodule touches; each block continues its image to the full size."""
 
     whole_scans = False
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """See ``Source``."""
+        """See ``VoxelSource``."""
         return [self._continued(sample) for sample in samples]
 
     def _continued(self, sample: Sample) -> NoduleBlock | Excluded:
@@ -153,13 +152,12 @@ class Slabs(Scans):
         grid, point = Grid.of(volume.image), np.array(point_of(sample.row))
         mask = sample.mask.cut(sample.mask.read(), grid, (0, 0, 0), point)
         hu = _to_int16(sitk.GetArrayViewFromImage(volume.image), volume.source)
-        index, reach = grid.index_of(point), BLOCK_MM / 2 / grid.spacing
-        low = np.maximum(np.ceil(reach - index - 0.5), 0)
-        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0)
+        index, reach = grid.to_index(point), BLOCK_MM / 2 / np.array(grid.spacing)
+        low = np.maximum(np.ceil(reach - index - 0.5), 0).astype(int)
+        high = np.maximum(np.ceil(index + reach - np.array(grid.size) + 0.5), 0).astype(int)
         seed = zlib.crc32(sample.row["AnnotationID"].encode())
-        hu, mask = complete(hu, mask, grid.spacing[::-1], low[::-1], high[::-1], seed)
-        whole = Grid(size_of(hu), grid.origin - grid.matrix @ low, grid.matrix)
-        return _block(hu, mask, whole, _UNKNOWN, sample)
+        hu, mask = complete(hu, mask, np.array(grid.spacing[::-1]), low[::-1], high[::-1], seed)
+        return _block(hu, mask, grid.crop(-low, high + grid.size), UNKNOWN_BOUNDS, sample)
 
 
 def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Excluded:
@@ -173,17 +171,17 @@ def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Ex
     grid = Grid.of(part)
     lower = np.array(scan.offset_of(grid))
     mask = sample.mask.cut(numbers, grid, lower, point)
-    faces = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
-    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, faces, sample)
+    scan_bounds = (-0.5 - lower, np.array(scan.size) - 0.5 - lower)
+    return _block(_to_int16(sitk.GetArrayViewFromImage(part), volume.source), mask, grid, scan_bounds, sample)
 
 
 def _block(
-    voxels: Array, mask: Array, grid: Grid, faces: tuple[Array, Array], sample: Sample
+    voxels: Array, mask: Array, grid: Grid, scan_bounds: tuple[Array, Array], sample: Sample
 ) -> NoduleBlock | Excluded:
     if not mask.any():
         what = f"{sample.mask.path.name} has no voxel of it within {REACH_MM:g} mm of its point"
         return Excluded(sample.row["AnnotationID"], what)
-    return NoduleBlock(voxels, mask, grid.origin, grid.matrix, np.array(point_of(sample.row)), faces, sample.row)
+    return NoduleBlock.on(grid, voxels, mask, scan_bounds, sample.row)
 
 
 def _to_int16(hu: Array, source: Path) -> Array:

@@ -15,7 +15,7 @@ from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LUNA25, PATIENT, UI
 from nodulemc.ct.dicom_file import DicomFile, read_file
 from nodulemc.ct.folder_files import folders_below
 from nodulemc.ct.meta_image import mask_file
-from nodulemc.data.extract import Excluded, Scans
+from nodulemc.data.extract import Excluded, ScanSource
 from nodulemc.data.lidc_nodules import ReadNodule, nodules_of
 from nodulemc.data.lidc_xml import RATINGS, read_reading
 from nodulemc.data.nodule_table import Row, read_table
@@ -60,10 +60,11 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         workers: number of processes that cut.
 
     Raises:
+        FileError: a file cannot be read or written.
         TableError: a reading is damaged, or no nodule has its CT.
         ImageError, TableError: see ``prepare``.
     """
-    scans, masks = Scans(folder), output / MASKS_NAME
+    scans, masks = ScanSource(folder), output / MASKS_NAME
     sources, left_out = _sources(folder)
     rows: list[Row] = []
     for source in progress(sources, len(sources), "reading outlines"):
@@ -72,8 +73,8 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
                 if mask is None:
                     left_out.append(Excluded(row[ANNOTATION], "no voxel that half of the readers have enclosed"))
                     continue
-                make_folder(masks, TableError)
-                write_atomically(masks / f"{row[ANNOTATION]}.mha", mask, TableError)
+                make_folder(masks)
+                write_atomically(masks / f"{row[ANNOTATION]}.mha", mask)
                 rows.append(row)
         except ImageError as error:
             left_out.append(_left_out(source, f"{error.what} ({error.where})"))
@@ -81,7 +82,7 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
         what = f"no nodule of 3 mm or more that can be used in {counted(len(sources), 'reading')}"
         raise TableError(what, folder, _REMEDY)
     table = output / TABLE_NAME
-    write_csv_atomically(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)], TableError)
+    write_csv_atomically(table, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
     return prepare(read_table(table), scans, masks, output, workers, left_out)
 
 
@@ -101,7 +102,7 @@ def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
     return [source for uid, source in found.items() if uid not in left_out], list(left_out.values())
 
 
-def _nodules(source: _Source, scans: Scans) -> list[tuple[Row, bytes | None]]:
+def _nodules(source: _Source, scans: ScanSource) -> list[tuple[Row, bytes | None]]:
     """A CT's nodules: each one's row and its mask's file, None where that has no voxel.
 
     Raises:
@@ -133,7 +134,7 @@ def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
     name = f"{patient}_{header.series[-_LAST_DIGITS:]}_{number}"
     if Path(name).name != name:  # a file is called so
         raise ImageError(f"PatientID and series make the name {printable(name)!r}", header.path, _REMEDY)
-    point = ct.origin + ct.matrix @ nodule.centre
+    point = ct.to_world(nodule.centre)
     values: dict[str, Any] = {
         PATIENT: patient,
         UID: header.series,
@@ -157,8 +158,7 @@ def _mask_file(nodule: ReadNodule, ct: Grid) -> bytes:
     lower, upper = np.array(nodule.lower), np.add(nodule.lower, nodule.mask.shape[::-1])
     low, high = np.maximum(lower - 1, 0), np.minimum(upper + 1, ct.size)
     mask = np.pad(nodule.mask, np.stack([lower - low, high - upper], axis=-1)[::-1])
-    origin, direction = ct.origin + ct.matrix @ low, ct.matrix / ct.spacing
-    return mask_file(mask, origin.tolist(), ct.spacing.tolist(), direction.ravel().tolist())
+    return mask_file(mask, ct.to_world(low).tolist(), ct.spacing, ct.direction)
 
 
 def _left_out(source: _Source, reason: str) -> Excluded:

@@ -146,8 +146,7 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
 def _centre_mm(marking: Marking, ct: Grid) -> Array:
     """World position of the mean of all outlines' points."""
     points = [(*point, _slice_of(outline, ct)) for outline in marking.outlines for point in outline.points]
-    centre: Array = ct.origin + ct.matrix @ np.mean(points, axis=0)
-    return centre
+    return ct.to_world(np.mean(points, axis=0))
 
 
 def _nodule(markings: Sequence[Marking], ct: Grid) -> ReadNodule:

@@ -77,13 +77,14 @@ def read_reading(path: Path) -> Reading | None:
         None where it is XML, but no reading of a CT.
 
     Raises:
-        TableError: the file cannot be read, is malformed, declares entities or a document type, or lacks what a
+        FileError: the file cannot be read.
+        TableError: it is malformed, declares entities or a document type, or lacks what a
             reading has.
     """
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import fromstring
 
-    content = read_limited(path, MAX_XML_BYTES, TableError)
+    content = read_limited(path, MAX_XML_BYTES)
     try:
         root = fromstring(content, forbid_dtd=True)
         return _reading(root) if _local(root) == _ROOT else None

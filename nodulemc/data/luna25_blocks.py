@@ -15,7 +15,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.data.unpickle import read_plain_dict
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, in_words
+from nodulemc.geometry import Grid, in_words, size_of
 
 _SAME_LENGTH = 1e-3
 _REMEDY = "download the challenge's nodule blocks again"
@@ -48,12 +48,6 @@ def map_array(path: Path) -> Array:
     return array
 
 
-def size_of(voxels: Array) -> tuple[int, int, int]:
-    """Number of voxels along x, y and z of an array with axes z, y, x."""
-    depth, height, width = voxels.shape
-    return width, height, depth
-
-
 def block_grid(folder: Path, annotation_id: str) -> Grid:
     """The grid of a block from its metadata and its image's shape.
 
@@ -75,4 +69,4 @@ def block_grid(folder: Path, annotation_id: str) -> Grid:
         lengths = np.linalg.norm(steps, axis=0)
     if not np.isfinite(origin).all() or not (spacing > 0).all() or not np.allclose(lengths, spacing, _SAME_LENGTH):
         raise ImageError(f"transform and spacing {spacing.tolist()} contradict each other", path, _REMEDY)
-    return Grid(size, origin[::-1], steps[::-1, ::-1])
+    return Grid.from_matrix(size, origin[::-1], steps[::-1, ::-1])

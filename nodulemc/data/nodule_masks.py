@@ -12,7 +12,7 @@ A folder of masks holds, for each nodule, one of
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,10 @@ import SimpleITK as sitk
 from nodulemc.arrays import Array
 from nodulemc.ct.grids import read_grid
 from nodulemc.ct.volume import read_volume
-from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path, size_of
+from nodulemc.data.luna25_blocks import block_grid, image_path, map_array, metadata_path
 from nodulemc.data.nodule_table import Row
 from nodulemc.errors import ImageError
-from nodulemc.geometry import Grid, in_words
+from nodulemc.geometry import Grid, in_words, size_of
 
 _SUFFIXES = (".mha", ".nii.gz", ".nii", ".npy")
 # In a scan's mask a nodule is the number nearest to its point. What is no nearer than this is another nodule's.
@@ -71,7 +71,7 @@ class MaskFile:
         """
         numbers = _on_part(numbers, np.array(lower) - self.offset, part.size)
         filled = np.argwhere(numbers)
-        away = np.linalg.norm((filled[:, ::-1] - part.index_of(point)) @ part.matrix.T, axis=1)
+        away = np.linalg.norm((filled[:, ::-1] - part.to_index(point)) @ part.matrix.T, axis=1)
         if not (away <= REACH_MM).any():
             return np.zeros(numbers.shape, np.uint8)
         own: Array = numbers == numbers[tuple(filled[away.argmin()])] if self.of_scan else numbers != 0
@@ -126,7 +126,7 @@ class MaskFolder:
             mask = block_grid(self.folder, annotation_id)
             whole_scan = False  # the challenge's blocks may reach beyond their scan
         else:
-            mask = Grid(size_of(map_array(path)), image.origin, image.matrix)
+            mask = replace(image, size=size_of(map_array(path)))
             if mask.size != image.size:
                 raise _misfit(mask, image, path, "has no geometry and another shape than its image")
         offset = image.offset_of(mask)

@@ -48,8 +48,8 @@ def read_table(path: str | Path) -> Table:
     Raises:
         TableError: naming the line (the header is line 1): a column is missing or repeated, a row has too many or
             too few cells, an identifier is empty or unfit as a file name, an AnnotationID repeats, a label is not
-            0, 1 or empty, a coordinate is no finite number, a rating is off its scale; or the file is unreadable or
-            has no rows.
+            0, 1 or empty, a coordinate is no finite number, a rating is off its scale; or the table has no rows.
+        FileError: the file cannot be read.
     """
     path = Path(path)
     table = Table(path, [], [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nodulemc.ct.folder import CtPlace
 from nodulemc.data.block_store import BlockWriter, NoduleBlock
-from nodulemc.data.extract import Excluded, Sample, Source
+from nodulemc.data.extract import Excluded, Sample, VoxelSource
 from nodulemc.data.nodule_masks import MaskFolder
 from nodulemc.data.nodule_table import Row, Table, point_of
 from nodulemc.errors import ImageError, TableError
@@ -22,7 +22,7 @@ NO_MASK = "no mask"
 class Job:
     """The nodules of one image, cut by one worker."""
 
-    source: Source
+    source: VoxelSource
     samples: list[Sample]
 
     def run(self) -> list[NoduleBlock | Excluded]:
@@ -44,7 +44,7 @@ class Prepared:
 
 
 def prepare(
-    table: Table, source: Source, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
+    table: Table, source: VoxelSource, masks: Path, output: Path, workers: int, left_out: Sequence[Excluded] = ()
 ) -> Prepared:
     """Write a block store and, beside it, the list of excluded nodules.
 
@@ -61,6 +61,7 @@ def prepare(
         left_out: what is not in the table and to be listed with the excluded nodules, before them.
 
     Raises:
+        FileError: a file cannot be read or written.
         ImageError, TableError: naming row and file: a CT is missing, unreadable or damaged or does not contain the
             nodule's point, a mask does not fit its CT, no nodule has a mask, or the store holds other nodules.
     """
@@ -91,7 +92,7 @@ def prepare(
     return Prepared(rows, listed)
 
 
-def _check(table: Table, source: Source, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
+def _check(table: Table, source: VoxelSource, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
     """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
     samples: list[Sample] = []
     excluded: dict[str, str] = {}
@@ -126,4 +127,4 @@ def _require_same_nodules(writer: BlockWriter, samples: Iterable[Sample], output
 
 def _write_excluded(path: Path, excluded: Iterable[Excluded]) -> None:
     rows = [(nodule.annotation_id, nodule.reason) for nodule in excluded]
-    write_csv_atomically(path, [("AnnotationID", "reason"), *rows], TableError)
+    write_csv_atomically(path, [("AnnotationID", "reason"), *rows])

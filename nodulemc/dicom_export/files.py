@@ -26,7 +26,7 @@ def check_dicom(folder: Path, ct: Path) -> None:
 
     Raises:
         ConfigError: highdicom is not installed, or the CT is no folder.
-        CaseError: the folder cannot be made or written.
+        FileError: the folder cannot be made or written.
     """
     if not ct.is_dir():
         raise ConfigError(
@@ -34,7 +34,7 @@ def check_dicom(folder: Path, ct: Path) -> None:
             "give the folder with its DICOM slices, or use --masks and --output",
         )  # fmt: skip
     check_extra("dicom")
-    make_folder(folder, CaseError)
+    make_folder(folder)
 
 
 def has_masks(resources: Path | None) -> bool:
@@ -60,7 +60,8 @@ def prepare_dicom(folder: Path, volume: Volume, nodules: Sequence[Nodule], input
 
     Raises:
         ImageError: the CT's instances do not say what the objects must state, or there is no nodule.
-        CaseError: an object would replace an input, or an earlier one cannot be removed.
+        CaseError: an object would replace an input.
+        FileError: an earlier object cannot be removed.
     """
     from nodulemc.dicom_export.source import read_source
 
@@ -75,7 +76,7 @@ def prepare_dicom(folder: Path, volume: Volume, nodules: Sequence[Nodule], input
     for note in source.emptied:
         logger.warning("%s", note)
     for path in paths:
-        remove_old(path, CaseError)
+        remove_old(path)
 
 
 def dicom_paths(folder: Path, volume: Volume) -> tuple[Path, Path]:
@@ -106,7 +107,7 @@ def write_dicom(
         The files: the SEG, where there is one, and the SR.
 
     Raises:
-        CaseError: a file cannot be written.
+        FileError: a file cannot be written.
     """
     from nodulemc.dicom_export.findings import algorithm_of, findings_of
     from nodulemc.dicom_export.measurement_report import make_report
@@ -115,15 +116,15 @@ def write_dicom(
 
     source = read_source(volume)
     algorithm = algorithm_of(manifest, calibrated=calibrated)
-    findings = findings_of(predictions, masks, volume.series_uid)
+    findings = findings_of(predictions, masks, source.series_uid)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom's of names without "^", which anonymisers give
-        seg = make_segmentation(source, findings, algorithm) if any(finding.mask for finding in findings) else None
+        seg = make_segmentation(source, findings, algorithm) if any(finding.segment for finding in findings) else None
         report = make_report(source, findings, algorithm, seg)
     objects = [(path, made) for path, made in zip(dicom_paths(folder, volume), (seg, report), strict=True) if made]
     with none_on_failure([path for path, _ in objects]):
         for path, made in objects:
             stream = io.BytesIO()
             made.save_as(stream, enforce_file_format=True)
-            write_atomically(path, stream.getvalue(), CaseError)
+            write_atomically(path, stream.getvalue())
     return [path for path, _ in objects]

@@ -21,6 +21,14 @@ VERSION = __version__
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A nodule's segment in the SEG: its number from 1, and its mask, which is not empty."""
+
+    number: int
+    mask: NoduleMask
+
+
+@dataclass(frozen=True)
 class Finding:
     """A nodule.
 
@@ -28,15 +36,13 @@ class Finding:
         name: its name, or its position from 1.
         tracking_uid: the same for the same name and point in the same series, whenever and by whatever it is scored.
         prediction: what is said of it.
-        mask: None where it has none or an empty one.
-        segment: its segment's number from 1 in the SEG, None where it has no mask.
+        segment: None where it has no mask or an empty one.
     """
 
     name: str
     tracking_uid: str
     prediction: NodulePrediction
-    mask: NoduleMask | None
-    segment: int | None
+    segment: Segment | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def algorithm_of(manifest: Manifest, *, calibrated: bool) -> Algorithm:
     parameters = {
         "ensemble SHA-256": sha256,
         "weights trained on": printable(manifest.trained_on or "nothing (untrained)"),
-        "calibration": describe_calibration(manifest.calibration) if calibrated else "none",
+        "calibration": describe_calibration(manifest.calibration_map) if calibrated else "none",
     }
     return Algorithm(parameters, sha256)
 
@@ -91,10 +97,10 @@ def findings_of(predictions: Sequence[NodulePrediction], masks: Sequence[NoduleM
     numbers = count(1)
     findings = []
     for k, prediction in enumerate(predictions):
-        mask = masks[k] if masks and masks[k].voxels.any() else None
+        segment = Segment(next(numbers), masks[k]) if masks and masks[k].voxels.any() else None
         name = printable(prediction.nodule.name or str(k + 1))
         tracking_uid = _uid("/".join([series_uid, name, *map(repr, prediction.nodule.point)]))
-        findings.append(Finding(name, tracking_uid, prediction, mask, next(numbers) if mask else None))
+        findings.append(Finding(name, tracking_uid, prediction, segment))
     return findings
 
 

@@ -13,7 +13,7 @@ from highdicom import sr
 from highdicom.seg import Segmentation
 from pydicom.sr.codedict import codes
 
-from nodulemc.dicom_export.findings import NAME, VERSION, Algorithm, Finding
+from nodulemc.dicom_export.findings import NAME, VERSION, Algorithm, Finding, Segment
 from nodulemc.dicom_export.source import Source
 
 _SERIES_NUMBER = 9002  # chosen: behind the SEG's
@@ -68,9 +68,12 @@ def _group(
             NAME, VERSION, parameters=[f"{name}: {value}" for name, value in algorithm.parameters.items()]
         ),
     }
-    if finding.mask:
+    group: sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    if finding.segment and seg:
         group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=_segment(finding, source, seg), measurements=[*_measurements(finding)], **common
+            referenced_segment=_referenced(finding.segment, source, seg),
+            measurements=[*_measurements(finding)],
+            **common,
         )
     else:
         group = _pointed_at(finding, source, common)
@@ -82,11 +85,11 @@ def _group(
     return group
 
 
-def _segment(finding: Finding, source: Source, seg: Segmentation) -> sr.ReferencedSegment:
-    slices, *_ = finding.mask.slices
-    touched = slices.start + np.flatnonzero(finding.mask.voxels.any(axis=(1, 2)))
+def _referenced(segment: Segment, source: Source, seg: Segmentation) -> sr.ReferencedSegment:
+    slices, *_ = segment.mask.slices
+    touched = slices.start + np.flatnonzero(segment.mask.voxels.any(axis=(1, 2)))
     images = [sr.SourceImageForSegmentation(*source.reference(k)) for k in touched.tolist()]
-    return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, finding.segment, source_images=images)
+    return sr.ReferencedSegment(seg.SOPClassUID, seg.SOPInstanceUID, segment.number, source_images=images)
 
 
 def _measurements(finding: Finding) -> Iterator[sr.Measurement]:

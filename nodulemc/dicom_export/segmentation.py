@@ -31,14 +31,15 @@ def make_segmentation(source: Source, findings: Sequence[Finding], algorithm: Al
         findings: its nodules.
         algorithm: what has found them.
     """
-    segmented = [finding for finding in findings if finding.mask]
-    images, planes = _planes(source, [finding.mask for finding in segmented])
+    segments = [(finding, finding.segment) for finding in findings if finding.segment]
+    masks = [segment.mask for _, segment in segments]
+    images, planes = _planes(source, masks)
     shape = len(planes), images[0].Rows, images[0].Columns
     seg = Segmentation(
         images,
-        _pixels([finding.mask for finding in segmented], planes, shape),
+        _pixels(masks, planes, shape),
         "BINARY",
-        [_description(finding, algorithm) for finding in segmented],
+        [_description(finding, segment.number, algorithm) for finding, segment in segments],
         series_number=_SERIES_NUMBER,
         **algorithm.new_instance(),
         content_label="NODULES",
@@ -85,9 +86,9 @@ def _place(mask: NoduleMask, planes: Mapping[int, int]) -> tuple[list[int], slic
     return [planes[k] for k in range(slices.start, slices.stop)], rows, columns
 
 
-def _description(finding: Finding, algorithm: Algorithm) -> SegmentDescription:
+def _description(finding: Finding, number: int, algorithm: Algorithm) -> SegmentDescription:
     return SegmentDescription(
-        finding.segment,
+        number,
         finding.name.replace("\\", "/")[:_LONGEST_LABEL],
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Nodule,

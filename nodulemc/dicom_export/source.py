@@ -55,6 +55,11 @@ class Source:
     emptied: tuple[str, ...]
 
     @property
+    def series_uid(self) -> str:
+        """The CT's SeriesInstanceUID."""
+        return self.slices[0].file.series
+
+    @property
     def is_multi_frame(self) -> bool:
         """Whether all slices are frames of one instance."""
         return bool(self.images[0].SOPClassUID != CTImageStorage)

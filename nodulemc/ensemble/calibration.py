@@ -52,7 +52,7 @@ def describe_calibration(calibration: Mapping[str, Any]) -> str:
     return f"{calibration['method']}, for a prevalence of {calibration['prevalence']:.3g}"
 
 
-def apply_calibration(probabilities: Array, calibration: Mapping[str, Any] | None) -> Array:
+def apply_calibration(probabilities: Array | float, calibration: Mapping[str, Any] | None) -> Array:
     """Calibrated probabilities, float64 of the same shape; with no calibration the probabilities as they are.
 
     Args:

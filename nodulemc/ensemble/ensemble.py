@@ -88,6 +88,7 @@ class Ensemble:
             calibrated: Apply the folder's calibration map to the vote.
 
         Raises:
+            FileError: A file cannot be read.
             EnsembleError: The folder is incomplete or damaged, or lacks the decoders or the calibration asked for.
             ConfigError: The device is not there.
         """

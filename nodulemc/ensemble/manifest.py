@@ -154,6 +154,17 @@ class Manifest:
         return self.folder
 
     @property
+    def calibration_map(self) -> dict[str, Any]:
+        """``calibration``, of one that has it.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.calibration is None:
+            raise ValueError("a manifest without a calibration")
+        return self.calibration
+
+    @property
     def deviations(self) -> str:
         """The measured deviations in words."""
         return ", ".join(f"{name} {value:.5f}" for name, value in self.max_deviation.items()) or "not measured"
@@ -189,13 +200,14 @@ def read_manifest(folder: str | Path) -> Manifest:
         folder: holds ``ensemble.json``, or one folder that does, as an archive of a folder is unpacked.
 
     Raises:
-        EnsembleError: the manifest is missing, unreadable, malformed, of another format version, or states an input
-            contract that this version does not produce.
+        FileError: the manifest is missing, unreadable or no JSON.
+        EnsembleError: it is malformed, of another format version, or states an input contract that
+            this version does not produce.
     """
     folder = _located(Path(folder))
     path = folder / FILE_NAME
-    stored = read_limited(path, MAX_JSON_BYTES, EnsembleError)
-    content = parse_json(stored, path, EnsembleError)
+    stored = read_limited(path, MAX_JSON_BYTES)
+    content = parse_json(stored, path)
     if not isinstance(content, dict) or content.get("format") not in _READ:
         stated = content.get("format") if isinstance(content, dict) else content
         raise EnsembleError(f"format {stated!r}", path, f"this version reads formats {_READ[0]} and {_READ[1]}")
@@ -298,7 +310,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Write ``ensemble.json`` atomically.
 
     Raises:
-        EnsembleError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     content = {
         "format": FORMAT,
@@ -311,7 +323,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
         "trained_cases": manifest.trained_cases,
         "members": [_member_json(member) for member in manifest.members],
     }
-    write_json_atomically(Path(folder) / FILE_NAME, content, EnsembleError)
+    write_json_atomically(Path(folder) / FILE_NAME, content)
 
 
 def _member_json(member: Member) -> dict[str, Any]:
@@ -323,7 +335,8 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
     """A member's file content, read once and checked against its SHA-256.
 
     Raises:
-        EnsembleError: the file is missing, unreadable, no regular file or too large, or its checksum differs.
+        FileError: the file is unreadable, no regular file or too large.
+        EnsembleError: it is missing, or its checksum differs.
     """
     path = Path(folder) / member.file
     try:
@@ -331,7 +344,7 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
         limit = min(path.stat().st_size, MAX_SEED_BYTES)
     except OSError as error:
         raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
-    content = read_limited(path, limit, EnsembleError)
+    content = read_limited(path, limit)
     found = hashlib.sha256(content).hexdigest()
     if found != member.sha256:
         raise EnsembleError(

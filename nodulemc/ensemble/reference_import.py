@@ -22,19 +22,18 @@ from torch import Tensor
 from nodulemc.ensemble.manifest import Manifest
 from nodulemc.ensemble.writer import SeedWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.models.architecture import Architecture
+from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.checkpoints import read_tensors
 from nodulemc.models.decoder import published_widths
-from nodulemc.models.layouts import TAP_CHANNELS
-from nodulemc.models.tensor_shapes import DECODER_PREFIX, check_names, tensor_shapes
+from nodulemc.models.tensor_shapes import BACKBONE_PREFIX, DECODER_PREFIX, check_names, tensor_shapes
 from nodulemc.util.progress import QUIET_S, progress
 
 _NESTS = ("state_dict", "model_state_dict", "model")
-_BACKBONE, _HEAD = "backbone.", "classifier_head.2."
+_HEAD = "classifier_head.2."
 _CONVOLUTION, _LINEAR = "conv3d_0c_1x1.", "fc."
 _BASELINE = Architecture("inception_i3d", pooling="windows_2x2x2")
 _SINGLE_TASK = Architecture("inception_i3d")
-_MULTI_TASK = Architecture("inception_i3d", decoder_widths=published_widths(TAP_CHANNELS["inception_i3d"]))
+_MULTI_TASK = Architecture("inception_i3d", decoder_widths=published_widths(BACKBONES["inception_i3d"].channels))
 
 
 def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False) -> Manifest:
@@ -47,7 +46,8 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
 
     Raises:
         EnsembleError: a file is no such checkpoint, does not fill the network exactly, or not with finite numbers,
-            there is no decoder to keep, or the folder cannot be written.
+            or there is no decoder to keep.
+        FileError: a file cannot be read, or the folder not be written.
     """
     read = progress(checkpoints, len(checkpoints), "reading checkpoints", quiet_s=QUIET_S)
     seeds = [_seed(path, f"seed_{position}", keep_decoder=keep_decoder) for position, path in enumerate(read, start=1)]
@@ -72,9 +72,9 @@ def reference_network(path: str | Path, *, keep_decoder: bool = False) -> tuple[
         EnsembleError: the file is not a checkpoint, or holds two classifiers.
     """
     tensors = read_tensors(path, _NESTS)
-    if not any(name.startswith(_BACKBONE) for name in tensors):
+    if not any(name.startswith(BACKBONE_PREFIX) for name in tensors):
         return _without_prefix(tensors, path)
-    unused = (_BACKBONE + _LINEAR, _BACKBONE + _CONVOLUTION, *(() if keep_decoder else (DECODER_PREFIX,)))
+    unused = (BACKBONE_PREFIX + _LINEAR, BACKBONE_PREFIX + _CONVOLUTION, *(() if keep_decoder else (DECODER_PREFIX,)))
     used = {name: value for name, value in tensors.items() if not name.startswith(unused)}
     return _MULTI_TASK if keep_decoder else _SINGLE_TASK, used
 
@@ -93,7 +93,7 @@ def _without_prefix(tensors: dict[str, Tensor], path: str | Path) -> tuple[Archi
 
 def _renamed(tensors: dict[str, Tensor], *, head: str, unused: str) -> dict[str, Tensor]:
     return {
-        _HEAD + name.removeprefix(head) if name.startswith(head) else _BACKBONE + name: value
+        _HEAD + name.removeprefix(head) if name.startswith(head) else BACKBONE_PREFIX + name: value
         for name, value in tensors.items()
         if not name.startswith(unused)
     }

@@ -74,13 +74,14 @@ def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
     """The list in the folder of an ensemble, None where it has none: then the cases are not known.
 
     Raises:
-        EnsembleError: the file is unreadable or no such list, or not the one that the manifest names by its SHA-256.
+        FileError: the file cannot be read.
+        EnsembleError: it is no such list, or not the one that the manifest names by its SHA-256.
     """
     path = manifest.location / FILE_NAME
     if not path.exists():
         return None
     # Reading sets aside as much memory as the limit says.
-    content = read_limited(path, min(path.stat().st_size, MAX_TABLE_BYTES), EnsembleError)
+    content = read_limited(path, min(path.stat().st_size, MAX_TABLE_BYTES))
     found = hashlib.sha256(content).hexdigest()
     if manifest.trained_cases is None:
         raise EnsembleError(f"{MANIFEST_NAME} names no {FILE_NAME}", path, f'remove it, or state "{found}" there')
@@ -104,16 +105,16 @@ def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCa
         The file's SHA-256 for the manifest, None where nothing is known of any member.
 
     Raises:
-        EnsembleError: the file cannot be written or removed.
+        FileError: the file cannot be written or removed.
     """
     path = folder / FILE_NAME
     known = {name: frozenset(cases) for name, cases in members.items() if cases is not None}
     if not known:
-        remove_old(path, EnsembleError)
+        remove_old(path)
         return None
     by_all = frozenset.intersection(*known.values()) if len(known) == len(members) else frozenset()
     rows = [(*case, ALL) for case in by_all] + [(*case, name) for name, own in known.items() for case in own - by_all]
-    write_csv_atomically(path, [COLUMNS, *sorted(rows, key=lambda row: (row[1], *row))], EnsembleError)
+    write_csv_atomically(path, [COLUMNS, *sorted(rows, key=lambda row: (row[1], *row))])
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -19,6 +19,7 @@ def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> 
     """A seed's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
 
     Raises:
+        FileError: as ``member_bytes``.
         EnsembleError: the file is missing or damaged, as ``parse_weights``, or lacks the decoder that masks need.
     """
     path = Path(folder) / member.file

@@ -79,7 +79,8 @@ def write_ensemble(
 
     Raises:
         EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
-            finite in ``dtype``, a network overflows on the probes, or the folder cannot be written.
+            finite in ``dtype``, or a network overflows on the probes.
+        FileError: the folder cannot be written.
     """
     folder = Path(folder)
     names = [seed.name for seed in seeds]
@@ -87,7 +88,7 @@ def write_ensemble(
         raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
     contents = [_content(folder, seed, dtype) for seed in seeds]
     # The manifest first: an interrupted replacement would leave the old one beside new files.
-    prepare_output(folder / FILE_NAME, EnsembleError)
+    prepare_output(folder / FILE_NAME)
     members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
     cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
     manifest = Manifest(members, trained_on, licence, git_revision(), trained_cases=cases)
@@ -129,7 +130,7 @@ def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
 
 
 def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
-    write_atomically(folder / seed.file, content, EnsembleError)
+    write_atomically(folder / seed.file, content)
     digest = hashlib.sha256(content).hexdigest()
     return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
 

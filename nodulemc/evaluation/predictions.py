@@ -69,7 +69,8 @@ def read_table(path: str | Path) -> dict[str, TableRow]:
     """Read a table of nodules with at least AnnotationID and label, by AnnotationID.
 
     Raises:
-        TableError: naming lines: the file cannot be used, an AnnotationID is empty or repeats, a label is neither 0
+        FileError: the file cannot be read.
+        TableError: naming lines: the table cannot be used, an AnnotationID is empty or repeats, a label is neither 0
             nor 1 nor empty.
     """
     rows = read_rows(path, ("AnnotationID", "label"))
@@ -89,7 +90,8 @@ def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] 
         table: rows by AnnotationID, from ``read_table``.
 
     Raises:
-        TableError: naming lines: a file cannot be used, an AnnotationID is empty, repeats or is not in the table, a
+        FileError: a file cannot be read.
+        TableError: naming lines: a table cannot be used, an AnnotationID is empty, repeats or is not in the table, a
             probability is not a number in 0…1, a label is neither 0 nor 1 nor empty or differs from the table's, or
             there are no labels or all are the same.
     """
@@ -101,7 +103,8 @@ def read_prediction_rows(paths: Sequence[str | Path], labels_elsewhere: bool) ->
     not elsewhere, label.
 
     Raises:
-        TableError: a file cannot be used or lacks a column.
+        FileError: a file cannot be read.
+        TableError: a table cannot be used or lacks a column.
     """
     required = ("AnnotationID", *(() if labels_elsewhere else ("label",)), "probability")
     return [row for path in paths for row in read_rows(path, required)]

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 from nodulemc.columns import ANNOTATION, ATTRIBUTE_PREFIX, ENSEMBLE, PATIENT, SEED_PREFIX, TRAINED_ON
 from nodulemc.ct.volume import Volume
 from nodulemc.data.block_store import BlockStore, NoduleBlock
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.errors import TableError
 from nodulemc.patch import extract_patch
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
@@ -55,7 +53,7 @@ class StoredNodules:
         ensemble is.
 
         Raises:
-            TableError: the file cannot be written.
+            FileError: the file cannot be written.
         """
         names = list(self._position)
         batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
@@ -74,14 +72,9 @@ class StoredNodules:
         ]
         told = [ATTRIBUTE_PREFIX + name for name in ensemble.manifest.attributes]
         header = ["AnnotationID", "label", "probability", *seeds, PATIENT, *told, ENSEMBLE, TRAINED_ON]
-        write_csv_atomically(output, [header, *rows], TableError)
+        write_csv_atomically(output, [header, *rows])
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:
     """The block as a CT. It holds every voxel of the scan that a patch around its point can touch."""
-    image = sitk.GetImageFromArray(block.voxels)
-    spacing = np.linalg.norm(block.matrix, axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((block.matrix / spacing).ravel().tolist())
-    image.SetOrigin(block.origin.tolist())
-    return Volume(image, source)
+    return Volume(block.grid.image(block.voxels), source)

@@ -51,6 +51,7 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None)
     as is a nodule without an answer.
 
     Raises:
+        FileError: a file cannot be read.
         TableError: a file cannot be used; or folders are given without a table, several, or together with files.
     """
     folders = [path for path in paths if path.is_dir()]
@@ -84,7 +85,7 @@ def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
     """A submission from a folder of the platform's output JSON.
 
     Raises:
-        TableError: a file cannot be used, or the nodules that the table knows are of one class only.
+        FileError, TableError: a file cannot be used, or the nodules that the table knows are of one class only.
     """
     points = read_platform_results(folder)
     counts = Counter(point.name for point in points)

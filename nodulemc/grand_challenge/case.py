@@ -13,11 +13,11 @@ from nodulemc.ct.meta_image import SUFFIXES as META_IMAGE
 from nodulemc.ct.meta_image import locate_voxels
 from nodulemc.ct.volume import read_volume, reading
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.errors import CaseError, ImageError, PointsError
+from nodulemc.errors import CaseError, ImageError
 from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.reading import from_platform
-from nodulemc.prediction import NodulePrediction, look, score, side_by_side
+from nodulemc.prediction import NodulePrediction, predict_patches, prepare_inputs, side_by_side
 from nodulemc.util.files import prepare_output, visible
 from nodulemc.util.json_files import read_json, write_json_atomically
 
@@ -52,13 +52,15 @@ def read_case(input_dir: Path) -> Case:
     """Find and read a case's inputs, by ``inputs.json`` where it names them, by the fixed paths otherwise.
 
     Raises:
-        CaseError: an input is missing, doubled, outside the folder or malformed.
+        FileError: a JSON file is missing, unreadable or malformed.
+        CaseError: an input is doubled, outside the folder or malformed.
+        ImageError: there is no CT, or more than one.
         PointsError: the nodule locations are malformed.
     """
     paths = _socket_paths(input_dir)
     clinical = None
     if _is_there(paths["clinical-information-lung-ct"]):
-        clinical = read_json(paths["clinical-information-lung-ct"], CaseError)
+        clinical = read_json(paths["clinical-information-lung-ct"])
         if not isinstance(clinical, dict | None):  # null: a socket left empty
             raise CaseError(
                 "the clinical information is no JSON object",
@@ -66,7 +68,7 @@ def read_case(input_dir: Path) -> Case:
                 "repair the file",
             )
     locations = paths["nodule-locations"]
-    nodules = from_platform(read_json(locations, PointsError), locations)
+    nodules = from_platform(read_json(locations), locations)
     return Case(_only_ct(input_dir, paths["chest-ct"]), tuple(nodules), clinical)
 
 
@@ -74,10 +76,10 @@ def clear_output(output_dir: str | Path) -> Path:
     """Remove an earlier case's output, which must never pass for this one's; returns the output's path.
 
     Raises:
-        CaseError: it cannot be removed, or the folder cannot be made or written.
+        FileError: it cannot be removed, or the folder cannot be made or written.
     """
     output = Path(output_dir) / OUTPUT_NAME
-    prepare_output(output, CaseError)
+    prepare_output(output)
     return output
 
 
@@ -109,17 +111,17 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    (patches, notes), ensemble = side_by_side(lambda: look(read_volume(case.ct), case.nodules), load)
-    return score(case.nodules, patches, notes, ensemble)
+    (patches, notes), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
+    return predict_patches(case.nodules, patches, notes, ensemble)
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
     """Write the platform's JSON, whole or not at all.
 
     Raises:
-        CaseError: it cannot be written.
+        FileError: it cannot be written.
     """
-    write_json_atomically(output, multiple_points(predictions), CaseError)
+    write_json_atomically(output, multiple_points(predictions))
 
 
 def _socket_paths(input_dir: Path) -> dict[str, Path]:
@@ -134,7 +136,7 @@ def _socket_paths(input_dir: Path) -> dict[str, Path]:
 def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
     """What ``inputs.json`` says of the sockets this algorithm has."""
     paths: dict[str, Path] = {}
-    entries = read_json(listing, CaseError)
+    entries = read_json(listing)
     if not isinstance(entries, list):
         raise CaseError(f"it holds {shortened(entries)}", listing, _LISTING)
     try:

@@ -8,11 +8,11 @@ from typing import Any
 from nodulemc.columns import ATTRIBUTE_PREFIX, CALIBRATION, ENSEMBLE, TRAINED_ON
 from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import TableError
+from nodulemc.output.multiple_points import OUTPUT_NAME
 from nodulemc.ratings import ATTRIBUTES, HIGHEST, LOWEST
 from nodulemc.util.files import visible
 from nodulemc.util.json_files import number, read_json
 
-_OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # the platform's spelling
 _JOBS_NAME = "predictions.json"
 
 
@@ -41,13 +41,14 @@ def read_platform_results(folder: Path) -> list[ScoredPoint]:
     of jobs, ``predictions.json``.
 
     Raises:
-        TableError: there is no result, or a file is malformed, a point has no name, or its probability is not in 0…1.
+        FileError: a file cannot be read or is no JSON.
+        TableError: there is no result, a file is malformed, a point has no name, or its probability is not in 0…1.
     """
-    files = sorted(folder.rglob(_OUTPUT_NAME))
+    files = sorted(folder.rglob(OUTPUT_NAME))
     files = files or [path for path in visible(folder.glob("*.json")) if path.name != _JOBS_NAME]
     if not files:
-        raise TableError("no results", folder, f"give a folder with {_OUTPUT_NAME} in it or below")
-    return [point for path in files for point in _points(read_json(path, TableError), path)]
+        raise TableError("no results", folder, f"give a folder with {OUTPUT_NAME} in it or below")
+    return [point for path in files for point in _points(read_json(path), path)]
 
 
 def _points(content: Any, path: Path) -> list[ScoredPoint]:

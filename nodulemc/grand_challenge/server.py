@@ -91,7 +91,7 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
 
     Raises:
         ConfigError: the address cannot be listened on, or the extra is not installed.
-        CaseError: an old output cannot be removed.
+        FileError: an old output cannot be removed.
         NoduleMCError: the ensemble cannot be loaded.
     """
     writing = threading.Lock()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.ensemble.manifest import find_resources, named, origin_of, read_manifest
-from nodulemc.errors import CaseError, printable
+from nodulemc.errors import printable
 from nodulemc.program import exit_code_of
 from nodulemc.usage import Parser
 from nodulemc.util.json_files import read_json
@@ -19,7 +19,7 @@ def main() -> None:
     """
     parser = Parser("python -m nodulemc.grand_challenge.show", __doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="the platform's output JSON")
-    content = read_json(parser.parse_args(sys.argv[1:]).file, CaseError)
+    content = read_json(parser.parse_args(sys.argv[1:]).file)
     points = content["points"]
     names = [printable(point.get("name", str(k))) for k, point in enumerate(points, start=1)]
     width = max(map(len, ["nodule", *names]))

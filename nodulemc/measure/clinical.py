@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodulemc.errors import CaseError, NoduleMCError
+from nodulemc.errors import CaseError
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.util.json_files import number, read_json
 
@@ -71,11 +71,12 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
     """What is known of each nodule and its patient, by the risk models' names, in the nodules' order.
 
     Raises:
-        CaseError: the file cannot be read or is no JSON object, a value is none of its key's, or it describes a nodule
+        FileError: the file cannot be read or is no JSON.
+        CaseError: it is no JSON object, a value is none of its key's, or it describes a nodule
             that is not among these.
     """
-    content = _object(read_json(path, CaseError), "the clinical information", path)  # null: a socket left empty
-    patient = known_values(content, str(path), CaseError, PATIENT_KEYS)
+    content = _object(read_json(path), "the clinical information", path)  # null: a socket left empty
+    patient = known_values(content, str(path), PATIENT_KEYS)
     described = _object(content.get("nodules"), "nodules", path)
     names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
     stranger = next((name for name in described if name not in names), None)
@@ -87,7 +88,7 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
         )
     return [
         patient | known_values(_object(described.get(name), f"nodule {shortened(name)}", path),
-                               f"{path}, nodule {shortened(name)}", CaseError, NODULE_KEYS)
+                               f"{path}, nodule {shortened(name)}", NODULE_KEYS)
         for name in names
     ]  # fmt: skip
 
@@ -103,19 +104,16 @@ def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
     return value or {}
 
 
-def known_values(
-    given: Mapping[str, Any], where: str, error: type[NoduleMCError], keys: Keys = PATIENT_KEYS | NODULE_KEYS
-) -> dict[str, Any]:
+def known_values(given: Mapping[str, Any], where: str, keys: Keys = PATIENT_KEYS | NODULE_KEYS) -> dict[str, Any]:
     """What is known, by the risk models' names; further names are left alone.
 
     Args:
         given: values as JSON has them.
         where: their place, for messages.
-        error: what is raised.
         keys: names to look for.
 
     Raises:
-        error: a value is none of its name's.
+        CaseError: a value is none of its name's.
     """
     known = {}
     for key, (check, allowed) in keys.items():
@@ -125,7 +123,7 @@ def known_values(
         try:
             known[key] = check(value)
         except (TypeError, ValueError, OverflowError) as problem:
-            raise error(f"{key} is {shortened(value)}", where, f"give {allowed}") from problem
+            raise CaseError(f"{key} is {shortened(value)}", where, f"give {allowed}") from problem
     if known.get("gender") == "other":  # of which no model knows
         del known["gender"]
     return known

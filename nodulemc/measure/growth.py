@@ -13,10 +13,10 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
 from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
-from nodulemc.measure.sizes import measure
+from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.reading import read_points
-from nodulemc.prediction import NodulePrediction, look, with_notes
+from nodulemc.prediction import NodulePrediction, prepare_inputs, with_notes
 from nodulemc.quality import Notes
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Prior:
     Attributes:
         volume: the scan.
         nodules: its nodules.
-        patches, notes: theirs, from ``nodulemc.prediction.look``.
+        patches, notes: theirs, from ``nodulemc.prediction.prepare_inputs``.
         days: from this scan to the later one; None where a date is not known.
     """
 
@@ -97,14 +97,14 @@ def read_prior(
         series: The SeriesInstanceUID of the earlier scan, if the folder holds several CTs.
 
     Raises:
-        ImageError: The earlier CT cannot be used.
-        PointsError: Its points cannot be used.
+        FileError, ImageError: The earlier CT cannot be read or used.
+        FileError, TableError, PointsError: Its points cannot be read or used.
     """
     earlier = read_volume(ct, series=series)
     nodules = read_points(points, earlier)
     later_day, day = (given or scan_date(one) for given, one in zip(dates, (volume, earlier), strict=True))
     days = (later_day - day).days if later_day and day else None
-    return Prior(earlier, nodules, *look(earlier, nodules), days)
+    return Prior(earlier, nodules, *prepare_inputs(earlier, nodules), days)
 
 
 def compared(
@@ -123,7 +123,7 @@ def compared(
         earlier: the earlier scan.
         ensemble: loaded with ``masks=True``.
     """
-    sizes = [prediction.measurements for prediction in predictions]
+    sizes = [prediction.measurements or Measurements() for prediction in predictions]
     scan = MeasuredScan(volume, [prediction.nodule for prediction in predictions], masks, sizes)
     prior = _measured(earlier, ensemble)
     matching = Matching(scan, prior)
@@ -153,11 +153,10 @@ def _growth(
 ) -> tuple[Growth, tuple[str, ...]]:
     """What has become of a nodule, and what is to be said of that."""
     try:
-        found = _counterpart(k, matching, scan, prior, earlier.days)
+        found, before, after = _counterpart(k, matching, scan, prior, earlier.days)
     except DoubtError as doubt:
         return Growth(), (f"no growth: {doubt}",)
     j, notes = found.index, earlier.notes
-    before, after = prior.sizes[j].volume_mm3, scan.sizes[k].volume_mm3
     change = volume_change_percent(before, after)
     growth = Growth(
         prior_nodule=prior.nodules[j].name or str(j + 1),
@@ -173,8 +172,10 @@ def _growth(
     return growth, (*(f"prior scan: {note}" for note in said), *_thick(scan, k), *_small(growth))
 
 
-def _counterpart(k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None) -> Match:
-    """A nodule's counterpart, where both are measured.
+def _counterpart(
+    k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None
+) -> tuple[Match, float, float]:
+    """A nodule's counterpart, where both are measured, and the volumes of that and of the nodule in mm³.
 
     Raises:
         DoubtError: there is none, or one is not measured as a whole, or the prior scan is the later one.
@@ -182,21 +183,24 @@ def _counterpart(k: int, matching: Matching, scan: MeasuredScan, prior: Measured
     if days is not None and days < 0:
         raise DoubtError(f"the prior scan is {-days} days later; swap the scans, or correct the dates")
     found = matching.match(k)
-    _check_mask(scan, k, "its mask")
-    _check_mask(prior, found.index, f"the mask of {prior.names[found.index]} of the prior scan")
-    return found
+    after = _volume_mm3(scan, k, "its mask")
+    before = _volume_mm3(prior, found.index, f"the mask of {prior.names[found.index]} of the prior scan")
+    return found, before, after
 
 
-def _check_mask(scan: MeasuredScan, k: int, what: str) -> None:
-    if scan.sizes[k].volume_mm3 is None:
+def _volume_mm3(scan: MeasuredScan, k: int, what: str) -> float:
+    """A nodule's volume, where it is measured as a whole; ``what`` is its mask, for the doubt."""
+    volume_mm3 = scan.sizes[k].volume_mm3
+    if volume_mm3 is None:
         raise DoubtError(f"{what} is missing")
     if AT_EDGE in scan.masks[k].warnings:
         raise DoubtError(f"{what} is cut off at the edge of its cube")
+    return volume_mm3
 
 
 def _thick(scan: MeasuredScan, k: int) -> Iterator[str]:
     slice_mm, diameter = max(scan.volume.image.GetSpacing()), scan.sizes[k].effective_diameter_mm
-    if slice_mm > THICKEST_SLICE * diameter:
+    if diameter is not None and slice_mm > THICKEST_SLICE * diameter:
         yield f"slices of {slice_mm:.2f} mm are too thick to tell the growth of a nodule of {diameter:.0f} mm"
 
 

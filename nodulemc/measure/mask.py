@@ -56,13 +56,14 @@ class NoduleMask:
 def score_and_segment(
     volume: Volume, nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble
 ) -> tuple[list[NodulePrediction], list[NoduleMask]]:
-    """What ``nodulemc.prediction.score`` and ``segment`` give, in one pass of the networks; the predictions also have
-    the masks' warnings.
+    """What ``nodulemc.prediction.predict_patches`` and ``segment`` give, in one pass of the networks.
+
+    The predictions have the masks' warnings, too.
 
     Args:
         volume: the CT.
         nodules: its nodules.
-        patches: Their patches, from ``nodulemc.prediction.look``.
+        patches: Their patches, from ``nodulemc.prediction.prepare_inputs``.
         notes: Their warnings, from the same.
         ensemble: loaded with ``masks=True``.
 

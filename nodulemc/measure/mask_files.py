@@ -68,21 +68,22 @@ def write_masks(
         The nodules' files in their order, and the label images for 3D Slicer and for others.
 
     Raises:
-        CaseError: as ``mask_paths`` and ``label_image_paths``, or a file cannot be written.
+        CaseError: as ``mask_paths`` and ``label_image_paths``.
+        FileError: a file cannot be written.
     """
     nodules = [prediction.nodule for prediction in predictions]
     paths = mask_paths(folder, nodules, [volume.source])
     segmentation, labels = label_image_paths(folder, volume, [volume.source])
-    make_folder(folder, CaseError)
+    make_folder(folder)
     ct = volume.image
     with none_on_failure([*paths, segmentation, labels]):
         for path, mask in zip(paths, masks, strict=True):
             origin = ct.TransformIndexToPhysicalPoint(mask.lower)
-            write_atomically(path, mask_file(mask.voxels, origin, ct.GetSpacing(), ct.GetDirection()), CaseError)
+            write_atomically(path, mask_file(mask.voxels, origin, ct.GetSpacing(), ct.GetDirection()))
         segments = [
             Segment(nodule.name or str(k), colour(prediction.probability), prediction.probability)
             for k, (nodule, prediction) in enumerate(zip(nodules, predictions, strict=True), start=1)
         ]
-        write_atomically(segmentation, slicer_segmentation(ct, masks, segments), CaseError)
-        write_atomically(labels, label_image(ct, masks), CaseError)
+        write_atomically(segmentation, slicer_segmentation(ct, masks, segments))
+        write_atomically(labels, label_image(ct, masks))
     return [*paths, segmentation, labels]

@@ -4,9 +4,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nodulemc.errors import EnsembleError
+from nodulemc.models.backbone import Backbone
+from nodulemc.models.inception_i3d import InceptionI3d
+from nodulemc.models.resnet_i3d import I3dR50
 from nodulemc.ratings import ATTRIBUTES
 
-BACKBONES = ("inception_i3d", "i3d_r50")
+BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (InceptionI3d(), I3dR50())}
 # "windows_2x2x2" is the LUNA25 baseline's: the mean over all windows of 2×2×2, stride 1, of each one's mean.
 POOLINGS = ("global", "windows_2x2x2")
 
@@ -16,12 +19,12 @@ class Architecture:
     """How to build one multi-task network.
 
     Attributes:
-        backbone: "inception_i3d" or "i3d_r50".
+        backbone: one of ``BACKBONES``.
         head_widths: hidden widths of the classification MLP; none gives the reference's single linear layer.
         decoder_widths: output widths of the decoder's five stages; None for no decoder. Where a width
-            differs from the tap it meets, the tap is projected to it by a 1×1×1 convolution.
-        pooling: how the head reads the coarsest tap: "global", its mean, or "windows_2x2x2", in which voxels at the
-            ends of a side count half, and those of a side of two fully.
+            differs from the feature map it meets, that is projected to it by a 1×1×1 convolution.
+        pooling: how the head reads the coarsest feature map: "global", its mean, or "windows_2x2x2", in which voxels at
+            the ends of a side count half, and those of a side of two fully.
         attributes: names of the readers' ratings that a second head tells, in its outputs' order; none for no such
             head.
     """

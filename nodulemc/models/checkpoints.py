@@ -25,11 +25,12 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
         nests: keys under which the tensors may lie, instead of at the top.
 
     Raises:
+        FileError: it is no regular file.
         EnsembleError: the file is missing, no checkpoint, or holds anything but tensors and plain containers; a
             tensor is sparse, nested, quantised, without content, or of integers where it is no counter.
     """
     try:
-        require_regular(Path(path), EnsembleError)
+        require_regular(Path(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise EnsembleError(f"cannot read the checkpoint ({error.strerror})", path, "check the path") from error

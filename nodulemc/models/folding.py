@@ -1,13 +1,14 @@
 """Exact simplifications of a trained network for inference."""
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nodulemc.models.layers import ConvUnit
+from nodulemc.models.layers import ConvBnRelu
 from nodulemc.models.multitask import MultiTaskI3d
+from nodulemc.models.torch_backbone import TorchBackbone
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -15,21 +16,19 @@ Network = TypeVar("Network", bound=nn.Module)
 @torch.no_grad()
 def fold_batch_norm(model: Network) -> Network:
     """Fold every BatchNorm (in eval mode) into the convolution before it, in place; returns the model."""
-    for module in model.modules():
-        for convolution, norm in _pairs(module):
-            fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            setattr(module, convolution, fused)
-            setattr(module, norm, nn.Identity())
+    for module in [*model.modules()]:
+        for conv, norm in _pairs(module):
+            layers = cast("tuple[nn.Conv3d, nn.BatchNorm3d]", [*map(module.get_submodule, (conv, norm))])
+            module.set_submodule(conv, fuse_conv_bn_eval(*layers))
+            module.set_submodule(norm, nn.Identity())
     return model
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of a module's convolutions and the BatchNorm that follows each: ours and pytorchvideo's."""
-    if isinstance(module, ConvUnit):
+    """Paths of a module's convolutions and the BatchNorm that follows each."""
+    if isinstance(module, ConvBnRelu):
         return [("conv3d", "batch3d")]
-    children = dict(module.named_children())
-    named = [(name, name.replace("conv", "norm", 1)) for name in children if "conv" in name]
-    return [(conv, norm) for conv, norm in named if isinstance(children.get(norm), nn.BatchNorm3d)]
+    return module.pairs if isinstance(module, TorchBackbone) else []
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nodulemc.errors import out_of_memory
-from nodulemc.models.layouts import Triple
+from nodulemc.models.backbone import Triple
 
 
 class Fusible(nn.Module):

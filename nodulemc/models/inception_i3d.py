@@ -1,70 +1,74 @@
 """Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3; key names as in the LUNA25 baseline."""
 
-from torch import Tensor, nn
+from nodulemc.models.backbone import Backbone, KineticsFile, Layers, Value, same
 
-from nodulemc.models.channels_last import concatenate
-from nodulemc.models.fused import Fusible
-from nodulemc.models.layers import ConvUnit, SamePool
-from nodulemc.models.layouts import (
-    INCEPTION_BLOCKS,
-    INCEPTION_BRANCH_POOL,
-    INCEPTION_ORDER,
-    INCEPTION_POOLS,
-    INCEPTION_TAPS,
-    INCEPTION_UNITS,
-    TAP_CHANNELS,
-)
-
-
-class Mixed(nn.Module):
-    """Inception block: four branches, concatenated."""
-
-    def __init__(self, in_channels: int, widths: tuple[int, int, int, int, int, int]) -> None:
-        super().__init__()
-        w0, w1a, w1b, w2a, w2b, w3 = widths
-        self.branch_0 = ConvUnit(in_channels, w0, 1)
-        self.branch_1 = nn.Sequential(ConvUnit(in_channels, w1a, 1), ConvUnit(w1a, w1b, 3))
-        self.branch_2 = nn.Sequential(ConvUnit(in_channels, w2a, 1), ConvUnit(w2a, w2b, 3))
-        self.branch_3 = nn.Sequential(SamePool(*INCEPTION_BRANCH_POOL), ConvUnit(in_channels, w3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, D, H, W) to (N, w0 + w1b + w2b + w3, D, H, W)."""
-        return concatenate([self.branch_0(x), self.branch_1(x), self.branch_2(x), self.branch_3(x)])
+# Widths of a block's branches' convolutions: 1; 1 then 3; 1 then 3; pool then 1.
+Widths = tuple[int, int, int, int, int, int]
+_MIXED_3: dict[str, Widths] = {
+    "mixed_3b": (64, 96, 128, 16, 32, 32),
+    "mixed_3c": (128, 128, 192, 32, 96, 64),
+}
+_MIXED_4: dict[str, Widths] = {
+    "mixed_4b": (192, 96, 208, 16, 48, 64),
+    "mixed_4c": (160, 112, 224, 24, 64, 64),
+    "mixed_4d": (128, 128, 256, 24, 64, 64),
+    "mixed_4e": (112, 144, 288, 32, 64, 64),
+    "mixed_4f": (256, 160, 320, 32, 128, 128),
+}
+_MIXED_5: dict[str, Widths] = {
+    "mixed_5b": (256, 160, 320, 32, 128, 128),
+    "mixed_5c": (384, 192, 384, 48, 128, 128),
+}
 
 
-class InceptionI3d(nn.Module):
-    """Inception-I3D without its classifier."""
+class InceptionI3d(Backbone):
+    """Inception-I3D without its classifier, with TensorFlow's padding."""
 
-    tap_channels = TAP_CHANNELS["inception_i3d"]
-    conv3d_1a_7x7: Fusible  # the stem
+    name = "inception_i3d"
+    kinetics = KineticsFile(
+        "model_rgb.pth",
+        "https://github.com/DIAGNijmegen/luna25-baseline-public/raw/main/resources/model_rgb.pth",
+        50_887_222,
+        "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a",
+        "conv3d_0c_1x1.",
+    )
 
-    def __init__(self) -> None:
-        super().__init__()
-        for name, arguments in INCEPTION_UNITS.items():
-            self.add_module(name, ConvUnit(*arguments))
-        for name, pool in INCEPTION_POOLS.items():
-            self.add_module(name, SamePool(*pool))
-        for name, block in INCEPTION_BLOCKS.items():
-            self.add_module(name, Mixed(*block))
-
-    @property
-    def stem(self) -> nn.Conv3d:
-        """The first convolution."""
-        return self.conv3d_1a_7x7.conv3d
-
-    def taps(self, x: Tensor) -> tuple[Tensor, ...]:
+    def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
         """Feature maps from fine to coarse.
 
         Args:
+            layers: what to call.
             x: (N, 3, D, H, W); D divisible by 16, H and W by 32.
 
         Returns:
             After the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
             H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
         """
-        taps = []
-        for name in INCEPTION_ORDER:
-            x = getattr(self, name)(x)
-            if name in INCEPTION_TAPS:
-                taps.append(x)
-        return tuple(taps)
+        x = stem = layers.conv_bn_relu(x, "conv3d_1a_7x7", 64, same(7, 2))
+        x = layers.max_pool(x, same((1, 3, 3), (1, 2, 2)))
+        x = layers.conv_bn_relu(x, "conv3d_2b_1x1", 64, same(1))
+        x = second = layers.conv_bn_relu(x, "conv3d_2c_3x3", 192, same(3))
+        x = layers.max_pool(x, same((1, 3, 3), (1, 2, 2)))
+        x = third = _stage(layers, x, _MIXED_3)
+        x = layers.max_pool(x, same(3, 2))
+        x = fourth = _stage(layers, x, _MIXED_4)
+        x = layers.max_pool(x, same(2, 2))
+        return [stem, second, third, fourth, _stage(layers, x, _MIXED_5)]
+
+
+def _stage(layers: Layers[Value], x: Value, blocks: dict[str, Widths]) -> Value:
+    for name, widths in blocks.items():
+        x = _inception_block(layers, x, name, widths)
+    return x
+
+
+def _inception_block(layers: Layers[Value], x: Value, name: str, widths: Widths) -> Value:
+    """Four branches, concatenated."""
+    w0, w1a, w1b, w2a, w2b, w3 = widths
+    branch_0 = layers.conv_bn_relu(x, f"{name}.branch_0", w0, same(1))
+    branch_1 = layers.conv_bn_relu(x, f"{name}.branch_1.0", w1a, same(1))
+    branch_1 = layers.conv_bn_relu(branch_1, f"{name}.branch_1.1", w1b, same(3))
+    branch_2 = layers.conv_bn_relu(x, f"{name}.branch_2.0", w2a, same(1))
+    branch_2 = layers.conv_bn_relu(branch_2, f"{name}.branch_2.1", w2b, same(3))
+    branch_3 = layers.conv_bn_relu(layers.max_pool(x, same(3)), f"{name}.branch_3.1", w3, same(1))
+    return layers.concatenate([branch_0, branch_1, branch_2, branch_3])

@@ -6,19 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.errors import EnsembleError
-from nodulemc.models.architecture import Architecture
-from nodulemc.models.layouts import (
-    INCEPTION_BLOCKS,
-    INCEPTION_UNITS,
-    RESNET_STAGES,
-    RESNET_STEM,
-    TAP_CHANNELS,
-    Triple,
-)
+from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts, Triple, Window, attribute_features
 
 Shapes = dict[str, tuple[int, ...]]
 # BatchNorm counts its steps; inference and Adam do without.
 COUNTER = "num_batches_tracked"
+BACKBONE_PREFIX = "backbone."
 DECODER_PREFIX = "aux_model."
 ATTRIBUTE_HEAD = "attribute_head"
 VARIANCE = "running_var"
@@ -26,21 +20,34 @@ VARIANCE = "running_var"
 
 def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
     """Names and shapes of a multi-task network's parameters and buffers, BatchNorm's counters left out."""
-    taps = TAP_CHANNELS[architecture.backbone]
-    shapes = {f"backbone.{name}": shape for name, shape in backbone_shapes(architecture.backbone).items()}
-    widths = (taps[-1], *architecture.head_widths, 1)
+    channels = BACKBONES[architecture.backbone].channels
+    shapes = {BACKBONE_PREFIX + name: shape for name, shape in backbone_shapes(architecture.backbone).items()}
+    widths = (channels[-1], *architecture.head_widths, 1)
     for k, (before, after) in enumerate(pairwise(widths), start=1):
         shapes |= dict(_affine(f"classifier_head.{2 * k}", (after, before)))
     if architecture.attributes:
-        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), taps[-1])))
+        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), attribute_features(channels))))
     if with_decoder and architecture.decoder_widths is not None:
-        shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(taps, architecture.decoder_widths)}
+        shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(channels, architecture.decoder_widths)}
     return shapes
 
 
 def backbone_shapes(backbone: str) -> Shapes:
     """The same of a backbone alone."""
-    return dict(_inception() if backbone == "inception_i3d" else _resnet())
+    table = _Table()
+    BACKBONES[backbone].feature_maps(table, INPUT_CHANNELS)
+    return table.shapes
+
+
+class _Table(ChannelCounts):
+    """Layers that note their tensors' names and shapes."""
+
+    def __init__(self) -> None:
+        self.shapes: Shapes = {}
+
+    def conv_bn(self, x: int, conv: str, norm: str, channels: int, window: Window) -> int:
+        self.shapes |= dict(_convolution_and_norm(conv, norm, x, channels, window.kernel))
+        return channels
 
 
 def check_names(tensors: Mapping[str, Any], expected: Shapes, path: str | Path) -> dict[str, Any]:
@@ -73,45 +80,13 @@ def check_names(tensors: Mapping[str, Any], expected: Shapes, path: str | Path) 
 Named = Iterator[tuple[str, tuple[int, ...]]]
 
 
-def _inception() -> Named:
-    for name, (before, after, kernel, _) in INCEPTION_UNITS.items():
-        yield from _unit(name, before, after, kernel)
-    for name, (before, (w0, w1a, w1b, w2a, w2b, w3)) in INCEPTION_BLOCKS.items():
-        yield from _unit(f"{name}.branch_0", before, w0, 1)
-        for branch, (inner, outer) in (("branch_1", (w1a, w1b)), ("branch_2", (w2a, w2b))):
-            yield from _unit(f"{name}.{branch}.0", before, inner, 1)
-            yield from _unit(f"{name}.{branch}.1", inner, outer, 3)
-        yield from _unit(f"{name}.branch_3.1", before, w3, 1)
-
-
-def _resnet() -> Named:
-    before, after, kernel, _ = RESNET_STEM
-    yield from _convolution_and_norm("blocks.0.conv", "blocks.0.norm", before, after, kernel)
-    for stage in RESNET_STAGES:
-        before = stage.in_channels
-        for k, depth in enumerate(stage.depths):
-            block = f"blocks.{stage.position}.res_blocks.{k}"
-            if k == 0:
-                yield from _convolution_and_norm(
-                    f"{block}.branch1_conv", f"{block}.branch1_norm", before, stage.out, (1, 1, 1)
-                )
-            for letter, inputs, outputs, kernel in (
-                ("a", before, stage.inner, (depth, 1, 1)),
-                ("b", stage.inner, stage.inner, (1, 3, 3)),
-                ("c", stage.inner, stage.out, (1, 1, 1)),
-            ):
-                convolution, norm = f"{block}.branch2.conv_{letter}", f"{block}.branch2.norm_{letter}"
-                yield from _convolution_and_norm(convolution, norm, inputs, outputs, kernel)
-            before = stage.out
-
-
-def _decoder(taps: tuple[int, ...], widths: tuple[int, ...]) -> Named:
-    *finer, coarsest = taps
+def _decoder(channels: tuple[int, ...], widths: tuple[int, ...]) -> Named:
+    *finer, coarsest = channels
     for stage, (before, after) in enumerate(pairwise((coarsest, *widths)), start=1):
         yield from _unit(f"block{stage}", before, after, 3)
-    for stage, (tap, width) in enumerate(zip(reversed(finer), widths, strict=False), start=1):
-        if tap != width:
-            yield from _affine(f"project_{stage}", (width, tap, 1, 1, 1))
+    for stage, (before, width) in enumerate(zip(reversed(finer), widths, strict=False), start=1):
+        if before != width:
+            yield from _affine(f"project_{stage}", (width, before, 1, 1, 1))
     yield from _affine("last_layer", (1, widths[-1], 1, 1, 1))
 
 

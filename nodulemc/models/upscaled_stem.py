@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nodulemc.models.backbone import same
 from nodulemc.models.fused import Fusible
-from nodulemc.models.layers import ConvUnit
+from nodulemc.models.layers import ConvBnRelu
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.patch import SIZE, UPSCALED
 
 _UPSCALING = tuple(side // SIZE for side in UPSCALED)
-_DEPTH = 7
+_WINDOW = same(7, 2)  # the only one that is absorbed
 _IN_PLANE = 4
 
 
 class UpscaledStem(Fusible):
-    """Takes the place of the stem's ``ConvUnit``, whose parameters and key names it keeps."""
+    """Takes the place of the stem's ``ConvBnRelu``, whose parameters and key names it keeps."""
 
-    def __init__(self, unit: ConvUnit) -> None:
+    def __init__(self, unit: ConvBnRelu) -> None:
         super().__init__()
         self.conv3d = unit.conv3d
         self.batch3d = unit.batch3d
@@ -46,10 +47,12 @@ class UpscaledStem(Fusible):
 
 
 def absorb_upscaling(network: MultiTaskI3d) -> None:
-    """Let the network's stem take patches without upscaling, in place, where the backbone is an Inception-I3D."""
-    stem = getattr(network.backbone, "conv3d_1a_7x7", None)
-    if isinstance(stem, ConvUnit) and stem.conv3d.kernel_size == (_DEPTH,) * 3:
-        network.backbone.conv3d_1a_7x7 = UpscaledStem(stem)
+    """Let the network's stem take patches without upscaling, in place, where it is one like Inception-I3D's."""
+    backbone = network.backbone
+    name = backbone.stem_name.rpartition(".")[0]
+    stem = backbone.get_submodule(name)
+    if isinstance(stem, ConvBnRelu) and stem.window == _WINDOW:
+        backbone.set_submodule(name, UpscaledStem(stem))
 
 
 class PatchNetwork(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
 from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
 from nodulemc.ensemble.manifest import Manifest, named
-from nodulemc.errors import CaseError, ConfigError, printable
+from nodulemc.errors import ConfigError, printable
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.csv_files import write_csv_atomically
@@ -26,12 +26,12 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
 
     Raises:
         ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
-        CaseError: the folder cannot be made or written, or the earlier output cannot be removed.
+        FileError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
     if not path.name.lower().endswith(suffixes):
         raise ConfigError("unknown output type", path, f"name a {' or '.join(suffixes)} file")
     refuse_input(path, inputs, "output")
-    prepare_output(path, CaseError)
+    prepare_output(path)
 
 
 def write_results(
@@ -46,16 +46,16 @@ def write_results(
         calibrated: whether its calibration was applied.
 
     Raises:
-        CaseError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     if path.suffix.lower() == ".json":
-        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated), CaseError)
+        write_json_atomically(path, detailed_json(predictions, manifest, calibrated=calibrated))
     else:
         further = [further_cells(prediction) for prediction in predictions]
         header = [*csv_header(manifest, calibrated=calibrated), *(further[0] if further else ())]
         rows = (csv_row(prediction, manifest, calibrated=calibrated) for prediction in predictions)
         cells = ([*row, *own.values()] for row, own in zip(rows, further, strict=True))
-        write_csv_atomically(path, [header, *cells], CaseError)
+        write_csv_atomically(path, [header, *cells])
 
 
 def detailed_json(
@@ -83,7 +83,7 @@ def detailed_json(
         if prediction.growth is not None:
             point["growth"] = asdict(prediction.growth)
     if calibrated:
-        content["calibration"] = {name: manifest.calibration[name] for name in ("method", *PREVALENCES)}
+        content["calibration"] = {name: manifest.calibration_map[name] for name in ("method", *PREVALENCES)}
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
 
 
@@ -114,7 +114,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
     ]
     if not calibrated:
         return row
-    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration)]
+    return [*row, uncalibrated(prediction, manifest), describe_calibration(manifest.calibration_map)]
 
 
 def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
     lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []
-    said = [f"calibrated: {describe_calibration(manifest.calibration)}"] if calibrated else []
+    said = [f"calibrated: {describe_calibration(manifest.calibration_map)}"] if calibrated else []
     return "\n".join([*lines, *said, f"ensemble: {named(manifest.identity)}", manifest.origin])
 
 

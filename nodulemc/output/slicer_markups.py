@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.ensemble.manifest import Manifest
-from nodulemc.errors import CaseError
 from nodulemc.output.slicer_colours import colour
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.json_files import write_json_atomically
@@ -29,10 +28,10 @@ def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest:
         manifest: the ensemble's.
 
     Raises:
-        CaseError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     markups = [_markup(k, prediction, manifest.seed_names) for k, prediction in enumerate(predictions, start=1)]
-    write_json_atomically(path, {"@schema": _SCHEMA, "markups": markups}, CaseError)
+    write_json_atomically(path, {"@schema": _SCHEMA, "markups": markups})
 
 
 def _markup(position: int, prediction: NodulePrediction, members: Sequence[str]) -> dict[str, Any]:

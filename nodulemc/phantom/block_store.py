@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nodulemc.columns import COORDINATES
-from nodulemc.data.block_store import BlockWriter, NoduleBlock
+from nodulemc.data.block_store import BlockWriter
 from nodulemc.errors import TableError
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.generate import annotation_id, iter_patients_blocks
@@ -30,9 +27,8 @@ def write_block_store(
         controls: see ``nodulemc.phantom.controls.keeps``.
 
     Raises:
-        TableError: the folder cannot be written, or holds other blocks.
+        TableError, FileError: the folder cannot be written, or holds other blocks.
     """
-    whole = (np.full(3, -np.inf), np.full(3, np.inf))
     with BlockWriter(folder) as writer:
         drawn = [int(row["PatientID"]) - identifier_of(seed, 0) for row in writer.rows.values()]
         if drawn and not 0 <= min(drawn) <= max(drawn) < patients:
@@ -43,9 +39,7 @@ def write_block_store(
             raise TableError("the store holds other nodules", folder, "give the same --controls, or a new folder")
         for blocks in progress(iter_patients_blocks(seed, rest, workers, controls), len(rest), "patients"):
             for block in blocks:
-                point = np.array([block.row[column] for column in COORDINATES])
-                origin, matrix = np.array(block.grid.origin), block.grid.matrix
-                writer.add(NoduleBlock(block.ct_array, block.mask_array, origin, matrix, point, whole, block.row))
+                writer.add(block)
         return list(writer.rows.values())
 
 

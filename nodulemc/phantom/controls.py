@@ -8,7 +8,6 @@ from nodulemc.phantom.patient import Lesion, Patient
 
 # Of a whole cohort's rows, LUNA25's (nodulemc.phantom.malignancy sets it).
 MALIGNANT_SHARE = 0.09
-MOST_CONTROLS = 10.0
 
 
 def keeps(patient: Patient, scan: int, lesion: Lesion, controls: float | None) -> bool:
@@ -18,7 +17,7 @@ def keeps(patient: Patient, scan: int, lesion: Lesion, controls: float | None) -
         patient: the row's.
         scan: the row's.
         lesion: the row's.
-        controls: expected number of benign rows for each malignant one, up to ``MOST_CONTROLS``; None for all rows.
+        controls: expected number of benign rows for each malignant one, None for all rows.
     """
     if controls is None or lesion.label:
         return True

@@ -33,10 +33,11 @@ def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
         made: how its scans are made; JSON values.
 
     Raises:
-        TableError: the folder cannot be made or written, another run is at work, or its scans were made otherwise.
+        FileError: the folder cannot be made or written.
+        TableError: another run is at work, or its scans were made otherwise.
     """
     for folder in (CT, MASKS, _NOTES):
-        make_folder(output / folder, TableError)
+        make_folder(output / folder)
     with (output / _NOTES / _LOCK).open("w") as lock:
         if not try_to_lock(lock):
             raise TableError("another run is writing these phantoms", output, "wait for it")
@@ -49,14 +50,14 @@ def finished_rows(output: Path, series_uid: str) -> list[dict[str, Any]] | None:
     note = _note(output, series_uid)
     if not note.is_file():
         return None
-    rows = read_json(note, TableError)
+    rows = read_json(note)
     files = [ct_file(output, series_uid), *(mask_file(output, row["AnnotationID"]) for row in rows)]
     return rows if all(file.is_file() for file in files) else None
 
 
 def finish(output: Path, series_uid: str, rows: list[dict[str, Any]]) -> None:
     """Note that a scan and its masks are written."""
-    write_json_atomically(_note(output, series_uid), rows, TableError)
+    write_json_atomically(_note(output, series_uid), rows)
 
 
 def ct_file(output: Path, series_uid: str) -> Path:
@@ -85,10 +86,10 @@ def _note(output: Path, series_uid: str) -> Path:
 def _require_same(output: Path, made: dict[str, Any]) -> None:
     path = output / _NOTES / _COHORT
     if path.is_file():
-        if read_json(path, TableError) != made:
+        if read_json(path) != made:
             what = "the folder's scans were made with another seed, --into or version"
             raise TableError(what, output, "write to a new folder")
         return
     if any((output / CT).iterdir()):
         logger.warning("%s: nothing says whether the scans there are whole; they are made again", output)
-    write_json_atomically(path, made, TableError)
+    write_json_atomically(path, made)

@@ -1,7 +1,6 @@
 """Whole cohorts: table rows, nodule blocks for training, and the files of `nodulemc phantom`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -12,15 +11,16 @@ import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 from nodulemc.columns import LUNA25
-from nodulemc.data.block_store import BLOCK_MM
+from nodulemc.data.block_store import BLOCK_MM, UNKNOWN_BOUNDS, NoduleBlock
 from nodulemc.errors import TableError
+from nodulemc.geometry import Grid
+from nodulemc.limits import MAX_PHANTOM_PATIENTS
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.controls import keeps
 from nodulemc.phantom.finished import CT, ct_file, finish, finished_rows, mask_file, write_whole, writing
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.insertion import Host, insert
 from nodulemc.phantom.nodule import Rendered
-from nodulemc.phantom.patient import FIRST_YEAR, MOST_PATIENTS, Lesion, Patient
+from nodulemc.phantom.patient import FIRST_YEAR, Lesion, Patient
 from nodulemc.phantom.render import Scene, draw_nodules, render, render_box
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
@@ -32,32 +32,6 @@ TRUTH_COLUMNS = (
 )  # fmt: skip
 MASK_MARGIN = 3
 _COMPRESSION = 1
-
-
-@dataclass(frozen=True)
-class NoduleBlock:
-    """A nodule with its surroundings, cut from its scan.
-
-    Attributes:
-        row: the table's row.
-        grid: the block's own grid.
-        ct_array, mask_array: int16 HU and uint8, axes z, y, x.
-    """
-
-    row: dict[str, Any]
-    grid: Grid
-    ct_array: Array
-    mask_array: Array
-
-    @property
-    def ct(self) -> sitk.Image:
-        """The CT, int16 HU."""
-        return self.grid.image(self.ct_array)
-
-    @property
-    def mask(self) -> sitk.Image:
-        """The nodule's mask on the same grid, uint8."""
-        return self.grid.image(self.mask_array)
 
 
 def scan_rows(patient: Patient, scan: int, scene: Scene) -> list[dict[str, Any]]:
@@ -130,9 +104,8 @@ def nodule_blocks(patient: Patient, controls: float | None = None) -> list[Nodul
         drawn = draw_nodules(scene)
         for row, placed, rendered in compress(zip(rows, scene.nodules, drawn, strict=True), kept):
             lower, upper = scene.grid.box(placed.centroid, BLOCK_MM)
-            grid = scene.grid.crop(lower, upper)
-            ct = render_box(scene, lower, upper, drawn)
-            blocks.append(NoduleBlock(row, grid, ct, mask_on_box(rendered, lower, upper)))
+            voxels, mask = render_box(scene, lower, upper, drawn), mask_on_box(rendered, lower, upper)
+            blocks.append(NoduleBlock.on(scene.grid.crop(lower, upper), voxels, mask, UNKNOWN_BOUNDS, row))
     return blocks
 
 
@@ -196,7 +169,7 @@ def series_uids(seed: int, patients: int) -> list[str]:
 
 def patients_until_malignant(seed: int) -> int:
     """How many patients a cohort needs for a malignant nodule."""
-    members = (Patient(seed, index) for index in range(MOST_PATIENTS))
+    members = (Patient(seed, index) for index in range(MAX_PHANTOM_PATIENTS))
     return next(k for k, patient in enumerate(members, start=1) if any(lesion.label for lesion in patient.lesions))
 
 
@@ -263,4 +236,4 @@ def _write(image: sitk.Image, path: Path) -> None:
 def _write_table(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write the cohort's table."""
     columns = (*LUNA25, *TRUTH_COLUMNS)
-    write_csv_atomically(path, [columns, *([row[column] for column in columns] for row in rows)], TableError)
+    write_csv_atomically(path, [columns, *([row[column] for column in columns] for row in rows)])

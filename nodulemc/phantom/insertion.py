@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError
-from nodulemc.phantom.grid import Grid
+from nodulemc.geometry import Grid
 from nodulemc.phantom.nodule import Rendered, render_nodule
 from nodulemc.phantom.patient import Lesion, Patient
 from nodulemc.phantom.scanner import NoiseFilter, correlation_taps, noise

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
-from nodulemc.phantom.grid import Grid
+from nodulemc.geometry import Grid
 from nodulemc.phantom.malignancy import Traits
 
 SOFT_TISSUE_HU = 40.0

@@ -8,9 +8,10 @@ from hashlib import sha256
 import numpy as np
 
 from nodulemc.arrays import Array
+from nodulemc.geometry import Grid
+from nodulemc.limits import MAX_PHANTOM_PATIENTS
 from nodulemc.phantom import malignancy
 from nodulemc.phantom.anatomy import Anatomy
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import Nodule, sample_nodule
 from nodulemc.phantom.render import PlacedNodule, Scene
@@ -19,7 +20,6 @@ from nodulemc.phantom.sites import Site, choose_site
 from nodulemc.phantom.vessels import LungTrees, grow_trees
 
 FIRST_YEAR = 1999
-MOST_PATIENTS = 999_999
 # Patients by number of nodules, from one on, as in LUNA25's table; more than eight are left out.
 _LESION_COUNTS = np.array([1307, 427, 179, 95, 49, 30, 19, 8])
 _MALE_SHARE = 0.6
@@ -74,7 +74,7 @@ class Lesion:
 
 def identifier_of(seed: int, index: int) -> int:
     """PatientID of a patient (from 0) of a seed's cohort."""
-    return (seed + 1) * (MOST_PATIENTS + 1) + index + 1
+    return (seed + 1) * (MAX_PHANTOM_PATIENTS + 1) + index + 1
 
 
 class Patient:

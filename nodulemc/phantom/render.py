@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nodulemc.arrays import Array
+from nodulemc.geometry import Grid
 from nodulemc.phantom.anatomy import Anatomy
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.nodule import Nodule, Rendered, render_nodule
 from nodulemc.phantom.scanner import Scanner, noise, white_noise
 from nodulemc.phantom.vessels import LungTrees, Tubes

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.filereader import read_dataset
 from pydicom.uid import UID, RTStructureSetStorage, SegmentationStorage
 
 from nodulemc.ct.checks import check_path
-from nodulemc.ct.dicom_file import DicomFile, begin_of_deflated, inflate, read_file, read_header
+from nodulemc.ct.dicom_file import DicomFile, begin_of_deflated, inflate, read_file, read_header, read_mapped
 from nodulemc.ct.folder_files import files_below, is_hidden
 from nodulemc.ct.volume import Volume
 from nodulemc.errors import ImageError, NoduleMCError, PointsError, out_of_memory
@@ -41,6 +41,7 @@ def read_dicom(path: Path, volume: Volume) -> list[Nodule]:
     Where the CT or the file states no frame of reference, a warning says that they cannot be told to belong together.
 
     Raises:
+        FileError: it is no regular file.
         PointsError: there is no such file, or several; it is damaged, or of another frame of reference than the CT; or
             as ``nodulemc.points.regions.nodules_of``.
     """
@@ -74,7 +75,7 @@ def _parsing(path: Path) -> Iterator[None]:
 
 
 def _given(path: Path) -> DicomFile:
-    require_regular(path, PointsError)
+    require_regular(path)
     file = read_file(path)
     if file is None:
         raise PointsError(
@@ -109,7 +110,7 @@ def _data_set(file: DicomFile) -> Dataset:
             raise PointsError(f"the file holds more than {most >> 20} MiB", file.path, "leave out all but the nodules")
         begin = begin_of_deflated(content)
         if begin is None:
-            return read_partial(content, force=True)
+            return read_mapped(content)
         inflated = inflate(content, begin, most + 1)
         if len(inflated) > most:
             raise PointsError(f"it inflates to more than {most >> 20} MiB", file.path, "leave out all but the nodules")

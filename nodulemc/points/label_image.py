@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from nodulemc.arrays import Array
 from nodulemc.ct import meta_image, nifti, nrrd
 from nodulemc.ct.checks import check_image_header, check_path
-from nodulemc.ct.volume import Volume, read_image_header, read_stored, reading
+from nodulemc.ct.volume import Volume, read_stored, reading, require_image_header
 from nodulemc.errors import ImageError, PointsError
 from nodulemc.limits import MAX_NODULE_VOXELS
 from nodulemc.points.nodules import Nodule, check_count
@@ -38,6 +38,7 @@ def read_label_image(path: Path, volume: Volume) -> list[Nodule]:
     TotalSegmentator writes it, only this label counts.
 
     Raises:
+        FileError: it is no regular file.
         PointsError: the file cannot be read, its values are no labels, nothing or too much is labelled, or all of it
             lies outside the CT.
     """
@@ -58,7 +59,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         check_path(path)
         with reading(path):
-            require_regular(path, PointsError)
+            require_regular(path)
             yield
     except ImageError as error:
         what, remedy = (text.replace("the CT", "the image") for text in (error.what, error.remedy))
@@ -69,7 +70,7 @@ def _read(path: Path) -> tuple[sitk.Image, list[Array], _Names]:
     """An image on the file's grid, the layers' labels (z, y, x), and their names."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
         return _read_nrrd(path)
-    image = read_stored(read_image_header(path))
+    image = read_stored(require_image_header(path))
     is_nifti = path.name.lower().endswith(nifti.SUFFIXES)
     names = {(0, label): name for label, name in nifti.read_label_names(path).items()} if is_nifti else {}
     return image, [sitk.GetArrayViewFromImage(image)], names
@@ -137,18 +138,19 @@ def _box(layer: Array, grid: sitk.Image) -> sitk.Image:
 
 def _regions(boxes: dict[int, sitk.Image], names: _Names, path: Path) -> list[Region]:
     """The regions of labels by layer."""
-    shapes = [(layer, *shape) for layer, box in boxes.items() for shape in _shapes(box, path)]
+    shapes = [(layer, label, place) for layer, box in boxes.items() for label, place in _shapes(box, path)]
     if len(shapes) == 1:
-        ((layer, label, *_),) = shapes
-        shapes = [(layer, label, *shape) for _, *shape in _shapes(sitk.ConnectedComponent(boxes[layer], True), path)]
-    return [Region(names.get((layer, label), str(label)), *shape) for layer, label, *shape in shapes]
+        ((layer, label, _),) = shapes
+        parts = _shapes(sitk.ConnectedComponent(boxes[layer], True), path)
+        shapes = [(layer, label, place) for _, place in parts]
+    return [Region(names.get((layer, label), str(label)), *place) for layer, label, place in shapes]
 
 
-def _shapes(box: sitk.Image, path: Path) -> list[tuple[int, tuple[float, ...], bool]]:
+def _shapes(box: sitk.Image, path: Path) -> list[tuple[int, tuple[tuple[float, ...], bool]]]:
     """Each label, its centre of mass x, y, z in mm (LPS), and whether that lies outside it."""
     statistics = sitk.LabelShapeStatisticsImageFilter()
     statistics.ComputePerimeterOff()
     statistics.Execute(box)
     check_count(range(statistics.GetNumberOfLabels()), path)
     centres = {label: statistics.GetCentroid(label) for label in statistics.GetLabels()}
-    return [(k, centre, box[box.TransformPhysicalPointToIndex(centre)] != k) for k, centre in centres.items()]
+    return [(k, (centre, box[box.TransformPhysicalPointToIndex(centre)] != k)) for k, centre in centres.items()]

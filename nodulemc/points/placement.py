@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -186,9 +187,10 @@ def _lung_share(patch: Array) -> float:
     return float((blocks > _MOST_OF_BLOCK).mean())
 
 
-def _hu(values: Array) -> Array:
+def _hu(values: Array | np.floating[Any]) -> Array:
     low, high = HU_WINDOW
-    return values * (high - low) + low
+    hu: Array = np.multiply(values, high - low) + low
+    return hu
 
 
 def _is_lung(hu: Array) -> Array:

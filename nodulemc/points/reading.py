@@ -37,14 +37,16 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     SEGs and RTSTRUCTs (``nodulemc.points.dicom``), each a file, or in a folder, beside others.
 
     Raises:
-        PointsError: the file cannot be used, holds too many nodules, a point is not three finite numbers, a name in a
-            table is a number that has lost digits, or a segmentation is of another frame of reference than the CT.
+        FileError: the file is missing, unreadable, too large or no JSON.
+        TableError: it is no table, or a name in it is a number that has lost digits.
+        PointsError: it holds no points or too many, a point is not three finite numbers, or a segmentation is
+            of another frame of reference than the CT.
     """
     path = Path(path)
     if path.name.lower().endswith(label_points.SUFFIXES):
         return label_points.read_label_image(path, volume)
     readers: dict[str, Callable[[], list[Nodule]]] = {
-        ".json": lambda: _from_json(read_json(path, PointsError), path),
+        ".json": lambda: _from_json(read_json(path), path),
         ".fcsv": lambda: read_fcsv(path),
         ".csv": lambda: _from_csv(path, volume),
     }
@@ -86,7 +88,7 @@ def from_platform(content: Any, source: object) -> list[Nodule]:
 
 
 def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
-    header, cells = read_csv(path, PointsError)
+    header, cells = read_csv(path)
     columns = canonical(header)
     if missing := [column for column in COORDINATES if column not in columns]:
         raise PointsError(f"columns missing: {', '.join(missing)}; found {', '.join(header) or 'none'}", path, _REMEDY)
@@ -102,7 +104,7 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
     numbered = list(islice(rows, MAX_NODULES + 1))
     check_count(numbered, path)
     places = [f"{path}, line {line}" for line, _ in numbered]
-    names = restored(ANNOTATION, [row.get(ANNOTATION, "") for _, row in numbered], places.__getitem__, PointsError)
+    names = restored(ANNOTATION, [row.get(ANNOTATION, "") for _, row in numbered], places.__getitem__)
     nodules = []
     for (line, row), name, place in zip(numbered, names, places, strict=True):
         point = [

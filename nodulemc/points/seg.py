@@ -56,15 +56,16 @@ def read_seg(file: DicomFile, data: Dataset) -> tuple[list[Region], Collection[s
 
 
 def _check(file: DicomFile, kind: str) -> None:
-    if file.pixels is None or file.pixels.keyword != "PixelData" or not file.pixel_bytes:
+    pixels = file.pixel_data
+    if pixels.keyword != "PixelData" or not file.pixel_bytes:
         raise damaged(file.path)
-    bits, is_compressed = file.numbers["BitsAllocated"], file.pixels.length is None
+    bits, is_compressed = file.numbers["BitsAllocated"], pixels.length is None
     if bits not in _BITS.get(kind, ()) or (bits == 1 and is_compressed):
         compressed = ", compressed" if is_compressed else ""
         raise PointsError(
             f"a SEG of type {shortened(kind)} with {bits} bits a pixel{compressed}", file.path, f"export it as {_KNOWN}"
         )
-    if not is_compressed and (file.syntax not in _NATIVE or file.pixels.length < file.pixel_bytes):
+    if pixels.length is not None and (file.syntax not in _NATIVE or pixels.length < file.pixel_bytes):
         raise damaged(file.path)
     if file.number_of_frames > MAX_SEG_FRAMES or file.pixel_bytes > MAX_SEG_BYTES:
         raise PointsError(
@@ -74,20 +75,21 @@ def _check(file: DicomFile, kind: str) -> None:
         )
 
 
-def _numbers(data: Dataset, file: DicomFile) -> Iterator[int | None]:
-    """Each frame's segment; None of a label map, whose pixels say it."""
+def _numbers(data: Dataset, file: DicomFile) -> Iterator[int]:
+    """Each frame's segment; the background where it states none, as in a label map, whose pixels say it."""
     shared = next(iter(data.get("SharedFunctionalGroupsSequence") or ()), Dataset())
     for item in data.get("PerFrameFunctionalGroupsSequence") or repeat(Dataset(), file.number_of_frames):
         stated = item.get(_IDENTIFICATION) or shared.get(_IDENTIFICATION)
-        yield int(stated[0].ReferencedSegmentNumber) if stated else None
+        yield int(stated[0].ReferencedSegmentNumber) if stated else _BACKGROUND
 
 
 def _frames(file: DicomFile) -> Iterator[Array]:
     """The stored values of each frame (y, x)."""
     shape = file.numbers["Rows"], file.numbers["Columns"]
+    pixels = file.pixel_data
     with file.opened() as stream:
-        if file.pixels.length is None:
-            stream.seek(file.pixels.offset)
+        if pixels.length is None:
+            stream.seek(pixels.offset)
             yield from (
                 decode(file, frame) for frame in generate_frames(stream, number_of_frames=file.number_of_frames)
             )
@@ -99,14 +101,14 @@ def _native(file: DicomFile, stream: BinaryIO, index: int) -> Array:
     """The values of a frame that is not compressed; those of single bits begin anywhere in a byte."""
     count, bits = file.numbers["Rows"] * file.numbers["Columns"], file.numbers["BitsAllocated"]
     first, end = index * count * bits, (index + 1) * count * bits
-    stream.seek(file.pixels.offset + first // 8)
+    stream.seek(file.pixel_data.offset + first // 8)
     content = stream.read(-(-end // 8) - first // 8)
     if bits > 1:
         return np.frombuffer(content, f"<u{bits // 8}")
     return np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")[first % 8 :][:count]
 
 
-def _weighted(cells: Array, number: int | None, data: Dataset) -> Iterator[tuple[int, Array]]:
+def _weighted(cells: Array, number: int, data: Dataset) -> Iterator[tuple[int, Array]]:
     """The segments of a frame's pixels (y, x), and how much of each pixel is theirs."""
     if data.SegmentationType == "LABELMAP":
         yield from ((int(label), cells == label) for label in np.unique(cells[cells > 0]))

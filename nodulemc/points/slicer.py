@@ -66,7 +66,8 @@ def read_fcsv(path: Path) -> list[Nodule]:
     """Read a ``.fcsv`` file, with LPS or RAS positions.
 
     Raises:
-        PointsError: the file cannot be read, states no coordinate system or other columns, is too long, or a line is
+        FileError: the file cannot be read.
+        PointsError: it states no coordinate system or other columns, is too long, or a line is
             not a point with a defined position.
     """
     stated: dict[str, set[str]] = {"CoordinateSystem": set(), "columns": set()}
@@ -87,7 +88,7 @@ def read_fcsv(path: Path) -> list[Nodule]:
 
 def _lines(path: Path) -> io.StringIO:
     try:
-        text = read_limited(path, MAX_TABLE_BYTES, PointsError).decode("utf-8-sig")
+        text = read_limited(path, MAX_TABLE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PointsError(f"cannot read the points ({error})", path, "save them from 3D Slicer again") from error
     return io.StringIO(text, newline=None)

@@ -87,18 +87,17 @@ def explain(
         EnsembleError: a seed's numbers overflow.
     """
     occlusion = Occlusion(patch, mask)
-    parts = [part for part in PARTS if part in what and mask is not None]
-    occluded = {part: occlusion.without(part) for part in parts}
-    if MAP in what:
-        cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()}
-        occluded |= {cell: without for cell, without in cells.items() if without is not None}
-    votes: Iterable[float] = (
-        ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded.values()
-    )
+    parts = {part: occlusion.without(part) for part in PARTS if part in what and mask is not None}
+    cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()} if MAP in what else {}
+    dense = {cell: without for cell, without in cells.items() if without is not None}
+    occluded = [*parts.values(), *dense.values()]
+    votes: Iterable[float] = (ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded)
     if label:
         votes = progress(votes, len(occluded), label, quiet_s=QUIET_S)
-    found = {key: float(vote) for key, vote in zip(occluded, votes, strict=True)}
-    return Explanation({part: found.pop(part) for part in parts}, found)
+    found = [float(vote) for vote in votes]
+    return Explanation(
+        dict(zip(parts, found[: len(parts)], strict=True)), dict(zip(dense, found[len(parts) :], strict=True))
+    )
 
 
 def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> Array | None:

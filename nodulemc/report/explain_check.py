@@ -43,12 +43,13 @@ def read_checks(manifest: Manifest) -> dict[str, Check] | None:
     """Checks by what they are of; None where there are none of these weights and this version's method.
 
     Raises:
-        EnsembleError: the file is unreadable or malformed.
+        FileError: the file is unreadable or no JSON.
+        EnsembleError: it is malformed.
     """
-    path = manifest.folder / FILE_NAME
+    path = manifest.location / FILE_NAME
     if not path.exists():
         return None
-    content = read_json(path, EnsembleError)
+    content = read_json(path)
     try:
         if (content["method"], content["members"]) != (METHOD, _members(manifest)):
             return None
@@ -67,14 +68,14 @@ def write_checks(manifest: Manifest, checks: dict[str, Check]) -> None:
     """Write the file of an ensemble's folder.
 
     Raises:
-        EnsembleError: it cannot be written.
+        FileError: it cannot be written.
     """
     content = {
         "method": METHOD,
         "members": _members(manifest),
         "checks": {name: asdict(check) for name, check in checks.items()},
     }
-    write_json_atomically(manifest.folder / FILE_NAME, content, EnsembleError)
+    write_json_atomically(manifest.location / FILE_NAME, content)
 
 
 def _members(manifest: Manifest) -> list[list[Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.arrays import Array
-from nodulemc.errors import CaseError, ConfigError
+from nodulemc.errors import ConfigError
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import prepare_output, refuse_input, write_atomically
 
@@ -27,13 +27,13 @@ def prepare_report(path: Path, inputs: Iterable[Path]) -> None:
 
     Raises:
         ConfigError: a library is missing, the suffix is not .html, or the file is one of the inputs.
-        CaseError: the folder cannot be made or written, or the earlier page cannot be removed.
+        FileError: the folder cannot be made or written, or the earlier page cannot be removed.
     """
     check_extra("report", *LIBRARIES)
     if path.suffix.lower() != SUFFIX:
         raise ConfigError("unknown type of report", path, f"name a {SUFFIX} file")
     refuse_input(path, inputs, "report")
-    prepare_output(path, CaseError)
+    prepare_output(path)
 
 
 def write_report(
@@ -58,7 +58,7 @@ def write_report(
         explained: the nodules' patches, where the page is to explain their probabilities.
 
     Raises:
-        CaseError: the file cannot be written.
+        FileError: the file cannot be written.
         EnsembleError: the explanations' checks are malformed, or a seed's numbers overflow.
     """
     from nodulemc.report.page import Finding, Origin, case_page
@@ -69,13 +69,12 @@ def write_report(
         from nodulemc.report.explain import explanations_of
 
         explanations = explanations_of(volume, predictions, masks, explained, ensemble)
+    of_nodules: Sequence[NoduleMask | None] = masks or [None] * len(predictions)
     findings = [
         Finding(prediction, look_at_nodule(volume, prediction.nodule), mask, explanation)
-        for prediction, mask, explanation in zip(
-            predictions, masks or [None] * len(predictions), explanations, strict=True
-        )
+        for prediction, mask, explanation in zip(predictions, of_nodules, explanations, strict=True)
     ]
     origin = Origin.of(ensemble, calibrated=calibrated)
     scan = volume.source.resolve().name
     page = case_page(scan, findings, origin, series=volume.series_uid, explains=explained is not None)
-    write_atomically(path, page.encode(), CaseError)
+    write_atomically(path, page.encode())

@@ -70,6 +70,8 @@ class Occlusion:
     @cached_property
     def _depth(self) -> Array:
         """Distance in mm into the nodule, below 0 outside."""
+        if self.mask is None:
+            raise ValueError("no part of a nodule without a mask")
         return _depth(self.mask)
 
     @cached_property

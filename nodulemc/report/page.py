@@ -164,7 +164,7 @@ def _level(view: View, z: int) -> dict[str, float]:
 def _explanation(finding: Finding, checks: Mapping[str, Check] | None) -> dict[str, Any]:
     """What the template shows of a nodule's explanation."""
     found = finding.explanation
-    if found is None:
+    if found is None or not checks:  # the page says that there are none
         return {"without": [], "map": {}}
     prediction = finding.prediction
     changes = found.changes(prediction.probability)

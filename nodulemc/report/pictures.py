@@ -166,7 +166,7 @@ def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
     pixels = {"axial": spacing[1:], "coronal": (spacing[0], spacing[2]), "sagittal": spacing[:2]}
     planes = {name: _picture(found, pixels[name]) for name, found in _planes(hu, centre, levels).items()}
     overview = _overview(volume, nodule.point, turned, shown)
-    return View(part, tuple(lower), shown, centre, levels, step, planes, overview)
+    return View(part, (lower[0], lower[1], lower[2]), shown, centre, levels, step, planes, overview)
 
 
 def _turn(image: sitk.Image) -> sitk.Image:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from nodulemc.ensemble.manifest import Manifest
@@ -51,7 +51,7 @@ class Fact(NamedTuple):
 
 def facts(found: Any) -> list[Fact]:
     """Each value of a mapping or dataclass as a line; nested ones follow their name and have its unit."""
-    return [*_facts(asdict(found) if is_dataclass(found) else found)]
+    return [*_facts(found if isinstance(found, Mapping) else asdict(found))]
 
 
 def _facts(found: Mapping[str, Any], prefix: str = "", given: str = "") -> Iterator[Fact]:
@@ -116,7 +116,7 @@ def meaning(manifest: Manifest, calibrated: float | None) -> str:
             "The ensemble states no prevalence and no calibration: the number puts nodules in order of suspicion, but "
             "is not the share of such nodules that are malignant."
         )
-    prevalence = manifest.calibration["prevalence"]
+    prevalence = manifest.calibration_map["prevalence"]
     return (
         f"Where {100 * prevalence:.3g} % of all nodules are malignant (the prevalence that the ensemble's calibration "
         f"is for), about {1000 * calibrated:.0f} of 1,000 nodules rated like this one are."

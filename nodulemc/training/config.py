@@ -10,12 +10,13 @@ import yaml
 
 from nodulemc.data.block_store import MAX_SHIFT_MM
 from nodulemc.errors import ConfigError
+from nodulemc.hardware import PRECISIONS
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.ratings import ATTRIBUTES
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
+PARTS = ("backbone", "classifier_head")
 KINETICS_DOWNLOAD = "download"
 
 
@@ -86,7 +87,7 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        backbone: "inception_i3d" or "i3d_r50".
+        backbone: one of ``nodulemc.models.architecture.BACKBONES``.
         head_widths: hidden widths of the classification MLP.
         decoder_widths: output widths of the decoder's five stages, coarse to fine.
         kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from random weights. With
@@ -96,15 +97,17 @@ class ModelConfig:
         start_averaged: start every seed from the mean of that ensemble's members' weights instead.
         attributes: the readers' ratings that a second head learns; none for no such head. It starts from random
             weights where ``start_from`` has none.
+        frozen: the parts, "backbone" or "classifier_head", that keep the weights they start with.
     """
 
-    backbone: str = _setting("inception_i3d", _one_of(BACKBONES))
+    backbone: str = _setting("inception_i3d", _one_of(tuple(BACKBONES)))
     head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
     decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
     kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))
     start_from: str | None = _setting(None, _optional(_TEXT))
     start_averaged: bool = _setting(False, _SWITCH)
     attributes: tuple[str, ...] = _setting((), _some_of(ATTRIBUTES))
+    frozen: tuple[str, ...] = _setting((), _some_of(PARTS))
 
     @property
     def architecture(self) -> Architecture:
@@ -261,6 +264,8 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
         raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
     if config.model.start_averaged and config.model.start_from is None:
         raise ConfigError("model.start_averaged without model.start_from", where, "name the ensemble to average")
+    if config.model.frozen and config.model.start_from is None:
+        raise ConfigError("model.frozen without model.start_from", where, "name the ensemble whose weights are kept")
     return config
 
 

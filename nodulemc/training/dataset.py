@@ -31,7 +31,7 @@ _DRAW, _TRANSFORM = 0, 1
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleRef:
     """One place in an epoch: which block is read there, and what its transform is drawn from."""
 
     index: int
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
         masks: uint8, the same shape.
         sizes: each block's (D, H, W).
         affines: float64 (N, 3, 4), see ``sampling_affine``.
-        faces: float64 (N, 2, 3), see ``resample``.
+        scan_bounds: float64 (N, 2, 3), see ``resample``.
         labels: float32 (N,), 1 malignant, NaN undecided.
         ratings: float32 (N, A), the readers' mean ratings with their scales made 0…1, NaN where unknown; A is 0 where
             none are asked for.
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
     masks: Tensor
     sizes: tuple[tuple[int, int, int], ...]
     affines: Tensor
-    faces: Tensor
+    scan_bounds: Tensor
     labels: Tensor
     ratings: Tensor
     indices: Tensor
@@ -75,7 +75,9 @@ class Batch(NamedTuple):
     def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
         """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
         voxels, masks = _pad(self.voxels, self.sizes), _pad(self.masks, self.sizes)
-        return resample(voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.faces, size)
+        return resample(
+            voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.scan_bounds, size
+        )
 
 
 def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -112,7 +114,7 @@ class NoduleDataset(Dataset[Batch]):
         self._augmentation = augmentation
         self._seed = seed
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: SampleRef) -> Batch:
         """One sample as a batch of one."""
         block = self._store[draw.index]
         transform = IDENTITY
@@ -133,13 +135,13 @@ def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, rati
     high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + 1, low + 1, size)
     box = tuple(map(slice, low, high))
     affine = affine - np.column_stack([np.zeros((3, 3)), low])
-    faces = np.array([side[::-1] for side in block.scan_box]) - low
+    scan_bounds = np.array([side[::-1] for side in block.scan_bounds]) - low
     return Batch(
         torch.from_numpy(block.voxels[box].flatten()),
         torch.from_numpy(block.mask[box].flatten()),
         (tuple((high - low).tolist()),),
         torch.from_numpy(affine).unsqueeze(0),
-        torch.from_numpy(faces).unsqueeze(0),
+        torch.from_numpy(scan_bounds).unsqueeze(0),
         torch.tensor([label], dtype=torch.float32),
         torch.tensor(np.array([ratings]), dtype=torch.float32),
         torch.tensor([index]),
@@ -153,7 +155,7 @@ def collate(samples: Sequence[Batch]) -> Batch:
     return Batch(*joined)
 
 
-class BalancedBatches(Sampler[list[Draw]]):
+class BalancedBatchSampler(Sampler[list[SampleRef]]):
     """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
 
     Undecided samples have the share of the draws that they have of the samples.
@@ -200,31 +202,31 @@ class BalancedBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return self._batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         random = np.random.default_rng([self._seed, _DRAW, self.epoch])
         for batch in range(self._batches):
             chosen = random.choice(self._indices, self._batch_size, p=self._probabilities)
             places = range(batch * self._batch_size, (batch + 1) * self._batch_size)
-            draws = [Draw(index, self.epoch, place) for index, place in zip(chosen.tolist(), places, strict=True)]
+            draws = [SampleRef(index, self.epoch, place) for index, place in zip(chosen.tolist(), places, strict=True)]
             yield draws[self._share]
 
 
-class OrderedBatches(Sampler[list[Draw]]):
+class SequentialBatchSampler(Sampler[list[SampleRef]]):
     """Every block once, in order; each process gets every n-th."""
 
     def __init__(self, indices: Sequence[int], *, batch_size: int, process: int = 0, processes: int = 1) -> None:
-        own = [Draw(index, 0, place) for place, index in enumerate(indices)][process::processes]
+        own = [SampleRef(index, 0, place) for place, index in enumerate(indices)][process::processes]
         self._batches = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleRef]]:
         return iter(self._batches)
 
 
 def make_loader(
-    dataset: NoduleDataset, batches: Sampler[list[Draw]], *, workers: int, pin_memory: bool
+    dataset: NoduleDataset, batches: Sampler[list[SampleRef]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
     """A loader whose workers keep reading ahead of the network, and stay alive between epochs."""
     return DataLoader(

@@ -12,13 +12,12 @@ from nodulemc.ensemble.manifest import Manifest
 from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
 from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.ensemble.writer import SeedWeights, write_ensemble
-from nodulemc.errors import EnsembleError
+from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
 from nodulemc.util.files import write_atomically
 from nodulemc.util.text import counted
 
-_DECODER_PREFIX = "aux_model."
 _COLUMNS = {
     "validation_auc": "AUC",
     "validation_cross_entropy": "cross-entropy",
@@ -68,7 +67,8 @@ def export_ensemble(
 
     Raises:
         ConfigError: the recipe does not say what the weights are trained on, or their licence.
-        EnsembleError: the weights are not finite in half precision, or the folder cannot be written.
+        EnsembleError: the weights are not finite in half precision.
+        FileError: the folder cannot be written.
     """
     config.card.require(folder)
     architecture = config.model.architecture
@@ -79,7 +79,7 @@ def export_ensemble(
         SeedWeights(
             f"seed_{trained.seed}",
             architecture,
-            {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(_DECODER_PREFIX)},
+            {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(DECODER_PREFIX)},
             seed=trained.seed,
             fold=fold,
             cases=own,
@@ -89,7 +89,7 @@ def export_ensemble(
     card = config.card
     manifest = write_ensemble(folder, members, trained_on=card.trained_on, licence=card.licence, dtype=torch.float16)
     text = _model_card(seeds, config, data, manifest, frozenset().union(*cases) if cases else None)
-    write_atomically(folder / "MODEL_CARD.md", text.encode(), EnsembleError)
+    write_atomically(folder / "MODEL_CARD.md", text.encode())
     return manifest
 
 

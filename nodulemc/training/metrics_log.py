@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from nodulemc.errors import ConfigError
 from nodulemc.util.files import write_atomically
 
 CSV_NAME = "metrics.csv"
@@ -30,7 +29,7 @@ class MetricsLog:
         """Write all epochs' rows to the CSV file, and the last one to TensorBoard.
 
         Raises:
-            ConfigError: the file cannot be written.
+            FileError: the file cannot be written.
         """
         for name, value in history[-1].items():
             self._board.add_scalar(f"epoch/{name}", value, step)
@@ -39,7 +38,7 @@ class MetricsLog:
         writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        write_atomically(self._csv, text.getvalue().encode(), ConfigError)
+        write_atomically(self._csv, text.getvalue().encode())
 
     def close(self) -> None:
         """Finish the TensorBoard file."""

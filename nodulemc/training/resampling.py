@@ -31,7 +31,7 @@ def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> Array:
 
 
 def resample(
-    voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, faces: Tensor, size: int = SIZE
+    voxels: Tensor, masks: Tensor, affines: Tensor, sizes: Tensor, scan_bounds: Tensor, size: int = SIZE
 ) -> tuple[Tensor, Tensor]:
     """Sample image and mask of each block on its patch grid.
 
@@ -45,14 +45,14 @@ def resample(
         masks: 0 or 1, integer, the same shape.
         affines: float64 (N, 3, 4), from ``sampling_affine``.
         sizes: (N, 3), each block's own size z, y, x.
-        faces: float64 (N, 2, 3), the scan's outer faces, low and high, as block indices z, y, x.
+        scan_bounds: float64 (N, 2, 3), the scan's outer faces, low and high, as block indices z, y, x.
         size: sample this many voxels per axis around the patch's centre, an even number.
 
     Returns:
         images float32 (N, 1, size, size, size), values 0…1, and masks float32 (N, size, size, size), 0 or 1.
     """
     index = _sampled_indices(affines, size)
-    low, high = faces[:, 0, :, None, None, None], faces[:, 1, :, None, None, None]
+    low, high = scan_bounds[:, 0, :, None, None, None], scan_bounds[:, 1, :, None, None, None]
     inside = ((index >= low) & (index <= high)).all(dim=1)
     # Within the block, then to the -1…1 over the padded size that grid_sample wants, x first. Rounding to fp32 comes
     # last: voxel indices in fp32 would be off by up to 1e-5.

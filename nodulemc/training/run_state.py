@@ -51,11 +51,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically: ``path`` holds either this state or the one before.
 
     Raises:
-        ConfigError: the file cannot be written.
+        FileError: the file cannot be written.
     """
     buffer = io.BytesIO()
     torch.save({"format": _FORMAT, **vars(checkpoint)}, buffer)
-    write_atomically(path, buffer.getvalue(), ConfigError)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

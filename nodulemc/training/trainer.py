@@ -24,7 +24,7 @@ from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
 from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
-from nodulemc.training.dataset import BalancedBatches, Batch, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.dataset import BalancedBatchSampler, Batch, NoduleDataset, SequentialBatchSampler, make_loader
 from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.run_state import (
@@ -133,6 +133,8 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
         fill(network, new | tensors)
+        for part in config.frozen:
+            network.get_submodule(part).requires_grad_(False)
     absorb_upscaling(network)
     return PatchNetwork(network)
 
@@ -159,7 +161,8 @@ def train_seed(
         create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
-        ConfigError: the folder cannot be written, or holds a run already and ``resume`` is false, or another run is
+        FileError: the folder cannot be written.
+        ConfigError: it holds a run already and ``resume`` is false, or another run is
             at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
             shared evenly by the processes.
         ResourceError: the device's memory is too small for a process's share of the batch, or a process that reads
@@ -168,12 +171,12 @@ def train_seed(
     """
     if not resume:
         require_no_run(folder)
-    make_folder(folder, ConfigError)
+    make_folder(folder)
     path = folder / CHECKPOINT_NAME
     with path.with_suffix(".lock").open("w") as lock:
         if accelerator.is_main_process and not try_to_lock(lock):
             raise ConfigError("another run is training this seed", folder, "wait for it, or give another --output")
-        run = _Run(config, data, folder, seed, accelerator, create)
+        run = _SeedTrainer(config, data, folder, seed, accelerator, create)
         if path.exists():
             run.restore(load_checkpoint(path))
         try:
@@ -199,7 +202,7 @@ def require_no_run(folder: Path) -> None:
         raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
 
 
-class _Run:
+class _SeedTrainer:
     """One seed's training in progress."""
 
     def __init__(
@@ -233,7 +236,7 @@ class _Run:
             raise ConfigError(
                 f"run.batch_size is {run.batch_size}", f"{processes} processes", "give a multiple of their number"
             )
-        self._draws = BalancedBatches(
+        self._draws = BalancedBatchSampler(
             data.train,
             [data.labels[k] for k in data.train],
             batch_size=run.batch_size,
@@ -242,7 +245,7 @@ class _Run:
             process=process,
             processes=processes,
         )
-        ordered = OrderedBatches(
+        ordered = SequentialBatchSampler(
             data.validation, batch_size=run.batch_size // processes, process=process, processes=processes
         )
         common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}

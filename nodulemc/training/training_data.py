@@ -22,6 +22,7 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
         fold: the fold to validate on, from 0, the others train; None for a split without folds.
 
     Raises:
+        FileError: the split cannot be read or is no JSON.
         TableError: the split is malformed, names samples that the store does not have, has a patient on both sides,
             has one without a mask, one class is missing from the training side, or validation has undecided samples
             only.
@@ -29,7 +30,7 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     """
     blocks = BlockStore(store)
     numbers = {row["AnnotationID"]: k for k, row in enumerate(blocks.table)}
-    train, validation = ([*map(str, side)] for side in _sides(read_json(split, TableError), split, fold))
+    train, validation = ([*map(str, side)] for side in _sides(read_json(split), split, fold))
     missing = [identifier for identifier in train + validation if identifier not in numbers]
     if missing:
         raise TableError(

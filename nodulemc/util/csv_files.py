@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nodulemc.columns import canonical, is_number
-from nodulemc.errors import NoduleMCError
+from nodulemc.errors import TableError
 from nodulemc.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from nodulemc.util.files import read_limited, write_atomically
 from nodulemc.util.text import counted
@@ -19,7 +19,7 @@ _SEPARATORS = ",;\t"
 _SAMPLE = 1 << 16  # characters in which a table's first line ends
 
 
-def read_csv(path: Path, error: type[NoduleMCError]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """A CSV file's header, empty where there is none, and its rows, read as they are asked for.
 
     As spreadsheets write them: UTF-8, or UTF-16 with its mark; cells apart by commas, semicolons or tabs, whichever the
@@ -30,27 +30,28 @@ def read_csv(path: Path, error: type[NoduleMCError]) -> tuple[list[str], Iterato
     Each row comes with the line it ends on, and has as many cells as the header.
 
     Raises:
-        error: the file cannot be read, is too large, malformed or too long, a row has too few cells or content beyond
-            the last column, or numbers have decimal points as well as commas; the rows' faults only where they are met.
+        FileError: the file cannot be read or is too large.
+        TableError: it is malformed or too long, a row has too few cells or content beyond the last column, or numbers
+            have decimal points as well as commas; the rows' faults only where they are met.
     """
-    content = read_limited(path, MAX_TABLE_BYTES, error)
+    content = read_limited(path, MAX_TABLE_BYTES)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = io.TextIOWrapper(io.BytesIO(content), "utf-16" if wide else "utf-8-sig", newline="")
-    rows = _numbered(text, path, error)
+    rows = _numbered(text, path)
     _, header = next(rows, (1, []))
     return header, rows
 
 
-def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]], error: type[NoduleMCError]) -> None:
+def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write UTF-8 CSV, the header first, so that ``path`` holds either the whole content or what it held before.
 
     Raises:
-        error: the file cannot be written.
+        FileError: the file cannot be written.
     """
     lines = _Lines()
     # Python up to 3.12 quotes a line break in a cell only if it is one of the terminator's characters.
     csv.writer(lines, lineterminator="\r\n").writerows(rows)
-    write_atomically(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines).encode(), error)
+    write_atomically(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines).encode())
 
 
 class _Lines(list[str]):
@@ -59,7 +60,7 @@ class _Lines(list[str]):
     write = list.append
 
 
-def _numbered(text: io.TextIOWrapper, path: Path, error: type[NoduleMCError]) -> Iterator[tuple[int, list[str]]]:
+def _numbered(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, list[str]]]:
     """The header and the rows with their lines."""
     try:
         separator, is_told = _separator(text)
@@ -68,14 +69,14 @@ def _numbered(text: io.TextIOWrapper, path: Path, error: type[NoduleMCError]) ->
         rows = filter(any, stripped)
         if is_told:
             next(rows)
-        layout = _Layout(next(rows, []), separator, lambda: f"{path}, line {reader.line_num}", error)
+        layout = _Layout(next(rows, []), separator, lambda: f"{path}, line {reader.line_num}")
         yield reader.line_num, layout.names
         for count, cells in enumerate(rows, start=1):
             yield reader.line_num, layout.picked(cells)
             if count > MAX_TABLE_ROWS:
-                raise error(f"more than {MAX_TABLE_ROWS} rows", path, "give a shorter table")
+                raise TableError(f"more than {MAX_TABLE_ROWS} rows", path, "give a shorter table")
     except (UnicodeError, csv.Error) as problem:
-        raise error(f"cannot read the table ({problem})", path, "save it as CSV in UTF-8") from problem
+        raise TableError(f"cannot read the table ({problem})", path, "save it as CSV in UTF-8") from problem
 
 
 def _separator(text: io.TextIOWrapper) -> tuple[str, bool]:
@@ -96,11 +97,9 @@ class _Layout:
         names: of the columns that have one.
     """
 
-    def __init__(
-        self, header: Sequence[str], separator: str, where: Callable[[], str], error: type[NoduleMCError]
-    ) -> None:
-        """Take a table's header; ``where`` and ``error`` are for the rows' faults."""
-        self._where, self._error = where, error
+    def __init__(self, header: Sequence[str], separator: str, where: Callable[[], str]) -> None:
+        """Take a table's header; ``where`` gives the place of the rows' faults."""
+        self._where = where
         self._kept = [k for k, name in enumerate(header) if name]
         self._width = max(self._kept, default=-1) + 1
         self.names = [header[k] for k in self._kept]
@@ -114,7 +113,7 @@ class _Layout:
         if len(cells) < self._width or any(cells[self._width :]):
             columns = counted(self._width, "column")
             remedy = f"the header names {columns}; quote cells that hold separators"
-            raise self._error(counted(len(cells), "cell"), self._where(), remedy)
+            raise TableError(counted(len(cells), "cell"), self._where(), remedy)
         for k in self._numbers:
             cells[k] = self._with_point(cells[k])
         return [cells[k] for k in self._kept]
@@ -122,7 +121,7 @@ class _Layout:
     def _with_point(self, cell: str) -> str:
         self._marks.update(mark for mark in ",." if mark in cell)
         if len(self._marks) > 1:
-            raise self._error(
+            raise TableError(
                 f"decimal points and decimal commas in one table, last in {cell}",
                 self._where(),
                 "write all numbers with decimal points and no others",

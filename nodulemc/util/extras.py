@@ -10,7 +10,6 @@ MODULES = {
     "cohort": ("blake3", "pyarrow"),
     "cpu": ("openvino",),
     "dicom": ("highdicom",),
-    "i3d-r50": ("pytorchvideo", "torchvision"),
     "ray": ("ray",),
     "report": ("grand_challenge_metrics", "jinja2", "markupsafe", "PIL", "scipy", "sklearn"),
     "serve": ("fastapi", "uvicorn"),

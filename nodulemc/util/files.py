@@ -9,20 +9,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from nodulemc.errors import ConfigError, NoduleMCError
+from nodulemc.errors import ConfigError, FileError
 
 _HIDDEN = "."
 
 
-def require_regular(path: Path, error: type[NoduleMCError]) -> None:
+def require_regular(path: Path) -> None:
     """Refuse what is no regular file: a pipe would never end.
 
     Raises:
-        error: it is none.
+        FileError: it is none.
         OSError: it is missing, or its folder cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise error("not a regular file", path, "give a file")
+        raise FileError("not a regular file", path, "give a file")
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
@@ -30,31 +30,31 @@ def visible(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith(_HIDDEN))
 
 
-def read_limited(path: Path, limit: int, error: type[NoduleMCError]) -> bytes:
+def read_limited(path: Path, limit: int) -> bytes:
     """A regular file's content.
 
     Raises:
-        error: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
+        FileError: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
     """
-    with _told_as(error, "cannot read the file", path, "check that it exists"):
-        require_regular(path, error)
+    with _told_as("cannot read the file", path, "check that it exists"):
+        require_regular(path)
         with path.open("rb") as file:
             content = file.read(limit + 1)
     if len(content) > limit:
-        raise error(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
+        raise FileError(f"the file holds more than {limit >> 20} MiB", path, "give a smaller file")
     return content
 
 
-def make_folder(folder: Path, error: type[NoduleMCError]) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, where it is not there; before any work, as it tries to write there, too.
 
     Raises:
-        error: it cannot be made, or files cannot be written into it.
+        FileError: it cannot be made, or files cannot be written into it.
     """
     remedy = "name one that can be written"
-    with _told_as(error, "cannot make the folder", folder, remedy):
+    with _told_as("cannot make the folder", folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-    with _told_as(error, "cannot write", folder, remedy):
+    with _told_as("cannot write", folder, remedy):
         _try_to_write(folder)
 
 
@@ -64,23 +64,23 @@ def refuse_input(path: Path, inputs: Iterable[Path], what: str) -> None:
         raise ConfigError(f"the {what} is an input, too", path, "name another file")
 
 
-def prepare_output(path: Path, error: type[NoduleMCError]) -> None:
+def prepare_output(path: Path) -> None:
     """Before any work: make an output file's folder, and remove an earlier run's output.
 
     Raises:
-        error: the folder cannot be made or written, or the file cannot be removed.
+        FileError: the folder cannot be made or written, or the file cannot be removed.
     """
-    make_folder(path.parent, error)
-    remove_old(path, error)
+    make_folder(path.parent)
+    remove_old(path)
 
 
-def remove_old(path: Path, error: type[NoduleMCError]) -> None:
+def remove_old(path: Path) -> None:
     """Remove an earlier run's output, which must never pass for this one's.
 
     Raises:
-        error: it cannot be removed.
+        FileError: it cannot be removed.
     """
-    with _told_as(error, "cannot remove the old output", path, "make the folder writable or name another file"):
+    with _told_as("cannot remove the old output", path, "make the folder writable or name another file"):
         path.unlink(missing_ok=True)
 
 
@@ -109,24 +109,24 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes, error: type[NoduleMCError]) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write bytes so that ``path`` holds either the whole content or what it held before.
 
     Raises:
-        error: the file cannot be written.
+        FileError: the file cannot be written.
     """
-    with _told_as(error, "cannot write", path, "check that the folder exists, is writable and not full"):
+    with _told_as("cannot write", path, "check that the folder exists, is writable and not full"):
         if not _write_unnamed(path, content):
             _write_and_rename(path, content)
 
 
 @contextmanager
-def _told_as(error: type[NoduleMCError], what: str, path: Path, remedy: str) -> Iterator[None]:
+def _told_as(what: str, path: Path, remedy: str) -> Iterator[None]:
     """Tell of a file system's refusal in one line."""
     try:
         yield
     except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
-        raise error(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
+        raise FileError(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
 
 
 def _try_to_write(folder: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from nodulemc.errors import NoduleMCError
+from nodulemc.errors import TableError
 
 # pandas turns a column of whole numbers with gaps into floats, whose names then end in ".0".
 _WHOLE_FLOAT = re.compile(r"(\d+)\.0", re.ASCII)
@@ -12,24 +12,21 @@ _ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+\d+", re.ASCII)
 EXACT_BITS = {16: 11, 32: 24, 64: 53}
 
 
-def restored(
-    column: str, cells: Sequence[str], where: Callable[[int], object], error: type[NoduleMCError]
-) -> Sequence[str]:
+def restored(column: str, cells: Sequence[str], where: Callable[[int], object]) -> Sequence[str]:
     """A column's cells, whole numbers with their own digits again where all of them are written as floats.
 
     Args:
         column: its name.
         cells: what it holds; empty ones are gaps.
         where: the place of the cell of this index, for messages.
-        error: what to raise.
 
     Raises:
-        error: a number is rounded.
+        TableError: a number is rounded.
     """
     found = [_WHOLE_FLOAT.fullmatch(cell) for cell in cells]
     for k, (cell, digits) in enumerate(zip(cells, found, strict=True)):
         if _ROUNDED.fullmatch(cell) or (digits and int(digits[1]) >= 1 << EXACT_BITS[64]):
-            raise rounded(column, cell, where(k), error)
+            raise rounded(column, cell, where(k))
     if not all(digits or not cell for cell, digits in zip(cells, found, strict=True)):
         return cells
     return [digits[1] if digits else "" for digits in found]
@@ -40,8 +37,8 @@ def spellings(identifier: str) -> set[str]:
     return {identifier, f"{identifier}.0"} if identifier.isdecimal() else {identifier}
 
 
-def rounded(column: str, value: object, where: object, error: type[NoduleMCError]) -> NoduleMCError:
+def rounded(column: str, value: object, where: object) -> TableError:
     """The error of an identifier that has lost digits."""
-    return error(
+    return TableError(
         f"{column} is {value}, a rounded number", where, "store identifiers as text, which keeps all their digits"
     )

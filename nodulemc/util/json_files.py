@@ -6,28 +6,28 @@ import re
 from pathlib import Path
 from typing import Any
 
-from nodulemc.errors import NoduleMCError
+from nodulemc.errors import FileError
 from nodulemc.limits import MAX_JSON_BYTES
 from nodulemc.util.files import read_limited, write_atomically
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json(path: Path, error: type[NoduleMCError]) -> Any:
+def read_json(path: Path) -> Any:
     """Parse a UTF-8 JSON file; what JSON does not have (NaN, Infinity, half characters) or means (repeated keys,
     numbers beyond a float's range) is refused.
 
     Raises:
-        error: the file is missing, unreadable, too large or malformed.
+        FileError: the file is missing, unreadable, too large or malformed.
     """
-    return parse_json(read_limited(path, MAX_JSON_BYTES, error), path, error)
+    return parse_json(read_limited(path, MAX_JSON_BYTES), path)
 
 
-def parse_json(content: bytes, path: Path, error: type[NoduleMCError]) -> Any:
+def parse_json(content: bytes, path: Path) -> Any:
     """Parse a JSON file's content as ``read_json`` does.
 
     Raises:
-        error: it is malformed.
+        FileError: it is malformed.
     """
     try:
         # Given bytes, json.loads would take UTF-16 and UTF-32 as well, and half characters in any of them.
@@ -38,18 +38,18 @@ def parse_json(content: bytes, path: Path, error: type[NoduleMCError]) -> Any:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:  # Unicode errors and JSONDecodeError are ValueErrors
-        raise error(f"malformed JSON ({problem})", path, "repair the file") from problem
+        raise FileError(f"malformed JSON ({problem})", path, "repair the file") from problem
     return value
 
 
-def write_json_atomically(path: Path, content: Any, error: type[NoduleMCError]) -> None:
+def write_json_atomically(path: Path, content: Any) -> None:
     """Write UTF-8 JSON so that ``path`` holds either the whole content or what it held before.
 
     Raises:
-        error: the file cannot be written.
+        FileError: the file cannot be written.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text.encode(), error)
+    write_atomically(path, text.encode())
 
 
 def number(value: Any) -> float:

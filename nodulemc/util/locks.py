@@ -1,4 +1,7 @@
-"""One writer for each output: a lock that ends with its process, however that ends."""
+"""One writer for each output: a lock that ends with its process, however that ends.
+
+On a file system without locks all runs go on, and nothing keeps a second one away.
+"""
 
 import errno
 import fcntl
@@ -19,13 +22,15 @@ def try_to_lock(file: IO[Any]) -> bool:
     A forked child would hold it, too; one that is spawned does not.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
     return True
+
+
+def wait_for_lock(file: IO[Any]) -> None:
+    """Lock an open file until it is closed, where its file system can, as soon as nobody else holds it."""
+    _lock(file, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -33,33 +38,38 @@ def writing(path: Path) -> Iterator[None]:
     """Hold a store as its only writer.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or its lock cannot be written.
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(_lock_file(path).open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                "another run is at work on this cohort", path, "wait for it, or see `nodulemc status`"
-            ) from error
+            alone = try_to_lock(stack.enter_context(_lock_file(path).open("w")))
         except OSError as error:
             raise ConfigError(
-                f"cannot lock the store ({error.strerror})", path, "name a folder that can be written and locked"
+                f"cannot lock the store ({error.strerror})", path, "name a folder that can be written"
             ) from error
+        if not alone:
+            raise ConfigError("another run is at work on this cohort", path, "wait for it, or see `nodulemc status`")
         yield
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a run is at work on a store."""
+    """Whether a run is at work on a store; needs no leave to write."""
     try:
         with _lock_file(path).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # no run has ever locked it, or not where this machine sees it
         return False
     return False
+
+
+def _lock(file: IO[Any], operation: int) -> None:
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _lock_file(path: Path) -> Path:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nodulemc.columns import IDENTIFIERS, canonical
 from nodulemc.errors import TableError
@@ -51,13 +52,14 @@ def read_table(path: str | Path, required: Sequence[str]) -> tuple[list[str], li
         The header as the file has it, and the rows.
 
     Raises:
-        TableError: the file is unreadable, too large or has no rows, a column is missing or repeated, a row has too
+        FileError: the file cannot be read or is too large.
+        TableError: it is malformed or has no rows, a column is missing or repeated, a row has too
             many or too few cells, or identifiers have lost digits to rounding.
         ConfigError: a Parquet file is given and pyarrow is not installed.
     """
     path = Path(path)
     is_parquet = path.suffix.lower() == ".parquet"
-    header, numbered = _read_parquet(path) if is_parquet else read_csv(path, TableError)
+    header, numbered = _read_parquet(path) if is_parquet else read_csv(path)
     header = [name.strip() for name in header]
     columns = canonical(header)
     missing = [column for column in required if column not in columns]
@@ -94,7 +96,7 @@ def _restore_identifiers(rows: Sequence[TableRow], column: str) -> None:
     Raises:
         TableError: one is rounded.
     """
-    cells = restored(column, [row.cells[column] for row in rows], lambda k: rows[k].where, TableError)
+    cells = restored(column, [row.cells[column] for row in rows], lambda k: rows[k].where)
     for row, cell in zip(rows, cells, strict=True):
         row.cells[column] = cell
 
@@ -102,7 +104,7 @@ def _restore_identifiers(rows: Sequence[TableRow], column: str) -> None:
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """A Parquet file's columns and its rows with their values as text; missing values are empty."""
     parquet = import_extra("pyarrow.parquet", "cohort")
-    content = io.BytesIO(read_limited(path, MAX_TABLE_BYTES, TableError))
+    content = io.BytesIO(read_limited(path, MAX_TABLE_BYTES))
     try:
         table = parquet.read_table(content)
         header = list(table.column_names)
@@ -115,7 +117,7 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
     return header, ((line, [_text(value) for value in row]) for line, row in enumerate(zip(*values, strict=True), 1))
 
 
-def _require_exact(name: str, values: Sequence[object], kind: object, path: Path) -> None:
+def _require_exact(name: str, values: Sequence[object], kind: Any, path: Path) -> None:
     """Refuse whole numbers that floats of this kind cannot tell from the next.
 
     Raises:
@@ -124,7 +126,7 @@ def _require_exact(name: str, values: Sequence[object], kind: object, path: Path
     kind = getattr(kind, "value_type", kind)  # of categories
     for line, value in enumerate(values, start=1):
         if isinstance(value, float) and value.is_integer() and abs(value) >= 1 << EXACT_BITS[kind.bit_width]:
-            raise rounded(name, value, f"{path}, line {line}", TableError)
+            raise rounded(name, value, f"{path}, line {line}")
 
 
 def _text(value: object) -> str:

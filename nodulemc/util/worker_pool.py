@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -94,9 +93,10 @@ def _start_worker(wanted: Connection) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # each worker has one core
     threadpool_limits(1)
     _between_items.acquire()
-    # Without the first, workers of a killed process wait for work for ever.
-    for end in (partial(_end_with, multiprocessing.parent_process().sentinel), partial(_end_amid_work, wanted)):
-        threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=_end_amid_work, args=(wanted,), daemon=True).start()
+    # Workers of a killed process would wait for work for ever.
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
 def _end_with(sentinel: int) -> None:

@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from nodulemc.errors import ConfigError, ImageError
 from nodulemc.measure.sizes import Measurements
 from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.util.locks import is_being_written, writing
+from nodulemc.util.locks import is_being_written, try_to_lock, wait_for_lock, writing
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
@@ -164,6 +167,27 @@ with writing(pathlib.Path({str(path)!r})):
     with writing(path):
         assert is_being_written(path)
     assert not is_being_written(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_can_hold_a_cohort(tmp_path, monkeypatch, number):
+    """As it can hold a training run, a block store and phantoms."""
+
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = tmp_path / "cohort.sqlite"
+    with writing(path), writing(path), (tmp_path / "lock").open("w") as file:
+        assert not is_being_written(path)
+        assert try_to_lock(file)
+        wait_for_lock(file)
+
+
+def test_any_other_fault_of_a_lock_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(ConfigError, match="cannot lock the store"), writing(tmp_path / "cohort.sqlite"):
+        pass
 
 
 @pytest.mark.parametrize(

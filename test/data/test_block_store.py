@@ -26,7 +26,7 @@ def make_block(number: int, *, mask: bool = True) -> NoduleBlock:
         origin=random.normal(size=3),
         matrix=random.normal(size=(3, 3)),
         point=point,
-        scan_box=(np.array([-0.5, -np.inf, -20.5]), np.array([33.5, np.inf, 7.5])),
+        scan_bounds=(np.array([-0.5, -np.inf, -20.5]), np.array([33.5, np.inf, 7.5])),
         row={
             "PatientID": number,
             "AnnotationID": f"{number}_1",
@@ -47,7 +47,7 @@ def assert_same(stored: NoduleBlock, block: NoduleBlock) -> None:
         np.testing.assert_array_equal(stored.mask, block.mask)
     for name in ("origin", "matrix", "point"):
         np.testing.assert_array_equal(getattr(stored, name), getattr(block, name))
-    np.testing.assert_array_equal(stored.scan_box, block.scan_box)
+    np.testing.assert_array_equal(stored.scan_bounds, block.scan_bounds)
 
 
 def write(folder: Path, numbers) -> None:

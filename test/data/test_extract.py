@@ -8,7 +8,7 @@ from training.luna25_files import Cohort, point_of, write_challenge_block
 
 from nodulemc.ct.volume import Volume
 from nodulemc.data.block_store import NoduleBlock
-from nodulemc.data.extract import ChallengeBlocks, Excluded, Sample, Scans
+from nodulemc.data.extract import ChallengeBlockSource, Excluded, Sample, ScanSource
 from nodulemc.data.nodule_masks import MaskFile, MaskFolder
 from nodulemc.data.nodule_table import read_table
 from nodulemc.errors import ImageError
@@ -22,7 +22,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 def sample(cohort: Cohort, row: dict) -> Sample:
     masks = MaskFolder(cohort.folder / "masks")
-    grid = Scans(cohort.folder / "ct").grid(row)
+    grid = ScanSource(cohort.folder / "ct").grid(row)
     return Sample(row, masks.fit(masks.find(row), row, grid, whole_scan=True))
 
 
@@ -30,7 +30,7 @@ def cut(cohort: Cohort) -> list[tuple[dict, NoduleBlock]]:
     """Every nodule that has a mask, with its row as the test wrote it."""
     read = read_table(cohort.folder / "table.csv").rows
     return [
-        (written, *Scans(cohort.folder / "ct").cut([sample(cohort, row)]))
+        (written, *ScanSource(cohort.folder / "ct").cut([sample(cohort, row)]))
         for row, written in zip(read, cohort.rows, strict=True)
         if cohort.mask_path(row).is_file()
     ]
@@ -64,10 +64,10 @@ def test_voxels_and_mask_are_those_of_the_scan(cohort: Cohort):
         np.testing.assert_allclose(world, ct.TransformIndexToPhysicalPoint((np.array(low) + last).tolist()), atol=1e-9)
 
 
-def test_scan_box_is_the_scans_outer_faces(cohort: Cohort):
+def test_scan_bounds_are_the_scans_outer_faces(cohort: Cohort):
     for row, block in cut(cohort):
         ct = cohort.ct_of(row)
-        for face, index in zip(block.scan_box, ([-0.5] * 3, [n - 0.5 for n in ct.GetSize()]), strict=True):
+        for face, index in zip(block.scan_bounds, ([-0.5] * 3, [n - 0.5 for n in ct.GetSize()]), strict=True):
             expected = ct.TransformContinuousIndexToPhysicalPoint(index)
             np.testing.assert_allclose(block.origin + block.matrix @ face, expected, atol=1e-9)
 
@@ -141,12 +141,12 @@ def test_challenge_block_gives_the_patch_of_its_scan(direction, tmp_path: Path):
     (tmp_path / "masks" / "image").mkdir(parents=True)
     np.save(tmp_path / "masks" / "image" / f"{row['AnnotationID']}.npy", mask)
 
-    source, masks = ChallengeBlocks(tmp_path / "blocks"), MaskFolder(tmp_path / "masks")
+    source, masks = ChallengeBlockSource(tmp_path / "blocks"), MaskFolder(tmp_path / "masks")
     fitted = masks.fit(masks.find(row), row, source.grid(row), whole_scan=False)
     [block] = source.cut([Sample(row, fitted)])
     np.testing.assert_array_equal(block.mask, mask)
     assert block.voxels.shape == (64, 128, 128)
-    assert np.isinf(block.scan_box).all()
+    assert np.isinf(block.scan_bounds).all()
     patches = [extract_patch(Volume(image, Path("ct")), point_of(row)) for image in (ct, as_image(block))]
     np.testing.assert_allclose(patches[1], patches[0], atol=1e-5)
     assert patches[0].std() > 0.1
@@ -159,7 +159,7 @@ def test_hu_of_other_types_are_rounded_and_kept_in_range(tmp_path: Path):
     middle = ct.TransformPhysicalPointToIndex(point_of(row).tolist())
     ct[middle] = 1e6
     sitk.WriteImage(ct, str(cohort.folder / "ct" / "1.2.3.mha"))
-    [block] = Scans(cohort.folder / "ct").cut([sample(cohort, row)])
+    [block] = ScanSource(cohort.folder / "ct").cut([sample(cohort, row)])
     low = ct.TransformPhysicalPointToIndex(block.origin.tolist())
     place = tuple(np.subtract(middle, low)[::-1])
     assert block.voxels[place] == 32767
@@ -169,7 +169,7 @@ def test_hu_of_other_types_are_rounded_and_kept_in_range(tmp_path: Path):
     ct[middle] = float("nan")
     sitk.WriteImage(ct, str(cohort.folder / "ct" / "1.2.3.mha"))
     with pytest.raises(ImageError, match=r"NaN or infinite: .*1\.2\.3\.mha"):
-        Scans(cohort.folder / "ct").cut([sample(cohort, row)])
+        ScanSource(cohort.folder / "ct").cut([sample(cohort, row)])
 
 
 def test_nodule_that_its_mask_does_not_have_is_excluded(cohort: Cohort, tmp_path: Path):
@@ -177,5 +177,5 @@ def test_nodule_that_its_mask_does_not_have_is_excluded(cohort: Cohort, tmp_path
     ct = cohort.ct_of(row)
     path = tmp_path / f"{row['AnnotationID']}.nii.gz"
     sitk.WriteImage(sitk.Cast(ct * 0, sitk.sitkUInt8), str(path))
-    [result] = Scans(cohort.folder / "ct").cut([Sample(row, MaskFile(path, (0, 0, 0), False))])
+    [result] = ScanSource(cohort.folder / "ct").cut([Sample(row, MaskFile(path, (0, 0, 0), False))])
     assert result == Excluded("11_1_19990102", "11_1_19990102.nii.gz has no voxel of it within 5 mm of its point")

@@ -15,7 +15,7 @@ from nodulemc.geometry import Grid
 
 SIZE = (40, 30)
 # 0.5 × 0.5 × 2 mm, the first slice at z = -20.
-CT = Grid((40, 30, 10), np.array([-5.0, -7.0, -20.0]), np.diag([0.5, 0.5, 2.0]))
+CT = Grid((40, 30, 10), (0.5, 0.5, 2.0), (-5.0, -7.0, -20.0))
 
 
 def test_the_outline_is_the_first_pixel_outside():
@@ -89,7 +89,7 @@ def test_the_label_is_that_of_the_mean_malignancy(given: tuple[int, ...], label:
 
 def test_nodules_are_sorted_by_height_whatever_the_order_of_slices():
     markings = [marking(0, (z, box(10, 10, 17, 17))) for z in (-4, -18)]
-    upside_down = Grid(CT.size, np.array([-5.0, -7.0, -2.0]), np.diag([0.5, 0.5, -2.0]))
+    upside_down = Grid(CT.size, CT.spacing, (-5.0, -7.0, -2.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
     assert [nodule.lower[2] for nodule in nodules_of(markings, CT)] == [1, 8]
     assert [nodule.lower[2] for nodule in nodules_of(markings, upside_down)] == [8, 1]
 

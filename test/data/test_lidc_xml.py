@@ -5,7 +5,7 @@ import pytest
 from data.lidc_files import box, marking, write_reading
 
 from nodulemc.data.lidc_xml import MAX_POINTS, Marking, Outline, Reading, read_reading
-from nodulemc.errors import TableError
+from nodulemc.errors import FileError, TableError
 
 MARKINGS = (
     marking(0, (-10, box(5, 6, 9, 9)), (-7.5, box(5, 6, 8, 9)), malignancy=5, calcification=6),
@@ -86,5 +86,5 @@ def test_hostile_xml_is_refused(tmp_path: Path):
     long = Marking(0, (Outline(0.0, True, ((1, 1),) * (MAX_POINTS + 1)),), {})
     with pytest.raises(TableError, match=f"an outline of {MAX_POINTS + 1} points"):
         read_reading(write_reading(tmp_path / "long.xml", "1.2", [long]))
-    with pytest.raises(TableError, match="cannot read the file"):
+    with pytest.raises(FileError, match="cannot read the file"):
         read_reading(tmp_path / "absent.xml")

@@ -12,7 +12,7 @@ from training.luna25_files import Cohort, point_of, write_challenge_block
 from nodulemc.cli import main
 from nodulemc.data import extract as cutting
 from nodulemc.data.block_store import BLOCK_MM, BlockStore, BlockWriter
-from nodulemc.data.extract import ChallengeBlocks, Scans
+from nodulemc.data.extract import ChallengeBlockSource, ScanSource
 from nodulemc.data.nodule_table import read_table
 from nodulemc.data.prepare import Prepared, prepare
 from nodulemc.errors import ImageError, TableError
@@ -28,7 +28,7 @@ def cohort(tmp_path: Path) -> Cohort:
 
 def run(cohort: Cohort, output: Path, workers: int = 1) -> Prepared:
     folder = cohort.folder
-    return prepare(read_table(folder / "table.csv"), Scans(folder / "ct"), folder / "masks", output, workers)
+    return prepare(read_table(folder / "table.csv"), ScanSource(folder / "ct"), folder / "masks", output, workers)
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -311,7 +311,11 @@ def test_challenge_blocks(cohort: Cohort, tmp_path: Path, capsys):
     (folder / "metadata" / f"{STORED[2]}.npy").unlink()
     with pytest.raises(ImageError, match=r"cannot read the metadata .*: .*table\.csv, line 3, .*12_1_19990102\.npy"):
         prepare(
-            read_table(cohort.folder / "table.csv"), ChallengeBlocks(folder), tmp_path / "masks", tmp_path / "new", 1
+            read_table(cohort.folder / "table.csv"),
+            ChallengeBlockSource(folder),
+            tmp_path / "masks",
+            tmp_path / "new",
+            1,
         )
 
 
@@ -368,7 +372,7 @@ def test_slabs_are_continued_to_whole_blocks_at_their_place(tmp_path: Path, caps
     index = np.array(whole.TransformPhysicalPointToContinuousIndex(point))
     reach = np.minimum(index + 0.5, np.array(whole.GetSize()) - 0.5 - index) * whole.GetSpacing()
     assert (reach >= BLOCK_MM / 2 - 1e-6).all()
-    assert not np.isfinite(block.scan_box).any()
+    assert not np.isfinite(block.scan_bounds).any()
 
 
 def test_slabs_of_the_challenges_blocks_are_refused(tmp_path: Path, capsys):

@@ -29,6 +29,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.decoder import published_widths
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.models.torch_backbone import TorchBackbone
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import predict
 
@@ -284,7 +285,6 @@ def test_each_seed_is_loaded_once(folder, monkeypatch):
 
 
 def test_seeds_may_differ_in_architecture(tmp_path):
-    pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
     architectures = [INCEPTION, Architecture("i3d_r50", head_widths=(8,))]
     members = [SeedWeights(f"seed_{k}", a, untrained_weights(a, k)) for k, a in enumerate(architectures)]
     write_ensemble(tmp_path, members, trained_on=None, licence=None, probes=shrunk_probe())
@@ -310,13 +310,19 @@ def telling(tmp_path_factory):
 
 
 def plain_attributes(member: SeedWeights, patch: np.ndarray) -> dict[str, float]:
-    """What a member's head says of a patch, 0…1, by the unfolded network's taps."""
+    """What a member's head says of a patch, 0…1, by the unfolded network's feature maps: 12.5 of the second's 50 mm."""
     model = create_model(member.architecture, with_decoder=False)
     model.load_state_dict({name: value.to(model.state_dict()[name].dtype) for name, value in member.state_dict.items()})
     channels = torch.from_numpy(patch).expand(1, 3, -1, -1, -1)
     with torch.no_grad():
-        pooled = model.eval().backbone.taps(channels)[-1].mean((2, 3, 4))[0]
-        logits = model.attribute_head.weight @ pooled + model.attribute_head.bias
+        _, fine, *_, coarse = model.eval().backbone.feature_maps(channels)
+        wide = 8 * patch.shape[-1] // 64  # in eighths of a whole patch, of which the centre is two
+        depth, height, width = (
+            (side * (wide - 2) // (2 * wide), side * (wide + 2) // (2 * wide)) for side in fine.shape[2:]
+        )
+        centre = fine[0, :, slice(*depth), slice(*height), slice(*width)]
+        features = torch.cat([coarse.mean((2, 3, 4))[0], centre.flatten(1).amax(1)])
+        logits = model.attribute_head.weight @ features + model.attribute_head.bias
     return dict(zip(member.architecture.attributes, torch.sigmoid(logits).tolist(), strict=True))
 
 
@@ -448,8 +454,8 @@ def count_passes(ensemble: Ensemble, monkeypatch) -> list[object]:
         seeds = [seed._replace(request=Counting(seed.request, passes)) for seed in ensemble._seeds._seeds]
         monkeypatch.setattr(ensemble._seeds, "_seeds", seeds)
     else:
-        taps = InceptionI3d.taps
-        monkeypatch.setattr(InceptionI3d, "taps", lambda self, x: passes.append(self) or taps(self, x))
+        run = TorchBackbone.feature_maps
+        monkeypatch.setattr(TorchBackbone, "feature_maps", lambda self, x: passes.append(self) or run(self, x))
     return passes
 
 
@@ -485,8 +491,7 @@ def test_the_decoder_is_built_only_for_masks(tmp_path):
 
 
 def test_openvino_segments_with_an_i3d_r50(tmp_path):
-    pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
-    architecture = Architecture("i3d_r50", decoder_widths=(8, 8, 8, 64, 8))  # the fourth is as wide as its tap
+    architecture = Architecture("i3d_r50", decoder_widths=(8, 8, 8, 64, 8))  # the fourth is as wide as its feature map
     weights = untrained_weights(architecture, 1)
     seed = SeedWeights("seed_1", architecture, weights)
     write_ensemble(tmp_path, [seed], trained_on=None, licence=None, probes=shrunk_probe())
@@ -536,4 +541,4 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
 
 
 def test_published_decoder_widths_are_the_contracts():
-    assert published_widths(InceptionI3d.tap_channels) == (832, 480, 192, 64, 64)
+    assert published_widths(InceptionI3d().channels) == (832, 480, 192, 64, 64)

@@ -9,7 +9,7 @@ import pytest
 from nodulemc.ensemble import manifest as manifests
 from nodulemc.ensemble.manifest import Manifest, Member, member_bytes, named, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, FileError
 from nodulemc.models.architecture import Architecture
 
 ARCHITECTURE = Architecture(backbone="inception_i3d")
@@ -232,7 +232,7 @@ def test_a_members_bytes_are_checked(tmp_path):
 def test_a_pipe_is_no_seed(tmp_path):
     member = example().members[0]
     os.mkfifo(tmp_path / member.file)
-    with pytest.raises(EnsembleError, match=r"not a regular file: .*seed_2000\.safetensors"):
+    with pytest.raises(FileError, match=r"not a regular file: .*seed_2000\.safetensors"):
         member_bytes(tmp_path, member)
 
 
@@ -240,7 +240,7 @@ def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
     member = example().members[0]
     (tmp_path / member.file).write_bytes(b"abc")
     monkeypatch.setattr(manifests, "MAX_SEED_BYTES", 2)
-    with pytest.raises(EnsembleError, match="the file holds more than"):
+    with pytest.raises(FileError, match="the file holds more than"):
         member_bytes(tmp_path, member)
 
 

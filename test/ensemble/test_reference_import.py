@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from conftest import centre_of, make_ct
 from models.reference_files import reference_state, save_reference
-from models.reference_network import baseline_logit, reference_logit, reference_taps
+from models.reference_network import baseline_logit, reference_feature_maps, reference_logit
 from torch.nn import functional as F
 
 from nodulemc import cli
@@ -18,7 +18,7 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.ensemble.reference_import import import_reference, reference_network
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, FileError
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def expected_logit(file, form: str, state: dict[str, torch.Tensor], patch: torch
     """What the public network gives for the patch."""
     if form == "baseline":
         return baseline_logit(torch.load(file), patch).item()
-    return reference_logit(state, reference_taps(state, F.interpolate(patch, size=(64, 128, 128)))).item()
+    return reference_logit(state, reference_feature_maps(state, F.interpolate(patch, size=(64, 128, 128)))).item()
 
 
 def run(*arguments) -> int:
@@ -191,7 +191,7 @@ def test_two_tensors_of_one_name_are_refused(tmp_path):
 
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "x.pth")
-    with pytest.raises(EnsembleError, match="not a regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         reference_network(tmp_path / "x.pth")
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from evaluation.samples import make_predictions, write_csv, write_predictions, write_table
 
-from nodulemc.errors import TableError
+from nodulemc.errors import FileError, TableError
 from nodulemc.evaluation.predictions import read_predictions, read_table
 
 HEADER = ["AnnotationID", "label", "probability"]
@@ -158,7 +158,7 @@ def test_malformed(tmp_path, header, rows, what):
 
 
 def test_unreadable(tmp_path):
-    with pytest.raises(TableError, match="cannot read the file"):
+    with pytest.raises(FileError, match="cannot read the file"):
         read_predictions([tmp_path / "none.csv"])
     binary = tmp_path / "b.csv"
     binary.write_bytes(b"\x89PNG\xff\xfe")

@@ -6,7 +6,7 @@ import pytest
 from training.luna25_files import Cohort, point_of
 
 from nodulemc.ct.volume import Volume
-from nodulemc.data.extract import Scans
+from nodulemc.data.extract import ScanSource
 from nodulemc.data.nodule_table import read_table
 from nodulemc.data.prepare import prepare
 from nodulemc.evaluation.predictions import read_predictions
@@ -38,7 +38,7 @@ def cohort(tmp_path_factory):
 def stored(cohort):
     store = cohort.folder / "store"
     rows = read_table(cohort.folder / "table.csv")
-    prepare(rows, Scans(cohort.folder / "ct"), cohort.folder / "masks", store, 1)
+    prepare(rows, ScanSource(cohort.folder / "ct"), cohort.folder / "masks", store, 1)
     return StoredNodules(store)
 
 
@@ -95,7 +95,7 @@ def test_undecided_nodules_are_predicted_and_left_out_of_the_figures(cohort, mas
     table = read_table(cohort.folder / "table.csv")
     undecided = masked_rows[0]["AnnotationID"]
     next(row for row in table.rows if row["AnnotationID"] == undecided)["label"] = None
-    prepare(table, Scans(cohort.folder / "ct"), cohort.folder / "masks", tmp_path / "store", 1)
+    prepare(table, ScanSource(cohort.folder / "ct"), cohort.folder / "masks", tmp_path / "store", 1)
     stored = StoredNodules(tmp_path / "store")
     assert stored.table[undecided].cells["label"] == ""
     stored.predict(BrightnessEnsemble(), tmp_path / "p.csv")

@@ -24,7 +24,7 @@ from nodulemc.dicom_export.files import prepare_dicom, write_dicom
 from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.ensemble.weights import read_weights
-from nodulemc.errors import NoduleMCError, PointsError
+from nodulemc.errors import NoduleMCError
 from nodulemc.geometry import Grid
 from nodulemc.grand_challenge.case import read_case
 from nodulemc.measure.clinical import read_clinical
@@ -35,14 +35,14 @@ from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import from_platform, read_points
-from nodulemc.prediction import NodulePrediction, look
+from nodulemc.prediction import NodulePrediction, prepare_inputs
 from nodulemc.report.explain_check import read_checks
 from nodulemc.util.json_files import read_json
 
 _PLACE = Path(tempfile.mkdtemp(prefix="nodulemc-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108
 _VOLUME = Volume(sitk.Image([8, 8, 8], sitk.sitkInt16), Path("1.2.3.mha"))
 _NODULES = (Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0)))
-_LIDC_CT = Grid((64, 64, 16), np.array([0.0, 0.0, -20.0]), np.diag([0.7, 0.7, 2.0]))
+_LIDC_CT = Grid((64, 64, 16), (0.7, 0.7, 2.0), (0.0, 0.0, -20.0))
 _LARGEST_CT = 1 << 20  # voxels; a fuzzer that inflates gigabytes finds nothing
 
 
@@ -69,7 +69,7 @@ def _check_nodules(nodules) -> None:
 def platform_points(data: bytes) -> None:
     """The platform's nodule-locations.json."""
     path = _written("p.json", data)
-    _check_nodules(from_platform(read_json(path, PointsError), path))
+    _check_nodules(from_platform(read_json(path), path))
 
 
 def slicer_points(data: bytes) -> None:
@@ -182,7 +182,7 @@ def _ct(name: str) -> Callable[[bytes], None]:
             return
         centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
         nodules = from_platform({"points": [{"point": list(centre)}]}, "")
-        patches, _ = look(volume, nodules)
+        patches, _ = prepare_inputs(volume, nodules)
         assert 0 <= patches.min() <= patches.max() <= 1
 
     return read

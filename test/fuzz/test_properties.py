@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodulemc.ct.volume import Volume
-from nodulemc.errors import PointsError
+from nodulemc.errors import NoduleMCError
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.patch import extract_patch
 from nodulemc.points.reading import Nodule, from_platform, read_points
@@ -116,8 +116,8 @@ def test_any_json_is_read_as_finite_points_or_refused(content):
         path = Path(folder) / "p.json"
         path.write_text(json.dumps(content))
         try:
-            nodules = from_platform(read_json(path, PointsError), path)
-        except PointsError:
+            nodules = from_platform(read_json(path), path)
+        except NoduleMCError:
             return
     assert all(np.isfinite(n.point).all() and len(n.point) == 3 for n in nodules)
     assert len(nodules) == len(content["points"])
@@ -129,5 +129,5 @@ def test_any_text_as_csv_is_read_or_refused(text):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        with pytest.raises(PointsError):
+        with pytest.raises(NoduleMCError):
             read_points(path, VOLUME)

@@ -10,7 +10,7 @@ from cases import CLINICAL, MeanOfPatch, make_case, output_of, points_near
 from conftest import centre_of, make_ct, without_privileges
 
 from nodulemc.ct.volume import read_volume
-from nodulemc.errors import CaseError, ImageError, NoduleMCError, PointsError
+from nodulemc.errors import CaseError, FileError, ImageError, NoduleMCError, PointsError
 from nodulemc.grand_challenge.case import read_case, run_case
 from nodulemc.output.multiple_points import OUTPUT_NAME
 from nodulemc.patch import extract_patch
@@ -176,8 +176,8 @@ def escape_input(source):
         (double_ct, ImageError, r"2 CTs \(ct.mha, other.mha\)"),
         (remove_folder, ImageError, "no CT: .*chest-ct"),
         (truncate_ct, ImageError, r"the file holds 19653 of 720000 bytes: .*ct\.mha"),
-        (remove_points, PointsError, r"cannot read the file .*nodule-locations\.json"),
-        (break_points, PointsError, r"malformed JSON .*nodule-locations\.json"),
+        (remove_points, FileError, r"cannot read the file .*nodule-locations\.json"),
+        (break_points, FileError, r"malformed JSON .*nodule-locations\.json"),
         (break_clinical, CaseError, r"no JSON object: .*clinical-information-lung-ct\.json"),
         (point_outside, PointsError, r"nodule 'n7' lies 12\.34 mm outside the CT"),
         (break_listing, CaseError, r"an entry is malformed .*inputs\.json"),
@@ -200,7 +200,7 @@ def test_a_bad_case_is_refused_and_leaves_no_output(folders, damage, error, mess
 def test_output_that_cannot_be_written_is_an_input_error(folders):
     make_case(folders[0], [])
     (folders[1] / "file").touch()
-    with pytest.raises(CaseError, match=r"cannot make the folder \(Not a directory\)"):
+    with pytest.raises(FileError, match=r"cannot make the folder \(Not a directory\)"):
         run_case(folders[0], folders[1] / "file" / "output", MeanOfPatch)
 
 

@@ -13,7 +13,7 @@ from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.ct.volume import Volume
 from nodulemc.data.nodule_masks import MaskFolder
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, FileError
 from nodulemc.geometry import Grid
 from nodulemc.measure.mask import segment
 from nodulemc.measure.mask_files import write_masks
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
 def test_one_bad_path_leaves_no_mask_not_even_an_old_one(tmp_path):
     (tmp_path / "n3.mha").write_text("an earlier run's")
     (tmp_path / "n2.mha").mkdir()
-    with pytest.raises(CaseError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         written(tmp_path, "n1", "n2", "n3")
     assert [path.name for path in tmp_path.iterdir()] == ["n2.mha"]
 

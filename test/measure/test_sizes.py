@@ -11,9 +11,9 @@ from conftest import rotation
 from digital_shapes import ball, ellipsoid, make_volume, middle
 
 from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.geometry import Grid
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
-from nodulemc.phantom.grid import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import render_nodule, sample_nodule
 

@@ -31,7 +31,7 @@ def pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) 
     return F.max_pool3d(pad_same(x, kernel, stride), kernel, stride)
 
 
-def mixed(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+def inception_block(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return torch.cat(
         [
             unit(tensors, f"{name}.branch_0", x),
@@ -43,36 +43,36 @@ def mixed(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     )
 
 
-def reference_taps(tensors: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+def reference_feature_maps(tensors: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     """Stem, conv3d_2c, mixed_3c, mixed_4f, mixed_5c of (N, 3, D, H, W); names carry the prefix ``backbone.``."""
     t = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}
     stem = unit(t, "conv3d_1a_7x7", x, stride=2)
     second = unit(t, "conv3d_2c_3x3", unit(t, "conv3d_2b_1x1", pool(stem, (1, 3, 3), (1, 2, 2))))
-    third = mixed(t, "mixed_3c", mixed(t, "mixed_3b", pool(second, (1, 3, 3), (1, 2, 2))))
+    third = inception_block(t, "mixed_3c", inception_block(t, "mixed_3b", pool(second, (1, 3, 3), (1, 2, 2))))
     fourth = pool(third, (3, 3, 3), (2, 2, 2))
     for name in MIXED_4:
-        fourth = mixed(t, name, fourth)
-    fifth = mixed(t, "mixed_5c", mixed(t, "mixed_5b", pool(fourth, (2, 2, 2), (2, 2, 2))))
+        fourth = inception_block(t, name, fourth)
+    fifth = inception_block(t, "mixed_5c", inception_block(t, "mixed_5b", pool(fourth, (2, 2, 2), (2, 2, 2))))
     return [stem, second, third, fourth, fifth]
 
 
-def reference_logit(tensors: dict[str, Tensor], taps: list[Tensor]) -> Tensor:
-    """Malignancy logits (N,) from the coarsest tap."""
-    pooled = taps[-1].mean(dim=(2, 3, 4))
+def reference_logit(tensors: dict[str, Tensor], maps: list[Tensor]) -> Tensor:
+    """Malignancy logits (N,) from the coarsest feature map."""
+    pooled = maps[-1].mean(dim=(2, 3, 4))
     return F.linear(pooled, tensors["classifier_head.2.weight"], tensors["classifier_head.2.bias"]).squeeze(1)
 
 
 def baseline_logit(tensors: dict[str, Tensor], patch: Tensor) -> Tensor:
     """The LUNA25 baseline's malignancy logits (N,) of patches (N, 3, 64, 64, 64), from tensors under its own names."""
-    coarsest = reference_taps({f"backbone.{name}": value for name, value in tensors.items()}, patch)[-1]
+    coarsest = reference_feature_maps({f"backbone.{name}": value for name, value in tensors.items()}, patch)[-1]
     windows = F.avg_pool3d(coarsest, kernel_size=2, stride=1)
     classifier = [tensors[f"conv3d_0c_1x1.conv3d.{part}"] for part in ("weight", "bias")]
     return F.conv3d(windows, *classifier).mean(dim=2).reshape(len(patch))
 
 
-def reference_mask(tensors: dict[str, Tensor], taps: list[Tensor], size: tuple[int, int, int]) -> Tensor:
+def reference_mask(tensors: dict[str, Tensor], maps: list[Tensor], size: tuple[int, int, int]) -> Tensor:
     """Mask logits (N, D, H, W) of the decoder ``aux_model``; ``size`` is the last upsampling's."""
-    *finer, x = taps
+    *finer, x = maps
     for stage in range(5):
         x = unit(tensors, f"aux_model.block{stage + 1}", x)
         target = finer[3 - stage].shape[2:] if stage < 4 else size

@@ -6,19 +6,26 @@ from torch import nn
 from torch.nn import functional as F
 
 from nodulemc.models import channels_last
-from nodulemc.models.architecture import Architecture
-from nodulemc.models.channels_last import concatenate, max_pool, upsample
-from nodulemc.models.layers import SamePool
-from nodulemc.models.layouts import (
-    INCEPTION_BRANCH_POOL,
-    INCEPTION_POOLS,
-    RESNET_POOL,
-    RESNET_STEM_POOL,
-    same_padding,
-)
+from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts
+from nodulemc.models.channels_last import concatenate, max_pool, max_pool3d, upsample
 from nodulemc.models.multitask import create_model
 
-POOLS = (*INCEPTION_POOLS.values(), INCEPTION_BRANCH_POOL, RESNET_STEM_POOL, RESNET_POOL)
+
+class Pools(ChannelCounts):
+    """Notes every pool."""
+
+    def __init__(self, backbone):
+        self.windows = []
+        BACKBONES[backbone].feature_maps(self, INPUT_CHANNELS)
+
+    def max_pool(self, x, window):
+        self.windows.append(window)
+        return x
+
+
+INCEPTION_POOLS = {*Pools("inception_i3d").windows}
+POOLS = (*INCEPTION_POOLS, *Pools("i3d_r50").windows)
 SHAPES = ((2, 6, 8, 8, 8), (3, 5, 7, 9, 5), (1, 1, 4, 6, 4), (2, 8, 2, 2, 2), (1, 16, 6, 8, 8))
 
 
@@ -33,8 +40,7 @@ def activations(shape, dtype=torch.float32, seed=0):
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def arguments(kernel, stride):
-    near, far = same_padding(kernel, stride)
+def arguments(kernel, stride, near, far):
     return (kernel, stride, near if near == far else (0, 0, 0)), {"ceil_mode": near != far}
 
 
@@ -57,11 +63,11 @@ def test_any_kernel_stride_and_padding_of_any_values_is_pytorchs():
 
 
 def test_far_padding_is_by_zeros_as_in_tensorflow(two_d):
-    for kernel, stride in POOLS[:5]:
+    for window in INCEPTION_POOLS:
         x = activations((2, 4, 8, 8, 8))
-        near, far = same_padding(kernel, stride)
+        kernel, stride, near, far = window
         padded = F.pad(x, [side for axis in (2, 1, 0) for side in (near[axis], far[axis])])
-        assert torch.equal(SamePool(kernel, stride)(x), F.max_pool3d(padded, kernel, stride))
+        assert torch.equal(max_pool3d(x, window), F.max_pool3d(padded, kernel, stride))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -113,8 +119,6 @@ def test_concatenation_is_by_channels_and_stays_channels_last(two_d):
 
 @pytest.mark.parametrize("backbone", ["inception_i3d", "i3d_r50"])
 def test_a_network_gives_the_same_either_way(backbone, monkeypatch):
-    if backbone == "i3d_r50":
-        pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
     torch.manual_seed(0)
     model = create_model(Architecture(backbone, decoder_widths=(8,) * 5), with_decoder=True).eval()
     model = model.to(memory_format=torch.channels_last_3d)

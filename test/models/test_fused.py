@@ -3,9 +3,10 @@ import torch
 from torch.nn import functional as F
 
 from nodulemc.models.architecture import Architecture
+from nodulemc.models.backbone import same
 from nodulemc.models.folding import fold_batch_norm
 from nodulemc.models.fused import Fusible, convolution_relu, fuse
-from nodulemc.models.layers import ConvUnit
+from nodulemc.models.layers import ConvBnRelu
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 
@@ -62,7 +63,7 @@ def test_where_cudnn_cannot_the_usual_kernels_take_over_for_good(network):
     expected = network.classify(patches)
     fuse(network, True)
     torch.testing.assert_close(network.classify(patches), expected, rtol=1e-4, atol=1e-5)
-    pointwise = {m for m in network.modules() if isinstance(m, ConvUnit) and m.conv3d.kernel_size == (1, 1, 1)}
+    pointwise = {m for m in network.modules() if isinstance(m, ConvBnRelu) and m.conv3d.kernel_size == (1, 1, 1)}
     assert {module for module in network.modules() if isinstance(module, Fusible) and module.fused} == pointwise
 
 
@@ -77,7 +78,7 @@ def test_a_lack_of_memory_is_passed_on(network, monkeypatch):
 
 
 def test_only_folded_units_are_fused():
-    unit = ConvUnit(2, 2, 1)
+    unit = ConvBnRelu(2, 2, same(1))
     fuse(unit, True)
     assert not unit.fused
     fold_batch_norm(unit.eval())

@@ -1,12 +1,13 @@
 import pytest
 import torch
 from models.reference_files import PUBLISHED, reference_state
-from models.reference_network import reference_logit, reference_mask, reference_taps
+from models.reference_network import reference_feature_maps, reference_logit, reference_mask
 
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.folding import fold_batch_norm, fold_input_channels
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.multitask import create_model
+from nodulemc.models.torch_backbone import TorchBackbone
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,10 @@ def test_parameter_counts_are_the_contracts():
     assert sum(p.numel() for p in model.aux_model.parameters()) == 36_719_873
 
 
-def test_taps_have_the_contracts_shapes():
+def test_feature_maps_have_the_contracts_shapes():
     with torch.device("meta"):
-        taps = InceptionI3d().taps(torch.empty(1, 3, 64, 128, 128))
-    assert [tuple(tap.shape[1:]) for tap in taps] == [
+        maps = TorchBackbone(InceptionI3d()).feature_maps(torch.empty(1, 3, 64, 128, 128))
+    assert [tuple(found.shape[1:]) for found in maps] == [
         (64, 32, 64, 64),
         (192, 32, 32, 32),
         (480, 32, 16, 16),
@@ -42,10 +43,10 @@ def test_taps_have_the_contracts_shapes():
 
 
 @pytest.mark.heavy
-def test_every_tap_equals_the_references(model, state):
+def test_every_feature_map_equals_the_references(model, state):
     x = torch.rand(2, 3, 16, 32, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        for ours, theirs in zip(model.backbone.taps(x), reference_taps(state, x), strict=True):
+        for ours, theirs in zip(model.backbone.feature_maps(x), reference_feature_maps(state, x), strict=True):
             assert theirs.std() > 0.1
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
@@ -55,9 +56,9 @@ def test_full_size_logit_and_mask_equal_the_references(model, state):
     x = torch.rand(1, 1, 64, 128, 128, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         logit, mask = model.forward_multitask(x)
-        taps = reference_taps(state, x.expand(-1, 3, -1, -1, -1))
-        torch.testing.assert_close(logit, reference_logit(state, taps), atol=1e-4, rtol=1e-4)
-        expected = reference_mask(state, taps, (64, 64, 64))
+        maps = reference_feature_maps(state, x.expand(-1, 3, -1, -1, -1))
+        torch.testing.assert_close(logit, reference_logit(state, maps), atol=1e-4, rtol=1e-4)
+        expected = reference_mask(state, maps, (64, 64, 64))
         assert mask.shape == (1, 64, 64, 64)
         assert expected.std() > 0.1
         torch.testing.assert_close(mask, expected, atol=1e-3, rtol=1e-3)
@@ -77,7 +78,7 @@ def test_folding_changes_nothing_but_the_work(model):
     torch.testing.assert_close(after[1], before[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_narrow_decoder_projects_the_taps_it_meets():
+def test_a_narrow_decoder_projects_the_feature_maps_it_meets():
     with torch.device("meta"):
         model = create_model(Architecture("inception_i3d", decoder_widths=(64, 64, 48, 32, 16)), with_decoder=True)
         logits, masks = model.forward_multitask(torch.empty(2, 1, 64, 128, 128))

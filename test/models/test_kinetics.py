@@ -8,7 +8,7 @@ import pytest
 import torch
 from models.reference_files import reference_state, save_reference
 
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, FileError
 from nodulemc.models import kinetics
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
@@ -128,7 +128,7 @@ def test_a_download_that_breaks_off_leaves_no_file(served, tmp_path, monkeypatch
 
 def test_a_folder_that_cannot_be_made_is_named(served, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EnsembleError, match="cannot make the folder"):
+    with pytest.raises(FileError, match="cannot make the folder"):
         fetch_kinetics("inception_i3d", tmp_path / "file" / "cache")
 
 

@@ -20,7 +20,7 @@ def randomise_norms(model):
 
 
 @pytest.mark.heavy
-def test_taps_are_pytorchvideos_activations():
+def test_feature_maps_are_pytorchvideos_activations():
     torch.manual_seed(0)
     whole = i3d_r50(pretrained=False).eval()
     randomise_norms(whole)
@@ -32,18 +32,18 @@ def test_taps_are_pytorchvideos_activations():
     x = torch.rand(1, 3, 8, 224, 224)
     with torch.no_grad():
         whole(x)
-        taps = model.backbone.taps(x)
-    assert len(seen) == len(taps) == 5
-    for ours, theirs in zip(taps, seen, strict=True):
+        maps = model.backbone.feature_maps(x)
+    assert len(seen) == len(maps) == 5
+    for ours, theirs in zip(maps, seen, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_shapes_and_size_are_the_contracts():
     with torch.device("meta"):
         model = create_model(R50, with_decoder=True)
-        taps = model.backbone.taps(torch.empty(1, 3, 64, 128, 128))
+        maps = model.backbone.feature_maps(torch.empty(1, 3, 64, 128, 128))
         logits, masks = model.forward_multitask(torch.empty(1, 1, 64, 128, 128))
-    assert [tuple(tap.shape[1:]) for tap in taps] == [
+    assert [tuple(found.shape[1:]) for found in maps] == [
         (64, 64, 32, 32),
         (256, 64, 32, 32),
         (512, 32, 16, 16),
@@ -62,8 +62,21 @@ def test_folding_changes_nothing_but_the_work():
     randomise_norms(model)
     x = torch.rand(1, 1, 8, 64, 64)
     with torch.no_grad():
-        before = model.backbone.taps(x.expand(-1, 3, -1, -1, -1))[-1]
+        before = model.backbone.feature_maps(x.expand(-1, 3, -1, -1, -1))[-1]
         fold_input_channels(fold_batch_norm(model))
-        after = model.backbone.taps(x)[-1]
+        after = model.backbone.feature_maps(x)[-1]
     assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in model.modules())
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+
+
+def test_it_starts_as_pytorchvideos():
+    """He-normal convolutions, and residual blocks that start as their shortcuts."""
+    torch.manual_seed(0)
+    ours = create_model(R50, with_decoder=False).backbone.state_dict()
+    theirs = {n: v for n, v in i3d_r50(pretrained=False).state_dict().items() if not n.startswith("blocks.6.")}
+    assert list(ours) == list(theirs)  # Adam's state goes by the parameters' order
+    for name, value in theirs.items():
+        if value.ndim == 5:
+            assert ours[name].std().item() == pytest.approx(value.std().item(), rel=0.05), name
+        else:
+            assert torch.equal(ours[name], value), name

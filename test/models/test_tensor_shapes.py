@@ -10,8 +10,6 @@ from nodulemc.models.tensor_shapes import tensor_shapes
 @pytest.mark.parametrize(("head", "attributes"), [((), ()), ((16, 8), ("texture", "margin"))])
 @pytest.mark.parametrize("backbone", ["inception_i3d", "i3d_r50"])
 def test_names_and_shapes_are_those_of_the_network(backbone, head, attributes, decoder):
-    if backbone == "i3d_r50":
-        pytest.importorskip("torchvision", reason="pytorchvideo's models need torchvision")
     architecture = Architecture(backbone, head, decoder, attributes=attributes)
     with torch.device("meta"):
         network = create_model(architecture, with_decoder=decoder is not None)

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nodulemc.models.architecture import Architecture
-from nodulemc.models.layers import ConvUnit
+from nodulemc.models.backbone import same
+from nodulemc.models.layers import ConvBnRelu
 from nodulemc.models.multitask import create_model
 from nodulemc.models.upscaled_stem import PatchNetwork, UpscaledStem, absorb_upscaling
 
@@ -19,7 +20,7 @@ def network() -> nn.Module:
 
 def test_the_stem_on_patches_is_the_stem_on_upscaled_patches():
     torch.manual_seed(1)
-    unit = ConvUnit(3, 6, 7, stride=2).double()
+    unit = ConvBnRelu(3, 6, same(7, 2)).double()
     patches = torch.randn(2, 1, 16, 16, 16, dtype=torch.float64)
     weights = torch.randn(2, 6, 8, 16, 16, dtype=torch.float64)
     results = []

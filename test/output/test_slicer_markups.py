@@ -10,7 +10,7 @@ from conftest import centre_of, make_ct
 
 from nodulemc import cli
 from nodulemc.commands import predict
-from nodulemc.errors import CaseError
+from nodulemc.errors import CaseError, FileError
 from nodulemc.ensemble.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
 from nodulemc.points.nodules import Nodule
@@ -96,7 +96,7 @@ def test_colours_run_from_blue_by_yellow_to_red():
 
 
 def test_a_path_that_cannot_be_written(tmp_path):
-    with pytest.raises(CaseError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         write_markups(tmp_path / "none" / "found.mrk.json", PREDICTIONS, MANIFEST)
 
 

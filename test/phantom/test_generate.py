@@ -20,7 +20,7 @@ SEED = 2000
 
 
 def digest(blocks):
-    return [(b.row, hashlib.sha256(b.ct_array.tobytes() + b.mask_array.tobytes()).hexdigest()) for b in blocks]
+    return [(b.row, hashlib.sha256(b.voxels.tobytes() + b.mask.tobytes()).hexdigest()) for b in blocks]
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def test_a_block_store_holds_the_same_blocks_and_is_continued(blocks, tmp_path):
     store = BlockStore(tmp_path)
     assert len(store) == len(blocks)
     for stored, block in zip(store, blocks, strict=True):
-        assert np.array_equal(stored.voxels, block.ct_array)
-        assert np.array_equal(stored.mask, block.mask_array)
+        assert np.array_equal(stored.voxels, block.voxels)
+        assert np.array_equal(stored.mask, block.mask)
         assert stored.row["AnnotationID"] == block.row["AnnotationID"]
         index = np.linalg.solve(stored.matrix, stored.point - stored.origin)
-        assert np.allclose(index, block.ct.TransformPhysicalPointToContinuousIndex(stored.point.tolist()))
+        assert np.allclose(index, block.grid.to_index(stored.point))
 
 
 def test_scans_of_another_cohort_are_not_mixed_in(tmp_path, capsys):
@@ -84,18 +84,23 @@ def test_controls_keep_every_malignant_nodule_and_about_as_many_benign_ones_as_a
     number, _, _ = next(iter(kept)).split("_")
     whole = {b.row["AnnotationID"]: b for b in nodule_blocks(Patient(3, int(number) - 4_000_001))}
     stored = BlockStore(tmp_path)[0]
-    assert np.array_equal(stored.voxels, whole[stored.row["AnnotationID"]].ct_array)
+    assert np.array_equal(stored.voxels, whole[stored.row["AnnotationID"]].voxels)
     assert main([*command, "41"]) == 2
     assert main([*command, "41", "--controls", "1"]) == 2
     assert capsys.readouterr().err.count("the store holds other nodules") == 2
 
 
 @pytest.mark.parametrize(
-    "options", [["--blocks", "--controls", "-1"], ["--blocks", "--controls", "nan"], ["--controls", "1"]]
+    ("options", "message"),
+    [
+        (["--blocks", "--controls", "-1"], "--controls -1: nodulemc phantom: give 0 to 10"),
+        (["--blocks", "--controls", "nan"], "--controls nan: nodulemc phantom: give 0 to 10"),
+        (["--controls", "1"], "--controls without --blocks"),
+    ],
 )
-def test_controls_are_a_number_for_block_stores(tmp_path, capsys, options):
+def test_controls_are_a_number_for_block_stores(tmp_path, capsys, options, message):
     assert main(["phantom", "--output", str(tmp_path), "--seed", "3", "--patients", "1", *options]) == 2
-    assert "give 0 to 10, with --blocks" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_seeds_give_other_patients():
@@ -107,10 +112,9 @@ def test_seeds_give_other_patients():
 
 def test_masks_have_the_tables_place_and_diameter(blocks):
     for block in blocks:
-        assert block.ct.GetSize() == block.mask.GetSize()
-        assert block.ct.GetOrigin() == block.mask.GetOrigin()
+        assert block.voxels.shape == block.mask.shape
         statistics = sitk.LabelShapeStatisticsImageFilter()
-        statistics.Execute(block.mask)
+        statistics.Execute(block.grid.image(block.mask))
         stated = [block.row[f"Coord{axis}"] for axis in "XYZ"]
         assert np.abs(np.subtract(statistics.GetCentroid(1), stated)).max() < min(block.grid.spacing)
         diameter = 2 * statistics.GetEquivalentSphericalRadius(1)
@@ -132,7 +136,7 @@ def test_nodule_differs_from_its_surroundings(blocks):
     solid = [b for b in blocks if b.row["density"] == "solid" and b.row["diameter_mm"] > 6]
     assert solid
     for block in solid:
-        inside = block.ct_array[block.mask_array > 0]
+        inside = block.voxels[block.mask > 0]
         assert np.median(inside) > -250
 
 

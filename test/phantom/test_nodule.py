@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from nodulemc.phantom.grid import Grid
+from nodulemc.geometry import Grid
 from nodulemc.phantom.malignancy import Traits
 from nodulemc.phantom.nodule import render_nodule, sample_nodule
 

@@ -19,7 +19,7 @@ from nodulemc.errors import PointsError
 from nodulemc.patch import HU_WINDOW, SIZE, VOXEL_MM, extract_patch, scale_hu
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.placement import BALL_MM, REACH_MM, surroundings
-from nodulemc.prediction import look
+from nodulemc.prediction import prepare_inputs
 
 OUTSIDE = "the point lies outside the body, in the air beside the patient"
 EMPTY = "nothing denser than lung lies within 3 mm of the point"
@@ -50,7 +50,7 @@ CHEST = Volume(chest(), Path("chest"))
 
 
 def notes_at(*points, volume=CHEST):
-    return look(volume, [Nodule(None, tuple(point)) for point in points])[1]
+    return prepare_inputs(volume, [Nodule(None, tuple(point)) for point in points])[1]
 
 
 def words(point, volume=CHEST):
@@ -134,7 +134,7 @@ def test_lung_at_the_sides_of_a_part_of_a_chest_is_inside_the_body():
 
 
 def test_an_empty_file_and_a_scan_without_air_or_lung_are_looked_at():
-    assert look(CHEST, [])[1].nodules == ()
+    assert prepare_inputs(CHEST, [])[1].nodules == ()
     tissue = Volume(sitk.Image([100, 100, 100], sitk.sitkInt16) + 40, Path("tissue"))
     assert [note.split(":")[0] for note in words((50, 50, 50), volume=tissue)] == ["no lung around the point"]
 

@@ -9,7 +9,7 @@ from conftest import centre_of, make_ct
 
 from nodulemc import predict
 from nodulemc.ct.volume import Volume
-from nodulemc.errors import PointsError
+from nodulemc.errors import PointsError, TableError
 from nodulemc.points.reading import Nodule, read_points, scan_name
 
 UID = "1.2.840.113654.2.55.323804676332963457174235140303454945005"
@@ -301,7 +301,7 @@ def test_names_that_pandas_has_made_floats(tmp_path, volume):
     assert [nodule.name for nodule in read_points(tmp_path / "t.csv", volume)] == ["1", None, "12"]
     table = written(tmp_path / "t.csv", "name,x,y,z\n1.0,1,2,3\nb,1,2,3\n")
     assert [nodule.name for nodule in read_points(table, volume)] == ["1.0", "b"]
-    with pytest.raises(PointsError, match=r"AnnotationID is 1e\+16, a rounded number: .*t\.csv, line 3: store"):
+    with pytest.raises(TableError, match=r"AnnotationID is 1e\+16, a rounded number: .*t\.csv, line 3: store"):
         read_points(written(tmp_path / "t.csv", "name,x,y,z\n1.0,1,2,3\n1e+16,1,2,3\n"), volume)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from report.samples import PLATT, make_manifest
 
-from nodulemc.errors import EnsembleError
+from nodulemc.errors import EnsembleError, FileError
 from nodulemc.report.explain_check import FILE_NAME, Check, read_checks, write_checks
 
 CHECKS = {"rim": Check(0.625, 0.875, 62), "map": Check(-0.25, 1.0, 6)}
@@ -70,5 +70,5 @@ def test_malformed_files_are_refused(manifest, change):
 @pytest.mark.parametrize("text", ["[]", "3", '{"method": ', '"text"'])
 def test_what_is_no_such_file_is_refused(manifest, text):
     (manifest.folder / FILE_NAME).write_text(text)
-    with pytest.raises(EnsembleError):
+    with pytest.raises((EnsembleError, FileError)):
         read_checks(manifest)

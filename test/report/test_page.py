@@ -321,6 +321,13 @@ def test_without_a_decoder_there_is_no_outline_and_that_is_said():
     assert 'type="checkbox"' not in text
 
 
+def test_an_explanation_that_nothing_has_checked_is_not_shown(findings):
+    explained = [replace(findings[0], explanation=Explanation({"rim": 0.125}, {(3, 3, 3): 0.05}))]
+    page = case_page("ct.mha", explained, make_origin(), explains=True)
+    assert "these weights have not been checked on phantoms" in page
+    assert "0.125" not in page
+
+
 def test_an_empty_mask_and_no_nodule():
     findings = make_findings(("far",), warnings=("its mask is empty",))
     empty = findings[0].mask.__class__((40, 40, 20), np.zeros((1, 1, 1), np.float32), None, ())

@@ -19,6 +19,7 @@ PUBLISHED = {
         "start_from": None,
         "start_averaged": False,
         "attributes": [],
+        "frozen": [],
     },
     "optimizer": {
         "learning_rate": 1e-4,
@@ -114,6 +115,8 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("model: {decoder_widths: [1, 2, 3]}", r"decoder_widths is \[1, 2, 3\]: .*5 values"),
         ("model: {kinetics: k.pth, start_from: e}", r"model.kinetics and model.start_from are both given"),
         ("model: {kinetics: null, start_averaged: true}", r"model.start_averaged without model.start_from"),
+        ("model: {kinetics: null, frozen: [backbone]}", r"model.frozen without model.start_from"),
+        ("model: {frozen: [aux_model]}", r"frozen is \['aux_model'\]: .*some of backbone, classifier_head"),
         ("model: {attributes: [malignancy]}", r"attributes is \['malignancy'\]: .*some of spiculation, lobulation"),
         ("model: {attributes: [texture, texture]}", r"attributes is .*each once"),
         ("model: {attributes: [[texture]]}", r"attributes is .*each once"),

@@ -83,7 +83,7 @@ def test_attributes_and_undecided_nodules_are_on_the_card(tmp_path, written):
     figures = {f"validation_{n}_{f}": v for n, f, v in (
         ("texture", "spearman", 0.5), ("texture", "mae", 0.75), ("margin", "spearman", 0.25), ("margin", "mae", 1.0),
     )}  # fmt: skip
-    head = {"attribute_head.weight": torch.zeros(2, 1024)}
+    head = {"attribute_head.weight": torch.zeros(2, 1216)}
     trained = TrainedSeed(2000, WEIGHTS | head, [HISTORY[-1] | figures])
     data = TrainingData(None, [0, 1, None, None, 1, None], [0, 1, 2, 3], [4, 5])
     export.export_ensemble(tmp_path / "e", [trained], config, [export.DataSummary.of(data)], decoder=False)

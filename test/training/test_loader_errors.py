@@ -2,7 +2,7 @@ import pytest
 from training.toys import UnreadableStore
 
 from nodulemc.errors import ResourceError, TableError
-from nodulemc.training.dataset import NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.dataset import NoduleDataset, SequentialBatchSampler, make_loader
 from nodulemc.training.loader_errors import reading_error
 
 
@@ -16,7 +16,7 @@ from nodulemc.training.loader_errors import reading_error
 )
 def test_an_error_in_a_reading_process_is_the_users_own(block, kind, message):
     dataset = NoduleDataset(UnreadableStore(2), [0, 1], None, seed=1)
-    loader = make_loader(dataset, OrderedBatches([block], batch_size=1), workers=1, pin_memory=False)
+    loader = make_loader(dataset, SequentialBatchSampler([block], batch_size=1), workers=1, pin_memory=False)
     with pytest.raises(RuntimeError) as caught:
         next(iter(loader))
     error = reading_error(caught.value, 1)

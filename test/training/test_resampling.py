@@ -12,7 +12,7 @@ from nodulemc.data.block_store import NoduleBlock
 from nodulemc.patch import extract_patch
 from nodulemc.training.augmentation import IDENTITY, Augmentation, draw_augmentation
 from nodulemc.training.config import AugmentationConfig
-from nodulemc.training.dataset import Batch, Draw, NoduleDataset, collate
+from nodulemc.training.dataset import Batch, NoduleDataset, SampleRef, collate
 from nodulemc.training.resampling import resample, sampling_affine
 
 DIRECTIONS = {
@@ -34,7 +34,7 @@ def block_of(image: sitk.Image, point, mask: np.ndarray | None = None, start=(0,
         origin=np.array(image.TransformIndexToPhysicalPoint([int(k) for k in start])),
         matrix=np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing()),
         point=np.array(point),
-        scan_box=(-0.5 - np.array(start), np.array(image.GetSize()) - np.array(start) - 0.5),
+        scan_bounds=(-0.5 - np.array(start), np.array(image.GetSize()) - np.array(start) - 0.5),
         row={},
     )
 
@@ -43,14 +43,14 @@ def resample_all(blocks, augmentations) -> tuple[np.ndarray, np.ndarray]:
     """Resample whole blocks, without the dataset's cutting."""
     samples = []
     for block, augmentation in zip(blocks, augmentations, strict=True):
-        faces = np.array([side[::-1] for side in block.scan_box])
+        scan_bounds = np.array([side[::-1] for side in block.scan_bounds])
         samples.append(
             Batch(
                 torch.from_numpy(block.voxels.flatten()),
                 torch.from_numpy(block.mask.flatten()),
                 (block.voxels.shape,),
                 torch.from_numpy(sampling_affine(block, augmentation))[None],
-                torch.from_numpy(faces)[None],
+                torch.from_numpy(scan_bounds)[None],
                 torch.zeros(1),
                 torch.zeros(1, 0),
                 torch.zeros(1, dtype=torch.int64),
@@ -68,7 +68,7 @@ def test_a_smaller_patch_is_the_centre_of_the_whole_one():
     image = make_ct(direction=DIRECTIONS["oblique"])
     array = sitk.GetArrayFromImage(image)
     block = block_of(image, np.array(centre_of(image)) + (1.3, -2.1, 0.4), (array > 0).astype(np.uint8))
-    batch = NoduleDataset([block], [1], AugmentationConfig(), 3)[Draw(0, 0, 0)]
+    batch = NoduleDataset([block], [1], AugmentationConfig(), 3)[SampleRef(0, 0, 0)]
     whole, central = batch.resample(), batch.resample(32)
     for large, small in zip(whole, central, strict=True):
         assert small.shape[-3:] == (32, 32, 32)
@@ -92,7 +92,7 @@ def test_without_augmentation_it_is_what_inference_sees(name):
     assert (found[1] == 0).mean() > 0.3
     # The dataset cuts before it samples.
     dataset = NoduleDataset(ListStore(blocks), [0, 1], None, seed=0)
-    cut, _ = collate([dataset[Draw(k, 0, k)] for k in range(2)]).resample()
+    cut, _ = collate([dataset[SampleRef(k, 0, k)] for k in range(2)]).resample()
     np.testing.assert_allclose(cut[0, 0], found[0], atol=1e-5)
     assert np.isclose(cut[1, 0], found[1], atol=1e-5).mean() > 0.999
 
@@ -107,7 +107,7 @@ def test_a_block_gives_what_the_whole_scan_gives_and_the_dataset_cuts_no_more_th
     store = ListStore([whole, part])
     dataset = NoduleDataset(store, [0, 1], config, seed=3)
     for place in range(3):
-        batch = collate([dataset[Draw(0, 2, place)], dataset[Draw(1, 2, place)]])
+        batch = collate([dataset[SampleRef(0, 2, place)], dataset[SampleRef(1, 2, place)]])
         assert np.prod(batch.sizes[0]) < 0.8 * whole.voxels.size
         images, masks = batch.resample()
         np.testing.assert_allclose(images[0], images[1], atol=2e-5)
@@ -176,7 +176,7 @@ def test_air_lies_outside_the_scan_only():
     geometry = {"origin": np.zeros(3), "matrix": np.eye(3) * 2, "point": np.zeros(3)}
     boxes = [(np.full(3, -np.inf), np.full(3, np.inf)), (np.full(3, -0.5), np.full(3, 19.5))]
     mask = np.ones_like(voxels, np.uint8)
-    unknown, corner = (NoduleBlock(voxels, mask, **geometry, scan_box=box, row={}) for box in boxes)
+    unknown, corner = (NoduleBlock(voxels, mask, **geometry, scan_bounds=box, row={}) for box in boxes)
     images, masks = resample_all([unknown, corner], [IDENTITY] * 2)
     np.testing.assert_allclose(images[0], 1300 / 1400, atol=1e-6)
     positions = (np.arange(64) - 31.5) * 50 / 64
@@ -191,9 +191,9 @@ def test_padding_does_not_leak():
     padded = torch.full((1, 9, 8, 7), 3000, dtype=torch.int16)
     padded[:, :4, :4, :4] = one
     affine = torch.tensor([[[0.1, 0, 0, 2], [0, 0.1, 0, 2], [0, 0, 0.1, 2.0]]], dtype=torch.float64)
-    faces = torch.tensor([[[-0.5] * 3, [3.5] * 3]], dtype=torch.float64)
+    scan_bounds = torch.tensor([[[-0.5] * 3, [3.5] * 3]], dtype=torch.float64)
     results = [
-        resample(v, torch.zeros_like(v, dtype=torch.uint8), affine, torch.tensor([[4, 4, 4]]), faces)[0]
+        resample(v, torch.zeros_like(v, dtype=torch.uint8), affine, torch.tensor([[4, 4, 4]]), scan_bounds)[0]
         for v in (one, padded)
     ]
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodulemc.errors import ConfigError
+from nodulemc.errors import ConfigError, FileError
 from nodulemc.training.run_state import (
     Checkpoint,
     load_checkpoint,
@@ -77,5 +77,5 @@ def test_nothing_but_tensors_and_plain_values_is_unpickled(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(FileError, match="cannot write"):
         save_checkpoint(tmp_path / "missing" / "c.pt", example())

@@ -52,8 +52,8 @@ def arguments(tmp_path):
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [
-        (["-1"], "error: seed -1: --seeds: give 0 to 4294967295"),
-        (["4294967296"], "error: seed 4294967296"),
+        (["-1"], "error: --seeds -1: nodulemc train: give 0 to 4294967295"),
+        (["4294967296"], "error: --seeds 4294967296"),
         (["7", "8", "7"], "error: seed 7 is given twice"),
         (["8", "9"], "error: a training run is there already"),
     ],

@@ -20,7 +20,7 @@ from nodulemc.models.architecture import Architecture
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training import trainer
 from nodulemc.training.config import parse_config
-from nodulemc.training.dataset import BalancedBatches
+from nodulemc.training.dataset import BalancedBatchSampler
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.run_state import load_checkpoint, save_checkpoint
 from nodulemc.training.trainer import TrainingData, create_network, train_seed
@@ -377,7 +377,8 @@ def test_undecided_samples_are_not_learned_from_for_the_class(tmp_path):
         sampler.index
         for epoch in range(8)
         for batch in epoch_of(
-            BalancedBatches(data.train, [data.labels[k] for k in data.train], batch_size=8, samples=16, seed=5), epoch
+            BalancedBatchSampler(data.train, [data.labels[k] for k in data.train], batch_size=8, samples=16, seed=5),
+            epoch,
         )
         for sampler in batch
     ]
@@ -386,7 +387,7 @@ def test_undecided_samples_are_not_learned_from_for_the_class(tmp_path):
     assert sum(without) > 0
 
 
-def epoch_of(sampler: BalancedBatches, epoch: int) -> BalancedBatches:
+def epoch_of(sampler: BalancedBatchSampler, epoch: int) -> BalancedBatchSampler:
     sampler.epoch = epoch
     return sampler
 
@@ -401,7 +402,7 @@ def test_a_new_attribute_head_changes_no_other_weight(tmp_path):
         torch.manual_seed(3)
         states.append(create_network(model, 2000).network.state_dict())
     head = {name: value.shape for name, value in states[0].items() if name not in states[1]}
-    assert head == {"attribute_head.weight": (2, 1024), "attribute_head.bias": (2,)}
+    assert head == {"attribute_head.weight": (2, 1024 + 192), "attribute_head.bias": (2,)}
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
 
     tuning = parse_config({"model": sections | {"start_from": str(tmp_path)}}, "test").model
@@ -490,6 +491,18 @@ def test_every_seed_starts_from_the_mean_of_an_ensembles_members(tmp_path):
     for name, value in one.items():
         if value.is_floating_point():
             torch.testing.assert_close(started[name], (value + other[name]) / 2, msg=name)
+
+
+def test_frozen_parts_keep_the_weights_and_the_statistics_they_start_with(tmp_path):
+    architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8), attributes=("texture",))
+    make_untrained_ensemble(tmp_path / "start", (5,), architecture=architecture, dtype=torch.float32)
+    sections = {"decoder_widths": [8] * 5, "attributes": ["texture"], "start_from": str(tmp_path / "start")}
+    run = {"epochs": 1, "central_epochs": 1, "batch_size": 2, "samples_per_epoch": 4, "workers": 0, "precision": "fp32"}
+    recipe = parse_config({"model": sections | {"frozen": ["backbone", "classifier_head"]}, "run": run}, "test")
+    trained = train(tmp_path / "run", recipe, data=rated_data(), create=create_network).state_dict
+    begun = untrained_weights(architecture, 5)
+    changed = {name.split(".")[0] for name, value in begun.items() if not torch.equal(trained[name], value)}
+    assert changed == {"aux_model", "attribute_head"}
 
 
 def test_a_mean_was_trained_on_all_its_members_cases(tmp_path):

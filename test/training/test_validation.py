@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from training.toys import ToyStore
 
-from nodulemc.training.dataset import Draw, NoduleDataset, OrderedBatches, make_loader
+from nodulemc.training.dataset import NoduleDataset, SampleRef, SequentialBatchSampler, make_loader
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.validation import attribute_metrics, validate, validation_metrics
 
@@ -66,13 +66,13 @@ class Thresholds(nn.Module):
 def test_a_network_is_judged_on_samples_without_augmentation():
     labels = [k % 2 for k in range(5)]
     dataset = NoduleDataset(ToyStore(5), labels, None, seed=1)
-    loader = make_loader(dataset, OrderedBatches(range(5), batch_size=2), workers=0, pin_memory=False)
+    loader = make_loader(dataset, SequentialBatchSampler(range(5), batch_size=2), workers=0, pin_memory=False)
     found = validate(Thresholds(), loader, create_accelerator("fp32"))
     assert found["validation_auc"] == 1
     assert found["validation_dice"] > 0.9
     logits, dice = [], []
     for k in range(5):
-        images, masks = dataset[Draw(k, 0, 0)].resample()
+        images, masks = dataset[SampleRef(k, 0, 0)].resample()
         logit, mask = Thresholds()(images)
         logits.append(logit.item())
         dice.append((2 * ((mask > 0) & (masks > 0)).sum() / ((mask > 0).sum() + (masks > 0).sum())).item())

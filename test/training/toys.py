@@ -39,7 +39,7 @@ class ToyStore:
             origin=np.zeros(3),
             matrix=matrix,
             point=matrix @ ((shape[::-1] - 1) / 2),
-            scan_box=(np.full(3, -0.5), shape[::-1] - 0.5),
+            scan_bounds=(np.full(3, -0.5), shape[::-1] - 0.5),
             row={},
         )
 

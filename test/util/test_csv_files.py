@@ -4,21 +4,21 @@ import io
 import pandas as pd
 import pytest
 
-from nodulemc.errors import CaseError, TableError
+from nodulemc.errors import TableError
 from nodulemc.util import csv_files
 from nodulemc.util.csv_files import read_csv, write_csv_atomically
 
 
 def rows_of(path, text):
     path.write_bytes(text.encode())
-    header, rows = read_csv(path, TableError)
+    header, rows = read_csv(path)
     return header, list(rows)
 
 
 def test_line_breaks_in_cells_come_back(tmp_path):
     path = tmp_path / "t.csv"
     rows = [["a\rb", "c"], ["d\ne", 'f"g'], ["h\r\ni", "j,k"], ["ä", ""]]
-    write_csv_atomically(path, rows, CaseError)
+    write_csv_atomically(path, rows)
     with path.open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == rows
     assert path.read_bytes().endswith("\nä,\n".encode())
@@ -88,7 +88,7 @@ def as_text(**options) -> str:
 def test_a_table_is_the_same_however_it_is_written(tmp_path, content):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
-    header, rows = read_csv(path, TableError)
+    header, rows = read_csv(path)
     assert header == list(TABLE.columns)
     expected = pd.read_csv(io.StringIO(as_text()), dtype=str, keep_default_na=False)
     assert [cells for _, cells in rows] == expected.to_numpy().tolist()

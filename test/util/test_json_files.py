@@ -3,14 +3,14 @@ import stat
 
 import pytest
 
-from nodulemc.errors import CaseError
+from nodulemc.errors import FileError
 from nodulemc.util.files import no_empty_folders, none_on_failure, remove_old
 from nodulemc.util.json_files import read_json, write_json_atomically
 
 
 def test_written_json_is_readable_by_others_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "out.json"
-    write_json_atomically(path, {"name": "ä", "value": 0.1}, CaseError)
+    write_json_atomically(path, {"name": "ä", "value": 0.1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"name": "ä", "value": 0.1}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(tmp_path.iterdir()) == [path]
@@ -24,15 +24,15 @@ def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(CaseError, match=r"cannot write \(No space left on device\)"):
-        write_json_atomically(path, {"a": 1}, CaseError)
+    with pytest.raises(FileError, match=r"cannot write \(No space left on device\)"):
+        write_json_atomically(path, {"a": 1})
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nan_is_never_written(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
-        write_json_atomically(tmp_path / "out.json", {"p": float("nan")}, CaseError)
+        write_json_atomically(tmp_path / "out.json", {"p": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
@@ -40,25 +40,25 @@ def test_nan_is_never_written(tmp_path):
 def test_what_is_not_utf_8_is_refused(tmp_path, content):
     path = tmp_path / "in.json"
     path.write_bytes(content)
-    with pytest.raises(CaseError, match="malformed JSON"):
-        read_json(path, CaseError)
+    with pytest.raises(FileError, match="malformed JSON"):
+        read_json(path)
 
 
 def test_a_byte_order_mark_is_left_out(tmp_path):
     path = tmp_path / "in.json"
     path.write_text("\ufeff[1]", encoding="utf-8")
-    assert read_json(path, CaseError) == [1]
+    assert read_json(path) == [1]
 
 
 def test_an_old_output_is_removed_or_the_reason_told(tmp_path):
     path = tmp_path / "out.json"
-    remove_old(path, CaseError)
+    remove_old(path)
     path.touch()
-    remove_old(path, CaseError)
+    remove_old(path)
     assert not path.exists()
     path.mkdir()
-    with pytest.raises(CaseError, match="cannot remove the old output"):
-        remove_old(path, CaseError)
+    with pytest.raises(FileError, match="cannot remove the old output"):
+        remove_old(path)
 
 
 def test_files_stay_only_where_all_goes_well(tmp_path):

@@ -125,6 +125,7 @@ def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, lis
 
 def _probability(features: Array, head: Sequence[Layer]) -> float:
     *hidden, (weight, bias) = head
+    features = features[: head[0][0].shape[-1]]
     for inner, offset in hidden:
         features = np.maximum(inner @ features + offset, 0)
     return float(_sigmoid(weight @ features + bias).item())
