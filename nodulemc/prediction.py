@@ -1,4 +1,4 @@
-"""One CT and its nodules through an ensemble: what the platform's algorithm, the server and `predict` share."""
+"""From one CT and its nodules to predictions: the part that all programs share."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def predict(
 
 
 def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
-    """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
+    """Return the patches of all nodules (see ``extract_patches``), and warnings about them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
     air = OpenAir(volume)
@@ -127,7 +127,7 @@ def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, No
 def predict_patches(
     nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
+    """Predict the nodules, in their order, from the results of ``prepare_inputs``; log the warnings."""
     if show_progress:
         per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
@@ -136,9 +136,7 @@ def predict_patches(
 
 
 def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
-    """What ``find`` gives of parts of so many nodules, each time by the nodules, put together; with progress where it
-    takes a while.
-    """
+    """Call ``find`` on parts of ``count`` nodules and join its results; show progress if this takes a while."""
     size = _AT_ONCE[device]
     if count <= size:
         return find(slice(None))
@@ -153,7 +151,7 @@ def concluded(
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    """Make predictions from the results of ``prepare_inputs`` and ``Ensemble.findings``; log the warnings."""
     votes = np.array(per_seed)
     if ensemble.trained_cases:
         notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
@@ -164,7 +162,7 @@ def concluded(
 
 
 def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:
-    """Predictions with further warnings of each, which are logged as well."""
+    """Add further warnings to each prediction, and log them."""
     _log_notes([prediction.nodule for prediction in predictions], notes)
     return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, notes, strict=True)]
 
@@ -183,14 +181,15 @@ def with_warnings(
     attributes: Array,
     caveat: str | None,
 ) -> list[NodulePrediction]:
-    """What is known of each nodule, put together.
+    """Join everything known about each nodule to a prediction.
 
     Args:
-        nodules, notes: as ``prepare_inputs`` takes and gives them.
-        per_seed: the seeds' probabilities (N, number of seeds).
-        probabilities: the ensemble's (N,).
-        attributes: the same, on the readers' scale (N, number of attributes).
-        caveat: the ensemble's.
+        nodules: The nodules.
+        notes: Their warnings, from ``prepare_inputs``.
+        per_seed: The members' probabilities (N, number of members).
+        probabilities: The ensemble's probabilities (N,).
+        attributes: The ensemble's ratings, on the readers' scale (N, number of attributes).
+        caveat: The ensemble's warning about all its numbers, or None.
     """
     general = (*((caveat,) if caveat else ()), *notes.scan)
     return [
@@ -202,7 +201,7 @@ def with_warnings(
 
 
 def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> Array:
-    """Patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+    """Return the patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
     Raises:
         PointsError: a nodule's point lies outside the CT.
@@ -235,9 +234,9 @@ def _as_volume(ct: str | Path | sitk.Image | Volume, series: str | None) -> Volu
 
 
 def side_by_side(read: Callable[[], Read], load: Callable[[], Loaded]) -> tuple[Read, Loaded]:
-    """Read a case while the ensemble is loaded, as each keeps one core busy.
+    """Read a case while the ensemble is being loaded, since each keeps one core busy.
 
-    ``read`` runs in a second thread; where both fail, its exception is raised.
+    ``read`` runs in a second thread. If both fail, its exception is raised.
     """
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)

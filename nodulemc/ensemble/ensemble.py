@@ -164,7 +164,7 @@ class Ensemble:
         return *self._told(found), self._mask(masks)
 
     def _told(self, found: Array) -> tuple[Array, Array]:
-        """What ``findings`` gives, of the seeds' (N, seeds, 1 + A)."""
+        """Turn the members' outputs (N, members, 1 + attributes) into the results of ``findings``."""
         # As seed_probabilities gives them: sums over other strides are rounded differently.
         per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
         attributes = np.empty((len(found), len(self.manifest.attributes)))
@@ -173,7 +173,7 @@ class Ensemble:
         return per_seed, attributes
 
     def _attribute(self, name: str, found: Array) -> Array:
-        """The vote on one attribute, seeds' values 0…1 (N, seeds) to the readers' scale (N,)."""
+        """Vote on one attribute: the members' values 0…1 (N, members) to the readers' scale (N,)."""
         telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
         per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
         vote: Array = readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
@@ -203,7 +203,7 @@ class Ensemble:
             )
 
     def _mask(self, per_seed: Array) -> Array:
-        """The vote on masks, (N, seeds that have a decoder, …) to (N, …)."""
+        """Vote on masks: (N, members with a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
         per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
         vote: Array = np.average(per_seed, axis=1, weights=self._weights[decoding])
@@ -214,7 +214,7 @@ class Ensemble:
         return apply_calibration(per_seed @ self._weights, self._calibration)
 
     def _finite(self, per_seed: Array, names: Sequence[str]) -> Array:
-        """Probabilities (N, seeds, …), as they are where all are numbers."""
+        """Return probabilities (N, members, …) unchanged, if all are finite."""
         if not np.isfinite(per_seed).all():
             seeds = [name for k, name in enumerate(names) if not np.isfinite(per_seed[:, k]).all()]
             remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
