@@ -27,7 +27,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from measure import record
 
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.scan import Scan
 from nodulemc.ct.volume import read_volume
 from nodulemc.ensemble.ensemble import Ensemble
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--precision", default="auto", help="fp32 or bf16 (default: auto)")
     args = parser.parse_args()
-    phantoms = read_listing(args.phantoms)
+    phantoms = read_cohort_manifest(args.phantoms)
     # The links need the phantoms' file system.
     with tempfile.TemporaryDirectory(dir=args.phantoms) as folder:
         nodules = multiply(phantoms, args.scans, Path(folder) / "cohort")
@@ -95,9 +95,9 @@ def floors(phantoms: list[Scan], args: argparse.Namespace) -> tuple[float, float
         read = (time.perf_counter() - start) / len(paths)
     ensemble = Ensemble.load(args.resources, precision=args.precision)
     probes = probe_patches()[[0] * _PROBES]
-    ensemble.seed_probabilities(probes[:1])  # the first pass allocates memory
+    ensemble.member_probabilities(probes[:1])  # the first pass allocates memory
     start = time.perf_counter()
-    ensemble.seed_probabilities(probes)
+    ensemble.member_probabilities(probes)
     return read, (time.perf_counter() - start) / len(probes)
 
 

@@ -10,6 +10,7 @@ places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by round
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from measure import precisions, record, swapped_gaps
 from sklearn.metrics import roc_auc_score
 
 from nodulemc.data.block_store import BlockStore
-from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
+from nodulemc.ensemble.manifest import PACKAGED_MODEL, Member, read_manifest
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.evaluation.stored_nodules import StoredNodules
 from nodulemc.models.checkpoints import fill
@@ -53,7 +54,7 @@ def main() -> None:
     figures = {}
     print("path             seed's largest  voted largest  pairs swapped  largest gap swapped     AUC  (plain)")
     for name, seeds in paths(args.resources):
-        found = seeds.seed_probabilities(patches)
+        found = seeds.member_probabilities(patches)
         gaps = swapped_gaps(vote(expected), vote(found))
         row = {
             "seed": float(np.abs(found - expected).max()),
@@ -72,20 +73,20 @@ def main() -> None:
     record("exactness", {"paths": figures, "nodules": len(rows), "pairs": len(rows) * (len(rows) - 1) // 2})
 
 
-def paths(resources: Path):
+def paths(resources: Path) -> Iterator[tuple[str, Ensemble | TorchMembers]]:
     """The faster paths of this machine, by name."""
     members = read_manifest(resources).members
     for precision in precisions("cpu"):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
     networks = [load_network(resources, member) for member in members]
-    yield "PyTorch fp32", TorchSeeds(networks, "cpu", "fp32")
+    yield "PyTorch fp32", TorchMembers(networks, "cpu", "fp32")
     for precision in ("bf16", "fp16"):
         coarse = [round_network(deepcopy(network), DTYPES[precision]) for network in networks]
-        yield f"rounded to {precision}", TorchSeeds(coarse, "cpu", "fp32")
+        yield f"rounded to {precision}", TorchMembers(coarse, "cpu", "fp32")
     if torch.cuda.is_available():
         for precision in ("fp16", "bf16"):
             networks = [load_network(resources, member) for member in members]
-            yield f"GPU {precision}", TorchSeeds(networks, "cuda", precision)
+            yield f"GPU {precision}", TorchMembers(networks, "cuda", precision)
 
 
 @torch.no_grad()
@@ -99,7 +100,7 @@ def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
     return results
 
 
-def plain_network(resources: Path, member) -> MultiTaskI3d:
+def plain_network(resources: Path, member: Member) -> MultiTaskI3d:
     """A seed as it was trained."""
     network = create_model(member.architecture, with_decoder=False)
     tensors = read_weights(resources, member)

@@ -33,7 +33,7 @@ from nodulemc.phantom.render import draw_nodules, render
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.placement import LEAST_CONTRAST_HU, OpenAir, Surroundings, surroundings
 from nodulemc.prediction import prepare_inputs
-from nodulemc.quality import patch_notes
+from nodulemc.quality import patch_warnings
 
 SEED = 11
 PHANTOM_BLOCKS, PHANTOM_SCANS, INSERTED_SCANS = 80, 5, 12  # patients
@@ -94,8 +94,8 @@ def judge(volume: Volume, kind: str, points: Sequence[Sequence[float]]) -> Itera
     for point in points:
         if volume.distance_outside_mm(point) == 0:
             around = surroundings(extract_patch(volume, point))
-            notes = patch_notes(volume, Nodule(None, tuple(point)), around, air)
-            yield Found(kind, around, tuple(any(warning in note for note in notes) for warning in WARNINGS))
+            warnings = patch_warnings(volume, Nodule(None, tuple(point)), around, air)
+            yield Found(kind, around, tuple(any(words in warning for warning in warnings) for words in WARNINGS))
 
 
 def half(patient: str) -> str:
@@ -291,10 +291,12 @@ def print_readings(files: Sequence[tuple[Volume, Sequence[Sequence[float]]]]) ->
 def reading(volume: Volume, points: Sequence[Sequence[float]]) -> str | None:
     """The key of READINGS that the warning or the error names."""
     try:
-        notes = prepare_inputs(volume, [Nodule(None, tuple(p)) for p in points])[1].scan
+        warnings = prepare_inputs(volume, [Nodule(None, tuple(p)) for p in points])[1].scan
     except PointsError as error:
-        notes = (error.remedy,)
-    return next((name for name in READINGS if name and any(f"look like {name}" in note for note in notes)), None)
+        warnings = (error.remedy,)
+    return next(
+        (name for name in READINGS if name and any(f"look like {name}" in warning for warning in warnings)), None
+    )
 
 
 def print_times(volume: Volume, point: Sequence[float]) -> None:

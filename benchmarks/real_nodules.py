@@ -176,7 +176,7 @@ def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
         overlaps.append(dice(probabilities[0] > 0.5, mask))
     per_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
     vote, calibration = ensemble.vote(per_member), ensemble.manifest.calibration
-    scores = dict(zip(ensemble.manifest.seed_names, per_member.T, strict=True)) | {VOTE: vote}
+    scores = dict(zip(ensemble.manifest.member_names, per_member.T, strict=True)) | {VOTE: vote}
     if calibration is not None:
         scores["vote, calibrated"] = apply_calibration(vote, calibration)
     return {
@@ -322,7 +322,8 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "\n".join([rows[0], "|" + "---|" * len(head), *rows[1:]])
 
 
-def _prepared(cubes: Path, scratch: Path) -> Path:
+def prepared(cubes: Path, scratch: Path) -> Path:
+    """A block store of the cubes, in a scratch folder."""
     prepare(read_table(cubes / "table.csv"), ScanSource(cubes / "ct"), cubes / "masks", scratch / "store", 1)
     return scratch / "store"
 
@@ -352,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = read_table(args.slabs / "table.csv").rows
     make_folder(args.output)
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {"Cubes": judged(load(_prepared(args.cubes, Path(scratch))), ensembles, others)}
+        sets = {"Cubes": judged(load(prepared(args.cubes, Path(scratch))), ensembles, others)}
     if args.held_out:
         store, split = args.held_out
         names = set(json.loads(split.read_text())["validation"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from measure import matrix_rate, network_flops, peak_memory_mb, precisions, record, reset_peak_memory, seconds
 
-from nodulemc.ensemble.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_network
 from nodulemc.ensemble.manifest import PACKAGED_MODEL, read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 
@@ -45,17 +45,17 @@ def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, 
     """One line of the table."""
     members = read_manifest(args.resources).members
     if backend == "OpenVINO":
-        from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
+        from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
 
-        seeds = OpenVinoSeeds(args.resources, members, precision)
+        seeds = OpenVinoMembers(args.resources, members, precision)
     else:
-        seeds = TorchSeeds([load_network(args.resources, member) for member in members], args.device, precision)
+        seeds = TorchMembers([load_network(args.resources, member) for member in members], args.device, precision)
         seeds.batch_size = batch
     probes = probe_patches()
     patches = probes[np.arange(max(batch, 4)) % len(probes)]
     reset_peak_memory(args.device)
-    seeds.seed_probabilities(patches)
-    each = seconds(lambda: seeds.seed_probabilities(patches), 5, args.device) / len(patches)
+    seeds.member_probabilities(patches)
+    each = seconds(lambda: seeds.member_probabilities(patches), 5, args.device) / len(patches)
     row = {"backend": backend, "precision": precision, "batch": batch, "nodules_per_second": 1 / each}
     row |= {"seconds_per_nodule": each, "floor_seconds": floor, "ratio": each / floor}
     row["peak_mb"] = peak_memory_mb(args.device)

@@ -22,8 +22,8 @@ COMMANDS = {
     "compare": "test whether two sets of predictions differ in AUC",
     "calibrate": "fit a calibration map and store it in an ensemble",
     "cohort": "score many scans, resumable, on one machine or a cluster",
-    "status": "how far a cohort is",
-    "export": "a cohort's results as CSV, Parquet and platform JSON",
+    "cohort-status": "how far a cohort is",
+    "cohort-export": "a cohort's results as CSV, Parquet and Grand-Challenge JSON",
     "serve": "a web server that keeps the ensemble loaded between cases",
     "bench": "how fast an ensemble runs on this machine",
 }

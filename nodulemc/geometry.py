@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import ArrayLike
 
-from nodulemc.arrays import Array
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from nodulemc.arrays import Array
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.

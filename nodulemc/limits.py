@@ -1,12 +1,12 @@
 """How much of an input is taken before it is refused; docs/reliability.md says what else is refused.
 
-Each is far above what a real case holds and far below what would fill the platform's 16 GiB or its five minutes.
+Each is far above what a real case holds and far below what would fill Grand-Challenge's 16 GiB or its five minutes.
 """
 
 MAX_JSON_BYTES = 16 << 20
 MAX_TABLE_BYTES = 64 << 20
 MAX_TABLE_ROWS = 1_000_000  # a cohort's manifest; its shortest useful rows fill the 64 MiB by then
-MAX_SEED_BYTES = 1 << 30  # the largest published network, with its decoder, has 200 MiB in fp32
+MAX_MEMBER_BYTES = 1 << 30  # the largest published network, with its decoder, has 200 MiB in fp32
 MAX_NODULES = 1_000  # 1 MiB of patch each; LUNA25's fullest public scan has 11
 MAX_NAME_LENGTH = 1_000
 MAX_NODULE_ML = 1_000  # all nodules of a segmentation together; a lung has more, a mass of 10 cm half of it

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodulemc.arrays import Array
-
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.ct.volume import Volume
 
 SIZE = 64

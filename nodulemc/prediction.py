@@ -1,4 +1,4 @@
-"""From one CT and its nodules to predictions: the part that all programs share."""
+"""One CT and its nodules through an ensemble: what Grand-Challenge's algorithm, the server and `predict` share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.arrays import Array
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.trained_cases import with_note
+from nodulemc.ensemble.trained_cases import with_warning
 from nodulemc.errors import PointsError
 from nodulemc.limits import FACE_TOLERANCE_MM
 from nodulemc.patch import SIZE, extract_patch
 from nodulemc.points.nodules import Nodule, as_nodules, shortened
 from nodulemc.points.placement import OpenAir, other_reading, surroundings
 from nodulemc.points.reading import read_points, scan_name
-from nodulemc.quality import Notes, patch_notes, points_notes, scan_notes, seed_notes
+from nodulemc.quality import ScanWarnings, member_warnings, patch_warnings, points_warnings, scan_warnings
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
+    from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Growth
     from nodulemc.measure.sizes import Measurements
 
@@ -45,7 +46,7 @@ class NodulePrediction:
     Attributes:
         nodule: The nodule's name and point.
         probability: The probability of malignancy, 0…1: the soft vote of all members of the ensemble.
-        per_seed: Each member's probability, 0…1, in the ensemble's order.
+        member_probabilities: Each member's probability, 0…1, in the ensemble's order.
         warnings: Reasons to read the probability with caution, one sentence each.
         attributes: Predicted ratings of the nodule's look, on the radiologists' scale, in the order of the ensemble's
             ``manifest.attributes``. Empty if the ensemble predicts none.
@@ -56,14 +57,15 @@ class NodulePrediction:
 
     Examples:
         >>> from nodulemc import Nodule, NodulePrediction
-        >>> prediction = NodulePrediction(Nodule("1", (-110.6, -44.7, -217.8)), 0.6, per_seed=(0.5, 0.6, 0.75))
+        >>> nodule = Nodule("1", (-110.6, -44.7, -217.8))
+        >>> prediction = NodulePrediction(nodule, 0.6, member_probabilities=(0.5, 0.6, 0.75))
         >>> prediction.spread
         0.25
     """
 
     nodule: Nodule
     probability: float
-    per_seed: tuple[float, ...]
+    member_probabilities: tuple[float, ...]
     warnings: tuple[str, ...] = ()
     attributes: tuple[float, ...] = ()
     measurements: Measurements | None = None
@@ -73,7 +75,7 @@ class NodulePrediction:
     @property
     def spread(self) -> float:
         """The largest minus the smallest of the members' probabilities, 0…1."""
-        return max(self.per_seed) - min(self.per_seed)
+        return max(self.member_probabilities) - min(self.member_probabilities)
 
 
 def predict(
@@ -114,29 +116,36 @@ def predict(
     return predict_patches(nodules, *prepare_inputs(volume, nodules), ensemble)
 
 
-def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, Notes]:
-    """Return the patches of all nodules (see ``extract_patches``), and warnings about them and the scan."""
+def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, ScanWarnings]:
+    """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
     air = OpenAir(volume)
-    about = (patch_notes(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
+    about = (patch_warnings(volume, nodule, place, air) for nodule, place in zip(nodules, around, strict=True))
     ids = replace(volume.ids, uids=volume.ids.uids | {scan_name(volume.source)})
-    return patches, Notes((*scan_notes(volume), *points_notes(volume, nodules, around)), tuple(about), ids)
+    return patches, ScanWarnings((*scan_warnings(volume), *points_warnings(volume, nodules, around)), tuple(about), ids)
 
 
 def predict_patches(
-    nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble, *, show_progress: bool = False
+    nodules: Sequence[Nodule],
+    patches: Array,
+    warnings: ScanWarnings,
+    ensemble: Ensemble,
+    *,
+    show_progress: bool = False,
 ) -> list[NodulePrediction]:
-    """Predict the nodules, in their order, from the results of ``prepare_inputs``; log the warnings."""
+    """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
     if show_progress:
-        per_seed, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
+        by_member, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
-        per_seed, attributes = ensemble.findings(patches)
-    return concluded(nodules, notes, per_seed, attributes, ensemble)
+        by_member, attributes = ensemble.findings(patches)
+    return concluded(nodules, warnings, by_member, attributes, ensemble)
 
 
 def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
-    """Call ``find`` on parts of ``count`` nodules and join its results; show progress if this takes a while."""
+    """What ``find`` gives of parts of so many nodules, each time by the nodules, put together; with progress where it
+    takes a while.
+    """
     size = _AT_ONCE[device]
     if count <= size:
         return find(slice(None))
@@ -146,62 +155,67 @@ def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -
 
 def concluded(
     nodules: Sequence[Nodule],
-    notes: Notes,
-    per_seed: Sequence[Array],
+    warnings: ScanWarnings,
+    by_member: Sequence[Array],
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Make predictions from the results of ``prepare_inputs`` and ``Ensemble.findings``; log the warnings."""
-    votes = np.array(per_seed)
+    """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    votes = np.array(by_member)
     if ensemble.trained_cases:
-        notes = replace(notes, scan=with_note(notes.scan, ensemble.trained_cases.seen(notes.ids)))
-    for note in notes.scan:
-        logger.warning("%s", note)
-    _log_notes(nodules, [(*own, *seed_notes(seeds)) for own, seeds in zip(notes.nodules, votes, strict=True)])
-    return with_warnings(nodules, notes, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
-
-
-def with_notes(predictions: Sequence[NodulePrediction], notes: Sequence[tuple[str, ...]]) -> list[NodulePrediction]:
-    """Add further warnings to each prediction, and log them."""
-    _log_notes([prediction.nodule for prediction in predictions], notes)
-    return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, notes, strict=True)]
-
-
-def _log_notes(nodules: Sequence[Nodule], notes: Sequence[tuple[str, ...]]) -> None:
-    for k, (nodule, own) in enumerate(zip(nodules, notes, strict=True), start=1):
-        for note in own:
-            logger.warning("nodule %s: %s", shortened(nodule.name or k), note)
+        warnings = replace(warnings, scan=with_warning(warnings.scan, ensemble.trained_cases.seen(warnings.ids)))
+    for warning in warnings.scan:
+        logger.warning("%s", warning)
+    _log_warnings(
+        nodules, [(*own, *member_warnings(seeds)) for own, seeds in zip(warnings.nodules, votes, strict=True)]
+    )
+    return assemble_predictions(nodules, warnings, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
 
 
 def with_warnings(
+    predictions: Sequence[NodulePrediction], warnings: Sequence[tuple[str, ...]]
+) -> list[NodulePrediction]:
+    """Predictions with further warnings of each, which are logged as well."""
+    _log_warnings([prediction.nodule for prediction in predictions], warnings)
+    return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, warnings, strict=True)]
+
+
+def _log_warnings(nodules: Sequence[Nodule], warnings: Sequence[tuple[str, ...]]) -> None:
+    for k, (nodule, own) in enumerate(zip(nodules, warnings, strict=True), start=1):
+        for warning in own:
+            logger.warning("nodule %s: %s", shortened(nodule.name or k), warning)
+
+
+def assemble_predictions(
     nodules: Sequence[Nodule],
-    notes: Notes,
-    per_seed: Array,
+    warnings: ScanWarnings,
+    by_member: Array,
     probabilities: Array,
     attributes: Array,
     caveat: str | None,
 ) -> list[NodulePrediction]:
-    """Join everything known about each nodule to a prediction.
+    """What is known of each nodule, put together.
 
     Args:
-        nodules: The nodules.
-        notes: Their warnings, from ``prepare_inputs``.
-        per_seed: The members' probabilities (N, number of members).
-        probabilities: The ensemble's probabilities (N,).
-        attributes: The ensemble's ratings, on the readers' scale (N, number of attributes).
-        caveat: The ensemble's warning about all its numbers, or None.
+        nodules, warnings: as ``prepare_inputs`` takes and gives them.
+        by_member: the members' probabilities (N, number of members).
+        probabilities: the ensemble's (N,).
+        attributes: the same, on the readers' scale (N, number of attributes).
+        caveat: the ensemble's.
     """
-    general = (*((caveat,) if caveat else ()), *notes.scan)
+    general = (*((caveat,) if caveat else ()), *warnings.scan)
     return [
         NodulePrediction(
-            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *seed_notes(seeds)), tuple(told.tolist())
+            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *member_warnings(seeds)), tuple(told.tolist())
         )
-        for nodule, own, p, seeds, told in zip(nodules, notes.nodules, probabilities, per_seed, attributes, strict=True)
+        for nodule, own, p, seeds, told in zip(
+            nodules, warnings.nodules, probabilities, by_member, attributes, strict=True
+        )
     ]
 
 
 def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> Array:
-    """Return the patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+    """Patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
     Raises:
         PointsError: a nodule's point lies outside the CT.
@@ -234,9 +248,9 @@ def _as_volume(ct: str | Path | sitk.Image | Volume, series: str | None) -> Volu
 
 
 def side_by_side(read: Callable[[], Read], load: Callable[[], Loaded]) -> tuple[Read, Loaded]:
-    """Read a case while the ensemble is being loaded, since each keeps one core busy.
+    """Read a case while the ensemble is loaded, as each keeps one core busy.
 
-    ``read`` runs in a second thread. If both fail, its exception is raised.
+    ``read`` runs in a second thread; where both fail, its exception is raised.
     """
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)

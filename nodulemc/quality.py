@@ -37,7 +37,7 @@ AIR_HU = (-1100, -600)  # air and lung
 SOFT_TISSUE_HU = (-200, 200)
 LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
 MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
-MOST_SPREAD = 0.3  # chosen: of the seeds' probabilities
+MOST_SPREAD = 0.3  # chosen: of the members' probabilities
 # How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
 _NO_AGENT = re.compile(
     r"(?:(?:no|none|non?[ -]?contrast|not|nil|null|n|n[/.]?a\.?|false|without|w/?o|un-?enhanced|non-?enhanced|nativ\w*"
@@ -51,7 +51,7 @@ _TOLERANCE_MM = 0.05
 
 
 @dataclass(frozen=True)
-class Notes:
+class ScanWarnings:
     """Warnings of one scan.
 
     Attributes:
@@ -65,65 +65,65 @@ class Notes:
     ids: ScanIds = field(default_factory=ScanIds)
 
 
-def scan_notes(volume: Volume) -> tuple[str, ...]:
+def scan_warnings(volume: Volume) -> tuple[str, ...]:
     """Warnings about a scan's geometry, intensities and DICOM header."""
-    return (*_geometry_notes(volume.image), *_intensity_notes(volume.image), *_header_notes(volume))
+    return (*_geometry_warnings(volume.image), *_intensity_warnings(volume.image), *_header_warnings(volume))
 
 
-def patch_notes(volume: Volume, nodule: Nodule, around: Surroundings, air: OpenAir) -> tuple[str, ...]:
+def patch_warnings(volume: Volume, nodule: Nodule, around: Surroundings, air: OpenAir) -> tuple[str, ...]:
     """Warnings about one patch and the place of its nodule in it; ``air`` is the volume's."""
     reach = (SIZE - 1) / 2 * VOXEL_MM
     corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
     beyond = max(map(volume.distance_outside_mm, corners))
     cut = f"its {EXTENT_MM:g} mm cube reaches {beyond:.0f} mm beyond the scan, where air is assumed"
-    return (*([cut] if beyond > VOXEL_MM else []), *_placement_notes(nodule, around, air))
+    return (*([cut] if beyond > VOXEL_MM else []), *_placement_warnings(nodule, around, air))
 
 
-def _placement_notes(nodule: Nodule, around: Surroundings, air: OpenAir) -> list[str]:
+def _placement_warnings(nodule: Nodule, around: Surroundings, air: OpenAir) -> list[str]:
     if around.is_dark and air.holds(nodule.point):
         return ["the point lies outside the body, in the air beside the patient"]
-    notes = []
+    warnings = []
     if around.contrast_hu < LEAST_CONTRAST_HU:
-        notes.append(f"nothing denser than lung lies within {BALL_MM + REACH_MM:.0f} mm of the point")
+        warnings.append(f"nothing denser than lung lies within {BALL_MM + REACH_MM:.0f} mm of the point")
     if around.lung_share < LEAST_LUNG:
         low, high = LUNG_HU
         what = f"{around.lung_share:.1%} of its {EXTENT_MM:g} mm cube lies in {low}…{high} HU"
-        notes.append(f"no lung around the point: {what}")
-    return notes
+        warnings.append(f"no lung around the point: {what}")
+    return warnings
 
 
-def points_notes(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Surroundings]) -> tuple[str, ...]:
+def points_warnings(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Surroundings]) -> tuple[str, ...]:
     """Warnings about a file's points as a whole."""
     points = [nodule.point for nodule in nodules]
     reading = other_reading(volume, points) if points and may_be_misread(around) else None
     return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
 
 
-def seed_notes(per_seed: Array) -> tuple[str, ...]:
-    """Warnings about one nodule's probabilities, (number of seeds,)."""
-    low, high = per_seed.min(), per_seed.max()
+def member_warnings(by_member: Array) -> tuple[str, ...]:
+    """Warnings about one nodule's probabilities, (number of members,)."""
+    low, high = by_member.min(), by_member.max()
     return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
 
 
-def _geometry_notes(image: sitk.Image) -> list[str]:
-    notes = []
+def _geometry_warnings(image: sitk.Image) -> list[str]:
+    warnings = []
     x, y, z = image.GetSpacing()
     for what, mm, (low, high) in (
         ("slice spacing", z, TRAINING_SLICE_MM),
         ("pixel spacing", x, TRAINING_PIXEL_MM),
         ("pixel spacing", y, TRAINING_PIXEL_MM),
     ):
-        note = f"{what} {mm:.2f} mm is outside the training data's {low:g} to {high:g} mm"
-        if not low - _TOLERANCE_MM <= mm <= high + _TOLERANCE_MM and note not in notes:
-            notes.append(note)
+        warning = f"{what} {mm:.2f} mm is outside the training data's {low:g} to {high:g} mm"
+        if not low - _TOLERANCE_MM <= mm <= high + _TOLERANCE_MM and warning not in warnings:
+            warnings.append(warning)
     extent = [n * mm for n, mm in zip(image.GetSize(), image.GetSpacing(), strict=True)]
     if max(extent) < SMALLEST_SCAN_MM:
         stated = " × ".join(f"{mm:.0f}" for mm in extent)
-        notes.append(f"the scan is only {stated} mm: a small part of a chest, or its spacing is not in mm")
-    return notes
+        warnings.append(f"the scan is only {stated} mm: a small part of a chest, or its spacing is not in mm")
+    return warnings
 
 
-def _intensity_notes(image: sitk.Image) -> list[str]:
+def _intensity_warnings(image: sitk.Image) -> list[str]:
     voxels = sitk.GetArrayViewFromImage(image)
     step = math.ceil(math.sqrt(voxels.size / _SAMPLE))
     sample = voxels[::step, ::step].astype(np.float32)
@@ -153,26 +153,28 @@ def _noise(hu: Array) -> float:
     return float(np.median(differences)) / 0.954 if differences.size else 0.0
 
 
-def _header_notes(volume: Volume) -> list[str]:
-    notes = []
+def _header_warnings(volume: Volume) -> list[str]:
+    warnings = []
     acquisition = volume.acquisition
     modality = acquisition.get("Modality", "CT")
     if modality != "CT":
-        notes.append(f"the DICOM modality is {modality[:16]!r}, not CT")
+        warnings.append(f"the DICOM modality is {modality[:16]!r}, not CT")
     if not _NO_AGENT.fullmatch(acquisition.get("ContrastBolusAgent", "").strip().lower()):
-        notes.append("a contrast agent was given; the training data are without")
+        warnings.append("a contrast agent was given; the training data are without")
     unit = acquisition.get("RescaleType", "HU")
     if unit != "HU":
-        notes.append(f"the DICOM rescale type is {unit[:16]!r}, not HU")
+        warnings.append(f"the DICOM rescale type is {unit[:16]!r}, not HU")
     if volume.series_uid is not None and "RescaleSlope" not in acquisition:
-        notes.append("the DICOM header states no rescaling; the stored values are taken for HU")
+        warnings.append("the DICOM header states no rescaling; the stored values are taken for HU")
     if padding := acquisition.get("PixelPaddingValue"):
-        notes.append(f"the DICOM header calls {padding} HU padding, but pixels inside have it; they are kept as tissue")
+        warnings.append(
+            f"the DICOM header calls {padding} HU padding, but pixels inside have it; they are kept as tissue"
+        )
     try:
         thickness = float(acquisition.get("SliceThickness", "nan"))
     except ValueError:
         thickness = math.nan
     low, high = TRAINING_SLICE_MM
     if not (math.isnan(thickness) or low - _TOLERANCE_MM <= thickness <= high + _TOLERANCE_MM):
-        notes.append(f"slice thickness {thickness:g} mm is outside the training data's {low:g} to {high:g} mm")
-    return notes
+        warnings.append(f"slice thickness {thickness:g} mm is outside the training data's {low:g} to {high:g} mm")
+    return warnings

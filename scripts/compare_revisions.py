@@ -42,6 +42,7 @@ from dicom import change_dicom, write_dicom_series  # noqa: E402
 SPELLINGS = (
     ("export", "cohort-export"),
     ("--resources", "--ensemble"),
+    ("--masks", "--nodule-masks"),
     ("central_epochs", "centre_crop_epochs"),
 )
 # What is taken out of every file; a pattern's first group stays.
@@ -347,7 +348,7 @@ def file_difference(old: Path, new: Path) -> str | None:
     a, b = (comparable(file) for file in (old, new))
     if a == b:
         return None
-    if b"\0" in a + b:
+    if b"\0" in a + b or a.splitlines() == b.splitlines():
         return f": byte {len(os.path.commonprefix([a, b]))}"
     lines = zip_longest(a.splitlines(), b.splitlines(), fillvalue=b"")
     number, pair = next((number, pair) for number, pair in enumerate(lines, 1) if pair[0] != pair[1])

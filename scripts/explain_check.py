@@ -163,7 +163,7 @@ def seen(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray | None]
 
 def vote(patch: np.ndarray, ensemble: Ensemble) -> float:
     """The ensemble's probability of one patch."""
-    return float(ensemble.vote(ensemble.seed_probabilities(patch[None]))[0])
+    return float(ensemble.vote(ensemble.member_probabilities(patch[None]))[0])
 
 
 def log_odds(probability: float) -> float:

@@ -69,7 +69,7 @@ def compare(store: Path, args: argparse.Namespace) -> None:
         path = args.output / "without_segmentation.csv"
         StoredNodules(store).predict(Ensemble.load(args.without_segmentation), path)
         other = read(path)
-        names = ", ".join(read_manifest(args.without_segmentation).seed_names)
+        names = ", ".join(read_manifest(args.without_segmentation).member_names)
         readers[f"without the segmentation task ({names})"] = other["probability"]
     readers = {name: values.reindex(truth.index) for name, values in readers.items()}
     dice = mean_dice(store, args.resources, args.dice)

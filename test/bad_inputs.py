@@ -970,7 +970,7 @@ EXPORT_ROWS = [
 GROUPS = {
     "JSON": JSON_ROWS,
     "Paths and links": PATH_ROWS,
-    "CT (.mha, as on the platform)": CT_ROWS,
+    "CT (.mha, as on Grand-Challenge)": CT_ROWS,
     "Other formats (`nodulemc predict`)": FORMAT_ROWS,
     "Segmentations as points": SEGMENTATION_ROWS,
     "DICOM objects (`nodulemc predict --dicom`)": EXPORT_ROWS,

@@ -1,4 +1,4 @@
-"""The platform's folders of a case, and a stand-in for the network."""
+"""Grand-Challenge's folders of a case, and a stand-in for the network."""
 
 import json
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ class MeanOfPatch:
     trained_cases = None
     device = "cpu"
     manifest = SimpleNamespace(
-        seed_names=["seed_1", "seed_2"],
+        member_names=["seed_1", "seed_2"],
         attributes=(),
         trained_on="nothing",
         sha256="0" * 64,
@@ -27,18 +27,18 @@ class MeanOfPatch:
         identity={"path": "/made", "sha256": "0" * 64},
     )
 
-    def seed_probabilities(self, patches):
+    def member_probabilities(self, patches):
         means = patches.astype(np.float64).mean(axis=(1, 2, 3))
         return np.stack([means, means**2], axis=1)
 
     def findings(self, patches):
-        return self.seed_probabilities(patches), np.empty((len(patches), 0))
+        return self.member_probabilities(patches), np.empty((len(patches), 0))
 
     def findings_and_masks(self, patches):
         return *self.findings(patches), self.mask_probabilities(patches)
 
-    def vote(self, per_seed):
-        return per_seed.mean(axis=1)
+    def vote(self, by_member):
+        return by_member.mean(axis=1)
 
 
 def make_case(folder, points, *, ct_name="ct.mha", clinical=CLINICAL):

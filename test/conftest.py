@@ -1,6 +1,7 @@
 """Shared fixtures: data beside the checkout, and small CTs with known content."""
 
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -14,12 +15,28 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+_ALL_HEAVY = re.compile(r"^pytestmark = pytest\.mark\.heavy$", re.MULTILINE)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where heavy tests are left out, modules that hold no others are not imported: that would take longer than the
+    rest.
+    """
+    if "not heavy" in config.option.markexpr and collection_path.suffix == ".py":
+        return bool(_ALL_HEAVY.search(collection_path.read_text(encoding="utf-8"))) or None
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with heavy tests come first, so that short ones fill the end, where one process waits for another."""
+    heavy = {item.path for item in items if item.get_closest_marker("heavy")}
+    items.sort(key=lambda item: item.path not in heavy)
 
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real CTs, tables and platform files that lie beside the checkout."""
+    """Real CTs, tables and Grand-Challenge files that lie beside the checkout."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found at {SHARED_DATA}")
     return SHARED_DATA

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nodulemc.ensemble.manifest import Manifest, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
 
@@ -47,7 +47,7 @@ def make_untrained_ensemble(
     weights: Sequence[float] | None = None,
     dtype: torch.dtype = torch.float16,
     probes: int = 0,
-) -> Manifest:
+) -> EnsembleManifest:
     """Write an untrained ensemble and return its manifest.
 
     Its precision is measured on so many probes, or, as most tests do not look at it, on one that is shrunk.
@@ -70,7 +70,7 @@ def _made(
     """An ensemble that is made once and copied by all tests that ask for it; gone with the process."""
     folder = tempfile.TemporaryDirectory()
     members = [
-        SeedWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
+        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
         for seed, weight in zip(seeds, weights, strict=True)
     ]
     patches = probe_patches()[-probes:] if probes else shrunk_probe()

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload(["nodulemc.training.trainer", "torch.utils.tensorboard"])
+_SERVER.set_forkserver_preload(["nodulemc.training.trainer", "torch.utils.tensorboard", "nodulemc.cohort.pages"])
 
 
 def start(program: Path, *words: object, **environment: str) -> BaseProcess:

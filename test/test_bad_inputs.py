@@ -35,13 +35,13 @@ def test_hostile_inputs_do_so_in_little_time_and_memory():
     results = [json.loads(line) for line in done.stdout.splitlines()]
     for row, result in zip(HOSTILE, results, strict=True):
         check_end(row, result["outcome"], result["message"])
-    # A fifth of the 300 s and a sixteenth of the 16 GiB that the platform gives one case.
+    # A fifth of the 300 s and a sixteenth of the 16 GiB that Grand-Challenge gives one case.
     assert max(result["seconds"] for result in results) < 60
     assert max(result["mib"] for result in results) < 1024
 
 
 def test_a_name_cannot_command_the_terminal():
-    manifest = SimpleNamespace(seed_names=["s"], origin="", identity={"path": "\x1b[2J", "sha256": "0" * 64})
+    manifest = SimpleNamespace(member_names=["s"], origin="", identity={"path": "\x1b[2J", "sha256": "0" * 64})
     shown = table([NodulePrediction(Nodule("\x1b[2Jn1\n", (0, 0, 0)), 0.5, (0.5,))], manifest)
     assert shown.splitlines()[1].split()[0] == r"\x1b[2Jn1\n"
     assert shown.splitlines()[2] == r"ensemble: \x1b[2J (SHA-256 000000000000)"

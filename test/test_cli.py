@@ -38,7 +38,7 @@ def test_an_interrupt_while_a_command_is_imported(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "import_module", interrupt)
-    assert cli.main(["status", "nowhere"]) == 130
+    assert cli.main(["cohort-status", "nowhere"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 

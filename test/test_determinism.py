@@ -32,13 +32,13 @@ def resources(tmp_path_factory):
 
 def test_a_repetition_in_other_surroundings_gives_the_same_bytes(tmp_path, resources):
     results = []
-    for k, surroundings in enumerate([{}, {}, SURROUNDINGS]):
+    for k, surroundings in enumerate([{}, {}, SURROUNDINGS, {"LC_ALL": "C"}]):
         output = tmp_path / str(k)
         output.mkdir()
         command = [*PROGRAM, "--output", str(output), "--resources", str(resources)]
         subprocess.run(command, check=True, capture_output=True, env=os.environ | surroundings)
         results.append((output / OUTPUT_NAME).read_bytes())
-    assert results[0] == results[1] == results[2]
+    assert set(results) == {results[0]}
     assert len(json.loads(results[0])["points"]) == 2
 
 
@@ -58,7 +58,7 @@ def test_no_connection_is_tried_and_nothing_but_the_output_is_written(tmp_path, 
     reached = [call for call in calls if re.search(r"\bAF_INET6?\b|sendto|sendmsg|sendmmsg", call)]
     assert reached == []
     writing = [call for call in calls if re.search(r"O_WRONLY|O_RDWR|O_CREAT|creat\(|mkdir\(|rename|link", call)]
-    allowed = (str(output), "/dev/null", "/dev/shm", "/proc/", "/tmp/")  # noqa: S108, what the platform allows
+    allowed = (str(output), "/dev/null", "/dev/shm", "/proc/", "/tmp/")  # noqa: S108, what Grand-Challenge allows
     elsewhere = [call for call in writing if "ENOENT" not in call and not any(place in call for place in allowed)]
     assert elsewhere == []
     assert any(str(output) in call for call in writing)

@@ -23,11 +23,11 @@ class Density:
 
     manifest = SimpleNamespace(segments=True)
 
-    def seed_probabilities(self, patches):
+    def member_probabilities(self, patches):
         return np.array([[patch[26:38, 26:38, 26:38].mean()] for patch in patches])
 
-    def vote(self, per_seed):
-        return per_seed[:, 0]
+    def vote(self, by_member):
+        return by_member[:, 0]
 
     def mask_probabilities(self, patches):
         inside = np.zeros_like(patches)

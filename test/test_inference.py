@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -35,13 +34,12 @@ def resources(tmp_path_factory):
     return folder
 
 
-def run(name, *arguments, **environment):
+def run(name, *arguments):
     return subprocess.run(
         [*COMMAND[name], *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | environment,
         cwd=REPOSITORY,
     )
 
@@ -77,7 +75,7 @@ def test_one_ct_in_every_format_gives_the_same_probabilities(tmp_path):
     ensemble = Ensemble.load(tmp_path / "resources", device="cpu", precision="fp32")
     results = np.array(
         [
-            [p.per_seed for p in nodulemc.predict(s, tmp_path / "points.json", ensemble)]
+            [p.member_probabilities for p in nodulemc.predict(s, tmp_path / "points.json", ensemble)]
             for s in (*sources, tmp_path / "dicom")
         ]
     )
@@ -107,10 +105,10 @@ def test_real_chest_ct_through_both_programs(tmp_path, resources, shared_data):
     content = json.loads((tmp_path / "p.json").read_text())
     assert probabilities(tmp_path / "p.json") == pytest.approx(probabilities(target / OUTPUT_NAME), abs=1e-6)
     for point in content["points"]:
-        per_seed = list(point["per_seed"].values())
+        by_member = list(point["per_seed"].values())
         assert list(point["per_seed"]) == ["seed_1", "seed_2"]
-        assert point["probability"] == pytest.approx(np.mean(per_seed))
-        assert point["spread"] == pytest.approx(np.ptp(per_seed))
+        assert point["probability"] == pytest.approx(np.mean(by_member))
+        assert point["spread"] == pytest.approx(np.ptp(by_member))
         assert point["warnings"][0] == "the weights are untrained: the numbers mean nothing"
         assert point["warnings"][1].startswith("pixel spacing 1.50 mm")
 
@@ -161,7 +159,7 @@ def test_an_ensemble_in_a_folder_of_its_own_is_found_and_named(tmp_path, resourc
     content = json.loads((tmp_path / "p.json").read_text())
     digest = sha256_of(resources / "ensemble.json")
     assert content["ensemble"] == {"path": str(tmp_path / "model" / "wrapped"), "sha256": digest}
-    # The platform's own output stays as its contract has it.
+    # Grand-Challenge's own output stays as its contract has it.
     done = run("inference", "--input", source, "--output", target, "--resources", tmp_path / "model", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert set(json.loads((target / OUTPUT_NAME).read_text())) == {"name", "type", "points", "version"}
@@ -170,18 +168,6 @@ def test_an_ensemble_in_a_folder_of_its_own_is_found_and_named(tmp_path, resourc
     assert done.returncode == 2
     assert done.stderr.startswith("error: no ensemble.json in it or one folder below; it holds wrapped/: ")
     assert list(target.iterdir()) == []
-
-
-def test_output_does_not_depend_on_locale_or_time_zone(tmp_path, resources):
-    image = make_ct()
-    outputs = set()
-    for k, environment in enumerate([{}, {"LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Tokyo"}, {"LC_ALL": "C"}]):
-        source, target = case_folder(tmp_path / str(k), image, [{"name": "ä", "point": list(centre_of(image))}])
-        done = run("inference", "--input", source, "--output", target, "--resources", resources, "--device", "cpu",
-                   **environment)  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        outputs.add((target / OUTPUT_NAME).read_bytes())
-    assert len(outputs) == 1
 
 
 def damaged_checksum(source, resources):

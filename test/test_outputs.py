@@ -14,7 +14,7 @@ COMMANDS = [
     "predict input --points input --masks OUT",
     "predict . --points input --dicom OUT",
     "import-reference input --output OUT",
-    "prepare --table input --ct . --masks . --output OUT",
+    "prepare --table input --ct . --nodule-masks . --output OUT",
     "split input --seed 1 --output OUT/split.json",
     "phantom --output OUT --patients 1 --seed 1 --into input",
     "phantom --output OUT --patients 1 --seed 1 --blocks",

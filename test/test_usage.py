@@ -54,7 +54,7 @@ def run(*words: object, **environment: str) -> subprocess.CompletedProcess:
         (["bench", "--device", "gpu"], "--device gpu: nodulemc bench: use auto, cpu, cuda"),
         (["bench", "--nodules", "many"], "--nodules: 'many' is no whole number: nodulemc bench: see "),
         (
-            ["calibrate", "p", "--ensemble", "e", "--method", "platt", "--prevalence", "half"],
+            ["calibrate", "p", "--resources", "e", "--method", "platt", "--prevalence", "half"],
             "--prevalence: 'half' is no number: nodulemc calibrate: see ",
         ),
         (["phantom", "--blocks", "--into", "ct"], "--into: not allowed with argument --blocks: nodulemc phantom: see "),
@@ -79,7 +79,7 @@ def test_every_program_refuses_an_unknown_option_alike(name):
 def test_negative_numbers_and_what_follows_two_dashes_are_no_options(capsys):
     assert cli.main(["split", "t.csv", "--seed", "-1", "--output", "s.json"]) == 2
     assert capsys.readouterr().err.startswith("error: --seed -1: ")
-    assert cli.main(["status", "--", "--nonsense"]) == 2
+    assert cli.main(["cohort-status", "--", "--nonsense"]) == 2
     assert capsys.readouterr().err.startswith("error: no cohort: --nonsense")
 
 

@@ -25,7 +25,7 @@ Beside = tuple[int, list[tuple[str, float, float, float]]]
 
 def rows(setting: Setting) -> Iterator[Row]:
     """Two rows for each candidate."""
-    for name, measure in _CANDIDATES.items():
+    for name, measure in CANDIDATES.items():
         yield from attempt(name, _candidate(setting, name, measure))
 
 
@@ -128,7 +128,7 @@ def ahead_of_time(setting: Setting) -> Beside:
     return _beside_eager(setting, name, lambda: members[0](batch), lambda: run(batch), loading)
 
 
-_CANDIDATES: dict[str, Callable[[Setting], Beside]] = {
+CANDIDATES: dict[str, Callable[[Setting], Beside]] = {
     "one member, contiguous": contiguous,
     "members on streams": on_streams,
     "one member, torch.compile": compiled,

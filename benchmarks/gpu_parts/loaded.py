@@ -26,7 +26,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     )
     for precision in ("bf16", "fp16", "fp32"):
         yield from attempt(f"{precision}: loaded ensemble", _by_batch(setting, networks, precision, flops))
-    yield from attempt("where the time goes", _kernels(setting, networks))
+    yield from attempt("where the time goes", slowest_kernels(setting, networks))
 
 
 def _by_batch(setting: Setting, networks: list[PatchNetwork], precision: str, flops: float) -> Iterator[Row]:
@@ -48,20 +48,20 @@ def _seconds_per_nodule(setting: Setting, networks: list[PatchNetwork], precisio
     seeds = setting.seeds(networks, precision)
     seeds.batch_size = batch
     patches = probes(batch if setting.small else max(batch, _GOAL_BATCH))
-    seeds.seed_probabilities(patches)
-    each = seconds(lambda: seeds.seed_probabilities(patches), setting.repeats, setting.device) / len(patches)
+    seeds.member_probabilities(patches)
+    each = seconds(lambda: seeds.member_probabilities(patches), setting.repeats, setting.device) / len(patches)
     setting.require(seeds)
     return each
 
 
-def _kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
+def slowest_kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
     """The kernels that take the most of the device's time."""
     seeds, patches = setting.seeds(networks, setting.half), probes(2 if setting.small else _GOAL_BATCH)
-    seeds.seed_probabilities(patches)
+    seeds.member_probabilities(patches)
     on_gpu = setting.device == "cuda"
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     with profile(activities=[activity], acc_events=True) as profiled:
-        seeds.seed_probabilities(patches)
+        seeds.member_probabilities(patches)
     spent = {
         event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
         for event in profiled.key_averages()

@@ -10,7 +10,7 @@ from measure import swapped_gaps
 from gpu_parts.nodules import collect, read_patches
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting
-from nodulemc.ensemble.backends.torch_backend import TorchSeeds
+from nodulemc.ensemble.backends.torch_backend import TorchMembers
 from nodulemc.ensemble.backends.ways import Way
 from nodulemc.ensemble.precision import choose_precision
 from nodulemc.hardware import available_cores
@@ -29,8 +29,8 @@ def rows(setting: Setting) -> Iterator[Row]:
     yield Row("nodules", len(patches), "", words)
     decoders = any(member.segments for member in setting.manifest.members)
     networks = setting.networks(masks=decoders)
-    exact = TorchSeeds(deepcopy(networks), "cpu", "fp32")
-    expected = exact.seed_probabilities(patches)
+    exact = TorchMembers(deepcopy(networks), "cpu", "fp32")
+    expected = exact.member_probabilities(patches)
     few = patches[-1:] if setting.small else patches[-_MASKS:]
     masks = exact.mask_probabilities(few) if decoders else None
     measured: dict[str, float] = {}
@@ -61,12 +61,12 @@ def _patches(setting: Setting) -> tuple[np.ndarray, str]:
         return probe_patches(), f"8 probes alone: {error.name} is not installed and no --patches given"
 
 
-def _by_batch(setting: Setting, seeds: TorchSeeds, patches: np.ndarray) -> dict[int, np.ndarray]:
+def _by_batch(setting: Setting, seeds: TorchMembers, patches: np.ndarray) -> dict[int, np.ndarray]:
     """Each batch size's probabilities (N, members)."""
     found = {}
     for batch in _SMALL_BATCHES if setting.small else _BATCHES:
         seeds.batch_size = batch
-        found[batch] = seeds.seed_probabilities(patches)
+        found[batch] = seeds.member_probabilities(patches)
         setting.require(seeds)
     return found
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from types import MethodType
 
 import numpy as np
@@ -13,7 +14,7 @@ from measure import seconds
 
 from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes
-from nodulemc.ensemble.backends.torch_backend import TorchSeeds
+from nodulemc.ensemble.backends.torch_backend import TorchMembers
 
 # What an allocator needs besides what the same work needed before.
 _MARGIN = 1.1
@@ -35,12 +36,12 @@ def _patches(setting: Setting) -> np.ndarray:
 
 def _halving(setting: Setting) -> Iterator[Row]:
     networks, patches = setting.networks(), _patches(setting)
-    expected = setting.seeds(networks, setting.half).seed_probabilities(patches)
+    expected = setting.seeds(networks, setting.half).member_probabilities(patches)
     seeds = setting.seeds(networks, setting.half)
     few = _SMALL_FIT if setting.small else _FIT
-    with _memory_for(few, seeds, setting):
+    with memory_for(few, seeds, setting):
         seeds.batch_size = len(patches)
-        found = seeds.seed_probabilities(patches)
+        found = seeds.member_probabilities(patches)
     right = _right(setting, found, expected) and seeds.device == setting.device and seeds.batch_size < len(patches)
     beside = f"batches of {len(patches)} became {seeds.batch_size}, on the {seeds.device}; difference from ample memory"
     yield Row(f"memory for {few} nodules", float(np.abs(found - expected).max()), "", beside, right)
@@ -48,29 +49,29 @@ def _halving(setting: Setting) -> Iterator[Row]:
 
 def _leaving(setting: Setting) -> Iterator[Row]:
     networks, patches = setting.networks(), _patches(setting)[:4]
-    expected = TorchSeeds(setting.networks(), "cpu", "fp32").seed_probabilities(patches)
+    expected = TorchMembers(setting.networks(), "cpu", "fp32").member_probabilities(patches)
     seeds = setting.seeds(networks, setting.half)
-    with _memory_for(0, seeds, setting):
-        found = seeds.seed_probabilities(patches)
+    with memory_for(0, seeds, setting):
+        found = seeds.member_probabilities(patches)
     yield _on_cpu(setting, "memory for no nodule", seeds, found, expected)
 
 
 def _not_getting_there(setting: Setting) -> Iterator[Row]:
     patches = _patches(setting)[:4]
-    expected = TorchSeeds(setting.networks(), "cpu", "fp32").seed_probabilities(patches)
+    expected = TorchMembers(setting.networks(), "cpu", "fp32").member_probabilities(patches)
     if setting.device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
         with _memory_limit(torch.cuda.memory_reserved()):
-            seeds = TorchSeeds(setting.networks(), "cuda", setting.half)
-            found = seeds.seed_probabilities(patches)
+            seeds = TorchMembers(setting.networks(), "cuda", setting.half)
+            found = seeds.member_probabilities(patches)
     else:
         seeds = _Refused(setting.networks(), "cpu", "fp32")
-        found = seeds.seed_probabilities(patches)
+        found = seeds.member_probabilities(patches)
     yield _on_cpu(setting, "memory for no member", seeds, found, expected)
 
 
-def _on_cpu(setting: Setting, name: str, seeds: TorchSeeds, found: np.ndarray, expected: np.ndarray) -> Row:
+def _on_cpu(setting: Setting, name: str, seeds: TorchMembers, found: np.ndarray, expected: np.ndarray) -> Row:
     right = _right(setting, found, expected) and (seeds.device, seeds.precision) == ("cpu", "fp32")
     # The weights stay as the GPU had them.
     beside = f"ended on the {seeds.device} in {seeds.precision}; difference from fp32 throughout"
@@ -82,7 +83,7 @@ def _right(setting: Setting, found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @contextmanager
-def _memory_for(nodules: int, seeds: TorchSeeds, setting: Setting) -> Iterator[None]:
+def memory_for(nodules: int, seeds: TorchMembers, setting: Setting) -> Iterator[None]:
     """Leave the device as much memory as so many nodules need; a CPU only says that more do not fit."""
     if setting.device != "cuda":
         _pretend(nodules, seeds)
@@ -93,7 +94,7 @@ def _memory_for(nodules: int, seeds: TorchSeeds, setting: Setting) -> Iterator[N
     needed = torch.cuda.memory_reserved()
     if nodules:
         torch.cuda.reset_peak_memory_stats()
-        seeds.seed_probabilities(probes(nodules))
+        seeds.member_probabilities(probes(nodules))
         needed = _MARGIN * torch.cuda.max_memory_reserved()
         torch.cuda.empty_cache()
     with _memory_limit(needed):
@@ -110,16 +111,16 @@ def _memory_limit(allowed: float) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _pretend(nodules: int, seeds: TorchSeeds) -> None:
+def _pretend(nodules: int, seeds: TorchMembers) -> None:
     """Let seeds on a CPU find no memory for more nodules, until they have left for the CPU."""
     run_batch, leave = seeds._run_batch, seeds._leave_gpu
 
-    def run(_self: TorchSeeds, patches: np.ndarray, *arguments: object) -> None:
+    def run(_self: TorchMembers, patches: np.ndarray, *arguments: object) -> None:
         if len(patches) > nodules:
             raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
         run_batch(patches, *arguments)
 
-    def leave_for_good(self: TorchSeeds) -> None:
+    def leave_for_good(self: TorchMembers) -> None:
         self._run_batch = run_batch
         leave()
 
@@ -127,7 +128,7 @@ def _pretend(nodules: int, seeds: TorchSeeds) -> None:
     seeds._leave_gpu = MethodType(leave_for_good, seeds)
 
 
-class _Refused(TorchSeeds):
+class _Refused(TorchMembers):
     """Seeds whose first move finds no memory, as on a GPU that is full."""
 
     _moves = 0
@@ -142,8 +143,8 @@ class _Refused(TorchSeeds):
 
 def _two_processes(setting: Setting) -> Iterator[Row]:
     seeds, patches = setting.seeds(setting.networks(), setting.half), _patches(setting)
-    expected = seeds.seed_probabilities(patches)
-    alone = len(patches) / seconds(lambda: seeds.seed_probabilities(patches), setting.repeats, setting.device)
+    expected = seeds.member_probabilities(patches)
+    alone = len(patches) / seconds(lambda: seeds.member_probabilities(patches), setting.repeats, setting.device)
     context = get_context("spawn")
     with ProcessPoolExecutor(2, context, initializer=_meet_at, initargs=(context.Barrier(2),)) as pool:
         results = [task.result() for task in [pool.submit(_share, setting) for _ in range(2)]]
@@ -154,7 +155,7 @@ def _two_processes(setting: Setting) -> Iterator[Row]:
     yield Row("two processes: difference from one alone", difference, "", "", difference <= setting.manifest.tolerance)
 
 
-def _meet_at(barrier) -> None:
+def _meet_at(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
 
@@ -162,9 +163,9 @@ def _meet_at(barrier) -> None:
 def _share(setting: Setting) -> tuple[float, np.ndarray]:
     """Nodules per second and probabilities of one of two processes; the clock runs once both are ready."""
     seeds, patches = setting.seeds(setting.networks(), setting.half), _patches(setting)
-    seeds.seed_probabilities(patches)
+    seeds.member_probabilities(patches)
     _barrier.wait(_START_S)
     rounds = 1 if setting.small else 20
-    each = seconds(lambda: [seeds.seed_probabilities(patches) for _ in range(rounds)], 1, setting.device) / rounds
+    each = seconds(lambda: [seeds.member_probabilities(patches) for _ in range(rounds)], 1, setting.device) / rounds
     setting.require(seeds)
-    return len(patches) / each, seeds.seed_probabilities(patches)
+    return len(patches) / each, seeds.member_probabilities(patches)

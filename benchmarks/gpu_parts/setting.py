@@ -15,13 +15,13 @@ from measure import seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nodulemc.ensemble.backends.torch_backend import TorchSeeds, load_network
+from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_network
 from nodulemc.ensemble.backends.ways import Way
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.ensemble.precision import choose_precision
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import NoduleMCError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.multitask import create_model
@@ -71,7 +71,7 @@ class Setting:
     cubes: Path
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> EnsembleManifest:
         """The ensemble's manifest, with the members that are used."""
         manifest = read_manifest(self.resources)
         return replace(manifest, members=manifest.members[: _SMALL_MEMBERS if self.small else None])
@@ -100,17 +100,17 @@ class Setting:
         network = load_network(self.resources, member, masks=masks)
         return ShrunkNetwork(network.network, upscaled=member.upscales).eval() if self.small else network
 
-    def seeds(self, networks: list[PatchNetwork], precision: str, *, way: Way | None = None) -> TorchSeeds:
+    def seeds(self, networks: list[PatchNetwork], precision: str, *, way: Way | None = None) -> TorchMembers:
         """The networks on the device, themselves left as they are.
 
         Raises:
             RuntimeError: they did not fit it.
         """
-        seeds = TorchSeeds(deepcopy(networks), self.device, precision, way=way)
+        seeds = TorchMembers(deepcopy(networks), self.device, precision, way=way)
         self.require(seeds)
         return seeds
 
-    def require(self, seeds: TorchSeeds) -> None:
+    def require(self, seeds: TorchMembers) -> None:
         """Raise RuntimeError where seeds are not on the device, so that no figure of the CPU passes for a GPU's."""
         if seeds.device != self.device:
             raise RuntimeError(f"the seeds left the {self.device} for the {seeds.device}")
@@ -179,6 +179,6 @@ def _write_untrained(folder: Path) -> tuple[Path, str]:
     for parameter in network.parameters():
         if parameter.ndim >= 2:
             nn.init.kaiming_normal_(parameter)
-    seeds = [SeedWeights("untrained", UNTRAINED, network.state_dict())]
+    seeds = [MemberWeights("untrained", UNTRAINED, network.state_dict())]
     write_ensemble(folder, seeds, trained_on=None, licence=None, dtype=torch.float16, probes=probe_patches()[-1:])
     return folder, "1 member, untrained: differences between precisions are not those of trained weights"

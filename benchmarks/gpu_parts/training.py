@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,9 @@ from gpu_parts.setting import UNTRAINED, Setting, ShrunkNetwork, in_process
 from nodulemc.data.block_store import BlockStore
 from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
+
+if TYPE_CHECKING:
+    from training import Figures
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "nodulemc.yaml"
 _SEED = 5
@@ -86,7 +90,7 @@ def _recipe(setting: Setting, store: Path, precision: str, compiler: str) -> Ite
     yield Row(f"{name}: resampling alone", figures.resampling, "samples/s")
 
 
-def _measure(setting: Setting, store: Path, config: TrainingConfig, compiler: str):
+def _measure(setting: Setting, store: Path, config: TrainingConfig, compiler: str) -> "Figures":
     from training import measure
 
     os.environ["ACCELERATE_DYNAMO_BACKEND"] = compiler.upper()

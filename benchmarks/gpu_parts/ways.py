@@ -31,7 +31,7 @@ def rows(setting: Setting) -> Iterator[Row]:
     costs: dict[str, dict[int, Timed]] = {}
     for name, way in _WAYS.items():
         yield from attempt(name, _way(setting, name, way, costs))
-    yield from attempt("the row for the table", _recommended(setting, costs))
+    yield from attempt("the row for the table", recommended(setting, costs))
 
 
 def _way(setting: Setting, name: str, way: Way, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
@@ -47,19 +47,19 @@ def time_way(setting: Setting, way: Way) -> dict[int, Timed]:
     """Batch size -> what a way of the package costs with all members."""
     networks = setting.networks()
     # What every way has to wait for, on a shape of its own: cuDNN's choice for a shape is final.
-    setting.seeds(networks, setting.half).seed_probabilities(probes(3))
+    setting.seeds(networks, setting.half).member_probabilities(probes(3))
     results = {}
     for batch in _SMALL_BATCHES if setting.small else _BATCHES:
         reset_peak_memory(setting.device)
         seeds = setting.seeds(networks, setting.half, way=way)
-        run = partial(seeds.seed_probabilities, probes(batch))
+        run = partial(seeds.member_probabilities, probes(batch))
         start, each = timed(run, setting)
         setting.require(seeds)
         results[batch] = start, each / batch, peak_memory_mb(setting.device)
     return results
 
 
-def _recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
+def recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
     """The row for the table: the fastest way that is worth it, from the nodule on that pays its start back."""
     batch = _SMALL_BATCHES[-1] if setting.small else _JUDGED
     found = {name: _table_row(setting, name, costs, batch) for name in costs if name != "eager"}

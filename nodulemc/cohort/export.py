@@ -1,4 +1,4 @@
-"""A cohort's results as files: CSV, Parquet, and one platform JSON per scan."""
+"""A cohort's results as files: CSV, Parquet, and one Grand-Challenge JSON per scan."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.names import file_names
 from nodulemc.cohort.results_db import Listed, Record
-from nodulemc.cohort.state import View, annotation_ids, findings, seen, view
+from nodulemc.cohort.state import CohortState, annotation_ids, findings, read_state, seen
 from nodulemc.columns import (
     ATTRIBUTE_PREFIX,
     CALIBRATION,
@@ -66,7 +66,7 @@ class _Scan:
     seen: str | None
 
 
-def export(folder: Path, output: Path, *, json: bool = False) -> View:
+def export(folder: Path, output: Path, *, json: bool = False) -> CohortState:
     """Write what is known by now of the cohort in ``folder`` into ``output``.
 
     ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
@@ -82,13 +82,13 @@ def export(folder: Path, output: Path, *, json: bool = False) -> View:
         ConfigError: there is no cohort, or pyarrow is missing.
         FileError: a file cannot be written.
     """
-    view(folder)  # nothing is made where there is no cohort
+    read_state(folder)  # nothing is made where there is no cohort
     make_folder(output)
     try:
         # Shards that end at the same time: the last one to write has seen what all the others have done.
         with (output / _LOCK_NAME).open("w") as lock:
             wait_for_lock(lock)
-            state = view(folder)
+            state = read_state(folder)
             scans = _named(state)
             ensemble = state.plan.ensemble
             seeds = [SEED_PREFIX + seed.removeprefix(SEED_PREFIX) for seed in ensemble.seeds]
@@ -126,7 +126,7 @@ def written(output: Path, *, json: bool) -> str:
     return f"written: {', '.join(str(output / name) for name in names)}"
 
 
-def _named(state: View) -> list[_Scan]:
+def _named(state: CohortState) -> list[_Scan]:
     """The scans with results."""
     scans = []
     for listed, record in state.done:
@@ -146,7 +146,7 @@ def _labels(listed: Listed, nodules: int) -> list[int | None]:
 def _rows(scans: Sequence[_Scan], columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], NodulePrediction]]:
     for scan in scans:
         for label, name, p in zip(scan.labels, scan.names, scan.predictions, strict=True):
-            row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.per_seed), strict=True))
+            row = dict(zip(columns, (p.nodule.name, label, p.probability, *p.member_probabilities), strict=True))
             row |= {PATIENT: scan.listed.patient, "scan": scan.record.scan, "name": name, SEEN_IN_TRAINING: scan.seen}
             yield row | dict(zip(COORDINATES, p.nodule.point, strict=True)) | {"warnings": "; ".join(p.warnings)}, p
 
@@ -159,7 +159,7 @@ def _attributes(prediction: NodulePrediction, ensemble: Identity) -> dict[str, f
 def _before_calibration(prediction: NodulePrediction, ensemble: Identity) -> dict[str, Any]:
     if ensemble.calibration is None:
         return {}
-    vote = float(prediction.per_seed @ np.array(ensemble.vote_weights))
+    vote = float(prediction.member_probabilities @ np.array(ensemble.vote_weights))
     return dict(zip(_CALIBRATED, (vote, describe_calibration(ensemble.calibration)), strict=True))
 
 

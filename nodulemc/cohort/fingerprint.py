@@ -1,4 +1,4 @@
-"""What a scan's result depends on: a quick look at its files, and the hash of their content.
+"""What a scan's result depends on: a signature of its files, quickly read, and the hash of their content.
 
 The hash is BLAKE3: every CT is hashed as it is read, and SHA-256 would take a seventh of the time of reading it.
 """
@@ -26,15 +26,15 @@ class Fingerprint:
     """A scan's inputs.
 
     Attributes:
-        look: paths, sizes and times of all files, and points given in the manifest; the same as long as nothing has
-            been touched.
+        signature: paths, sizes and times of all files, and points given in the manifest; the same as long as nothing
+            has been touched.
         ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names, and of
             the series to read among them, where one is named. A DICOM folder's hidden files, which no reader takes
             for slices, do not count.
         points: hash of the points' file or files, likewise, or of the points as the manifest has them.
     """
 
-    look: str
+    signature: str
     ct: str | None = None
     points: str | None = None
 
@@ -43,14 +43,14 @@ class Fingerprint:
         return (self.ct, self.points) == (other.ct, other.points)
 
 
-def look_at(scan: Scan) -> str:
-    """The quick look of ``Fingerprint.look``; reads headers at most."""
+def stat_signature(scan: Scan) -> str:
+    """See ``Fingerprint.signature``; reads headers at most."""
     files = [*_files(scan.path), *(_files(scan.points) if isinstance(scan.points, Path) else [])]
     inline = None if isinstance(scan.points, Path) else _points_hash(scan.points)
-    return json.dumps([[_look_at(path) for path in files], inline])
+    return json.dumps([[_stat(path) for path in files], inline])
 
 
-def take(scan: Scan) -> Fingerprint:
+def hash_inputs(scan: Scan) -> Fingerprint:
     """Read and hash all inputs of a scan.
 
     Raises:
@@ -58,10 +58,10 @@ def take(scan: Scan) -> Fingerprint:
         ImageError: it is no regular file.
         ConfigError: blake3 is not installed.
     """
-    look = look_at(scan)  # first: a file that changes from here on looks different the next time
+    signature = stat_signature(scan)  # first: a file that changes from here on looks different the next time
     ct = _content_hash(scan.path, scan.series)
     return Fingerprint(
-        look, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan.points)
+        signature, ct, _content_hash(scan.points) if isinstance(scan.points, Path) else _points_hash(scan.points)
     )
 
 
@@ -90,7 +90,7 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _look_at(path: Path) -> list[str | int | None]:
+def _stat(path: Path) -> list[str | int | None]:
     try:
         status = path.stat()
     except OSError:

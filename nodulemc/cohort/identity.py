@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 
 # To be raised when the same CT, points and weights give other probabilities or measurements.
 # 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.
@@ -17,11 +17,11 @@ class Identity:
     """An ensemble as results remember it.
 
     Attributes:
-        weights: hash of the seeds' SHA-256s, weights and architectures, and of the calibration where it is applied.
+        weights: hash of the members' SHA-256s, weights and architectures, and of the calibration where it is applied.
         precision: "fp32", "bf16" or "fp16".
-        seeds: the seeds' names, in voting order.
+        seeds: the members' names, in voting order.
         trained_on: as in the ensemble's manifest.
-        vote_weights: the seeds' shares of the vote.
+        vote_weights: the members' shares of the vote.
         calibration: the map that is applied, None where none is.
         sha256: of its ``ensemble.json``, None in what older versions have left.
         attributes: those that it tells, in its manifest's order.
@@ -39,7 +39,7 @@ class Identity:
     measures: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
+    def of(cls, manifest: EnsembleManifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
         """The identity of an ensemble folder's content."""
         # What is as it was before members had an input of their own is left out: such results go on counting.
         members = [
@@ -50,6 +50,6 @@ class Identity:
         content = [_METHOD, members, calibration]
         weights = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         shares = tuple(manifest.vote_weights.tolist())
-        names = tuple(manifest.seed_names)
+        names = tuple(manifest.member_names)
         told = manifest.sha256, manifest.attributes
         return cls(weights, precision, names, manifest.trained_on, shares, calibration, *told, measures)

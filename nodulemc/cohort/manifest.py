@@ -28,7 +28,7 @@ _REMEDY = (
 )
 
 
-def read_listing(path: str | Path) -> list[Scan]:
+def read_cohort_manifest(path: str | Path) -> list[Scan]:
     """Read the scans of a manifest or folder, in its order, with absolute paths.
 
     Paths in a manifest are absolute or relative to the manifest's folder. A folder holds ``table.csv``, with LUNA25's

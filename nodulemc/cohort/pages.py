@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nodulemc.cohort.names import file_names
-from nodulemc.cohort.state import View as State
-from nodulemc.cohort.state import findings, view
+from nodulemc.cohort.state import CohortState, findings, read_state
 from nodulemc.columns import LUNG_RADS
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.output.detailed import further_cells
@@ -92,7 +91,7 @@ class Pages:
 
 
 def write_index(folder: Path, cohort: Path) -> int:
-    """Write the index of all scans, and remove pages of theirs that are of no standing result.
+    """Write the index of all scans, and remove pages of theirs whose result is not current.
 
     Args:
         folder: of the pages.
@@ -109,18 +108,16 @@ def write_index(folder: Path, cohort: Path) -> int:
         wait_for_lock(lock)
         # Pages first: whatever others add meanwhile, each result is kept before its page is written.
         keys = {path: _key_in(path) for path in (folder / FOLDER).iterdir()}
-        state = view(cohort)
+        state = read_state(cohort)
         paths = _paths(folder, (listed.scan for listed in state.listed))
-        standing = {record.scan: _key(listed, record) for listed, record in state.done}
+        current = {record.scan: _key(listed, record) for listed, record in state.done}
         for scan, path in paths.items():
-            if keys.get(path) not in (None, standing.get(scan)):
+            if keys.get(path) not in (None, current.get(scan)):
                 remove_old(path)
-        with_page = {
-            scan: path for scan, path in paths.items() if scan in standing and keys.get(path) == standing[scan]
-        }
+        with_page = {scan: path for scan, path in paths.items() if scan in current and keys.get(path) == current[scan]}
         rows = [_row(listed, state, with_page.get(listed.scan)) for listed in state.listed]
         write_atomically(folder / INDEX_NAME, index_page(rows, state.plan.ensemble).encode())
-    return len(standing) - len(with_page)
+    return len(current) - len(with_page)
 
 
 def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
@@ -137,7 +134,7 @@ def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
     )
 
 
-def _row(listed: Listed, state: State, page: Path | None) -> dict[str, Any]:
+def _row(listed: Listed, state: CohortState, page: Path | None) -> dict[str, Any]:
     """What the index shows of a scan."""
     record = state.records.get(listed.scan)
     link = page and f"{FOLDER}/{quote(page.name)}"
@@ -172,7 +169,7 @@ def _paths(folder: Path, scans: Iterable[str]) -> dict[str, Path]:
 def _key(listed: Listed, record: Record) -> str:
     """What a result depends on, and with it its page, which shows the risk, too."""
     inputs = record.fingerprint
-    content = [_VERSION, record.scan, record.given, inputs.ct, inputs.points, record.weights, record.precision]
+    content = [_VERSION, record.scan, record.points_hash, inputs.ct, inputs.points, record.weights, record.precision]
     content += [asdict(listed.clinical)] if listed.clinical else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

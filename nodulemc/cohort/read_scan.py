@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-import SimpleITK as sitk
-
-from nodulemc.arrays import Array
-from nodulemc.cohort.fingerprint import Fingerprint, look_at, take
-from nodulemc.cohort.scan import Scan
+from nodulemc.cohort.fingerprint import Fingerprint, hash_inputs, stat_signature
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.errors import ImageError, NoduleMCError, ResourceError, out_of_memory
 from nodulemc.measure.mask import nodule_part
-from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
 from nodulemc.prediction import prepare_inputs
-from nodulemc.quality import Notes
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from nodulemc.arrays import Array
+    from nodulemc.cohort.scan import Scan
+    from nodulemc.points.nodules import Nodule
+    from nodulemc.quality import ScanWarnings
     from nodulemc.report.pictures import View
 
 
@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Read:
-    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and notes.
+    """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and warnings.
 
     ``parts`` are the scan's own voxels under the nodules' cubes, empty where nothing is measured; ``views`` are what
     its page shows of the nodules, empty where none is wanted.
@@ -56,7 +56,7 @@ class Read:
     fingerprint: Fingerprint
     nodules: tuple[Nodule, ...]
     patches: Array
-    notes: Notes
+    warnings: ScanWarnings
     parts: tuple[sitk.Image, ...] = ()
     views: tuple[View, ...] = ()
 
@@ -82,19 +82,19 @@ Reading: TypeAlias = Read | Unchanged | Failed
 
 def read_scan(job: Job) -> Reading:
     """Read one scan; never raises, so that no scan stops the others."""
-    fingerprint = Fingerprint(look_at(job.scan))
+    fingerprint = Fingerprint(stat_signature(job.scan))
     try:
-        fingerprint = take(job.scan)
+        fingerprint = hash_inputs(job.scan)
         if job.known is not None and job.known.same_content(fingerprint):
             return Unchanged(fingerprint)
         with _logged_warnings() as said:
             volume = read_volume(job.scan.path, series=job.scan.series)
             points = job.scan.points
             nodules = points if isinstance(points, tuple) else tuple(read_points(points, volume))
-            patches, notes = prepare_inputs(volume, nodules)
+            patches, warnings = prepare_inputs(volume, nodules)
             views = _views(volume, nodules) if job.views else ()
             parts = _parts(volume, nodules, views) if job.measure else ()
-        return Read(fingerprint, nodules, patches, replace(notes, scan=(*said, *notes.scan)), parts, views)
+        return Read(fingerprint, nodules, patches, replace(warnings, scan=(*said, *warnings.scan)), parts, views)
     except NoduleMCError as error:
         return Failed(fingerprint, error)
     except Exception as error:
@@ -119,7 +119,7 @@ def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]
         reason = error.strerror or str(error)
         return ImageError(f"cannot read ({reason})", error.filename or scan.path, "check the path and the file"), None
     what = f"a fault of this program ({type(error).__name__}: {error})"
-    remedy = "please report it with what `nodulemc status` shows"
+    remedy = "please report it with what `nodulemc cohort-status` shows"
     return NoduleMCError(what, scan.path, remedy), traceback.format_exc()
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import SimpleITK as sitk
 
-from nodulemc.cohort.fingerprint import Fingerprint, look_at
+from nodulemc.cohort.fingerprint import Fingerprint, stat_signature
 from nodulemc.cohort.read_scan import Failed, Job, Read, Reading
 from nodulemc.errors import ResourceError
 
@@ -170,7 +170,7 @@ def _answer(work: Callable[[Job], Reading], pipe: Connection) -> None:
 def died(job: Job, what: str) -> Failed:
     """The outcome of a scan whose reading process did not survive it."""
     error = ResourceError(what, job.scan.path, "memory may be short: use fewer --workers, then --retry-failed")
-    return Failed(Fingerprint(look_at(job.scan)), error)
+    return Failed(Fingerprint(stat_signature(job.scan)), error)
 
 
 def _in_words(status: int | None) -> str:

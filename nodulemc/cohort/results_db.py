@@ -1,7 +1,7 @@
 """The results of a cohort in SQLite: one file, one writer, one transaction per scan.
 
 The journal is a rollback journal, not a write-ahead log: that one needs memory shared by all readers and writers, so
-on a cluster's network file system `nodulemc status` could not look at what another node writes.
+on a cluster's network file system `nodulemc cohort-status` could not look at what another node writes.
 """
 
 import json
@@ -67,14 +67,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Listed:
-    """A scan of the listing.
+    """A scan of the manifest.
 
     Attributes:
         scan: As in ``Scan``.
         labels: As in ``Scan``.
-        given: As in ``Scan``.
-        look: at its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or nothing
-            was known of the scan.
+        points_hash: As in ``Scan``.
+        signature: of its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or
+            nothing was known of the scan.
         fault: of the manifest's rows, None where they can be used.
         patient: As in ``Scan``.
         seen: by what the manifest says, what the ensemble was trained on of it, one of ``SEEN`` in
@@ -84,8 +84,8 @@ class Listed:
 
     scan: str
     labels: list[int | None] | int | None
-    given: str
-    look: str | None
+    points_hash: str
+    signature: str | None
     fault: NoduleMCError | None
     patient: str | None = None
     seen: str | None = None
@@ -98,8 +98,8 @@ class Record:
 
     Attributes:
         scan: its name.
-        given: what the manifest said of its points, as in ``Scan``.
-        fingerprint: its inputs; of a failure, the look is the failure's, and the hashes are the former result's.
+        points_hash: what the manifest said of its points, as in ``Scan``.
+        fingerprint: its inputs; of a failure, the signature is the failure's, and the hashes are the former result's.
         weights: The ensemble that made the predictions, None where there are none.
         precision: The number format that it ran in, None where there are none.
         finished: seconds since 1970.
@@ -110,7 +110,7 @@ class Record:
     """
 
     scan: str
-    given: str
+    points_hash: str
     fingerprint: Fingerprint
     weights: str | None
     precision: str | None
@@ -127,7 +127,7 @@ class Record:
         return is_same and (measured or not ensemble.measures)
 
 
-class Store:
+class ResultsDb:
     """One SQLite file."""
 
     def __init__(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class Store:
             do.execute("INSERT INTO plan VALUES (?)", (json.dumps(asdict(plan)),))
             do.execute("DELETE FROM listing")
             rows = (
-                (k, s.scan, json.dumps(s.labels), s.given, s.look, _error_json(s.fault), s.patient, s.seen,
+                (k, s.scan, json.dumps(s.labels), s.points_hash, s.signature, _error_json(s.fault), s.patient, s.seen,
                  s.clinical and json.dumps(asdict(s.clinical)))
                 for k, s in enumerate(scans)
             )  # fmt: skip
@@ -198,7 +198,7 @@ class Store:
             ensemble: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["ensemble"].items()}
             return Plan(**about | {"ensemble": Identity(**ensemble)})
 
-    def listing(self) -> list[Listed]:
+    def listed_scans(self) -> list[Listed]:
         """The manifest's scans, in its order."""
         with self._reading() as do:
             columns = self._columns("listing", *_LISTING[1:])
@@ -207,14 +207,14 @@ class Store:
                 Listed(
                     scan,
                     json.loads(labels),
-                    given,
-                    look,
+                    points_hash,
+                    signature,
                     _error(fault),
                     patient,
                     seen,
                     clinical and Clinical(**json.loads(clinical)),
                 )
-                for scan, labels, given, look, fault, patient, seen, clinical in rows
+                for scan, labels, points_hash, signature, fault, patient, seen, clinical in rows
             ]
 
     def records(self) -> list[Record]:
@@ -230,7 +230,7 @@ class Store:
                 Record(
                     scan,
                     given,
-                    Fingerprint(look, ct, points),
+                    Fingerprint(signature, ct, points),
                     weights,
                     precision,
                     finished,
@@ -239,7 +239,7 @@ class Store:
                     traceback,
                     seen,
                 )
-                for scan, given, look, ct, points, weights, precision, finished, error, traceback, seen in scans
+                for scan, given, signature, ct, points, weights, precision, finished, error, traceback, seen in scans
             ]
 
     def _columns(self, table: str, *names: str) -> str:
@@ -306,10 +306,10 @@ def _note(do: sqlite3.Connection, record: Record) -> None:
             "INSERT INTO scans (scan, given, look, finished, error, traceback) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (scan) DO UPDATE SET given = excluded.given, look = excluded.look, "
             "finished = excluded.finished, error = excluded.error, traceback = excluded.traceback",
-            (record.scan, record.given, seen.look, record.finished, error, record.traceback),
+            (record.scan, record.points_hash, seen.signature, record.finished, error, record.traceback),
         )
         return
-    about = (record.scan, record.given, seen.look, seen.ct, seen.points)
+    about = (record.scan, record.points_hash, seen.signature, seen.ct, seen.points)
     result = (record.weights, record.precision, record.finished, None, None, record.seen)
     do.execute("INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*about, *result))
     do.execute("DELETE FROM nodules WHERE scan = ?", (record.scan,))
@@ -328,12 +328,12 @@ def _error(text: str | None) -> NoduleMCError | None:
 
 
 def _nodule_row(p: NodulePrediction) -> tuple[Any, ...]:
-    lists = map(json.dumps, (p.per_seed, p.warnings, p.attributes))
+    lists = map(json.dumps, (p.member_probabilities, p.warnings, p.attributes))
     return p.nodule.name, *p.nodule.point, p.probability, *lists, p.measurements and json.dumps(asdict(p.measurements))
 
 
 def _prediction(row: Sequence[Any]) -> NodulePrediction:
     name, x, y, z, probability, *lists, sizes = row
-    per_seed, warnings, attributes = (tuple(json.loads(text or "[]")) for text in lists)
+    by_member, warnings, attributes = (tuple(json.loads(text or "[]")) for text in lists)
     measurements = Measurements(**json.loads(sizes)) if sizes else None
-    return NodulePrediction(Nodule(name, (x, y, z)), probability, per_seed, warnings, attributes, measurements)
+    return NodulePrediction(Nodule(name, (x, y, z)), probability, by_member, warnings, attributes, measurements)

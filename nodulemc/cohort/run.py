@@ -10,26 +10,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nodulemc.cohort.fingerprint import look_at
+from nodulemc.cohort.fingerprint import stat_signature
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.read_scan import Failed, Job, Unchanged
-from nodulemc.cohort.results_db import Listed, Plan, Record, Store, now, store_path
+from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, now, store_path
 from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.state import StoreContent, by_scan, read_stores
-from nodulemc.ct.scan_ids import ScanIds
-from nodulemc.ensemble.trained_cases import TrainedCases
 from nodulemc.util.locks import writing
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
     from nodulemc.cohort.clinical import Clinical
+    from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.pages import Pages
+    from nodulemc.cohort.scan import Scan
+    from nodulemc.ct.scan_ids import ScanIds
+    from nodulemc.ensemble.trained_cases import TrainedCases
 
 logger = logging.getLogger(__name__)
 
 # Looking at files is waiting for the file system.
-_LOOKING_THREADS = 16
+_STAT_THREADS = 16
 
 Shard = tuple[int, int]
 
@@ -75,12 +77,12 @@ class Task:
         """Whether a scan's result has the page that it is to have."""
         return self.pages is None or (result is not None and self.pages.has(self.listed(scan), result))
 
-    def listed(self, scan: Scan, look: str | None = None) -> Listed:
+    def listed(self, scan: Scan, signature: str | None = None) -> Listed:
         """A scan as it is listed."""
         clinical = self.clinical.get(scan.name) if self.clinical else None
         seen = self.seen(scan.ids)
         labels = list(scan.labels) if isinstance(scan.labels, tuple) else scan.labels
-        return Listed(scan.name, labels, scan.given, look, scan.fault, scan.patient, seen, clinical)
+        return Listed(scan.name, labels, scan.points_hash, signature, scan.fault, scan.patient, seen, clinical)
 
     def own_scans(self) -> list[Scan]:
         """Those of the shard."""
@@ -103,16 +105,16 @@ def run_cohort(task: Task, engine: Engine) -> None:
         contents = read_stores(task.output)
         clock = _Clock(contents)
         found = _survey(task, by_scan(contents))
-        store = Store(path)
+        store = ResultsDb(path)
         try:
-            _begin(store, task, found, clock(), _elsewhere(found.standing, contents, path))
+            _begin(store, task, found, clock(), _elsewhere(found.current, contents, path))
             for job, outcome in progress(engine.outcomes(found.jobs), len(found.jobs), "cohort", unit="scans"):
                 _keep(store, task, job, _record(job, outcome, task, found.former.get(job.scan.name), clock()), outcome)
         finally:
             store.close()
 
 
-def _keep(store: Store, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
+def _keep(store: ResultsDb, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
     """Keep a scan's outcome, and its page after it: a page never shows what is not kept."""
     if job.only_page and record.error is not None:
         logger.warning("no page: %s", record.error)  # its result stands
@@ -141,35 +143,35 @@ class _Survey:
 
     Attributes:
         jobs: the scans to read.
-        looks: at the scans of which something is known, by name.
-        standing: results to keep as they are.
+        signatures: of the files of the scans of which something is known, by name.
+        current: results to keep as they are.
         former: the last result of this ensemble by scan, which stands if a scan's files turn out to hold the same.
     """
 
     jobs: list[Job]
-    looks: dict[str, str]
-    standing: list[Record]
+    signatures: dict[str, str]
+    current: list[Record]
     former: dict[str, Record]
 
 
 def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     sound = [scan for scan in task.own_scans() if scan.fault is None]
     again = [scan for scan in sound if scan.name in known]
-    with ThreadPoolExecutor(_LOOKING_THREADS) as pool:
-        looked = progress(pool.map(look_at, again), len(again), "looking at files", quiet_s=QUIET_S)
-        looks = dict(zip((scan.name for scan in again), looked, strict=True))
-    found = _Survey([], looks, [], {})
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        looked = progress(pool.map(stat_signature, again), len(again), "looking at files", quiet_s=QUIET_S)
+        signatures = dict(zip((scan.name for scan in again), looked, strict=True))
+    found = _Survey([], signatures, [], {})
     for scan in sound:
         records = known.get(scan.name, ())
         results = [record for record in records if record.is_of(task.ensemble)]  # also behind a failure
         former = max(results, key=lambda record: (record.error is None, record.finished), default=None)
         if former:
             found.former[scan.name] = former
-        same = [record for record in records if record.fingerprint.look == looks.get(scan.name)]
+        same = [record for record in records if record.fingerprint.signature == signatures.get(scan.name)]
         done = [record for record in same if record.error is None and record.is_of(task.ensemble)]
         failed = [record for record in same if record.error is not None]
         if done:
-            found.standing.append(done[0])
+            found.current.append(done[0])
         has_page = task.has_page(scan, done[0] if done else former)
         if not has_page if done else not failed or task.retry_failed:
             same_inputs = former.fingerprint if former and has_page else None  # for a page it has to be read again
@@ -178,26 +180,32 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     return found
 
 
-def _elsewhere(standing: Sequence[Record], contents: Iterable[StoreContent], path: Path) -> list[Record]:
+def _elsewhere(current: Sequence[Record], contents: Iterable[StoreContent], path: Path) -> list[Record]:
     """The results that stand, but not in the store at ``path``."""
     ours = {record.scan: record for content in contents if content.path == path for record in content.records}
-    return [record for record in standing if ours.get(record.scan) != record]
+    return [record for record in current if ours.get(record.scan) != record]
 
 
-def _begin(store: Store, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
+def _begin(store: ResultsDb, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
-    store.begin(plan, [task.listed(scan, found.looks.get(scan.name)) for scan in task.scans], records)
+    store.begin(plan, [task.listed(scan, found.signatures.get(scan.name)) for scan in task.scans], records)
 
 
 def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: Record | None, time: float) -> Record:
-    name, given = job.scan.name, job.scan.given
+    name, points_hash = job.scan.name, job.scan.points_hash
     if isinstance(outcome, Failed):
-        return Record(name, given, outcome.fingerprint, None, None, time, outcome.error, traceback=outcome.traceback)
+        return Record(
+            name, points_hash, outcome.fingerprint, None, None, time, outcome.error, traceback=outcome.traceback
+        )
     if isinstance(outcome, Unchanged):
         if former is None:
             raise ValueError(f"{name} is the same as in no known result")
-        return replace(former, given=given, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None)
-    ensemble, look = task.ensemble, outcome.read.fingerprint
-    predictions, seen = outcome.predictions, task.seen(outcome.read.notes.ids)
-    return Record(name, given, look, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen)
+        return replace(
+            former, points_hash=points_hash, fingerprint=outcome.fingerprint, finished=time, error=None, traceback=None
+        )
+    ensemble, fingerprint = task.ensemble, outcome.read.fingerprint
+    predictions, seen = outcome.predictions, task.seen(outcome.read.warnings.ids)
+    return Record(
+        name, points_hash, fingerprint, ensemble.weights, ensemble.precision, time, None, predictions, seen=seen
+    )

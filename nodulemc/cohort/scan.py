@@ -42,7 +42,7 @@ class Scan:
         return ScanIds(self.uids | {scan_name(self.path)}, self.patient)
 
     @property
-    def given(self) -> str:
+    def points_hash(self) -> str:
         """Hash of what the manifest says of the points: they themselves, or where from the CT their file is."""
         content: object
         if isinstance(self.points, Path):

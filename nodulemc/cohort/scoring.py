@@ -14,12 +14,12 @@ from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged
 from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import NoduleMask, nodule_mask
 from nodulemc.measure.sizes import measure
-from nodulemc.prediction import NodulePrediction, with_warnings
+from nodulemc.prediction import NodulePrediction, assemble_predictions
 
 # Nodules that go to the network together, where a GPU makes that worthwhile.
 GPU_BATCH = 32
 # Nodules whose masks are made together: whole batches, with which probabilities are those without masks, but no more,
-# as all seeds' masks of many nodules take gigabytes.
+# as all members' masks of many nodules take gigabytes.
 _MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 
 
@@ -39,10 +39,10 @@ class Scorer(Protocol):
         """A warning that belongs beside every number, None where there is none."""
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
-        """(N, 64, 64, 64) to (N, number of seeds) and (N, number of attributes)."""
+        """(N, 64, 64, 64) to (N, number of members) and (N, number of attributes)."""
 
-    def vote(self, per_seed: Array) -> Array:
-        """(N, number of seeds) to (N,)."""
+    def vote(self, by_member: Array) -> Array:
+        """(N, number of members) to (N,)."""
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """The same and (N, 64, 64, 64), where nodules are measured."""
@@ -72,8 +72,8 @@ def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
     """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
     measures = any(read.parts for read in reads)
-    (per_seed, attributes), masks = _with_masks(reads, patches, scorer) if measures else (scorer.findings(patches), ())
-    scored = _split(reads, (per_seed, scorer.vote(per_seed), attributes), scorer.caveat)
+    (by_member, attributes), masks = _with_masks(reads, patches, scorer) if measures else (scorer.findings(patches), ())
+    scored = _split(reads, (by_member, scorer.vote(by_member), attributes), scorer.caveat)
     left = iter(masks)
     return [_measured(one, tuple(islice(left, len(one.read.parts)))) for one in scored]
 
@@ -88,8 +88,8 @@ def _with_masks(reads: Sequence[Read], patches: Array, scorer: Scorer) -> tuple[
         findings.append(found)
         for probability, (part, nodule) in zip(probabilities, islice(places, len(probabilities)), strict=True):
             masks.append(nodule_mask(_volume(part), nodule.point, probability))
-    per_seed, attributes = map(np.concatenate, zip(*findings, strict=True))
-    return (per_seed, attributes), masks
+    by_member, attributes = map(np.concatenate, zip(*findings, strict=True))
+    return (by_member, attributes), masks
 
 
 def _measured(scored: Scored, masks: tuple[NoduleMask, ...]) -> Scored:
@@ -108,10 +108,13 @@ def _volume(part: sitk.Image) -> Volume:
 
 
 def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) -> list[Scored]:
-    """A batch's results, scan by scan: seeds' probabilities (N, seeds), votes (N,) and attributes (N, A)."""
+    """A batch's results, scan by scan: members' probabilities (N, members), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [
-        Scored(read, tuple(with_warnings(read.nodules, read.notes, per_seed, votes, attributes, caveat)))
-        for read, (per_seed, votes, attributes) in zip(reads, parts, strict=True)
+        Scored(
+            read,
+            tuple(assemble_predictions(read.nodules, read.warnings, by_member, votes, attributes, caveat)),
+        )
+        for read, (by_member, votes, attributes) in zip(reads, parts, strict=True)
     ]

@@ -7,15 +7,15 @@ from pathlib import Path
 from nodulemc.cohort.clinical import assessed
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.names import annotation_id
-from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, Store
-from nodulemc.ensemble.trained_cases import NOTES, strongest, with_note
+from nodulemc.cohort.results_db import STEM, SUFFIX, Listed, Plan, Record, ResultsDb
+from nodulemc.ensemble.trained_cases import WARNINGS, strongest, with_warning
 from nodulemc.errors import ConfigError
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.locks import is_being_written
 
 
 @dataclass(frozen=True)
-class View:
+class CohortState:
     """The state of a cohort.
 
     Attributes:
@@ -57,9 +57,9 @@ class View:
     @property
     def trained_on(self) -> list[tuple[Listed, Record]]:
         """The scans with results, but only those that the ensemble was trained on, or whose patients."""
-        return [(listed, record) for listed, record in self.done if seen(listed, record) in NOTES]
+        return [(listed, record) for listed, record in self.done if seen(listed, record) in WARNINGS]
 
-    def alike(self) -> list[list[str]]:
+    def duplicate_cts(self) -> list[list[str]]:
         """Scans whose CTs hold the same bytes, by groups of their names."""
         groups: dict[str | None, list[str]] = {}
         for _, record in self.done:
@@ -85,13 +85,13 @@ def annotation_ids(listed: Listed, record: Record) -> list[str]:
 def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
     """A scan's predictions with what follows from the rest that is known of it: a warning, and risk models' results."""
     known = seen(listed, record)
-    noted = [replace(p, warnings=with_note(p.warnings, known)) for p in record.predictions]
+    noted = [replace(p, warnings=with_warning(p.warnings, known)) for p in record.predictions]
     return assessed(noted, annotation_ids(listed, record), listed.clinical)
 
 
 @dataclass(frozen=True)
 class StoreContent:
-    """What one store holds; see ``Store``."""
+    """What one store holds; see ``ResultsDb``."""
 
     path: Path
     plan: Plan
@@ -107,16 +107,16 @@ def read_stores(folder: Path) -> list[StoreContent]:
     """
     contents = []
     for path in sorted(folder.glob(f"{STEM}*{SUFFIX}")):
-        store = Store(path)
+        store = ResultsDb(path)
         try:
             if not store.is_empty:
-                contents.append(StoreContent(path, store.plan(), store.listing(), store.records()))
+                contents.append(StoreContent(path, store.plan(), store.listed_scans(), store.records()))
         finally:
             store.close()
     return contents
 
 
-def view(folder: Path) -> View:
+def read_state(folder: Path) -> CohortState:
     """Read the state of a cohort, also while it is being written.
 
     Raises:
@@ -127,16 +127,16 @@ def view(folder: Path) -> View:
         raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
     newest = max(contents, key=lambda content: content.plan.started)
     known = by_scan(contents)
-    looks = _last_looks(contents)
+    signatures = _last_signatures(contents)
     records, outdated = {}, []
     for listed in newest.listed:
         found = known.get(listed.scan, ())
-        if record := _standing(listed, found, newest.plan, looks.get(listed.scan)):
+        if record := _current(listed, found, newest.plan, signatures.get(listed.scan)):
             records[listed.scan] = record
         elif others := [record for record in found if record.weights and not record.is_of(newest.plan.ensemble)]:
             outdated.append(max(others, key=lambda record: record.finished))
     running = sum(is_being_written(content.path) for content in contents)
-    return View(newest.plan, newest.listed, records, outdated, running)
+    return CohortState(newest.plan, newest.listed, records, outdated, running)
 
 
 def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
@@ -149,32 +149,32 @@ def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A run's look at a scan when it began, see ``Listed``."""
+class _Signature:
+    """A scan's when a run began, see ``Listed``."""
 
     started: float
-    look: str
+    signature: str
 
 
-def _last_looks(contents: Iterable[StoreContent]) -> dict[str, _Look]:
-    looks: dict[str, _Look] = {}
+def _last_signatures(contents: Iterable[StoreContent]) -> dict[str, _Signature]:
+    signatures: dict[str, _Signature] = {}
     for content in sorted(contents, key=lambda content: content.plan.started):
         for listed in content.listed:
-            if listed.look is not None:
-                looks[listed.scan] = _Look(content.plan.started, listed.look)
-    return looks
+            if listed.signature is not None:
+                signatures[listed.scan] = _Signature(content.plan.started, listed.signature)
+    return signatures
 
 
-def _standing(listed: Listed, records: Iterable[Record], plan: Plan, last: _Look | None) -> Record | None:
+def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Signature | None) -> Record | None:
     """What counts of a scan's records under the last begun run's plan."""
     if listed.fault is not None:
-        return Record(listed.scan, listed.given, Fingerprint(""), None, None, plan.started, listed.fault)
-    standing = [
+        return Record(listed.scan, listed.points_hash, Fingerprint(""), None, None, plan.started, listed.fault)
+    current = [
         record
         for record in records
-        if record.given == listed.given
+        if record.points_hash == listed.points_hash
         and (record.error is not None or record.is_of(plan.ensemble))
         # The scan has not changed since the last run that has looked at it; clocks matter where it has.
-        and (last is None or record.fingerprint.look == last.look or record.finished >= last.started)
+        and (last is None or record.fingerprint.signature == last.signature or record.finished >= last.started)
     ]
-    return max(standing, key=lambda record: (record.error is None, record.finished), default=None)
+    return max(current, key=lambda record: (record.error is None, record.finished), default=None)

@@ -2,7 +2,7 @@
 
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.results_db import Record, now
-from nodulemc.cohort.state import View
+from nodulemc.cohort.state import CohortState
 from nodulemc.ensemble.calibration import describe_calibration
 from nodulemc.errors import printable
 from nodulemc.util.progress import clock
@@ -13,7 +13,7 @@ _RECENT_S = 600
 _SHOWN = 10
 
 
-def summary(state: View) -> str:
+def summary(state: CohortState) -> str:
     """Lines for people: counts, speed while it runs, failures."""
     done, failed = state.done, state.failed
     ensemble = state.plan.ensemble
@@ -38,18 +38,18 @@ def summary(state: View) -> str:
         lines.append(f"{counted(state.running, 'run')} at work{_speed(state)}")
     lines += [f"failed: {record.scan}: {record.error}" for record in failed[:_SHOWN]]
     if len(failed) > _SHOWN:
-        lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc export` writes it)")
+        lines.append(f"and {len(failed) - _SHOWN} more, see failures.csv (`nodulemc cohort-export` writes it)")
     tracebacks = [record.traceback for record in failed if record.traceback]
     if tracebacks:
         lines += ["to report the fault of this program:", *map(printable, tracebacks[0].splitlines())]
-    alike = state.alike()
-    lines += [f"the same CT under several names: {', '.join(group[:_SHOWN])}" for group in alike[:_SHOWN]]
-    if len(alike) > _SHOWN:
-        lines.append(f"and {len(alike) - _SHOWN} more such groups")
+    duplicate_cts = state.duplicate_cts()
+    lines += [f"the same CT under several names: {', '.join(group[:_SHOWN])}" for group in duplicate_cts[:_SHOWN]]
+    if len(duplicate_cts) > _SHOWN:
+        lines.append(f"and {len(duplicate_cts) - _SHOWN} more such groups")
     return "\n".join(lines)
 
 
-def _outdated(state: View) -> str:
+def _outdated(state: CohortState) -> str:
     ensemble, records = state.plan.ensemble, state.outdated
     others = {_difference(record, ensemble) for record in records}
     return f"{len(records)} of those to do have results that do not count: {', '.join(sorted(others))}"
@@ -61,7 +61,7 @@ def _difference(record: Record, ensemble: Identity) -> str:
     return "not measured" if record.precision == ensemble.precision else str(record.precision)
 
 
-def _speed(state: View) -> str:
+def _speed(state: CohortState) -> str:
     end = now()
     since = max(state.plan.started, end - _RECENT_S)
     # The plan's own time is that of the manifest's faults, which were no work.

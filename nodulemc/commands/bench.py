@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> None:
     loaded = time.perf_counter() - start
     probes = probe_patches()
     patches = probes[np.arange(args.nodules) % len(probes)]
-    ensemble.seed_probabilities(patches[:1])  # the first pass allocates memory
+    ensemble.member_probabilities(patches[:1])  # the first pass allocates memory
     times = []
     for _ in progress(range(_REPEATS), _REPEATS, "rounds", quiet_s=QUIET_S):
         start = time.perf_counter()
-        ensemble.seed_probabilities(patches)
+        ensemble.member_probabilities(patches)
         times.append(time.perf_counter() - start)
     each = min(times) / args.nodules
     print(f"device     {ensemble.device}, {ensemble.precision}, {counted(len(ensemble.manifest.members), 'seed')}")

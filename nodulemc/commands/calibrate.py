@@ -17,7 +17,7 @@ from nodulemc.util.text import counted
 
 logger = logging.getLogger(__name__)
 
-EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --ensemble my_ensemble"
+EXAMPLE = "nodulemc calibrate validation.csv --method platt --prevalence 0.09 --resources my_ensemble"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of malignant samples in training (default: 0.5, classes drawn evenly)",
     )
     parser.add_argument(
-        "--ensemble", type=Path, required=True, metavar="DIR", help="ensemble folder whose ensemble.json gets the map"
+        "--resources", type=Path, required=True, metavar="DIR", help="ensemble folder whose ensemble.json gets the map"
     )
 
 
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.evaluation.training_cases import is_seen, seen_in_training
 
     require_inputs(*args.predictions, args.table)
-    manifest = read_manifest(args.ensemble)
-    make_folder(args.ensemble)
+    manifest = read_manifest(args.resources)
+    make_folder(args.resources)
     predictions = read_predictions(args.predictions, read_table(args.table) if args.table else None)
     if any(cells.get("calibration") for cells in predictions.columns):
         raise TableError(
@@ -76,6 +76,6 @@ def run(args: argparse.Namespace) -> None:
     for name, probabilities in (("uncalibrated", predictions.probabilities), ("calibrated", calibrated)):
         brier, loss, error = calibration_figures(predictions.labels, probabilities).values()
         print(f"{name:<14}{brier:>8.4f}{loss:>10.4f}{error:>8.4f}")
-    folder = manifest.folder or args.ensemble
+    folder = manifest.folder or args.resources
     write_manifest(folder, replace(manifest, calibration=calibration))
     print(f"written: {folder / FILE_NAME}, for a prevalence of {calibration['prevalence']:.3g}")

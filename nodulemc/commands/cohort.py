@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nodulemc.cohort.pages import Pages
     from nodulemc.cohort.run import Engine, Shard
     from nodulemc.cohort.scan import Scan
-    from nodulemc.ensemble.manifest import Manifest
+    from nodulemc.ensemble.manifest import EnsembleManifest
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".csv or .parquet file, or folder")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for results and progress")
-    parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into DIR/json")
+    parser.add_argument(
+        "--json", action="store_true", help="also write Grand-Challenge's JSON of each scan, into DIR/json"
+    )
     parser.add_argument(
         "--report",
         type=Path,
@@ -85,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score what is left, export, and say how it went."""
     from nodulemc.cohort.export import export, written
-    from nodulemc.cohort.manifest import read_listing
+    from nodulemc.cohort.manifest import read_cohort_manifest
     from nodulemc.cohort.run import Task, run_cohort
     from nodulemc.cohort.summary import summary
     from nodulemc.ensemble.trained_cases import read_trained_cases
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         check_extra("ray")
     if args.report:
         check_extra("report", *LIBRARIES)
-    scans = read_listing(args.manifest)
+    scans = read_cohort_manifest(args.manifest)
     clinical = _clinical(args, scans) if args.clinical else None
     manifest = read_manifest((args.resources or find_resources()).resolve())
     measures = _measures(args, manifest)
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_PARTIAL if own & state.without_result else 0
 
 
-def _measures(args: argparse.Namespace, manifest: Manifest) -> bool:
+def _measures(args: argparse.Namespace, manifest: EnsembleManifest) -> bool:
     """Whether nodules are measured.
 
     Raises:
@@ -142,7 +144,9 @@ def _clinical(args: argparse.Namespace, scans: Sequence[Scan]) -> dict[str, Clin
 
 
 @contextmanager
-def _engine(args: argparse.Namespace, manifest: Manifest, *, measures: bool) -> Iterator[tuple[Engine, str, Identity]]:
+def _engine(
+    args: argparse.Namespace, manifest: EnsembleManifest, *, measures: bool
+) -> Iterator[tuple[Engine, str, Identity]]:
     """The engine that the options ask for, the device that it runs on, and what it scores with."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine

@@ -1,9 +1,9 @@
 """Metrics with confidence intervals and a report, from predictions or from an ensemble and a block store.
 
 Writes metrics.json and report.html; where an ensemble predicts, predictions.csv too. Predictions are CSV files
-(AnnotationID, label, probability, optional PatientID, fold and seed_... columns) or one folder of the platform's output
-JSON. Without them the ensemble predicts the nodules of --store; beside them --resources DIR is the ensemble that made
-them, so that nodules of scans and patients that it was trained on are told apart.
+(AnnotationID, label, probability, optional PatientID, fold and seed_... columns) or one folder of Grand-Challenge's
+output JSON. Without them the ensemble predicts the nodules of --store; beside them --resources DIR is the ensemble that
+made them, so that nodules of scans and patients that it was trained on are told apart.
 """
 
 from __future__ import annotations

@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nodulemc.arrays import Array
 from nodulemc.errors import ConfigError
 from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.growth import Prior
     from nodulemc.measure.mask import NoduleMask
     from nodulemc.points.nodules import Nodule
     from nodulemc.prediction import NodulePrediction
-    from nodulemc.quality import Notes
+    from nodulemc.quality import ScanWarnings
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clinical",
         type=Path,
         metavar="FILE.json",
-        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: the platform's clinical "
+        help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: Grand-Challenge's clinical "
         "information, with further keys (docs/measurements.md); implies --measure",
     )
     add_prior_options(parser)
@@ -228,7 +228,7 @@ def _segment(
     args: argparse.Namespace,
     volume: Volume,
     nodules: Sequence[Nodule],
-    seen: tuple[Array, Notes],
+    seen: tuple[Array, ScanWarnings],
     ensemble: Ensemble,
     known: list[dict[str, Any]] | None,
     prior: Prior | None,
@@ -256,7 +256,7 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
 
 def _read(
     args: argparse.Namespace,
-) -> tuple[Volume, list[Nodule], tuple[Array, Notes], list[dict[str, Any]] | None, Prior | None]:
+) -> tuple[Volume, list[Nodule], tuple[Array, ScanWarnings], list[dict[str, Any]] | None, Prior | None]:
     """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
     earlier scan.
     """

@@ -23,7 +23,7 @@ from nodulemc.util.text import counted
 if TYPE_CHECKING:
     from nodulemc.data.prepare import Prepared
 
-EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --masks phantoms/masks --output blocks"
+EXAMPLE = "nodulemc prepare --table phantoms/table.csv --ct phantoms/ct --nodule-masks phantoms/masks --output blocks"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lidc",
         type=Path,
         metavar="DIR",
-        help="LIDC-IDRI as TCIA gives it: DICOM series and the readers' XML at any depth; no --table, no --masks",
+        help="LIDC-IDRI as TCIA gives it: DICOM series and the readers' XML at any depth; without --table and "
+        "--nodule-masks",
     )
     parser.add_argument(
-        "--masks",
+        "--nodule-masks",
         type=Path,
         metavar="DIR",
         help="folder with <AnnotationID> or <SeriesInstanceUID> .mha, .nii.gz or .nii, or image/<AnnotationID>.npy",
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
     """Write the store and say what it holds and what was left out."""
     check_extra("train", "pyarrow", "threadpoolctl", *(("defusedxml", "scipy") if args.lidc else ()))
     _check(args)
-    require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.masks)
+    require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.nodule_masks)
     with no_empty_folders(args.output):
         make_folder(args.output)
         prepared = _prepare(args)
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.slabs and not args.ct:
         raise ConfigError("--slabs without --ct", "nodulemc prepare", "give the folder of the slabs as --ct")
-    for option, value in (("--table", args.table), ("--masks", args.masks)):
+    for option, value in (("--table", args.table), ("--nodule-masks", args.nodule_masks)):
         if args.lidc and value:
             raise ConfigError(f"{option} with --lidc", "nodulemc prepare", "leave it out: it is made of the readings")
         if not args.lidc and not value:
@@ -106,4 +107,4 @@ def _prepare(args: argparse.Namespace) -> Prepared:
 
     scans = SlabSource if args.slabs else ScanSource
     source = scans(args.ct) if args.ct else ChallengeBlockSource(args.nodule_blocks)
-    return prepare(read_table(args.table), source, args.masks, args.output, args.workers)
+    return prepare(read_table(args.table), source, args.nodule_masks, args.output, args.workers)

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[2000, 2001, 2002], help="default: 2000 2001 2002")
     parser.add_argument("--resume", action="store_true", help="finish the runs that are in DIR")
-    parser.add_argument("--decoder", action="store_true", help="export the decoders, too, for masks")
+    parser.add_argument("--keep-decoder", action="store_true", help="export the decoders, too, for masks")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if accelerator.is_main_process:
         ensemble, summaries = args.output / "ensemble", [DataSummary.of(samples) for samples in data]
         manifest = export_ensemble(
-            ensemble, trained, config, summaries, decoder=args.decoder, cases=cases, fold=args.fold
+            ensemble, trained, config, summaries, decoder=args.keep_decoder, cases=cases, fold=args.fold
         )
         for seed in trained:
             print(_described(seed))

@@ -214,7 +214,7 @@ def read_header(file: DicomFile) -> Dataset:
         Exception: The file is damaged; pydicom has no exception class of its own.
     """
 
-    def at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+    def at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
         return tag in PIXEL_DATA
 
     with file.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -231,7 +231,7 @@ def read_mapped(
 ) -> FileDataset:
     """Call pydicom's ``read_partial`` on a mapped file, with or without DICOM's preamble."""
     # A map has all methods of a file that pydicom calls, but not all that a BinaryIO has.
-    return read_partial(cast(BinaryIO, content), stop_when, force=True, specific_tags=specific_tags)
+    return read_partial(cast("BinaryIO", content), stop_when, force=True, specific_tags=specific_tags)
 
 
 def _parse(path: Path, content: mmap.mmap) -> DicomFile:

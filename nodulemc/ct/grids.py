@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodulemc.ct.checks import check_geometry, refuse_size
-from nodulemc.ct.stored_voxels import ImageHeader
 from nodulemc.ct.volume import reading, require_image_header
 from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid
 
 if TYPE_CHECKING:
     from nodulemc.ct.dicom import SeriesHeader
+    from nodulemc.ct.stored_voxels import ImageHeader
 
 
 def read_grid(path: Path, series: str | None = None) -> Grid:

@@ -1,4 +1,4 @@
-"""Reading a CT with its geometry, and cutting out a part of it.
+"""Reading a CT with its geometry, and cutting out the part that is needed.
 
 World coordinates are in mm, LPS, as in ITK and on Grand-Challenge, whatever the file format.
 """
@@ -22,6 +22,7 @@ from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader
 from nodulemc.ct.tiff import check_pages
 from nodulemc.errors import ImageError, out_of_memory
+from nodulemc.util.itk import itk_silence
 
 if TYPE_CHECKING:
     from nodulemc.ct.dicom_stack import Slice
@@ -69,9 +70,9 @@ class Volume:
         return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
 
     def box_around(self, points: Array) -> tuple[list[int], list[int]]:
-        """Return the first index, and the one after the last, of the voxels around world points (N, 3) in mm (LPS).
+        """First index and the one behind the last, x, y, z, of the voxels around world points (N, 3) in mm (LPS).
 
-        Both are x, y, z. If the box does not touch the scan, an axis has no index between the two.
+        Where the box does not touch the scan, an axis has no index between the two.
         """
         index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
         low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
@@ -79,13 +80,13 @@ class Volume:
         return low, high
 
     def crop(self, points: Array) -> sitk.Image | None:
-        """Return the smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
+        """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
 
         Args:
-            points: World points (N, 3): x, y, z in mm (LPS).
+            points: (N, 3) world points x, y, z in mm (LPS).
 
         Returns:
-            A float32 image with its own geometry, or None if the box does not touch the scan.
+            A float32 image with its own geometry, or None where the box does not touch the scan.
 
         Raises:
             ImageError: a voxel in the box is NaN or infinite.
@@ -146,7 +147,7 @@ def _unknown_type(path: Path) -> ImageError:
 
 
 def read_image_header(path: Path) -> ImageHeader | None:
-    """Read and check a CT file's header by the file's suffix; None if ITK is to read the file.
+    """A CT file's header by the file's suffix, checked; None where ITK is to read the file.
 
     Raises:
         ImageError: the header is malformed or impossible, or names a file outside its folder.
@@ -161,10 +162,10 @@ def read_image_header(path: Path) -> ImageHeader | None:
 
 
 def require_image_header(path: Path) -> ImageHeader:
-    """Read and check the header of a file that has a geometry.
+    """What ``read_image_header`` gives, of a file that has a geometry.
 
     Raises:
-        ImageError: As for ``read_image_header``, or the file has no such format.
+        ImageError: as there, or the file is of no such format.
     """
     header = read_image_header(path)
     if header is None:
@@ -184,17 +185,18 @@ def _read_tiff(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("TIFFImageIO")
-    reader.ReadImageInformation()
-    check_grid(reader, path)
-    image: sitk.Image = reader.Execute()
+    with itk_silence:
+        reader.ReadImageInformation()
+        check_grid(reader, path)
+        image: sitk.Image = reader.Execute()
     return image
 
 
 def read_stored(header: ImageHeader) -> sitk.Image:
-    """Return the image of a checked header, with its voxels read directly into its memory.
+    """The image of a checked header, its voxels read straight into its memory.
 
     Raises:
-        ImageError: The voxels are corrupt, cut, or too few; or, if compressed, too many.
+        ImageError: the voxels are corrupt, cut, or too few or, where compressed, too many.
     """
     length = math.prod(header.size) * header.stored_type.itemsize
     check_length(header.voxels, length)
@@ -214,9 +216,9 @@ def read_stored(header: ImageHeader) -> sitk.Image:
 
 
 def _memory(image: sitk.Image) -> Array:
-    """Return an image's voxels as a writable array of one dimension.
+    """An image's voxels, in one dimension, to be written.
 
-    SimpleITK gives no such array; one of our own would be a second copy of the scan, 300 MB for 600 slices.
+    SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
     """
     view = sitk.GetArrayViewFromImage(image)
     address, _ = view.__array_interface__["data"]
@@ -225,7 +227,7 @@ def _memory(image: sitk.Image) -> Array:
 
 
 def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> None:
-    """Write the rescaled values of the stored numbers; both lie in the same memory and end with it."""
+    """Write the values that the stored numbers stand for; both lie in one memory and end with it."""
     for start in range(0, len(stored), _RESCALED_AT_ONCE):
         part = slice(start, start + _RESCALED_AT_ONCE)
         values[part] = stored[part].astype(np.float64) * slope + intercept
@@ -233,13 +235,11 @@ def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> No
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn a reader's exception into an ImageError, and keep ITK's own warnings off stderr.
+    """Turn a reader's exception into an ImageError.
 
     Raises:
-        ImageError: A file could not be read in the block.
+        ImageError: within, a file could not be read.
     """
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     except OSError as error:
@@ -252,5 +252,3 @@ def reading(path: Path) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

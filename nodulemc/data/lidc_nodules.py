@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodulemc.arrays import Array
 from nodulemc.data.lidc_xml import RATINGS, Marking, Outline
 from nodulemc.errors import ImageError
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.geometry import Grid
 
 REACH_MM = 8.0

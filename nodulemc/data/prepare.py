@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nodulemc.ct.folder import CtPlace
 from nodulemc.data.block_store import BlockWriter, NoduleBlock
 from nodulemc.data.extract import Excluded, Sample, VoxelSource
 from nodulemc.data.nodule_masks import MaskFolder
@@ -13,6 +13,9 @@ from nodulemc.errors import ImageError, TableError
 from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
 from nodulemc.util.worker_pool import in_order
+
+if TYPE_CHECKING:
+    from nodulemc.ct.folder import CtPlace
 
 EXCLUDED_NAME = "excluded.csv"
 NO_MASK = "no mask"

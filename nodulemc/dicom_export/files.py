@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nodulemc.ct.volume import Volume
-from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, find_resources, read_manifest
 from nodulemc.errors import CaseError, ConfigError, ImageError
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.points.nodules import Nodule
@@ -89,7 +89,7 @@ def write_dicom(
     volume: Volume,
     predictions: Sequence[NodulePrediction],
     masks: Sequence[NoduleMask],
-    manifest: Manifest,
+    manifest: EnsembleManifest,
     *,
     calibrated: bool,
 ) -> list[Path]:

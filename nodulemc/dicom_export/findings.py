@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 
 from nodulemc import __version__
 from nodulemc.ensemble.calibration import describe_calibration
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.errors import printable
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.prediction import NodulePrediction
@@ -75,7 +75,7 @@ class Algorithm:
         }
 
 
-def algorithm_of(manifest: Manifest, *, calibrated: bool) -> Algorithm:
+def algorithm_of(manifest: EnsembleManifest, *, calibrated: bool) -> Algorithm:
     """The program with an ensemble; ``calibrated``: whether its calibration was applied."""
     sha256 = manifest.identity["sha256"]
     parameters = {

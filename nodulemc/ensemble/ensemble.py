@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodulemc.arrays import Array
 from nodulemc.ensemble.calibration import apply_calibration
-from nodulemc.ensemble.manifest import Manifest, find_resources, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, find_resources, read_manifest
 from nodulemc.ensemble.precision import choose_device, choose_precision
 from nodulemc.ensemble.trained_cases import TrainedCases, read_trained_cases
 from nodulemc.errors import EnsembleError
 from nodulemc.ratings import readers_scale
 
 if TYPE_CHECKING:
-    from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
-    from nodulemc.ensemble.backends.torch_backend import TorchSeeds
+    from nodulemc.arrays import Array
+    from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
+    from nodulemc.ensemble.backends.torch_backend import TorchMembers
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +44,15 @@ class Ensemble:
         >>> ensemble = Ensemble.load(device="cpu")
         >>> ensemble.device
         'cpu'
-        >>> members = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))  # a patch of air
+        >>> members = ensemble.member_probabilities(np.zeros((1, 64, 64, 64), np.float32))  # a patch of air
         >>> members.shape, ensemble.vote(members).shape
         ((1, 3), (1,))
     """
 
     def __init__(
         self,
-        manifest: Manifest,
-        seeds: OpenVinoSeeds | TorchSeeds,
+        manifest: EnsembleManifest,
+        seeds: OpenVinoMembers | TorchMembers,
         *,
         masks: bool = False,
         calibrated: bool = False,
@@ -61,7 +61,7 @@ class Ensemble:
         self.manifest = manifest
         self.trained_cases = trained_cases
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
-        self._seeds = seeds
+        self._backend = seeds
         self._weights = manifest.vote_weights
         self._calibration = manifest.calibration if calibrated else None
         self._masks = masks
@@ -100,7 +100,7 @@ class Ensemble:
             raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
         cases = read_trained_cases(manifest)
         chosen = choose_device(device)
-        seeds = _load_seeds(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
+        seeds = _load_members(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
         ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated, trained_cases=cases)
         if ensemble.caveat:
             logger.warning("%s: %s", folder, ensemble.caveat)
@@ -109,14 +109,14 @@ class Ensemble:
     @property
     def device(self) -> str:
         """The device that the members run on: "cpu" or "cuda"."""
-        return self._seeds.device
+        return self._backend.device
 
     @property
     def precision(self) -> str:
         """The number format that the members compute in: "fp32", "bf16" or "fp16"."""
-        return self._seeds.precision
+        return self._backend.precision
 
-    def seed_probabilities(self, patches: Array) -> Array:
+    def member_probabilities(self, patches: Array) -> Array:
         """Predict each member's probability of malignancy for each patch.
 
         Args:
@@ -128,7 +128,7 @@ class Ensemble:
         Raises:
             EnsembleError: A member's numbers overflow.
         """
-        return self._finite(self._seeds.seed_probabilities(patches), self.manifest.seed_names)
+        return self._finite(self._backend.member_probabilities(patches), self.manifest.member_names)
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
         """Predict each member's probability of malignancy for each patch, and the nodules' attributes, in one pass.
@@ -145,8 +145,8 @@ class Ensemble:
             EnsembleError: A member's numbers overflow.
         """
         if not self.manifest.attributes:
-            return self.seed_probabilities(patches), np.empty((len(patches), 0))
-        return self._told(self._seeds.seed_findings(patches, self.manifest.attributes))
+            return self.member_probabilities(patches), np.empty((len(patches), 0))
+        return self._told(self._backend.member_findings(patches, self.manifest.attributes))
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """Return what ``findings`` and ``mask_probabilities`` return, in one pass.
@@ -160,23 +160,23 @@ class Ensemble:
             EnsembleError: The ensemble was loaded without its decoders, or a member's numbers overflow.
         """
         self._require_decoders()
-        found, masks = self._seeds.seed_findings_and_masks(patches, self.manifest.attributes)
+        found, masks = self._backend.member_findings_and_masks(patches, self.manifest.attributes)
         return *self._told(found), self._mask(masks)
 
     def _told(self, found: Array) -> tuple[Array, Array]:
-        """Turn the members' outputs (N, members, 1 + attributes) into the results of ``findings``."""
-        # As seed_probabilities gives them: sums over other strides are rounded differently.
-        per_seed = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.seed_names))
+        """What ``findings`` gives, of the members' (N, members, 1 + A)."""
+        # As member_probabilities gives them: sums over other strides are rounded differently.
+        by_member = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.member_names))
         attributes = np.empty((len(found), len(self.manifest.attributes)))
         for k, name in enumerate(self.manifest.attributes):
             attributes[:, k] = self._attribute(name, found[:, :, 1 + k])
-        return per_seed, attributes
+        return by_member, attributes
 
     def _attribute(self, name: str, found: Array) -> Array:
-        """Vote on one attribute: the members' values 0…1 (N, members) to the readers' scale (N,)."""
+        """The vote on one attribute, members' values 0…1 (N, members) to the readers' scale (N,)."""
         telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
-        per_seed = self._finite(found[:, telling], [self.manifest.seed_names[k] for k in telling])
-        vote: Array = readers_scale(name, np.average(per_seed, axis=1, weights=self._weights[telling]))
+        by_member = self._finite(found[:, telling], [self.manifest.member_names[k] for k in telling])
+        vote: Array = readers_scale(name, np.average(by_member, axis=1, weights=self._weights[telling]))
         return vote
 
     def mask_probabilities(self, patches: Array) -> Array:
@@ -192,7 +192,7 @@ class Ensemble:
             EnsembleError: The ensemble was loaded without its decoders, or a member's numbers overflow.
         """
         self._require_decoders()
-        return self._mask(self._seeds.mask_probabilities(patches))
+        return self._mask(self._backend.mask_probabilities(patches))
 
     def _require_decoders(self) -> None:
         if not self._masks:
@@ -202,32 +202,34 @@ class Ensemble:
                 "load it with Ensemble.load(folder, masks=True)",
             )
 
-    def _mask(self, per_seed: Array) -> Array:
-        """Vote on masks: (N, members with a decoder, …) to (N, …)."""
+    def _mask(self, by_member: Array) -> Array:
+        """The vote on masks, (N, members that have a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
-        per_seed = self._finite(per_seed, [self.manifest.seed_names[k] for k in decoding])
-        vote: Array = np.average(per_seed, axis=1, weights=self._weights[decoding])
+        by_member = self._finite(by_member, [self.manifest.member_names[k] for k in decoding])
+        vote: Array = np.average(by_member, axis=1, weights=self._weights[decoding])
         return vote
 
-    def vote(self, per_seed: Array) -> Array:
+    def vote(self, by_member: Array) -> Array:
         """Vote softly: the weighted mean of the members' probabilities, (N, members) to (N,), calibrated if asked."""
-        return apply_calibration(per_seed @ self._weights, self._calibration)
+        return apply_calibration(by_member @ self._weights, self._calibration)
 
-    def _finite(self, per_seed: Array, names: Sequence[str]) -> Array:
-        """Return probabilities (N, members, …) unchanged, if all are finite."""
-        if not np.isfinite(per_seed).all():
-            seeds = [name for k, name in enumerate(names) if not np.isfinite(per_seed[:, k]).all()]
+    def _finite(self, by_member: Array, names: Sequence[str]) -> Array:
+        """Probabilities (N, members, …), as they are where all are numbers."""
+        if not np.isfinite(by_member).all():
+            seeds = [name for k, name in enumerate(names) if not np.isfinite(by_member[:, k]).all()]
             remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
             raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(seeds), remedy)
-        return per_seed
+        return by_member
 
 
-def _load_seeds(manifest: Manifest, device: str, precision: str, masks: bool) -> OpenVinoSeeds | TorchSeeds:
+def _load_members(
+    manifest: EnsembleManifest, device: str, precision: str, masks: bool
+) -> OpenVinoMembers | TorchMembers:
     folder, members = manifest.location, manifest.members
     if device == "cpu" and importlib.util.find_spec("openvino"):
-        from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
+        from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
 
-        return OpenVinoSeeds(folder, members, precision, masks=masks)
-    from nodulemc.ensemble.backends.torch_backend import load_seeds
+        return OpenVinoMembers(folder, members, precision, masks=masks)
+    from nodulemc.ensemble.backends.torch_backend import load_members
 
-    return load_seeds(folder, members, device, precision, masks=masks)
+    return load_members(folder, members, device, precision, masks=masks)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nodulemc.ensemble.manifest import Manifest
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.manifest import EnsembleManifest
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.checkpoints import read_tensors
@@ -36,7 +36,9 @@ _SINGLE_TASK = Architecture("inception_i3d")
 _MULTI_TASK = Architecture("inception_i3d", decoder_widths=published_widths(BACKBONES["inception_i3d"].channels))
 
 
-def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False) -> Manifest:
+def import_reference(
+    checkpoints: Sequence[str | Path], folder: str | Path, *, keep_decoder: bool = False
+) -> EnsembleManifest:
     """Turn checkpoints into an ensemble folder, one equally weighted member each, in fp32.
 
     Args:
@@ -57,12 +59,12 @@ def import_reference(checkpoints: Sequence[str | Path], folder: str | Path, *, k
     return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
 
 
-def _seed(path: str | Path, name: str, *, keep_decoder: bool) -> SeedWeights:
+def _seed(path: str | Path, name: str, *, keep_decoder: bool) -> MemberWeights:
     architecture, tensors = reference_network(path, keep_decoder=keep_decoder)
     expected = tensor_shapes(architecture, with_decoder=architecture.decoder_widths is not None)
     # Before anything is made of them: a tensor of another shape may be one number that is said to fill terabytes.
     tensors = check_names(tensors, expected, path)
-    return SeedWeights(name, architecture, tensors, upscales=architecture != _BASELINE, source=path)
+    return MemberWeights(name, architecture, tensors, upscales=architecture != _BASELINE, source=path)
 
 
 def reference_network(path: str | Path, *, keep_decoder: bool = False) -> tuple[Architecture, dict[str, Tensor]]:

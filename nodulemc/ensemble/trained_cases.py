@@ -1,4 +1,4 @@
-"""The scans and patients that an ensemble was trained on: ``trained_cases.csv`` in its folder. Needs no torch."""
+"""Which scans and patients an ensemble was trained on: ``trained_cases.csv`` in its folder. Needs no torch."""
 
 import csv
 import hashlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nodulemc.columns import PATIENT, UID
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.manifest import FILE_NAME as MANIFEST_NAME
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.errors import EnsembleError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.util.csv_files import write_csv_atomically
@@ -23,14 +23,14 @@ ALL = "all"
 _REMEDY = f"give the columns {', '.join(COLUMNS)}, or remove it"
 # What an ensemble was trained on of a case, where that is known, and the warning that says so.
 SEEN = SCAN, SAME_PATIENT, NOT_SEEN = ("scan", "patient", "no")
-NOTES = {
+WARNINGS = {
     SCAN: "the ensemble was trained on this scan: the probability is no test of the ensemble",
     SAME_PATIENT: "the ensemble was trained on a scan with this PatientID: the probability is no test of the ensemble",
 }
 
 
 class TrainedCase(NamedTuple):
-    """A scan that the weights have learned from, by its SeriesInstanceUID and PatientID."""
+    """A scan that gave gradients, by its SeriesInstanceUID and PatientID."""
 
     uid: str
     patient: str
@@ -56,12 +56,12 @@ class TrainedCases:
         return frozenset(self.uids) - {""}, frozenset(self.patients) - {""}
 
     def of_member(self, name: str) -> frozenset[TrainedCase]:
-        """Return the cases that one member was trained on."""
+        """What one member was trained on."""
         rows = zip(self.uids, self.patients, self.members, strict=True)
         return frozenset(TrainedCase(uid, patient) for uid, patient, member in rows if member in (ALL, name))
 
     def seen(self, scan: ScanIds) -> str | None:
-        """Return SCAN if it was trained on, SAME_PATIENT if only its patient was, else NOT_SEEN; None if unknown."""
+        """SCAN where it was trained on, SAME_PATIENT where only its patient was, else NOT_SEEN; None: nobody knows."""
         uids, patients = self._known
         if not uids.isdisjoint(scan.uids):
             return SCAN
@@ -70,12 +70,12 @@ class TrainedCases:
         return NOT_SEEN if scan.tell else None
 
 
-def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
-    """Return the list in an ensemble's folder. None if it has none: then the cases are not known.
+def read_trained_cases(manifest: EnsembleManifest) -> TrainedCases | None:
+    """The list in the folder of an ensemble, None where it has none: then the cases are not known.
 
     Raises:
-        FileError: The file cannot be read.
-        EnsembleError: It is not such a list, or not the one that the manifest names by its SHA-256.
+        FileError: the file cannot be read.
+        EnsembleError: it is no such list, or not the one that the manifest names by its SHA-256.
     """
     path = manifest.location / FILE_NAME
     if not path.exists():
@@ -91,18 +91,18 @@ def read_trained_cases(manifest: Manifest) -> TrainedCases | None:
             path,
             "the file is damaged or another ensemble's; copy it again, or remove it",
         )
-    return _parsed(content, manifest.seed_names, path)
+    return _parsed(content, manifest.member_names, path)
 
 
 def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCase] | None]) -> str | None:
-    """Write the list into an ensemble's folder. If no member's cases are known, remove an existing list.
+    """Write the list of an ensemble's folder, or remove the one that is there.
 
     Args:
-        folder: The ensemble's folder.
-        members: The cases of each member, by its name. None if they are not known.
+        folder: the ensemble's.
+        members: what each was trained on, by its name; None where that is not known.
 
     Returns:
-        The file's SHA-256 for the manifest. None if no member's cases are known.
+        The file's SHA-256 for the manifest, None where nothing is known of any member.
 
     Raises:
         FileError: the file cannot be written or removed.
@@ -119,14 +119,14 @@ def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCa
 
 
 def strongest(seen: Iterable[str | None]) -> str | None:
-    """Return the first of SEEN that is among these, or None."""
+    """The first of SEEN that is among these, None where none is."""
     found = set(seen)
     return next((one for one in SEEN if one in found), None)
 
 
-def with_note(warnings: Collection[str], seen: str | None) -> tuple[str, ...]:
-    """Return the warnings, preceded by the one for ``seen`` (one of SEEN, or None for no warning)."""
-    return (*([NOTES[seen]] if seen in NOTES else []), *warnings)
+def with_warning(warnings: Collection[str], seen: str | None) -> tuple[str, ...]:
+    """Warnings, after the one that ``seen``, one of SEEN or None, asks for."""
+    return (*([WARNINGS[seen]] if seen in WARNINGS else []), *warnings)
 
 
 def _parsed(content: bytes, members: Collection[str], path: Path) -> TrainedCases:
@@ -144,7 +144,7 @@ def _parsed(content: bytes, members: Collection[str], path: Path) -> TrainedCase
 
 
 def _cells(text: str) -> list[str]:
-    """Return all cells, row by row. Without quotes they are split at once, ten times as fast as by ``csv``."""
+    """All cells, row by row; without quotes they are split at once, ten times as fast as ``csv`` reads them."""
     if '"' in text:
         return [cell for row in csv.reader(text.split("\n"), strict=True) for cell in row]
     return text.rstrip("\n").replace("\n", ",").split(",")

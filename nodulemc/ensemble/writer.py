@@ -1,4 +1,4 @@
-"""Writing an ensemble folder: safetensors files, the list of training cases, and the manifest with precisions."""
+"""Writing an ensemble folder: safetensors files, the list of training cases and the manifest, precision measured."""
 
 import hashlib
 import math
@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from nodulemc.arrays import Array
-from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchSeeds, load_network
-from nodulemc.ensemble.manifest import FILE_NAME, Manifest, Member, write_manifest
+from nodulemc.ensemble.backends.torch_backend import DTYPES, TorchMembers, load_network
+from nodulemc.ensemble.manifest import FILE_NAME, EnsembleManifest, Member, write_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.ensemble.weights import parse_weights
@@ -26,19 +26,19 @@ from nodulemc.util.progress import progress
 
 
 @dataclass(frozen=True)
-class SeedWeights:
+class MemberWeights:
     """One member as it comes from a training run or a checkpoint.
 
     Attributes:
-        name: The file name without the suffix, and the member's name in results.
-        architecture: The network that ``state_dict`` fills.
-        state_dict: Tensors by the names of parameters and buffers; the decoder's only if the architecture has one.
-        weight: The relative weight in soft voting, > 0.
-        seed: The random seed of the training. None if unknown.
+        name: file name without the suffix, also the member's name in results.
+        architecture: how to build the network that ``state_dict`` fills.
+        state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
+        weight: relative weight in soft voting, > 0.
+        seed: the training run's seed, None where unknown.
         upscales: As in ``nodulemc.ensemble.manifest.Member``.
         fold: As in ``nodulemc.ensemble.manifest.Member``.
-        cases: The scans that it was trained on. None if they are not known.
-        source: The tensors' origin, for messages. None stands for the file that is to be written.
+        cases: what it was trained on, None where that is not known.
+        source: where the tensors come from, for messages; None for the file that they are to become.
     """
 
     name: str
@@ -53,48 +53,48 @@ class SeedWeights:
 
     @property
     def file(self) -> str:
-        """The file's name in the ensemble's folder."""
+        """File name in the ensemble's folder."""
         return f"{self.name}.safetensors"
 
 
 def write_ensemble(
     folder: str | Path,
-    seeds: Sequence[SeedWeights],
+    members: Sequence[MemberWeights],
     *,
     trained_on: str | None,
     licence: str | None,
     dtype: torch.dtype = torch.float32,
     probes: Array | None = None,
-) -> Manifest:
-    """Write members as an ensemble folder; ``ensemble.json`` is written last and makes it one.
+) -> EnsembleManifest:
+    """Write members as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
 
     Args:
-        folder: The folder, which is made if necessary. An existing ensemble is replaced once the tensors are checked.
-        seeds: The members, in voting order.
-        trained_on: A description of the training data. None for untrained weights.
-        licence: The weights' licence.
-        dtype: The float type of the stored tensors (torch.float32 or torch.float16).
-        probes: The patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32. None stands for
-            ``probe_patches()``.
+        folder: made where it does not exist; an ensemble already there is replaced once the tensors are checked.
+        members: the members, in voting order.
+        trained_on: what the weights were trained on, None for untrained weights.
+        licence: the weights' licence.
+        dtype: float type of the stored tensors (torch.float32 or torch.float16).
+        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32 (default:
+            ``probe_patches()``).
 
     Raises:
-        EnsembleError: there are no seeds, two share a name, the tensors do not fill their architecture or are not
+        EnsembleError: there are no members, two share a name, the tensors do not fill their architecture or are not
             finite in ``dtype``, or a network overflows on the probes.
         FileError: the folder cannot be written.
     """
     folder = Path(folder)
-    names = [seed.name for seed in seeds]
+    names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
         raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
-    contents = [_content(folder, seed, dtype) for seed in seeds]
+    contents = [_content(folder, member, dtype) for member in members]
     # The manifest first: an interrupted replacement would leave the old one beside new files.
     prepare_output(folder / FILE_NAME)
-    members = tuple(_write_member(folder, seed, content) for seed, content in zip(seeds, contents, strict=True))
-    cases = write_trained_cases(folder, {seed.name: seed.cases for seed in seeds})
-    manifest = Manifest(members, trained_on, licence, git_revision(), trained_cases=cases)
+    written = tuple(_write_member(folder, member, content) for member, content in zip(members, contents, strict=True))
+    cases = write_trained_cases(folder, {member.name: member.cases for member in members})
+    manifest = EnsembleManifest(written, trained_on, licence, git_revision(), trained_cases=cases)
     deviations = _deviations(folder, manifest, probe_patches() if probes is None else probes)
     if not math.isfinite(deviations["bf16"]):
-        sources = ", ".join(str(seed.source or folder / seed.file) for seed in seeds)
+        sources = ", ".join(str(member.source or folder / member.file) for member in members)
         raise EnsembleError("a network overflows on the probes", sources, "use other weights")
     # bf16 holds what fp32 holds; fp16 ends at 65,504, and a network that needs more is not to run in it.
     measured = {name: deviation for name, deviation in deviations.items() if math.isfinite(deviation)}
@@ -104,7 +104,7 @@ def write_ensemble(
 
 
 def git_revision() -> str | None:
-    """Return the commit of this code's checkout, with ``-dirty`` if files differ; None outside a checkout."""
+    """The commit of the checkout that this code runs from, with ``-dirty`` where files differ; None outside one."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -115,34 +115,36 @@ def git_revision() -> str | None:
         return None
 
 
-def _content(folder: Path, seed: SeedWeights, dtype: torch.dtype) -> bytes:
-    """Return the content of a member's file, checked as on reading."""
+def _content(folder: Path, member: MemberWeights, dtype: torch.dtype) -> bytes:
+    """A member's file, checked as it will be on reading."""
     tensors = {
         # A copy: tensors that share memory cannot be stored.
         name: value.detach()
         .to("cpu", dtype if value.is_floating_point() else value.dtype)
         .clone(memory_format=torch.contiguous_format)
-        for name, value in seed.state_dict.items()
+        for name, value in member.state_dict.items()
     }
     content = safetensors.torch.save(tensors)
-    parse_weights(content, seed.architecture, seed.source or folder / seed.file)
+    parse_weights(content, member.architecture, member.source or folder / member.file)
     return content
 
 
-def _write_member(folder: Path, seed: SeedWeights, content: bytes) -> Member:
-    write_atomically(folder / seed.file, content)
+def _write_member(folder: Path, member: MemberWeights, content: bytes) -> Member:
+    write_atomically(folder / member.file, content)
     digest = hashlib.sha256(content).hexdigest()
-    return Member(seed.file, digest, seed.architecture, seed.weight, seed.seed, seed.upscales, seed.fold)
+    return Member(member.file, digest, member.architecture, member.weight, member.seed, member.upscales, member.fold)
 
 
-def _deviations(folder: Path, manifest: Manifest, probes: Array) -> dict[str, float]:
-    """Measure how much each shorter precision changes any member's probability; this checks the written files, too."""
+def _deviations(folder: Path, manifest: EnsembleManifest, probes: Array) -> dict[str, float]:
+    """Largest difference that each shorter precision makes to any member's probability; also checks the files."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
-    exact = TorchSeeds(networks, "cpu", "fp32").seed_probabilities(probes)
+    exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)
 
     def deviation(dtype: torch.dtype) -> float:
-        coarse = TorchSeeds([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
-        return float(np.abs(coarse.seed_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max())
+        coarse = TorchMembers([round_network(deepcopy(network), dtype) for network in networks], "cpu", "fp32")
+        return float(
+            np.abs(coarse.member_probabilities(rounded(torch.from_numpy(probes), dtype).numpy()) - exact).max()
+        )
 
     shorter = ("bf16", "fp16")
     return {name: deviation(DTYPES[name]) for name in progress(shorter, len(shorter), "measuring bf16 and fp16")}

@@ -18,7 +18,7 @@ _CLASSES = ((1, "malignant"), (0, "benign"))
 
 
 def roc_chart(evaluation: Evaluation) -> Markup:
-    """ROC curve with its band over patients, the platform library's band over nodules, and the operating points."""
+    """ROC curve with its band over patients, Grand-Challenge's band over nodules, and the operating points."""
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     chart = Chart(f"ROC curve, area {metrics['auc']:.3f}")
     chart.axes("1 − specificity", "Sensitivity", _TENTHS, _TENTHS)

@@ -61,13 +61,13 @@ class StoredNodules:
             ensemble.findings(np.stack([self._patch(name) for name in batch]))
             for batch in progress(batches, len(batches), "predict")
         ]
-        per_seed, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
-        seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.seed_names]
+        by_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
+        seeds = [SEED_PREFIX + name.removeprefix(SEED_PREFIX) for name in ensemble.manifest.member_names]
         origin = (ensemble.manifest.sha256, ensemble.manifest.trained_on)
         rows = [
             [name, self.table[name].cells["label"], vote, *values, self.table[name].cells[PATIENT], *told, *origin]
             for name, vote, values, told in zip(
-                names, ensemble.vote(per_seed).tolist(), per_seed.tolist(), attributes.tolist(), strict=True
+                names, ensemble.vote(by_member).tolist(), by_member.tolist(), attributes.tolist(), strict=True
             )
         ]
         told = [ATTRIBUTE_PREFIX + name for name in ensemble.manifest.attributes]

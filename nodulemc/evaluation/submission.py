@@ -1,4 +1,4 @@
-"""What is to be evaluated: prediction CSVs, or a folder of the platform's output JSON, matched with the table."""
+"""What is to be evaluated: prediction CSVs, or a folder of Grand-Challenge's output JSON, matched with the table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from nodulemc.arrays import Array
 from nodulemc.columns import ANNOTATION
 from nodulemc.errors import TableError
 from nodulemc.evaluation.predictions import Predictions, assemble, predictions_of, read_prediction_rows
-from nodulemc.grand_challenge.results import read_platform_results
+from nodulemc.grand_challenge.results import read_grand_challenge_results
 from nodulemc.util.table_rows import TableRow
 from nodulemc.util.text import counted
 
@@ -45,7 +45,7 @@ class Submission:
 
 
 def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None) -> Submission:
-    """Read prediction CSVs, or one folder of the platform's results.
+    """Read prediction CSVs, or one folder of Grand-Challenge's results.
 
     In CSVs an unknown or repeated nodule is refused. A folder is what an algorithm answered, so there it is reported,
     as is a nodule without an answer.
@@ -61,8 +61,8 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None)
     if len(paths) > 1:
         raise TableError(f"{len(paths)} inputs, with a folder among them", folders[0], "give CSV files or one folder")
     if table is None:
-        raise TableError("no labels", folders[0], "the platform's results have none; give --table")
-    return from_platform(folders[0], table)
+        raise TableError("no labels", folders[0], "Grand-Challenge's results have none; give --table")
+    return from_grand_challenge(folders[0], table)
 
 
 def matched(
@@ -81,13 +81,13 @@ def matched(
     )
 
 
-def from_platform(folder: Path, table: Mapping[str, TableRow]) -> Submission:
-    """A submission from a folder of the platform's output JSON.
+def from_grand_challenge(folder: Path, table: Mapping[str, TableRow]) -> Submission:
+    """A submission from a folder of Grand-Challenge's output JSON.
 
     Raises:
         FileError, TableError: a file cannot be used, or the nodules that the table knows are of one class only.
     """
-    points = read_platform_results(folder)
+    points = read_grand_challenge_results(folder)
     counts = Counter(point.name for point in points)
     known = [point for point in points if point.name in table]
     if not known:

@@ -8,7 +8,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.columns import SEEN_IN_TRAINING, UID
 from nodulemc.ct.scan_ids import ScanIds
-from nodulemc.ensemble.trained_cases import NOTES, TrainedCases, strongest
+from nodulemc.ensemble.trained_cases import WARNINGS, TrainedCases, strongest
 from nodulemc.evaluation.predictions import Predictions, patient_names
 from nodulemc.util.text import counted
 
@@ -29,7 +29,7 @@ def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> Ar
 
 def is_seen(seen: Array) -> Array:
     """Which of the nodules are of scans or patients that the ensemble was trained on, bool (n,)."""
-    return np.isin(seen, list(NOTES))
+    return np.isin(seen, list(WARNINGS))
 
 
 def in_words(metrics: dict[str, Any]) -> str | None:

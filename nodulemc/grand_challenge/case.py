@@ -1,7 +1,6 @@
-"""Grand-Challenge's contract: an algorithm gets one case's input files and writes malignancy likelihoods.
+"""Grand-Challenge's contract: one case's sockets in, malignancy likelihoods out.
 
-Grand-Challenge calls each input or output a socket. Source: the LUNA25 challenge's algorithm interface, and
-`inputs.json` as Grand-Challenge writes it since 2025.
+Source: the LUNA25 challenge's algorithm interface; `inputs.json` as Grand-Challenge writes it since 2025.
 """
 
 import logging
@@ -17,7 +16,7 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.errors import CaseError, ImageError
 from nodulemc.output.multiple_points import OUTPUT_NAME, multiple_points
 from nodulemc.points.nodules import Nodule, shortened
-from nodulemc.points.reading import from_platform
+from nodulemc.points.reading import from_grand_challenge
 from nodulemc.prediction import NodulePrediction, predict_patches, prepare_inputs, side_by_side
 from nodulemc.util.files import prepare_output, visible
 from nodulemc.util.json_files import read_json, write_json_atomically
@@ -36,12 +35,12 @@ _CT_SUFFIXES = (".mha", *_TIFF)
 
 @dataclass(frozen=True)
 class Case:
-    """One case as Grand-Challenge provides it.
+    """One case as Grand-Challenge hands it over.
 
     Attributes:
-        ct: The CT file.
-        nodules: The nodules, in Grand-Challenge's order.
-        clinical: The clinical information, which the network does not use. None if there is none.
+        ct: the CT file.
+        nodules: in Grand-Challenge's order.
+        clinical: the clinical information, None where there is none; the network does not use it.
     """
 
     ct: Path
@@ -50,7 +49,7 @@ class Case:
 
 
 def read_case(input_dir: Path) -> Case:
-    """Find and read a case's inputs. ``inputs.json`` gives their paths; otherwise they have fixed paths.
+    """Find and read a case's inputs, by ``inputs.json`` where it names them, by the fixed paths otherwise.
 
     Raises:
         FileError: a JSON file is missing, unreadable or malformed.
@@ -69,15 +68,15 @@ def read_case(input_dir: Path) -> Case:
                 "repair the file",
             )
     locations = paths["nodule-locations"]
-    nodules = from_platform(read_json(locations), locations)
+    nodules = from_grand_challenge(read_json(locations), locations)
     return Case(_only_ct(input_dir, paths["chest-ct"]), tuple(nodules), clinical)
 
 
 def clear_output(output_dir: str | Path) -> Path:
-    """Remove an earlier case's output, so that nobody takes it for this one's; return the output's path.
+    """Remove an earlier case's output, which must never pass for this one's; returns the output's path.
 
     Raises:
-        FileError: The output cannot be removed, or the folder cannot be made or written.
+        FileError: it cannot be removed, or the folder cannot be made or written.
     """
     output = Path(output_dir) / OUTPUT_NAME
     prepare_output(output)
@@ -112,21 +111,21 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
     case = read_case(Path(input_dir))
     if case.ct.suffix.lower() in _TIFF:
         logger.warning("%s: TIFF holds no patient coordinates; the CT is taken to start at 0, 0, 0 mm", case.ct)
-    (patches, notes), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
-    return predict_patches(case.nodules, patches, notes, ensemble)
+    (patches, warnings), ensemble = side_by_side(lambda: prepare_inputs(read_volume(case.ct), case.nodules), load)
+    return predict_patches(case.nodules, patches, warnings, ensemble)
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
-    """Write Grand-Challenge's JSON, completely or not at all.
+    """Write Grand-Challenge's JSON, whole or not at all.
 
     Raises:
-        FileError: The file cannot be written.
+        FileError: it cannot be written.
     """
     write_json_atomically(output, multiple_points(predictions))
 
 
 def _socket_paths(input_dir: Path) -> dict[str, Path]:
-    """Return the inputs' paths; each lies inside the folder, after links are followed."""
+    """Where the inputs are; each path, links followed, lies inside the folder."""
     paths = {slug: input_dir / relative for slug, relative in _DEFAULT_PATHS.items()}
     listing = _inside(input_dir, input_dir / "inputs.json")
     if _is_there(listing):
@@ -135,7 +134,7 @@ def _socket_paths(input_dir: Path) -> dict[str, Path]:
 
 
 def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
-    """Return the paths that ``inputs.json`` gives for this algorithm's sockets."""
+    """What ``inputs.json`` says of the sockets this algorithm has."""
     paths: dict[str, Path] = {}
     entries = read_json(listing)
     if not isinstance(entries, list):
@@ -154,7 +153,7 @@ def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
 
 
 def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
-    """Return the path if it exists and lies in the input folder, after links are followed."""
+    """The path itself, if it, links followed, lies in the input folder and can be looked at."""
     where = named_by or path
     try:
         inside = path.resolve().is_relative_to(input_dir.resolve())
@@ -171,12 +170,12 @@ def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether an optional input was given, readable or not."""
+    """Whether an optional input was given, be it in a form that can be read or not."""
     return path.is_symlink() or path.exists()
 
 
 def _only_ct(input_dir: Path, socket: Path) -> Path:
-    """Return the one CT file in the socket's folder, or the file itself if the socket names a file."""
+    """The one CT file in the socket's folder (or the file itself, where the socket names a file)."""
     with reading(socket):
         ct = _in_folder(socket) if socket.is_dir() else socket
         if not ct.exists():

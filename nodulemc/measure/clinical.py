@@ -1,7 +1,7 @@
 """What is known of a patient and the nodules for the risk models: one JSON file, checked.
 
-The file is the platform's ``clinical-information-lung-ct.json`` as it is, or with further keys. Nothing but null, a
-missing key or the platform's "Unknown" stands for what is not known. Keys that no model needs are left alone.
+The file is Grand-Challenge's ``clinical-information-lung-ct.json`` as it is, or with further keys. Nothing but null, a
+missing key or Grand-Challenge's "Unknown" stands for what is not known. Keys that no model needs are left alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -16,8 +16,8 @@ from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.points.reading import read_points
-from nodulemc.prediction import NodulePrediction, prepare_inputs, with_notes
-from nodulemc.quality import Notes
+from nodulemc.prediction import NodulePrediction, prepare_inputs, with_warnings
+from nodulemc.quality import ScanWarnings
 
 logger = logging.getLogger(__name__)
 # A smaller change is within the error of measuring. Source: Callister et al., Thorax 2015;70 Suppl 2:ii1–ii54 (British
@@ -33,14 +33,14 @@ class Prior:
     Attributes:
         volume: the scan.
         nodules: its nodules.
-        patches, notes: theirs, from ``nodulemc.prediction.prepare_inputs``.
+        patches, warnings: theirs, from ``nodulemc.prediction.prepare_inputs``.
         days: from this scan to the later one; None where a date is not known.
     """
 
     volume: Volume
     nodules: Sequence[Nodule]
     patches: Array
-    notes: Notes
+    warnings: ScanWarnings
     days: int | None
 
 
@@ -128,8 +128,8 @@ def compared(
     prior = _measured(earlier, ensemble)
     matching = Matching(scan, prior)
     found = [_growth(k, matching, scan, prior, earlier) for k in range(len(predictions))]
-    general = tuple(general_notes(volume, earlier))
-    predictions = with_notes(predictions, [(*general, *notes) for _, notes in found])
+    general = tuple(general_warnings(volume, earlier))
+    predictions = with_warnings(predictions, [(*general, *warnings) for _, warnings in found])
     _log_unmatched(earlier, [growth for growth, _ in found])
     return [replace(p, growth=growth) for p, (growth, _) in zip(predictions, found, strict=True)]
 
@@ -156,7 +156,7 @@ def _growth(
         found, before, after = _counterpart(k, matching, scan, prior, earlier.days)
     except DoubtError as doubt:
         return Growth(), (f"no growth: {doubt}",)
-    j, notes = found.index, earlier.notes
+    j, warnings = found.index, earlier.warnings
     change = volume_change_percent(before, after)
     growth = Growth(
         prior_nodule=prior.nodules[j].name or str(j + 1),
@@ -168,8 +168,8 @@ def _growth(
         prior_distance_mm=found.distance_mm,
         registration_similarity=found.similarity,
     )
-    said = (*notes.scan, *notes.nodules[j], *prior.masks[j].warnings, *_thick(prior, j))
-    return growth, (*(f"prior scan: {note}" for note in said), *_thick(scan, k), *_small(growth))
+    said = (*warnings.scan, *warnings.nodules[j], *prior.masks[j].warnings, *_thick(prior, j))
+    return growth, (*(f"prior scan: {warning}" for warning in said), *_thick(scan, k), *_small(growth))
 
 
 def _counterpart(
@@ -210,7 +210,7 @@ def _small(growth: Growth) -> Iterator[str]:
         yield f"a change of {change:+.0f} % is within the error of measuring, up to {least:g} % (BTS 2015)"
 
 
-def general_notes(volume: Volume, earlier: Prior) -> Iterator[str]:
+def general_warnings(volume: Volume, earlier: Prior) -> Iterator[str]:
     """What is to be said of the two scans together."""
     patient, prior_patient = volume.ids.patient, earlier.volume.ids.patient
     if patient is not None and prior_patient is not None and patient != prior_patient:

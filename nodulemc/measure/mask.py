@@ -12,8 +12,8 @@ from nodulemc.ct.volume import Volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.patch import CENTRE_INDEX, EXTENT_MM, VOXEL_MM, patch_origin
 from nodulemc.points.nodules import Nodule
-from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_notes
-from nodulemc.quality import Notes
+from nodulemc.prediction import NodulePrediction, concluded, in_turn, with_warnings
+from nodulemc.quality import ScanWarnings
 from nodulemc.util.progress import QUIET_S, progress
 
 THRESHOLD = 0.5
@@ -54,7 +54,7 @@ class NoduleMask:
 
 
 def score_and_segment(
-    volume: Volume, nodules: Sequence[Nodule], patches: Array, notes: Notes, ensemble: Ensemble
+    volume: Volume, nodules: Sequence[Nodule], patches: Array, warnings: ScanWarnings, ensemble: Ensemble
 ) -> tuple[list[NodulePrediction], list[NoduleMask]]:
     """What ``nodulemc.prediction.predict_patches`` and ``segment`` give, in one pass of the networks.
 
@@ -64,21 +64,25 @@ def score_and_segment(
         volume: the CT.
         nodules: its nodules.
         patches: Their patches, from ``nodulemc.prediction.prepare_inputs``.
-        notes: Their warnings, from the same.
+        warnings: Their warnings, from the same.
         ensemble: loaded with ``masks=True``.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
 
     def find(part: slice) -> tuple[Array, Array, list[NoduleMask]]:
-        per_seed, attributes, probabilities = ensemble.findings_and_masks(patches[part])
+        by_member, attributes, probabilities = ensemble.findings_and_masks(patches[part])
         own = zip(nodules[part], probabilities, strict=True)
-        return per_seed, attributes, [nodule_mask(volume, nodule.point, probability) for nodule, probability in own]
+        return (
+            by_member,
+            attributes,
+            [nodule_mask(volume, nodule.point, probability) for nodule, probability in own],
+        )
 
-    per_seed, attributes, masks = in_turn(find, len(nodules), ensemble.device)
-    predictions = concluded(nodules, notes, per_seed, attributes, ensemble)
-    return with_notes(predictions, [mask.warnings for mask in masks]), list(masks)
+    by_member, attributes, masks = in_turn(find, len(nodules), ensemble.device)
+    predictions = concluded(nodules, warnings, by_member, attributes, ensemble)
+    return with_warnings(predictions, [mask.warnings for mask in masks]), list(masks)
 
 
 def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, ensemble: Ensemble) -> list[NoduleMask]:
@@ -91,7 +95,7 @@ def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, e
         ensemble: loaded with ``masks=True``.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
     # One at a time: all probabilities of a thousand nodules take gigabytes.
     found = (

@@ -20,6 +20,7 @@ from nodulemc.errors import out_of_memory
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.patch import AIR_HU
 from nodulemc.points.placement import LUNG_HU
+from nodulemc.util.itk import itk_silence
 
 _HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
 # Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.
@@ -243,12 +244,10 @@ def _one_quiet_thread() -> Iterator[None]:
 
     A registration's own number of threads is not its metric's.
     """
-    process = sitk.ProcessObject
-    threads, shown = process.GetGlobalDefaultNumberOfThreads(), process.GetGlobalWarningDisplay()
-    process.SetGlobalDefaultNumberOfThreads(1)
-    process.SetGlobalWarningDisplay(False)  # of images that do not meet
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        yield
+        with itk_silence:  # warnings of images that do not meet
+            yield
     finally:
-        process.SetGlobalDefaultNumberOfThreads(threads)
-        process.SetGlobalWarningDisplay(shown)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)

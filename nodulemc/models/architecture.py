@@ -42,7 +42,8 @@ class Architecture:
             EnsembleError: unknown backbone, pooling or attribute, or widths that are not positive integers, five for
                 a decoder.
         """
-        if self.backbone not in BACKBONES:
+        # A list of them, as JSON's values may have no hash.
+        if self.backbone not in [*BACKBONES]:
             raise EnsembleError(f"unknown backbone {self.backbone!r}", "architecture", f"use {' or '.join(BACKBONES)}")
         if self.pooling not in POOLINGS:
             raise EnsembleError(f"unknown pooling {self.pooling!r}", "architecture", f"use {' or '.join(POOLINGS)}")

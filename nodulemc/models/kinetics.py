@@ -28,8 +28,8 @@ def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
         EnsembleError: the backbone has no such weights, the file is no checkpoint, or its tensors are not exactly the
             backbone's and the Kinetics classifier's.
     """
-    tensors = read_tensors(path, nests=("model_state",))
     classifier = _published(backbone).classifier
+    tensors = read_tensors(path, nests=("model_state",))
     tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
     tensors = check_names(tensors, backbone_shapes(backbone), path)
     fill(model.backbone, {name: value.float() for name, value in tensors.items()})

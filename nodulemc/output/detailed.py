@@ -1,6 +1,6 @@
-"""Detailed results for one CT: Grand-Challenge's points plus each member's probability, their spread and warnings.
+"""Detailed results of one CT: Grand-Challenge's points plus each member's probability, their spread and warnings.
 
-Calibrated results state the method, the prevalence, and the vote before calibration.
+Calibrated results say so: by which method, for which prevalence, and what the vote was before.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from nodulemc.columns import ATTRIBUTE_PREFIX, ENSEMBLE, LUNG_RADS, RISK_MISSING, TRAINED_ON
 from nodulemc.ensemble.calibration import PREVALENCES, describe_calibration
-from nodulemc.ensemble.manifest import Manifest, named
+from nodulemc.ensemble.manifest import EnsembleManifest, named
 from nodulemc.errors import ConfigError, printable
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.prediction import NodulePrediction
@@ -22,10 +22,10 @@ OUTPUT_SUFFIXES = (".json", ".csv")
 
 
 def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] = OUTPUT_SUFFIXES) -> None:
-    """Refuse an unusable output path before any work, make its folder, and remove an earlier run's output.
+    """Refuse an unusable output path before any work is done, make its folder, and remove an earlier run's output.
 
     Raises:
-        ConfigError: the suffix is not one of ``suffixes``, or the file is one of the inputs.
+        ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
         FileError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
     if not path.name.lower().endswith(suffixes):
@@ -35,15 +35,15 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
 
 
 def write_results(
-    path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+    path: Path, predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> None:
-    """Write predictions atomically as JSON or CSV, by the path's suffix.
+    """Write predictions as JSON or CSV, by the path's suffix, atomically.
 
     Args:
-        path: A .json or .csv file.
-        predictions: The predictions for one CT.
-        manifest: The ensemble's manifest.
-        calibrated: Whether the ensemble's calibration was applied.
+        path: .json or .csv file.
+        predictions: of one CT.
+        manifest: the ensemble's.
+        calibrated: whether its calibration was applied.
 
     Raises:
         FileError: the file cannot be written.
@@ -59,17 +59,17 @@ def write_results(
 
 
 def detailed_json(
-    predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False
+    predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """Return Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
+    """Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
-    Points have ``attributes`` (readers' ratings by name, on their scale) if the ensemble predicts them. They have
-    ``measurements``, ``risk`` and ``growth`` if these were asked for. Calibrated points have ``uncalibrated``, and the
-    file has the map's method and prevalences as ``calibration``.
+    Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
+    Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.
+    Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
     """
     content = multiple_points(predictions)
     for point, prediction in zip(content["points"], predictions, strict=True):
-        point["per_seed"] = dict(zip(manifest.seed_names, prediction.per_seed, strict=True))
+        point["per_seed"] = dict(zip(manifest.member_names, prediction.member_probabilities, strict=True))
         point["spread"] = prediction.spread
         point["warnings"] = list(prediction.warnings)
         if manifest.attributes:
@@ -87,25 +87,34 @@ def detailed_json(
     return content | {"ensemble": manifest.identity, "trained_on": manifest.trained_on}
 
 
-def uncalibrated(prediction: NodulePrediction, manifest: Manifest) -> float:
-    """Return the vote of a prediction's members before calibration."""
-    return float(prediction.per_seed @ manifest.vote_weights)
+def uncalibrated(prediction: NodulePrediction, manifest: EnsembleManifest) -> float:
+    """The vote of a prediction's members before calibration."""
+    return float(prediction.member_probabilities @ manifest.vote_weights)
 
 
-def csv_header(manifest: Manifest, *, calibrated: bool = False) -> list[str]:
+def csv_header(manifest: EnsembleManifest, *, calibrated: bool = False) -> list[str]:
     """Column names of the CSV output."""
-    columns = ["AnnotationID", "CoordX", "CoordY", "CoordZ", "probability", *manifest.seed_names, "spread", "warnings"]
+    columns = [
+        "AnnotationID",
+        "CoordX",
+        "CoordY",
+        "CoordZ",
+        "probability",
+        *manifest.member_names,
+        "spread",
+        "warnings",
+    ]
     columns += [*(ATTRIBUTE_PREFIX + name for name in manifest.attributes), ENSEMBLE, TRAINED_ON]
     return columns + ["uncalibrated", "calibration"] * calibrated
 
 
-def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: bool = False) -> list[Any]:
+def csv_row(prediction: NodulePrediction, manifest: EnsembleManifest, *, calibrated: bool = False) -> list[Any]:
     """One nodule's row of the CSV output."""
     row = [
         prediction.nodule.name,
         *prediction.nodule.point,
         prediction.probability,
-        *prediction.per_seed,
+        *prediction.member_probabilities,
         prediction.spread,
         "; ".join(prediction.warnings),
         *prediction.attributes,
@@ -118,7 +127,7 @@ def csv_row(prediction: NodulePrediction, manifest: Manifest, *, calibrated: boo
 
 
 def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
-    """Return the columns of measurements, risk models and growth that were asked for; empty if not known."""
+    """The columns of measurements, risk models and growth, as far as they were asked for; empty: not known."""
     measured = {} if prediction.measurements is None else asdict(prediction.measurements)
     growth = {} if prediction.growth is None else asdict(prediction.growth)
     risk = prediction.risk or {}
@@ -128,7 +137,7 @@ def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
 
 
 def _further_words(prediction: NodulePrediction) -> dict[str, str]:
-    """Return the table's cells for measurements, risk models and growth, by column; "-" if not known."""
+    """What the table shows of measurements, risk models and growth, by column; "-" is not known."""
     words = {}
     if (found := prediction.measurements) is not None:
         is_there = found.volume_mm3 is not None
@@ -146,16 +155,16 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
     return words
 
 
-def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibrated: bool = False) -> str:
-    """Return a short table for people, with attributes and calibration, if any, the ensemble and its origin below."""
+def table(predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False) -> str:
+    """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
-    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.seed_names)]
+    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.member_names)]
     further = [_further_words(prediction) for prediction in predictions]
     lines = ["  ".join([f"{'nodule':<{width}}", *columns, *(further[0] if further else ())])]
     for name, prediction, own in zip(names, predictions, further, strict=True):
         before = [uncalibrated(prediction, manifest)] if calibrated else []
-        values = zip(columns, (prediction.probability, *before, *prediction.per_seed), strict=True)
+        values = zip(columns, (prediction.probability, *before, *prediction.member_probabilities), strict=True)
         numbers = (f"{value:{len(column)}.4f}" for column, value in values)
         lines.append("  ".join([f"{name:<{width}}", *numbers, *(f"{word:>{len(head)}}" for head, word in own.items())]))
     lines += _attribute_lines(predictions, manifest, names, width) if any(p.attributes for p in predictions) else []
@@ -164,7 +173,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: Manifest, *, calibr
 
 
 def _attribute_lines(
-    predictions: Sequence[NodulePrediction], manifest: Manifest, names: Sequence[str], width: int
+    predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, names: Sequence[str], width: int
 ) -> list[str]:
     columns = manifest.attributes
     lines = ["", "as radiologists would rate (1 to 5, calcification 1 to 6: absent)"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.output.slicer_colours import colour
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.json_files import write_json_atomically
@@ -19,7 +19,7 @@ _SCHEMA = (
 )
 
 
-def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest: Manifest) -> None:
+def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest: EnsembleManifest) -> None:
     """Write a .mrk.json file, atomically.
 
     Args:
@@ -30,14 +30,14 @@ def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest:
     Raises:
         FileError: the file cannot be written.
     """
-    markups = [_markup(k, prediction, manifest.seed_names) for k, prediction in enumerate(predictions, start=1)]
+    markups = [_markup(k, prediction, manifest.member_names) for k, prediction in enumerate(predictions, start=1)]
     write_json_atomically(path, {"@schema": _SCHEMA, "markups": markups})
 
 
 def _markup(position: int, prediction: NodulePrediction, members: Sequence[str]) -> dict[str, Any]:
     """Return a list of one point; ``position`` stands in for a missing name."""
     label = f"{prediction.nodule.name or position}: {prediction.probability:.2f}"
-    votes = ", ".join(f"{name} {vote:.2f}" for name, vote in zip(members, prediction.per_seed, strict=True))
+    votes = ", ".join(f"{name} {vote:.2f}" for name, vote in zip(members, prediction.member_probabilities, strict=True))
     shade = colour(prediction.probability)
     return {
         "type": "Fiducial",

@@ -184,9 +184,9 @@ def _candidate(
 def _depth_slope(host: Host, points: Array) -> Array:
     """Unit vectors (N, 3), world axes, in which the depth grows; over 3 mm, as voxel surfaces are ragged."""
     slopes = [host.at(host.depth, points + step) - host.at(host.depth, points - step) for step in np.eye(3) * 3.0]
-    slope: Array = np.stack(slopes, axis=1)
-    slope = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
-    return slope
+    slope = np.stack(slopes, axis=1)
+    unit: Array = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
+    return unit
 
 
 def _lung_depth(image: sitk.Image, volume: Volume) -> Array:

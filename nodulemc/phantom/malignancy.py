@@ -133,7 +133,7 @@ def probability(diameter: float, traits: Traits) -> float:
     density_here = _first_sight_density(np.array([diameter]), traits)
     benign = float(density_here[0] * (1 - first_sight_probability(diameter, traits)))
     malignant = 0.0
-    for years, weight in enumerate(_years_since_first_sight()):
+    for years, weight in enumerate(years_since_first_sight()):
         factor = growth(years, _doubling_quantiles(traits.density))
         before = diameter / factor
         malignant += weight * float(
@@ -204,7 +204,7 @@ def _doubling_quantiles(density: str) -> Array:
     return quadrature
 
 
-def _years_since_first_sight() -> Array:
+def years_since_first_sight() -> Array:
     """Share of all rows seen 0, 1 and 2 years after the lesion's first scan, under `cohort`'s schedule."""
     rows = np.zeros(3)
     for scans, frequency in enumerate(SCAN_COUNT_FREQUENCY, start=1):

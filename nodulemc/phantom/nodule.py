@@ -287,9 +287,9 @@ def _spread_directions(rng: np.random.Generator, count: int) -> Array:
     """Random unit vectors that keep apart from each other."""
     if not count:
         return np.zeros((0, 3))
-    directions: Array = _sphere(count) + rng.normal(0, 0.35 / np.sqrt(count) * 2, (count, 3))
-    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True) @ _random_rotation(rng).T
-    return directions
+    directions = _sphere(count) + rng.normal(0, 0.35 / np.sqrt(count) * 2, (count, 3))
+    turned: Array = directions / np.linalg.norm(directions, axis=1, keepdims=True) @ _random_rotation(rng).T
+    return turned
 
 
 def _random_rotation(rng: np.random.Generator) -> Array:

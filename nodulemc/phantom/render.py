@@ -302,6 +302,6 @@ def _noise_level(scene: Scene, axes: list[Array]) -> Array:
     )
     across = np.exp(-((x / 150) ** 2)) * np.exp(-(((y - 5) / 110) ** 2))[:, None]
     shoulders = 1 + np.float32(0.35) * np.clip((z - 50) / 60, 0, 1)
-    level: Array = np.float32(0.6) + np.float32(0.4) * across
-    level = level * (shoulders * np.float32(scene.scanner.noise_hu))[:, None, None]
+    highest = shoulders * np.float32(scene.scanner.noise_hu)
+    level: Array = (np.float32(0.6) + np.float32(0.4) * across) * highest[:, None, None]
     return level

@@ -107,13 +107,16 @@ def _candidates(
 
 
 def _kept(good: Array, points: Array, normals: Array) -> tuple[Array, Array]:
+    """Those points (M, 3) and normals (M, 3) of N that are good (N,)."""
     return points[good], normals[good]
 
 
 def _lung_depth(anatomy: Anatomy, points: Array) -> Array:
+    """Distance (mm) into the lung (N,) at points (N, 3), positive inside."""
     return anatomy.thorax(*points.T.astype(np.float32)).lung
 
 
 def _signed_fissure(thorax: Thorax) -> Array:
+    """Distance (mm) from the nearest fissure, of the shape of ``thorax``, positive above or in front of it."""
     minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
     return np.where(minor, thorax.minor_fissure, thorax.oblique_fissure)

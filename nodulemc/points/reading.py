@@ -1,4 +1,4 @@
-"""Reading nodules from Grand-Challenge's JSON, a table, 3D Slicer's point lists or a segmentation."""
+"""Nodule coordinates from Grand-Challenge's JSON, a table, 3D Slicer's point lists or a segmentation."""
 
 import logging
 import os
@@ -28,15 +28,13 @@ _Row = tuple[int, dict[str, str]]
 def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     """Read nodules in the file's order.
 
-    The formats are
+    Formats: Grand-Challenge "Multiple points" JSON; 3D Slicer's point lists (``.json``, ``.mrk.json``, ``.fcsv``); CSV
+    with coordinates and optional names (see ``nodulemc.columns``), where rows of other scans are left out by
+    SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. A table of one single scan is
+    taken whole, with a warning, where it is another one.
 
-    - Grand-Challenge "Multiple points" JSON
-    - 3D Slicer's point lists (``.json``, ``.mrk.json``, ``.fcsv``)
-    - CSV with coordinates and optional names (see ``nodulemc.columns``). Rows of other scans are left out, by
-      SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. If all rows are about one
-      other scan, they are used all the same, with a warning.
-    - label images (``nodulemc.points.label_image``): each region's centre of mass
-    - DICOM SEGs and RTSTRUCTs (``nodulemc.points.dicom``), as a file or in a folder: each region's centre of mass
+    Of a segmentation each region's centre of mass is read: label images (``nodulemc.points.label_image``), and DICOM
+    SEGs and RTSTRUCTs (``nodulemc.points.dicom``), each a file, or in a folder, beside others.
 
     Raises:
         FileError: the file is missing, unreadable, too large or no JSON.
@@ -62,13 +60,13 @@ def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
 def _from_json(content: Any, path: Path) -> list[Nodule]:
     keys = content if isinstance(content, dict) else {}
     if "markups" in keys and "points" in keys:
-        raise PointsError("both points and markups", path, "give the platform's points or 3D Slicer's markups")
+        raise PointsError("both points and markups", path, "give Grand-Challenge's points or 3D Slicer's markups")
     is_slicers = "markups" in keys or path.name.lower().endswith(".mrk.json")
-    return from_markups(content, path) if is_slicers else from_platform(content, path)
+    return from_markups(content, path) if is_slicers else from_grand_challenge(content, path)
 
 
-def from_platform(content: Any, source: object) -> list[Nodule]:
-    """Return the nodules of Grand-Challenge's "Multiple points" JSON content.
+def from_grand_challenge(content: Any, source: object) -> list[Nodule]:
+    """Nodules of Grand-Challenge's "Multiple points" JSON content.
 
     Raises:
         PointsError: the content is not such a list, is too long, or a point is not three finite numbers.
@@ -117,7 +115,7 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
 
 
 def _rows_of_scan(rows: Iterable[_Row], column: str, volume: Volume, path: Path) -> list[_Row]:
-    """Return the rows of this scan; if they exceed a scan's limit, only enough to show it."""
+    """The rows of this scan; where they are more than a scan may have, only so many that it shows."""
     is_ours, ours = _this_scan(column, volume, path)
     matching: list[_Row] = []
     others: list[_Row] = []
@@ -152,7 +150,7 @@ def _rows_of_scan(rows: Iterable[_Row], column: str, volume: Volume, path: Path)
 
 
 def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str], bool], object]:
-    """Return a function that tells whether a cell of the column means this scan, and the scan's name there."""
+    """Whether a cell of the column means this scan, and what the column calls it."""
     source = volume.source
     if column == UID:
         known = {volume.series_uid, source.name, *spellings(scan_name(source))}
@@ -163,7 +161,7 @@ def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str],
 
 
 def scan_name(path: Path) -> str:
-    """Return a CT's file name without its suffix; Path.stem would cut SeriesInstanceUIDs, which contain dots."""
+    """A CT's file name without its suffix; SeriesInstanceUIDs contain dots, so Path.stem does not do."""
     name = path.name
     for suffix in (".gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif"):
         if name.lower().endswith(suffix):

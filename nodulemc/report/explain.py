@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from nodulemc.arrays import Array
-from nodulemc.ct.volume import Volume
 from nodulemc.measure.mask import THRESHOLD, NoduleMask
 from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.report.explain_check import read_checks
@@ -18,6 +16,8 @@ from nodulemc.report.occlusion import MAP, PARTS, Cell, Occlusion, cell_slices, 
 from nodulemc.util.progress import QUIET_S, progress
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
+    from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.prediction import NodulePrediction
 
@@ -59,7 +59,7 @@ def explanations_of(
         ensemble: that has predicted.
 
     Raises:
-        EnsembleError: the checks are malformed, or a seed's numbers overflow.
+        EnsembleError: the checks are malformed, or a member's numbers overflow.
     """
     checks = read_checks(ensemble.manifest) or {}
     passed = [name for name, check in checks.items() if check.passed]
@@ -84,14 +84,14 @@ def explain(
         label: what progress is shown as; None: none is.
 
     Raises:
-        EnsembleError: a seed's numbers overflow.
+        EnsembleError: a member's numbers overflow.
     """
     occlusion = Occlusion(patch, mask)
     parts = {part: occlusion.without(part) for part in PARTS if part in what and mask is not None}
     cells = {cell: occlusion.without_cell(cell) for cell in plane_cells()} if MAP in what else {}
     dense = {cell: without for cell, without in cells.items() if without is not None}
     occluded = [*parts.values(), *dense.values()]
-    votes: Iterable[float] = (ensemble.vote(ensemble.seed_probabilities(without[None]))[0] for without in occluded)
+    votes: Iterable[float] = (ensemble.vote(ensemble.member_probabilities(without[None]))[0] for without in occluded)
     if label:
         votes = progress(votes, len(occluded), label, quiet_s=QUIET_S)
     found = [float(vote) for vote in votes]

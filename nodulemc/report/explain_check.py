@@ -7,7 +7,7 @@ calibration leaves it valid and other weights do not.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.errors import EnsembleError
 from nodulemc.util.json_files import number, read_json, write_json_atomically
 
@@ -39,7 +39,7 @@ class Check:
         return self.correlation >= LEAST_CORRELATION and self.agreement >= LEAST_AGREEMENT
 
 
-def read_checks(manifest: Manifest) -> dict[str, Check] | None:
+def read_checks(manifest: EnsembleManifest) -> dict[str, Check] | None:
     """Checks by what they are of; None where there are none of these weights and this version's method.
 
     Raises:
@@ -64,7 +64,7 @@ def _check(found: dict[str, Any]) -> Check:
     return Check(number(found["correlation"]), number(found["agreement"]), int(number(found["nodules"])))
 
 
-def write_checks(manifest: Manifest, checks: dict[str, Check]) -> None:
+def write_checks(manifest: EnsembleManifest, checks: dict[str, Check]) -> None:
     """Write the file of an ensemble's folder.
 
     Raises:
@@ -78,6 +78,6 @@ def write_checks(manifest: Manifest, checks: dict[str, Check]) -> None:
     write_json_atomically(manifest.location / FILE_NAME, content)
 
 
-def _members(manifest: Manifest) -> list[list[Any]]:
+def _members(manifest: EnsembleManifest) -> list[list[Any]]:
     """The members' files by their SHA-256, and their weights."""
     return [[member.sha256, member.weight] for member in manifest.members]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodulemc.arrays import Array
 from nodulemc.errors import ConfigError
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import prepare_output, refuse_input, write_atomically
 
 if TYPE_CHECKING:
+    from nodulemc.arrays import Array
     from nodulemc.ct.volume import Volume
     from nodulemc.ensemble.ensemble import Ensemble
     from nodulemc.measure.mask import NoduleMask

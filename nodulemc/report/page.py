@@ -9,7 +9,7 @@ from typing import Any
 from nodulemc import __version__
 from nodulemc.ensemble.calibration import apply_calibration, describe_calibration
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.output.detailed import uncalibrated
 from nodulemc.patch import EXTENT_MM
@@ -38,7 +38,7 @@ class Origin:
         calibrated: whether its calibration was applied.
     """
 
-    manifest: Manifest
+    manifest: EnsembleManifest
     device: str
     precision: str
     calibrated: bool
@@ -192,7 +192,7 @@ def _probability(prediction: NodulePrediction, origin: Origin) -> dict[str, Any]
     shares = manifest.vote_weights
     return {
         "probability": prediction.probability,
-        "members": list(zip(manifest.seed_names, prediction.per_seed, shares, strict=True)),
+        "members": list(zip(manifest.member_names, prediction.member_probabilities, shares, strict=True)),
         "spread": prediction.spread,
         "vote": vote,
         "calibrated": calibrated,
@@ -202,7 +202,7 @@ def _probability(prediction: NodulePrediction, origin: Origin) -> dict[str, Any]
     }
 
 
-def _tables(prediction: NodulePrediction, manifest: Manifest) -> dict[str, list[Fact]]:
+def _tables(prediction: NodulePrediction, manifest: EnsembleManifest) -> dict[str, list[Fact]]:
     """The tables under a nodule's pictures by their headings; further ones belong here."""
     tables = {
         "Measurements of the mask": facts(prediction.measurements) if prediction.measurements else [],

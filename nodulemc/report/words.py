@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.ratings import HIGHEST, LOWEST
 from nodulemc.report.explain_check import CHECK, LEAST_AGREEMENT, LEAST_CORRELATION, Check
 from nodulemc.report.occlusion import CORE, CORE_MM, MAP, PLEURA, RIM, RIM_MM, SOLID, WHAT
@@ -107,7 +107,7 @@ def _risk(result: Mapping[str, Any]) -> tuple[str, str]:
     return _worded(value, "", 3), result.get("caution", "")
 
 
-def meaning(manifest: Manifest, calibrated: float | None) -> str:
+def meaning(manifest: EnsembleManifest, calibrated: float | None) -> str:
     """One sentence on what a probability means; ``calibrated`` is None where the ensemble has no calibration."""
     if manifest.trained_on is None:
         return "The weights are untrained: the number means nothing."

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.ensemble.trained_cases import FILE_NAME as CASES_NAME
 from nodulemc.ensemble.trained_cases import TrainedCase
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.models.tensor_shapes import DECODER_PREFIX
 from nodulemc.training.config import TrainingConfig
 from nodulemc.training.trainer import TrainedSeed, TrainingData
@@ -53,7 +53,7 @@ def export_ensemble(
     decoder: bool,
     cases: Sequence[frozenset[TrainedCase]] | None = None,
     fold: int | None = None,
-) -> Manifest:
+) -> EnsembleManifest:
     """Write the seeds' averaged weights in half precision, what they were trained on, and ``MODEL_CARD.md``.
 
     Args:
@@ -76,7 +76,7 @@ def export_ensemble(
         architecture = replace(architecture, decoder_widths=None)
     own_cases: Sequence[frozenset[TrainedCase] | None] = cases or [None] * len(seeds)
     members = [
-        SeedWeights(
+        MemberWeights(
             f"seed_{trained.seed}",
             architecture,
             {k: v for k, v in trained.state_dict.items() if decoder or not k.startswith(DECODER_PREFIX)},
@@ -97,7 +97,7 @@ def _model_card(
     seeds: Sequence[TrainedSeed],
     config: TrainingConfig,
     data: Sequence[DataSummary],
-    manifest: Manifest,
+    manifest: EnsembleManifest,
     cases: frozenset[TrainedCase] | None,
 ) -> str:
     header = "| seed | epochs | " + " | ".join(_COLUMNS.values()) + " |"

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest
 from nodulemc.ensemble.trained_cases import TrainedCase, read_trained_cases
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.errors import EnsembleError
@@ -60,13 +60,13 @@ def start_cases(config: ModelConfig, seed: int) -> frozenset[TrainedCase]:
     return frozenset().union(*(cases.of_member(Path(member.file).stem) for member in starts)) if cases else frozenset()
 
 
-def _start_manifest(config: ModelConfig) -> Manifest:
+def _start_manifest(config: ModelConfig) -> EnsembleManifest:
     if config.start_from is None:
         raise ValueError("the recipe names no ensemble to start from")
     return read_manifest(config.start_from)
 
 
-def _starts(manifest: Manifest, config: ModelConfig, seed: int) -> tuple[Member, ...]:
+def _starts(manifest: EnsembleManifest, config: ModelConfig, seed: int) -> tuple[Member, ...]:
     """The members to start from: that of this seed, or the only one; all where their mean is wanted.
 
     Raises:
@@ -83,12 +83,12 @@ def _starts(manifest: Manifest, config: ModelConfig, seed: int) -> tuple[Member,
     return own
 
 
-def _require_architecture(manifest: Manifest, member: Member, wanted: Architecture) -> None:
+def _require_architecture(manifest: EnsembleManifest, member: Member, wanted: Architecture) -> None:
     """Raise EnsembleError where a member is not what the recipe says, but for attributes that it lacks."""
     known = replace(wanted, attributes=member.architecture.attributes and wanted.attributes)
     if member.architecture != known or not member.upscales:
         raise EnsembleError(
             f"seed {member.seed} is {member.architecture}, the recipe {wanted}",
             manifest.folder,
-            "give the recipe's model section the ensemble's values; decoders are kept by `nodulemc train --decoder`",
+            "give the recipe's model section the ensemble's values; `nodulemc train --keep-decoder` keeps decoders",
         )

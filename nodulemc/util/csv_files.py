@@ -48,16 +48,15 @@ def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    lines = _Lines()
+    text = io.StringIO(newline="")
     # Python up to 3.12 quotes a line break in a cell only if it is one of the terminator's characters.
-    csv.writer(lines, lineterminator="\r\n").writerows(rows)
-    write_atomically(path, "".join(line.removesuffix("\r\n") + "\n" for line in lines).encode())
-
-
-class _Lines(list[str]):
-    """What a ``csv.writer`` writes, row by row."""
-
-    write = list.append
+    writer = csv.writer(text, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow(row)
+        text.seek(text.tell() - len("\r\n"))
+        text.write("\n")
+        text.truncate()
+    write_atomically(path, text.getvalue().encode())
 
 
 def _numbered(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, list[str]]]:

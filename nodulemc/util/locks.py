@@ -48,7 +48,9 @@ def writing(path: Path) -> Iterator[None]:
                 f"cannot lock the store ({error.strerror})", path, "name a folder that can be written"
             ) from error
         if not alone:
-            raise ConfigError("another run is at work on this cohort", path, "wait for it, or see `nodulemc status`")
+            raise ConfigError(
+                "another run is at work on this cohort", path, "wait for it, or see `nodulemc cohort-status`"
+            )
         yield
 
 

@@ -266,7 +266,7 @@ def costs(**each):
 )
 def test_the_tables_row_pays_its_start_back(found, row, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    (printed,) = ways._recommended(setting.Setting("cuda", False, Path("none"), None, Path("none")), found)
+    (printed,) = ways.recommended(setting.Setting("cuda", False, Path("none"), None, Path("none")), found)
     assert printed.beside == row
     assert printed.value == ("no change" if row.startswith("no") else "add")
 
@@ -293,9 +293,9 @@ def cuda(monkeypatch):
 @pytest.mark.parametrize(("nodules", "asked", "allowed"), [(8, [8], 0.44), (0, [], 0.1)])
 def test_memory_is_limited_to_what_the_nodules_need_and_given_back(cuda, nodules, asked, allowed):
     done = []
-    seeds = SimpleNamespace(seed_probabilities=lambda patches: done.append(len(patches)))
+    seeds = SimpleNamespace(member_probabilities=lambda patches: done.append(len(patches)))
     on_gpu = setting.Setting("cuda", False, Path("none"), None, Path("none"))
-    with pytest.raises(KeyError), robust._memory_for(nodules, seeds, on_gpu):
+    with pytest.raises(KeyError), robust.memory_for(nodules, seeds, on_gpu):
         raise KeyError
     assert done == asked
     assert cuda.fractions == [pytest.approx(allowed), 1.0]
@@ -318,14 +318,14 @@ def test_the_work_of_a_small_network_is_a_64th(small):
 
 
 def test_the_kernels_are_those_with_the_most_time(small):
-    rows = list(loaded._kernels(small, small.networks()))
+    rows = list(loaded.slowest_kernels(small, small.networks()))
     shares = [row.value for row in rows]
     assert shares == sorted(shares, reverse=True)
     assert any("conv" in row.beside for row in rows)
 
 
 def test_what_runs_in_a_process_of_its_own_gets_there():
-    for work in (*compiled._CANDIDATES.values(), ways.time_way):
+    for work in (*compiled.CANDIDATES.values(), ways.time_way):
         assert pickle.loads(pickle.dumps(work)) is not None  # noqa: S301
     where = setting.Setting("cuda", False, Path("none"), None, Path("none"))
     assert pickle.loads(pickle.dumps(where)) == where  # noqa: S301

@@ -111,7 +111,7 @@ def of_file(folder: Path, row: dict[str, str]) -> np.ndarray:
 
 def test_held_out_nodules_are_the_splits(cubes, tmp_path: Path):
     folder, rows = cubes
-    store = real_nodules._prepared(folder, tmp_path)
+    store = real_nodules.prepared(folder, tmp_path)
     chosen = real_nodules.load(store, {rows[1]["AnnotationID"], rows[4]["AnnotationID"]})
     assert [row["AnnotationID"] for row in chosen.rows] == [rows[1]["AnnotationID"], rows[4]["AnnotationID"]]
     volume = read_volume(folder / "ct" / f"{rows[4]['SeriesInstanceUID']}.mha")

@@ -14,11 +14,11 @@ from digital_shapes import ball
 from report.samples import make_manifest
 
 from nodulemc.cohort.identity import Identity
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.read_scan import Read, Unchanged, read_scan
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.scoring import Scorer, score_together
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 
 ENSEMBLE = Identity("weights", "fp32", ("seed_1", "seed_2"), "nothing")
 MEASURING = Identity("decoding", "fp32", ("seed_1", "seed_2", "seed_3"), "nothing", measures=True)
@@ -35,9 +35,9 @@ class MeanOfPatch(cases.MeanOfPatch):
     def __init__(self, seconds: float = 0) -> None:
         self.seconds = seconds
 
-    def seed_probabilities(self, patches):
+    def member_probabilities(self, patches):
         time.sleep(self.seconds * len(patches))
-        return super().seed_probabilities(patches)
+        return super().member_probabilities(patches)
 
 
 class Segmenting(MeanOfPatch):
@@ -46,7 +46,7 @@ class Segmenting(MeanOfPatch):
     manifest = make_manifest(attributes=())
 
     def findings(self, patches):
-        return self.seed_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
+        return self.member_probabilities(patches)[:, [0, 1, 1]], np.empty((len(patches), 0))
 
     def findings_and_masks(self, patches):
         return *self.findings(patches), np.stack([ball(DIAMETER_MM)] * len(patches))
@@ -72,15 +72,15 @@ def run_serially(manifest: Path, output: Path, *, ensemble: Identity = ENSEMBLE,
     """A run with ``SerialEngine``; returns what it did, by scan."""
     output.mkdir(exist_ok=True)
     engine = SerialEngine(Segmenting() if ensemble.weights == MEASURING.weights else None)
-    run_cohort(Task(read_listing(manifest), manifest, output, ensemble, **options), engine)
+    run_cohort(Task(read_cohort_manifest(manifest), manifest, output, ensemble, **options), engine)
     return engine.seen
 
 
 def results(output: Path) -> dict[str, list[tuple]]:
     """Each scored scan's predictions, everything but the time."""
     return {
-        scan.scan: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in record.predictions]
-        for scan, record in view(output).done
+        scan.scan: [(p.nodule, p.probability, p.member_probabilities, p.warnings) for p in record.predictions]
+        for scan, record in read_state(output).done
     }
 
 

@@ -16,7 +16,7 @@ from cohort.made import ENSEMBLE, MEASURING, MeanOfPatch, Segmenting
 
 from nodulemc.cohort.export import export
 from nodulemc.cohort.local_engine import LocalEngine
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.pages import Pages, write_index
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.program import exit_code_of
@@ -30,7 +30,7 @@ def main() -> None:
     folder, output, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     place = Path(sys.argv[4]) if len(sys.argv) > 4 else None
     output.mkdir(exist_ok=True)
-    scans = read_listing(folder)
+    scans = read_cohort_manifest(folder)
     origin = Origin(Segmenting.manifest, "cpu", "fp32", False)
     pages = Pages(place, [scan.name for scan in scans], origin) if place else None
     engine = LocalEngine(partial(Segmenting if place else MeanOfPatch, seconds), workers=2)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from dicom import write_dicom_series
 from ensembles import make_untrained_ensemble
 
 from nodulemc import cli
-from nodulemc.cohort.results_db import Store
+from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import run_cohort
+from nodulemc.ensemble.ensemble import Ensemble
 
 pytestmark = pytest.mark.heavy
 
@@ -25,6 +27,20 @@ def ensemble(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
     make_untrained_ensemble(folder)
     return folder
+
+
+@cache
+def load_once(load, folder: Path, options: tuple) -> Ensemble:
+    return load(folder, **dict(options))
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch):
+    """Each folder's ensemble is loaded once; other tests load them each time."""
+    load = Ensemble.load
+    monkeypatch.setattr(
+        Ensemble, "load", lambda folder, **options: load_once(load, folder, (*sorted(options.items()),))
+    )
 
 
 def cohort(manifest: Path, output: Path, ensemble: Path, *options: str) -> int:
@@ -86,9 +102,9 @@ def test_a_bad_scan_does_not_stop_the_others(mixed, ensemble, tmp_path, capsys):
         assert float(row["probability"]) == pytest.approx(point["probability"], abs=1e-6)
         assert float(row["seed_1"]) == pytest.approx(point["per_seed"]["seed_1"], abs=1e-6)
 
-    assert cli.main(["status", str(output)]) == 0
+    assert cli.main(["cohort-status", str(output)]) == 0
     assert "6 scans: 2 done (2 nodules), 4 failed, 0 to do" in capsys.readouterr().out
-    assert cli.main(["export", str(output), "--output", str(tmp_path / "again"), "--json"]) == 3
+    assert cli.main(["cohort-export", str(output), "--output", str(tmp_path / "again"), "--json"]) == 3
     again = tmp_path / "again"
     names = ("predictions.csv", "predictions.parquet", "failures.csv", "json")
     written = ", ".join(str(again / name) for name in names)
@@ -154,7 +170,7 @@ def test_status_says_why_results_do_not_count(ensemble, tmp_path, monkeypatch, c
     for again, reason in (((other,), "other weights"), ((ensemble, "--precision", "bf16"), "fp32")):
         assert cohort(luna, output, *again) == 3
         capsys.readouterr()
-        assert cli.main(["status", str(output)]) == 0
+        assert cli.main(["cohort-status", str(output)]) == 0
         shown = capsys.readouterr().out
         assert "2 scans: 0 done (0 nodules), 0 failed, 2 to do" in shown
         assert f"2 of those to do have results that do not count: {reason}\n" in shown
@@ -167,7 +183,7 @@ def test_status_says_why_results_do_not_count(ensemble, tmp_path, monkeypatch, c
     [
         ("evaluate", "p.csv", "--output", "out"),
         ("compare", "p.csv", "p.csv"),
-        ("calibrate", "p.csv", "--method", "platt", "--ensemble", "e"),
+        ("calibrate", "p.csv", "--method", "platt", "--resources", "e"),
     ],
 )
 def test_evaluation_without_its_extra(command, monkeypatch, capsys):
@@ -194,7 +210,7 @@ def test_bad_options(tmp_path, capsys, options, message):
 
 
 def test_no_cohort(tmp_path, capsys):
-    for command in ("status", "export"):
+    for command in ("cohort-status", "cohort-export"):
         assert cli.main([command, str(tmp_path)]) == 2
         assert "error: no cohort: " in capsys.readouterr().err
 
@@ -210,7 +226,7 @@ def wait_for_results(output: Path, scans: int) -> None:
     while time.monotonic() < deadline:
         path = output / "cohort.sqlite"
         if path.exists():
-            store = Store(path)
+            store = ResultsDb(path)
             done = 0 if store.is_empty else len(store.records())
             store.close()
             if done >= scans:
@@ -223,11 +239,11 @@ def test_interrupted_run_goes_on(tmp_path, capsys):
     luna, output = make_cohort(tmp_path / "luna", 8), tmp_path / "out"
     with start(luna, output, 0.2) as process:
         wait_for_results(output, 2)
-        assert cli.main(["status", str(output)]) == 0
+        assert cli.main(["cohort-status", str(output)]) == 0
         shown = capsys.readouterr().out
         assert "1 run at work, " in shown
         assert " scans/s, " in shown
-        assert cli.main(["export", str(output), "--output", str(tmp_path / "early")]) == 3
+        assert cli.main(["cohort-export", str(output), "--output", str(tmp_path / "early")]) == 3
         capsys.readouterr()
         process.send_signal(signal.SIGINT)
         message = process.communicate(timeout=30)[1]
@@ -237,7 +253,7 @@ def test_interrupted_run_goes_on(tmp_path, capsys):
     done = len(results(output))
     assert 2 <= done < 8
     assert len(read_rows(tmp_path / "early" / "predictions.csv")) >= 2
-    assert cli.main(["status", str(output)]) == 0
+    assert cli.main(["cohort-status", str(output)]) == 0
     assert f"8 scans: {done} done" in (shown := capsys.readouterr().out)
     assert "at work" not in shown
     with start(luna, output, 0) as process:

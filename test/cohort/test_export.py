@@ -16,12 +16,12 @@ from cohort.made import (
 
 from nodulemc.cohort.export import export
 from nodulemc.cohort.local_engine import LocalEngine
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.run import Task, run_cohort
 from nodulemc.cohort.summary import summary
 from nodulemc.errors import CaseError, ConfigError
 from nodulemc.evaluation.predictions import read_predictions
-from nodulemc.grand_challenge.results import read_platform_results
+from nodulemc.grand_challenge.results import read_grand_challenge_results
 from nodulemc.util.table_rows import TableRow
 
 
@@ -42,9 +42,9 @@ def test_csv_is_what_evaluate_reads(luna, tmp_path):
         ("0_0", "0"), ("1_0", "1"), ("1_1", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0")
     ]  # fmt: skip
     expected = [p for predictions in results(tmp_path / "out").values() for p in predictions]
-    for row, (_, probability, per_seed, _) in zip(rows, expected, strict=True):
+    for row, (_, probability, by_member, _) in zip(rows, expected, strict=True):
         assert float(row["probability"]) == probability
-        assert (float(row["seed_1"]), float(row["seed_2"])) == per_seed
+        assert (float(row["seed_1"]), float(row["seed_2"])) == by_member
 
 
 def test_parquet_holds_the_same(luna, tmp_path):
@@ -82,7 +82,7 @@ def test_patients_reach_the_evaluation(luna, tmp_path):
     assert read_predictions([tmp_path / "out" / name], other).patients.tolist() == predictions.patients.tolist()
 
 
-def test_platform_json_of_each_scan(luna, tmp_path):
+def test_grand_challenge_json_of_each_scan(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     export(tmp_path / "out", tmp_path / "out", json=True)
     assert json_files(tmp_path / "out") == [f"1.2.{k}.json" for k in range(4)]
@@ -97,7 +97,7 @@ def test_platform_json_of_each_scan(luna, tmp_path):
         ],
         "version": {"major": 1, "minor": 0},
     }
-    assert len(read_platform_results(tmp_path / "out" / "json")) == 6
+    assert len(read_grand_challenge_results(tmp_path / "out" / "json")) == 6
 
 
 def test_names_in_points_files(luna, tmp_path):
@@ -219,15 +219,15 @@ class Telling(MeanOfPatch):
     """Tells an attribute, too."""
 
     def findings(self, patches):
-        per_seed = self.seed_probabilities(patches)
-        return per_seed, 1 + 4 * per_seed[:, 1:]
+        by_member = self.member_probabilities(patches)
+        return by_member, 1 + 4 * by_member[:, 1:]
 
 
 def test_attributes_of_an_ensemble_that_tells_them(luna, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     ensemble = replace(ENSEMBLE, attributes=("texture",))
-    run_cohort(Task(read_listing(luna), luna, output, ensemble), LocalEngine(Telling, 1))
+    run_cohort(Task(read_cohort_manifest(luna), luna, output, ensemble), LocalEngine(Telling, 1))
     export(output, output)
     rows = read_rows(output / "predictions.csv")
     assert list(rows[0])[-2:] == ["warnings", "attribute_texture"]

@@ -4,27 +4,28 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from cohort.made import make_cohort, results
 
 from nodulemc.errors import ConfigError
 
+RUN_MADE = Path(__file__).with_name("run_made.py")
 KILLS = 20
 SCANS = 24
 SECONDS_PER_NODULE = 0.06
 LATEST_S = 3.0
 
 
-def run(
-    folder: Path, output: Path, seconds_per_nodule: float, limit: float | None = None, *, pages: Path | None = None
-) -> int:
+def run(folder: Path, output: Path, seconds_per_nodule: float, limit: float | None = None) -> int:
     """A run's exit code; after ``limit`` seconds it is killed."""
-    program = Path(__file__).with_name("run_made.py")
-    command = [sys.executable, program, folder, output, str(seconds_per_nodule), *([pages] if pages else [])]
+    command = [sys.executable, RUN_MADE, folder, output, str(seconds_per_nodule)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         return process.wait(limit)
@@ -88,28 +89,33 @@ def times(pages: Path) -> dict[str, int]:
     return {name: (pages / name).stat().st_mtime_ns for name in files(pages)}
 
 
+def start_with_pages(luna: Path, output: Path, seconds_per_nodule: float) -> BaseProcess:
+    return forked.start(RUN_MADE, luna, output, seconds_per_nodule, output / "pages")
+
+
 @pytest.mark.heavy
 def test_killed_runs_with_pages_end_as_an_unbroken_one(tmp_path):
     """Killed each time as further pages are there: all of them whole, and in the end the same bytes everywhere."""
     luna = make_cohort(tmp_path / "luna", PAGED_SCANS)
     unbroken, output = tmp_path / "unbroken", tmp_path / "out"
-    assert run(luna, unbroken, 0, pages=unbroken / "pages") == 0
+    assert forked.code_of(start_with_pages(luna, unbroken, 0)) == 0
     expected = files(unbroken / "pages")
     assert len(expected) == PAGED_SCANS + 1
-    program = [sys.executable, Path(__file__).with_name("run_made.py"), luna, output, "0.2", output / "pages"]
     written = {}
     for _ in range(PAGE_KILLS):
-        with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
-            while set(files(output / "pages")) <= set(written):
-                assert process.poll() is None
-            process.send_signal(signal.SIGKILL)
+        process = start_with_pages(luna, output, 0.1)
+        while len([*(output / "pages").rglob("*.html")]) == len(written):
+            assert process.is_alive()
+            time.sleep(0.01)
+        process.kill()
+        assert forked.code_of(process) == -signal.SIGKILL
         pages = files(output / "pages")
         assert set(written) < set(pages) < set(expected)
         assert pages.items() <= expected.items(), "a page is not whole, or another"
         assert set(pages) <= {f"scans/{Path(scan).stem}.html" for scan in known(output)}, "a page without a result"
         assert written.items() <= times(output / "pages").items(), "a page was written twice"
         written = times(output / "pages")
-    assert run(luna, output, 0, pages=output / "pages") == 0
+    assert forked.code_of(start_with_pages(luna, output, 0)) == 0
     assert files(output / "pages") == expected
     assert written.items() <= times(output / "pages").items(), "a page was written twice"
     for name in ("predictions.csv", "predictions.parquet"):

@@ -8,9 +8,9 @@ from cohort.made import make_cohort, write_rows
 from conftest import make_ct
 from dicom import change_dicom, write_dicom_series
 
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.read_scan import Job, read_scan
-from nodulemc.errors import TableError
+from nodulemc.errors import FileError, TableError
 from nodulemc.points.reading import Nodule
 
 NODULE_COLUMNS = ("ct", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label")
@@ -32,7 +32,7 @@ def check_nodules(scans, base: Path):
 
 
 def test_one_row_per_nodule(tmp_path):
-    check_nodules(read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, NODULE_ROWS)), tmp_path)
+    check_nodules(read_cohort_manifest(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, NODULE_ROWS)), tmp_path)
 
 
 def test_parquet_is_the_same(tmp_path):
@@ -40,12 +40,12 @@ def test_parquet_is_the_same(tmp_path):
     columns[-1] = [1.0, float("nan"), 0.0]  # as pandas writes integers with gaps
     content = {name: list(values) for name, values in zip(NODULE_COLUMNS, columns, strict=True)}
     pyarrow.parquet.write_table(pyarrow.table(content), tmp_path / "m.parquet")
-    check_nodules(read_listing(tmp_path / "m.parquet"), tmp_path)
+    check_nodules(read_cohort_manifest(tmp_path / "m.parquet"), tmp_path)
 
 
 def test_other_column_names_and_absolute_paths(tmp_path):
     rows = [("/data/a.mha", 1, 2, 3)]
-    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("path", "x", "y", "z"), rows))
+    (scan,) = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("path", "x", "y", "z"), rows))
     assert scan.path == Path("/data/a.mha")
     assert scan.points == (Nodule(None, (1, 2, 3)),)
 
@@ -54,26 +54,26 @@ def test_relative_manifest(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     write_rows(tmp_path / "sub" / "m.csv", NODULE_COLUMNS, NODULE_ROWS)
     monkeypatch.chdir(tmp_path)
-    check_nodules(read_listing("sub/m.csv"), tmp_path / "sub")
+    check_nodules(read_cohort_manifest("sub/m.csv"), tmp_path / "sub")
 
 
 def test_one_row_per_scan_with_a_points_file(tmp_path):
     rows = [("a.mha", "a.json", 1), ("/data/b", "/data/b.csv", "")]
-    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points", "label"), rows))
+    scans = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("ct", "points", "label"), rows))
     assert [scan.points for scan in scans] == [tmp_path / "a.json", Path("/data/b.csv")]
     assert [scan.labels for scan in scans] == [1, None]
 
 
 def test_a_path_spelt_otherwise_names_the_same_scan(tmp_path):
     rows = [("./sub//a.mha", 1, 2, 3), ("sub/a.mha", 4, 5, 6)]
-    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("ct", "x", "y", "z"), rows))
+    (scan,) = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("ct", "x", "y", "z"), rows))
     assert (scan.name, len(scan.points)) == ("sub/a.mha", 2)
-    (scan,) = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), [("./sub/a.mha", "p.json")]))
+    (scan,) = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("ct", "points"), [("./sub/a.mha", "p.json")]))
     assert scan.name == "sub/a.mha"
 
 
 def test_luna25_folder(tmp_path):
-    scans = read_listing(make_cohort(tmp_path / "luna", 3))
+    scans = read_cohort_manifest(make_cohort(tmp_path / "luna", 3))
     assert [scan.name for scan in scans] == ["ct/1.2.0.mha", "ct/1.2.1.mha", "ct/1.2.2.mha"]
     assert [scan.path.is_file() for scan in scans] == [True] * 3
     assert [[nodule.name for nodule in scan.points] for scan in scans] == [["0_0"], ["1_0", "1_1"], ["2_0"]]
@@ -92,13 +92,13 @@ def test_a_folders_cts_may_be_dicom_series_anywhere_below(tmp_path):
             file.rename(folder / "ct" / place / f"{k}{file.name}")
         if k:
             (folder / "ct" / f"1.2.{k}.mha").unlink()
-    scans = read_listing(folder)
+    scans = read_cohort_manifest(folder)
     assert [scan.name for scan in scans] == ["ct/1.2.0", "ct/1.2.1", "ct/1.2.2", "ct/1.2.3.mha"]
     assert str(scans[0].fault).startswith(f"the CT of series 1.2.0 is there twice: {folder}/ct/1.2.0.mha: keep one")
     assert [scan.fault for scan in scans[1:]] == [None] * 3
     (folder / "ct" / "1.2.0.mha").unlink()
-    reads = [read_scan(Job(scan)) for scan in read_listing(folder)]
-    whole = [read_scan(Job(scan)) for scan in read_listing(make_cohort(tmp_path / "files", 3))]
+    reads = [read_scan(Job(scan)) for scan in read_cohort_manifest(folder)]
+    whole = [read_scan(Job(scan)) for scan in read_cohort_manifest(make_cohort(tmp_path / "files", 3))]
     for read, other in zip(reads[:3], whole, strict=True):
         np.testing.assert_allclose(read.patches, other.patches, atol=1e-5)
     assert len({read.fingerprint.ct for read in reads[:3]}) == 3  # though two lie in one folder
@@ -118,17 +118,17 @@ def test_a_folders_cts_may_be_dicom_series_anywhere_below(tmp_path):
 )
 def test_unusable_manifest(tmp_path, columns, rows, message):
     with pytest.raises(TableError, match=message):
-        read_listing(write_rows(tmp_path / "m.csv", columns, rows))
+        read_cohort_manifest(write_rows(tmp_path / "m.csv", columns, rows))
 
 
 def test_unusable_files(tmp_path):
     (tmp_path / "m.parquet").write_bytes(b"nothing")
     with pytest.raises(TableError, match="cannot read the table"):
-        read_listing(tmp_path / "m.parquet")
-    with pytest.raises(TableError, match=r"table\.csv"):
-        read_listing(tmp_path)
-    with pytest.raises(TableError, match=r"\(No such file or directory\): .*none\.parquet"):
-        read_listing(tmp_path / "none.parquet")
+        read_cohort_manifest(tmp_path / "m.parquet")
+    with pytest.raises(FileError, match=r"table\.csv"):
+        read_cohort_manifest(tmp_path)
+    with pytest.raises(FileError, match=r"\(No such file or directory\): .*none\.parquet"):
+        read_cohort_manifest(tmp_path / "none.parquet")
 
 
 GOOD = ("good.mha", "g_1", 1, 2, 3, 0)
@@ -152,7 +152,7 @@ GOOD = ("good.mha", "g_1", 1, 2, 3, 0)
     ],
 )
 def test_a_bad_row_spoils_its_scan_only(tmp_path, rows, name, message):
-    scans = read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, [GOOD, *rows, ("c", "c", 1, 2, 3, 0)]))
+    scans = read_cohort_manifest(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, [GOOD, *rows, ("c", "c", 1, 2, 3, 0)]))
     assert [scan.name for scan in scans] == ["good.mha", name, "c"]
     assert [scan.fault is None for scan in scans] == [True, False, True]
     with pytest.raises(Exception, match=message):
@@ -161,7 +161,7 @@ def test_a_bad_row_spoils_its_scan_only(tmp_path, rows, name, message):
 
 def test_two_names_may_share_a_point(tmp_path):
     rows = [("a.mha", name, 1, 2, 3, 0) for name in ("reader_1", "reader_2")]
-    (scan,) = read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))
+    (scan,) = read_cohort_manifest(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))
     assert scan.fault is None
 
 
@@ -169,7 +169,7 @@ def test_two_names_may_share_a_point(tmp_path):
 def test_a_path_that_the_system_cannot_have_spoils_its_scan_only(tmp_path, monkeypatch, bad):
     monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii"))
     rows = [("a.mha", "p.json"), (f"{bad}.mha", "p.json"), ("b.mha", f"{bad}.json"), ("c.mha", "p.json")]
-    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
+    scans = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
     assert [scan.fault and scan.fault.what for scan in scans] == [
         None, f"the path is {bad + '.mha'!r}", f"the points file is {bad + '.json'!r}", None
     ]  # fmt: skip
@@ -177,7 +177,9 @@ def test_a_path_that_the_system_cannot_have_spoils_its_scan_only(tmp_path, monke
 
 def test_a_spoiled_scan_claims_no_names(tmp_path):
     rows = [("a.mha", "n", 1, 2, 3, "yes"), ("b.mha", "n", 1, 2, 3, 0)]
-    assert [scan.fault is None for scan in read_listing(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))] == [
+    assert [
+        scan.fault is None for scan in read_cohort_manifest(write_rows(tmp_path / "m.csv", NODULE_COLUMNS, rows))
+    ] == [
         False,
         True,
     ]
@@ -187,7 +189,7 @@ def test_scan_listed_twice(tmp_path):
     (tmp_path / "a.mha").touch()
     (tmp_path / "link.mha").symlink_to("a.mha")
     rows = [("a.mha", "p.json"), ("link.mha", "q.json"), ("b.mha", ""), ("c.mha", "p.json")]
-    scans = read_listing(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
+    scans = read_cohort_manifest(write_rows(tmp_path / "m.csv", ("ct", "points"), rows))
     assert [scan.name for scan in scans] == ["a.mha", "link.mha (line 3)", "b.mha (line 4)", "c.mha"]
     assert str(scans[1].fault).startswith("the scan is listed twice: ")
     assert str(scans[2].fault).startswith("no points file: ")
@@ -197,16 +199,19 @@ def test_scan_listed_twice(tmp_path):
 def test_patients(tmp_path):
     columns = ("ct", "patient_id", "x", "y", "z")
     rows = [("a.mha", "p1", 1, 2, 3), ("b.mha", "", 1, 2, 3), ("a.mha", "", 4, 5, 6)]
-    assert [scan.patient for scan in read_listing(write_rows(tmp_path / "m.csv", columns, rows))] == ["p1", None]
+    assert [scan.patient for scan in read_cohort_manifest(write_rows(tmp_path / "m.csv", columns, rows))] == [
+        "p1",
+        None,
+    ]
     rows = [("a.mha", "a.json", 7), ("b.mha", "b.json", 8)]
     manifest = write_rows(tmp_path / "m.csv", ("ct", "points", "PatientID"), rows)
-    assert [scan.patient for scan in read_listing(manifest)] == ["7", "8"]
+    assert [scan.patient for scan in read_cohort_manifest(manifest)] == ["7", "8"]
 
 
 def test_a_scan_of_two_patients_is_spoiled(tmp_path):
     columns = ("ct", "PatientID", "x", "y", "z")
     rows = [("a.mha", "p1", 1, 2, 3), ("b.mha", "p1", 1, 2, 3), ("a.mha", "p2", 4, 5, 6)]
-    first, second = read_listing(write_rows(tmp_path / "m.csv", columns, rows))
+    first, second = read_cohort_manifest(write_rows(tmp_path / "m.csv", columns, rows))
     assert str(first.fault).startswith(f"PatientID is 'p2': {tmp_path}/m.csv, line 4: line 2 has 'p1' for the same")
     assert second.fault is None
 
@@ -214,14 +219,14 @@ def test_a_scan_of_two_patients_is_spoiled(tmp_path):
 def test_coordinates_twice_are_ambiguous(tmp_path):
     manifest = write_rows(tmp_path / "m.csv", ("ct", "x", "y", "z", "coordX", "coordY", "coordZ"), [("a", *range(6))])
     with pytest.raises(TableError, match="columns are ambiguous; found ct, x, y, z, coordX, coordY, coordZ"):
-        read_listing(manifest)
+        read_cohort_manifest(manifest)
 
 
 def test_luna16s_columns_and_a_spreadsheets_leftovers(tmp_path):
     (tmp_path / "table.csv").write_text(
         "seriesuid;coordX;coordY;coordZ;diameter_mm;;\n1.2;-1,5;2;3e1;6,1;;\n;;;;;;\n1.2;4,5;5;6;7;;\n", "utf-8-sig"
     )
-    (scan,) = read_listing(tmp_path)
+    (scan,) = read_cohort_manifest(tmp_path)
     assert scan.name == "ct/1.2.mha"
     assert scan.points == (Nodule(None, (-1.5, 2, 30)), Nodule(None, (4.5, 5, 6)))
 
@@ -229,4 +234,4 @@ def test_luna16s_columns_and_a_spreadsheets_leftovers(tmp_path):
 def test_a_ct_is_no_manifest(tmp_path):
     (tmp_path / "ct.nii.gz").write_bytes(b"")
     with pytest.raises(TableError, match=r"a CT, no manifest: .*ct\.nii\.gz: score one CT with `nodulemc predict`"):
-        read_listing(tmp_path / "ct.nii.gz")
+        read_cohort_manifest(tmp_path / "ct.nii.gz")

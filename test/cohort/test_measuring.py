@@ -3,11 +3,14 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from cohort.made import (
+    COLUMNS,
     DIAMETER_MM,
     MEASURING,
     Segmenting,
@@ -24,9 +27,9 @@ from ensembles import make_untrained_ensemble
 from nodulemc import cli
 from nodulemc.cohort.clinical import read_clinical_table
 from nodulemc.cohort.export import export
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.pages import Pages, write_index
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 from nodulemc.cohort.summary import summary
 from nodulemc.ct.volume import read_volume
 from nodulemc.measure.mask import nodule_mask
@@ -35,6 +38,7 @@ from nodulemc.report.page import Origin
 
 SIZES = list(asdict(Measurements()))
 RISKS = ["brock_full", "brock_parsimonious", "mayo", "herder", "lung_rads_size", "risk_missing"]
+CASE = Path(__file__).parents[1] / "input"
 NOT_MEASURING = replace(MEASURING, measures=False)
 
 
@@ -50,7 +54,7 @@ def exported(output):
 
 def clinical(luna, tmp_path, rows, columns=("AnnotationID", "age", "gender", "upper_lobe", "spiculation")):
     table = read_clinical_table(write_rows(tmp_path / "clinical.csv", columns, rows))
-    return table.of_all(read_listing(luna))
+    return table.of_all(read_cohort_manifest(luna))
 
 
 def test_columns_are_what_the_mask_measures_in_the_scan(luna, tmp_path):
@@ -84,7 +88,7 @@ def test_results_without_measurements_are_to_be_done_and_measured_ones_stand(lun
 def test_status_says_what_is_not_measured(luna, tmp_path):
     run_serially(luna, tmp_path / "out", ensemble=NOT_MEASURING)
     run_serially(luna, tmp_path / "out", ensemble=MEASURING, shard=(1, 3))
-    assert "2 of those to do have results that do not count: not measured" in summary(view(tmp_path / "out"))
+    assert "2 of those to do have results that do not count: not measured" in summary(read_state(tmp_path / "out"))
 
 
 def test_risk_is_that_of_the_models_and_says_what_is_missing(luna, tmp_path):
@@ -119,7 +123,7 @@ def test_pages_and_index_show_risk_and_follow_the_clinical_information(luna, tmp
     out = tmp_path / "out"
     out.mkdir()
     origin = Origin(Segmenting.manifest, "cpu", "fp32", False)
-    pages = Pages(out / "pages", [scan.name for scan in read_listing(luna)], origin)
+    pages = Pages(out / "pages", [scan.name for scan in read_cohort_manifest(luna)], origin)
 
     def run(*rows):
         given = clinical(luna, tmp_path, rows, ("AnnotationID", "type")) if rows else None
@@ -171,13 +175,14 @@ def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, o
 
 @pytest.mark.heavy
 def test_the_command_gives_what_predict_gives(tmp_path):
-    """With the shipped ensemble on a phantom: sizes, risk and what is missing, in tables, pages and index."""
+    """With the shipped ensemble on a part of a phantom: sizes, risk and what is missing, in tables, pages and index."""
     phantoms, out = tmp_path / "phantoms", tmp_path / "out"
-    assert cli.main(["phantom", "--output", str(phantoms), "--patients", "1", "--seed", "3"]) == 0
-    (ct,) = (phantoms / "ct").iterdir()
-    first = read_rows(phantoms / "table.csv")[0]
-    write_rows(phantoms / "table.csv", first, [first.values()])
-    names = [first["AnnotationID"]]
+    ct = phantoms / scan_file(0)
+    ct.parent.mkdir(parents=True)
+    shutil.copy(CASE / "images" / "chest-ct" / "ct.mha", ct)
+    first = json.loads((CASE / "nodule-locations.json").read_text())["points"][0]
+    write_rows(phantoms / "table.csv", COLUMNS, [(uid(0), first["name"], *first["point"], 1)])
+    names = [first["name"]]
     told = {"gender": "female", "upper_lobe": True, "spiculation": False, "type": "solid"}
     (tmp_path / "c.json").write_text(json.dumps({"gender": "female", "nodules": dict.fromkeys(names, told)}))
     rows = [(name, "female", "yes", "no", "solid") for name in names]

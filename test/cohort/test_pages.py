@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from nodulemc import cli
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.pages import Pages, index_page, write_index
 from nodulemc.cohort.read_scan import Job, Read, read_scan
 from nodulemc.cohort.run import Task, run_cohort
@@ -22,7 +22,7 @@ from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.measure.sizes import measure
 from nodulemc.points.reading import Nodule
-from nodulemc.quality import Notes
+from nodulemc.quality import ScanWarnings
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
 
@@ -65,7 +65,7 @@ class Engine:
 def run(folder, output, *, until=None, pages=True, ensemble=MEASURING, **options):
     """A run with pages; returns the scans that were read."""
     output.mkdir(exist_ok=True)
-    scans = read_listing(folder)
+    scans = read_cohort_manifest(folder)
     engine = Engine(until)
     origin = Origin(Segmenting.manifest, "cpu", ensemble.precision, False)
     made = Pages(output / "pages", [scan.name for scan in scans], origin) if pages else None
@@ -125,7 +125,7 @@ def test_results_are_the_same_with_and_without_pages(luna, tmp_path):
 
 
 def test_masks_of_many_nodules_come_a_few_at_a_time_with_the_findings(luna):
-    reads = [read_scan(Job(scan, measure=True)) for scan in read_listing(luna)] * 4
+    reads = [read_scan(Job(scan, measure=True)) for scan in read_cohort_manifest(luna)] * 4
     scorer = OnePass()
     scored = score_together(reads, scorer)
     total = sum(len(read.nodules) for read in reads)
@@ -139,7 +139,7 @@ def test_masks_of_many_nodules_come_a_few_at_a_time_with_the_findings(luna):
         ):
             truth = nodule_mask(Volume(part, luna), nodule.point, own_ball(patch))
             assert np.array_equal(mask.probability, truth.probability)
-    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], parts=(), notes=Notes((), ()))
+    empty = replace(reads[0], nodules=(), patches=reads[0].patches[:0], parts=(), warnings=ScanWarnings((), ()))
     assert score_together([empty], Segmenting())[0].masks == ()
 
 
@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on(luna, tmp_path):
 
 def test_a_page_never_comes_before_its_result(luna, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    record = "nodulemc.cohort.results_db.Store.record"
+    record = "nodulemc.cohort.results_db.ResultsDb.record"
     with monkeypatch.context() as patched:
         patched.setattr(record, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(luna, out)

@@ -20,12 +20,12 @@ from report.samples import make_manifest
 
 from nodulemc import cli
 from nodulemc.cohort.export import export
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.pages import Pages
 from nodulemc.cohort.read_scan import Job
-from nodulemc.cohort.results_db import Store
+from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import Task, run_cohort
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 from nodulemc.ct.volume import read_volume
 from nodulemc.prediction import extract_patches
 from nodulemc.report import page
@@ -84,7 +84,7 @@ def records_in(output: Path) -> int:
     path = output / "cohort.sqlite"
     if not path.exists():
         return 0
-    store = Store(path)
+    store = ResultsDb(path)
     try:
         return 0 if store.is_empty else len(store.records())
     finally:
@@ -116,7 +116,7 @@ def test_a_lost_node_and_a_killed_worker_change_nothing(cluster, luna, ensemble,
             os.kill(model, signal.SIGCONT)
         run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 3
-    assert [record.scan for record in view(output).failed] == [scan_file(MISSING)]
+    assert [record.scan for record in read_state(output).failed] == [scan_file(MISSING)]
     expected, found = results(alone), results(output)
     assert list(found) == list(expected)
     for name, predictions in expected.items():
@@ -152,7 +152,7 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
     """The second seed's probability tells the batch's size, the third one's the process."""
     from nodulemc.cohort import ray_engine
 
-    scans = [scan for scan in read_listing(luna) if scan.name != scan_file(MISSING)]
+    scans = [scan for scan in read_cohort_manifest(luna) if scan.name != scan_file(MISSING)]
     all_read, numbers, was_read = tmp_path / "all_read", count(1), ray_engine._Flow._was_read
 
     def counted(self, done):
@@ -179,8 +179,8 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
             seeds = np.stack([patches.mean(axis=(1, 2, 3)), size, process], axis=1)
             return seeds, 1 + 4 * seeds[:, :1]
 
-        def vote(self, per_seed):
-            return per_seed[:, 0]
+        def vote(self, by_member):
+            return by_member[:, 0]
 
     engine = ray_engine.RayEngine(Gpu, address=cluster.address)
     try:
@@ -194,9 +194,9 @@ def test_one_actor_for_each_gpu_takes_batches(cluster, luna, tmp_path, monkeypat
         patches = extract_patches(read_volume(job.scan.path), job.scan.points)
         means = patches.mean(axis=(1, 2, 3))
         assert [p.probability for p in scored.predictions] == pytest.approx(means.tolist(), abs=1e-6)
-    assert all(p.attributes == (1 + 4 * p.per_seed[0],) for p in predictions)
-    assert 2 < max(p.per_seed[1] for p in predictions) <= 33
-    assert len({p.per_seed[2] for p in predictions}) == 2
+    assert all(p.attributes == (1 + 4 * p.member_probabilities[0],) for p in predictions)
+    assert 2 < max(p.member_probabilities[1] for p in predictions) <= 33
+    assert len({p.member_probabilities[2] for p in predictions}) == 2
 
 
 def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path, monkeypatch):
@@ -214,15 +214,15 @@ def test_measurements_and_pages_are_those_of_one_machine(cluster, luna, tmp_path
         def findings(self, patches):
             return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], 3, axis=1), np.empty((len(patches), 0))
 
-        def vote(self, per_seed):
-            return per_seed[:, 0]
+        def vote(self, by_member):
+            return by_member[:, 0]
 
         def findings_and_masks(self, patches):
             return *self.findings(patches), np.stack([shape] * len(patches))
 
     def run(output, engine):
         output.mkdir()
-        scans = read_listing(luna)
+        scans = read_cohort_manifest(luna)
         origin = Origin(make_manifest(attributes=()), "cpu", "fp32", False)
         pages = Pages(output / "pages", [scan.name for scan in scans], origin)
         run_cohort(Task(scans, luna, output, MEASURING, pages=pages), engine)

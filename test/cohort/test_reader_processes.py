@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cohort.made import blocked_signals, make_cohort, read_or_die, scan_file
 
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.read_scan import Failed, Job, Read, Unchanged, read_scan
 from nodulemc.cohort.reader_processes import Readers
 from nodulemc.cohort.scan import Scan
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.heavy
 
 
 def jobs_of(folder: Path, scans: int) -> list[Job]:
-    return [Job(scan) for scan in read_listing(make_cohort(folder, scans))]
+    return [Job(scan) for scan in read_cohort_manifest(make_cohort(folder, scans))]
 
 
 def collect(readers: Readers, nodules: int = 1) -> dict:
@@ -129,7 +129,7 @@ def test_known_content_is_not_read_again(tmp_path):
     job.scan.path.touch()
     again = read_scan(Job(job.scan, first.fingerprint))
     assert isinstance(again, Unchanged)
-    assert again.fingerprint.look != first.fingerprint.look
+    assert again.fingerprint.signature != first.fingerprint.signature
 
 
 def test_warnings_are_kept_with_the_scan(tmp_path, caplog):
@@ -137,5 +137,5 @@ def test_warnings_are_kept_with_the_scan(tmp_path, caplog):
     points = tmp_path / "points.csv"
     points.write_text("SeriesInstanceUID,AnnotationID,CoordX,CoordY,CoordZ\nother,n,-20,25,-120\n")
     reading = read_scan(Job(type(job.scan)("a", job.scan.path, points)))
-    assert "its one SeriesInstanceUID 'other' is not the CT's" in reading.notes.scan[0]
+    assert "its one SeriesInstanceUID 'other' is not the CT's" in reading.warnings.scan[0]
     assert not caplog.records

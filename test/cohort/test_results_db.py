@@ -11,7 +11,7 @@ from cohort.made import ENSEMBLE
 
 from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
-from nodulemc.cohort.results_db import Listed, Plan, Record, Store, store_path
+from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, store_path
 from nodulemc.errors import ConfigError, ImageError
 from nodulemc.measure.sizes import Measurements
 from nodulemc.points.reading import Nodule
@@ -36,7 +36,7 @@ RECORD = Record(
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "cohort.sqlite")
+    store = ResultsDb(tmp_path / "cohort.sqlite")
     store.begin(PLAN, LISTING)
     yield store
     store.close()
@@ -45,16 +45,16 @@ def store(tmp_path):
 def test_everything_comes_back(store):
     store.record(RECORD)
     assert store.plan() == PLAN
-    (first, second), (expected, faulty) = store.listing(), LISTING
+    (first, second), (expected, faulty) = store.listed_scans(), LISTING
     assert first == expected
     assert str(second.fault) == "bad: here: repair"
     assert replace(second, fault=None) == replace(faulty, fault=None)
     assert store.records() == [RECORD]
 
 
-def failure(look: str) -> Record:
+def failure(signature: str) -> Record:
     error = ImageError("bad", "here", "repair")
-    return Record("a", "given", Fingerprint(look), None, None, 3.0, error, traceback="Traceback")
+    return Record("a", "given", Fingerprint(signature), None, None, 3.0, error, traceback="Traceback")
 
 
 def test_a_failure_comes_back(store):
@@ -93,33 +93,33 @@ def test_no_store_of_ours(tmp_path):
     path = tmp_path / "cohort.sqlite"
     path.write_bytes(b"no database " * 100)
     with pytest.raises(ConfigError, match="file is not a database"):
-        Store(path)
+        ResultsDb(path)
     path.unlink()
-    Store(path).close()
-    assert Store(path).is_empty
+    ResultsDb(path).close()
+    assert ResultsDb(path).is_empty
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE plan (about TEXT)")
         for version in (0, 1, 2):
             other.execute(f"PRAGMA user_version = {version}")
             with pytest.raises(ConfigError, match="another program's file"):
-                Store(path)
+                ResultsDb(path)
 
 
 def test_another_version(store, tmp_path):
     with sqlite3.connect(tmp_path / "cohort.sqlite") as other:
         other.execute("PRAGMA user_version = 7")
     with pytest.raises(ConfigError, match="store version 7"):
-        Store(tmp_path / "cohort.sqlite")
+        ResultsDb(tmp_path / "cohort.sqlite")
 
 
-@pytest.mark.parametrize("read", [Store.plan, Store.listing, Store.records])
+@pytest.mark.parametrize("read", [ResultsDb.plan, ResultsDb.listed_scans, ResultsDb.records])
 def test_damaged_pages(store, tmp_path, read):
     for k in range(200):
         store.record(replace(RECORD, scan=str(k)))
     content = bytearray((tmp_path / "cohort.sqlite").read_bytes())
     content[4096:] = b"\xa5" * len(content[4096:])
     (tmp_path / "damaged.sqlite").write_bytes(content)
-    damaged = Store(tmp_path / "damaged.sqlite")
+    damaged = ResultsDb(tmp_path / "damaged.sqlite")
     with pytest.raises(ConfigError, match=r"a damaged store .*: move it away"):
         read(damaged)
     with pytest.raises(ConfigError, match=r"a damaged store .*: move it away"):
@@ -129,10 +129,10 @@ def test_damaged_pages(store, tmp_path, read):
 @pytest.mark.parametrize(
     ("change", "read"),
     [
-        ("UPDATE plan SET about = '{'", Store.plan),
-        ("UPDATE plan SET about = '{}'", Store.plan),
-        ("UPDATE listing SET labels = ''", Store.listing),
-        ("UPDATE nodules SET warnings = 7", Store.records),
+        ("UPDATE plan SET about = '{'", ResultsDb.plan),
+        ("UPDATE plan SET about = '{}'", ResultsDb.plan),
+        ("UPDATE listing SET labels = ''", ResultsDb.listed_scans),
+        ("UPDATE nodules SET warnings = 7", ResultsDb.records),
     ],
 )
 def test_damaged_content(store, tmp_path, change, read):
@@ -207,15 +207,15 @@ def test_a_store_of_an_older_version_is_read_and_goes_on(tmp_path, store, versio
         for table, column in [("listing", "patient")] * (version == 2) + lacking:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute(f"PRAGMA user_version = {version}")
-    older = Store(tmp_path / "cohort.sqlite")
-    assert [listed.patient for listed in older.listing()] == patients
-    assert [(listed.seen, listed.clinical) for listed in older.listing()] == [(seen, None), (None, None)]
+    older = ResultsDb(tmp_path / "cohort.sqlite")
+    assert [listed.patient for listed in older.listed_scans()] == patients
+    assert [(listed.seen, listed.clinical) for listed in older.listed_scans()] == [(seen, None), (None, None)]
     assert older.records() == [plain]
     older.begin(PLAN, LISTING)
-    assert older.listing()[0] == LISTING[0]
+    assert older.listed_scans()[0] == LISTING[0]
     older.record(replace(RECORD, scan="b"))
     older.close()
-    again = Store(tmp_path / "cohort.sqlite")
-    assert again.listing()[0] == LISTING[0]
+    again = ResultsDb(tmp_path / "cohort.sqlite")
+    assert again.listed_scans()[0] == LISTING[0]
     assert again.records() == [plain, replace(RECORD, scan="b")]
     again.close()

@@ -19,9 +19,9 @@ from conftest import make_ct
 from nodulemc import predict
 from nodulemc.cohort.export import export
 from nodulemc.cohort.local_engine import LocalEngine
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.run import Task, run_cohort
-from nodulemc.cohort.state import view
+from nodulemc.cohort.state import read_state
 from nodulemc.cohort.summary import summary
 
 pytestmark = pytest.mark.heavy
@@ -42,11 +42,11 @@ def edit(folder, change):
 def test_results_are_those_of_predict(luna, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
-    scans = read_listing(luna)
+    scans = read_cohort_manifest(luna)
     run_cohort(Task(scans, luna, output, ENSEMBLE), LocalEngine(MeanOfPatch, 2))
     expected = {scan.name: predict(scan.path, scan.points, MeanOfPatch()) for scan in scans}
     assert results(output) == {
-        name: [(p.nodule, p.probability, p.per_seed, p.warnings) for p in predictions]
+        name: [(p.nodule, p.probability, p.member_probabilities, p.warnings) for p in predictions]
         for name, predictions in expected.items()
     }
 
@@ -57,7 +57,7 @@ def test_batches_of_a_gpu_change_nothing(luna, tmp_path):
 
     output = tmp_path / "out"
     output.mkdir()
-    run_cohort(Task(read_listing(luna), luna, output, ENSEMBLE), LocalEngine(lambda: Gpu(0.05), 2))
+    run_cohort(Task(read_cohort_manifest(luna), luna, output, ENSEMBLE), LocalEngine(lambda: Gpu(0.05), 2))
     run_serially(luna, tmp_path / "serial")
     assert results(output) == results(tmp_path / "serial")
 
@@ -106,13 +106,13 @@ class Dies:
 
 def die(manifest, output, *, ensemble=ENSEMBLE, **options):
     with pytest.raises(KeyboardInterrupt):
-        run_cohort(Task(read_listing(manifest), manifest, output, ensemble, **options), Dies())
+        run_cohort(Task(read_cohort_manifest(manifest), manifest, output, ensemble, **options), Dies())
 
 
 def test_results_of_other_weights_do_not_count(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     die(luna, tmp_path / "out", ensemble=replace(ENSEMBLE, weights="others"))
-    state = view(tmp_path / "out")
+    state = read_state(tmp_path / "out")
     assert (state.done, state.failed, state.pending) == ([], [], 5)
 
 
@@ -121,9 +121,9 @@ def test_another_ensemble_of_another_shard_does_not_count(luna, tmp_path, change
     run_serially(luna, tmp_path / "out", shard=(1, 2))
     run_serially(luna, tmp_path / "out", shard=(2, 2), ensemble=replace(ENSEMBLE, **change))
     assert list(results(tmp_path / "out")) == [scan_file(1), scan_file(3)]
-    assert view(tmp_path / "out").pending == 3
+    assert read_state(tmp_path / "out").pending == 3
     assert set(run_serially(luna, tmp_path / "out")) == {scan_file(1), scan_file(3)}
-    assert view(tmp_path / "out").pending == 0
+    assert read_state(tmp_path / "out").pending == 0
 
 
 @pytest.mark.parametrize("interrupted", [(1, 2), None])
@@ -166,7 +166,7 @@ def test_failures_wait_for_a_reason(luna, tmp_path):
     (luna / scan_file(2)).write_bytes(b"nothing")
     expected = {scan_file(k): "failed" if k in (1, 2) else "scored" for k in range(5)}
     assert run_serially(luna, tmp_path / "out") == expected
-    failed = {record.scan: str(record.error) for record in view(tmp_path / "out").failed}
+    failed = {record.scan: str(record.error) for record in read_state(tmp_path / "out").failed}
     assert set(failed) == {scan_file(1), scan_file(2)}
     assert "No such file" in failed[scan_file(1)]
     assert run_serially(luna, tmp_path / "out") == {}
@@ -196,7 +196,7 @@ def test_an_amended_manifest_and_results_of_another_shard(luna, tmp_path, amende
     write_rows(luna / "table.csv", rows[0].keys(), [row.values() for row in rows])
     run_serially(luna, tmp_path / "out", shard=(1, 2))
     assert exported(tmp_path / "out") == [("0_0", "0"), ("2_0", "0"), ("3_0", "1"), ("3_1", "0"), ("4_0", "0")]
-    assert view(tmp_path / "out").pending == 1
+    assert read_state(tmp_path / "out").pending == 1
     assert run_serially(luna, tmp_path / "out", shard=(2, 2)) == {scan_file(1): "scored"}
     assert exported(tmp_path / "out") == [(row["AnnotationID"], row["label"]) for row in rows]
 
@@ -205,10 +205,10 @@ def test_failures_of_another_shard_do_not_outlive_their_points(luna, tmp_path):
     edit(luna, lambda row: row | {"CoordX": 9999} if row["AnnotationID"] == "1_0" else row)
     for shard in (1, 2):
         run_serially(luna, tmp_path / "out", shard=(shard, 2))
-    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(1)]
+    assert [record.scan for record in read_state(tmp_path / "out").failed] == [scan_file(1)]
     edit(luna, lambda row: row | {"CoordX": -15} if row["AnnotationID"] == "1_0" else row)
     run_serially(luna, tmp_path / "out", shard=(1, 2))
-    state = view(tmp_path / "out")
+    state = read_state(tmp_path / "out")
     assert (state.failed, state.pending) == ([], 1)
 
 
@@ -233,7 +233,7 @@ def test_a_fault_in_the_manifest_hides_a_result_and_costs_nothing(luna, tmp_path
     table = (luna / "table.csv").read_text()
     edit(luna, lambda row: row | {"label": "?"} if row["AnnotationID"] == "1_0" else row)
     assert run_serially(luna, tmp_path / "out", shard=shard) == {}
-    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(1)]
+    assert [record.scan for record in read_state(tmp_path / "out").failed] == [scan_file(1)]
     assert scan_file(1) not in results(tmp_path / "out")
     (luna / "table.csv").write_text(table)
     assert run_serially(luna, tmp_path / "out", shard=shard) == {}
@@ -249,7 +249,7 @@ def test_files_that_come_back_are_not_scored_again(luna, tmp_path, others):
     ensemble = replace(ENSEMBLE, **others)
     assert run_serially(luna, tmp_path / "out", ensemble=ensemble) == dict.fromkeys(before, "failed")
     assert results(tmp_path / "out") == {}
-    assert len(view(tmp_path / "out").failed) == 5
+    assert len(read_state(tmp_path / "out").failed) == 5
     assert run_serially(luna, tmp_path / "out") == {}
     (tmp_path / "away").rename(luna / "ct")
     assert run_serially(luna, tmp_path / "out") == dict.fromkeys(before, "unchanged")
@@ -295,7 +295,9 @@ def test_a_killed_shard_with_a_fast_clock(luna, tmp_path, monkeypatch, known):
     assert len(results(tmp_path / "out")) == 5
     edit(luna, lambda row: row | {"label": "1"})
     run_serially(luna, tmp_path / "out")
-    assert view(tmp_path / "out").listed[0].labels == [1], "the newest manifest is not the one with the fastest clock"
+    assert read_state(tmp_path / "out").listed[0].labels == [1], (
+        "the newest manifest is not the one with the fastest clock"
+    )
 
 
 def test_a_shard_with_a_fast_clock_is_killed_beside_a_whole_run(luna, tmp_path, monkeypatch):
@@ -309,7 +311,7 @@ def test_a_shard_with_a_fast_clock_is_killed_beside_a_whole_run(luna, tmp_path, 
                 yield outcome
 
     (tmp_path / "out").mkdir()
-    run_cohort(Task(read_listing(luna), luna, tmp_path / "out", ENSEMBLE), Beside())
+    run_cohort(Task(read_cohort_manifest(luna), luna, tmp_path / "out", ENSEMBLE), Beside())
     assert len(results(tmp_path / "out")) == 5
     assert run_serially(luna, tmp_path / "out") == {}
 
@@ -317,8 +319,8 @@ def test_a_shard_with_a_fast_clock_is_killed_beside_a_whole_run(luna, tmp_path, 
 def test_a_fault_of_this_program_can_be_reported(luna, tmp_path, monkeypatch):
     monkeypatch.setattr("nodulemc.cohort.read_scan.read_volume", lambda path: 1 / 0)
     run_serially(luna, tmp_path / "out")
-    shown = summary(view(tmp_path / "out"))
-    assert "please report it with what `nodulemc status` shows" in shown
+    shown = summary(read_state(tmp_path / "out"))
+    assert "please report it with what `nodulemc cohort-status` shows" in shown
     assert shown.count("Traceback (most recent call last):") == 1
     assert "in read_scan\n" in shown
 
@@ -326,17 +328,17 @@ def test_a_fault_of_this_program_can_be_reported(luna, tmp_path, monkeypatch):
 def test_a_repaired_manifest(luna, tmp_path):
     edit(luna, lambda row: row | {"label": "?" if row["AnnotationID"] == "4_0" else row["label"]})
     assert scan_file(4) not in run_serially(luna, tmp_path / "out")
-    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(4)]
+    assert [record.scan for record in read_state(tmp_path / "out").failed] == [scan_file(4)]
     edit(luna, lambda row: row | {"label": row["label"].replace("?", "1")})
     assert run_serially(luna, tmp_path / "out") == {scan_file(4): "scored"}
-    assert view(tmp_path / "out").failed == []
+    assert read_state(tmp_path / "out").failed == []
 
 
 def test_labels_are_the_manifests_last(luna, tmp_path):
     run_serially(luna, tmp_path / "out")
     edit(luna, lambda row: row | {"label": "1"})
     assert run_serially(luna, tmp_path / "out") == {}
-    assert [scan.labels for scan, _ in view(tmp_path / "out").done] == [[1], [1, 1], [1], [1, 1], [1]]
+    assert [scan.labels for scan, _ in read_state(tmp_path / "out").done] == [[1], [1, 1], [1], [1, 1], [1]]
 
 
 def test_a_scan_that_is_listed_again_is_still_known(luna, tmp_path):
@@ -354,24 +356,24 @@ def test_shards_are_the_whole(luna, tmp_path):
     run_serially(luna, tmp_path / "one")
     first = run_serially(luna, tmp_path / "out", shard=(1, 2))
     assert first == {scan_file(k): "scored" for k in (0, 2, 4)}
-    state = view(tmp_path / "out")
+    state = read_state(tmp_path / "out")
     assert (len(state.done), state.pending) == (3, 2)
     assert run_serially(luna, tmp_path / "out", shard=(2, 2)) == {scan_file(k): "scored" for k in (1, 3)}
     assert list(results(tmp_path / "out").items()) == list(results(tmp_path / "one").items())
     assert run_serially(luna, tmp_path / "out") == {}
     assert run_serially(luna, tmp_path / "out", shard=(2, 3)) == {}
-    assert view(tmp_path / "out").pending == 0
+    assert read_state(tmp_path / "out").pending == 0
 
 
 def test_a_shards_old_result_does_not_outlive_a_changed_scan(luna, tmp_path):
     run_serially(luna, tmp_path / "out", shard=(1, 2))
     (luna / scan_file(0)).write_bytes(b"nothing")
     run_serially(luna, tmp_path / "out")
-    assert [record.scan for record in view(tmp_path / "out").failed] == [scan_file(0)]
+    assert [record.scan for record in read_state(tmp_path / "out").failed] == [scan_file(0)]
     assert scan_file(0) not in results(tmp_path / "out")
 
 
 def test_the_same_ct_under_several_names_is_told(luna, tmp_path):
     (luna / scan_file(4)).write_bytes((luna / scan_file(0)).read_bytes())
     run_serially(luna, tmp_path / "out")
-    assert view(tmp_path / "out").alike() == [[scan_file(0), scan_file(4)]]
+    assert read_state(tmp_path / "out").duplicate_cts() == [[scan_file(0), scan_file(4)]]

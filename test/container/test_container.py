@@ -1,4 +1,4 @@
-"""The image as the platform runs it, with a real Docker engine: no way out, read-only, no capabilities."""
+"""The image as Grand-Challenge runs it, with a real Docker engine: no way out, read-only, no capabilities."""
 
 import hashlib
 import json
@@ -87,7 +87,7 @@ def assert_as_expected(output, tolerance=0.005):
 
 
 @pytest.mark.parametrize("user", ["1001", "4321:4321"])
-def test_the_platforms_run_writes_the_right_json(image, output, user):
+def test_grand_challenges_run_writes_the_right_json(image, output, user):
     done = run_image(image, INPUT, output, user=user)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -275,7 +275,7 @@ print(json.dumps([opened, answers]))
 
 @pytest.fixture
 def network():
-    """A network without a way out, as the platform's, on which the containers meet."""
+    """A network without a way out, as Grand-Challenge's, on which the containers meet."""
     name = f"nodulemc-test-{uuid.uuid4().hex[:8]}"
     docker("network", "create", "--internal", name)
     yield name
@@ -328,7 +328,7 @@ def wait_until_ready(client, server):
 
 def exit_code_after_stop(container):
     """0 where SIGTERM ended the container, 137 where only the SIGKILL after it did."""
-    docker("stop", "--time", "5", container)  # as the platform's runner does
+    docker("stop", "--time", "5", container)  # as Grand-Challenge's runner does
     return json.loads(docker("inspect", container).stdout)[0]["State"]["ExitCode"]
 
 

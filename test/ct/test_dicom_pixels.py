@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from nodulemc.ct.volume import read_volume
 from nodulemc.errors import ImageError
-from nodulemc.quality import scan_notes
+from nodulemc.quality import scan_warnings
 
 CT = sitk.Clamp(make_ct(size=(20, 24, 6), direction=rotation(8, 20, -5)), lowerBound=-1024)
 STORED = sitk.GetArrayFromImage(CT).astype(np.int32) + 1024  # up to 12 bits
@@ -198,7 +198,7 @@ def test_a_padding_value_that_is_a_tissues_changes_nothing(series):
     state_padding(series, 1064)  # 40 HU
     assert (values == 1064).any()
     np.testing.assert_array_equal(read(series), values - 1024)
-    assert any("calls 40 HU padding" in note for note in scan_notes(read_volume(series[0].parent)))
+    assert any("calls 40 HU padding" in warning for warning in scan_warnings(read_volume(series[0].parent)))
 
 
 @pytest.mark.parametrize("value", [4095, -2000])
@@ -208,7 +208,7 @@ def test_padding_inside_that_is_no_tissues_is_air(series, value):
     store(series, values, "<i2")
     state_padding(series, value)
     hu = read(series)
-    assert not any("padding" in note for note in scan_notes(read_volume(series[0].parent)))
+    assert not any("padding" in warning for warning in scan_warnings(read_volume(series[0].parent)))
     assert (hu[:, 5:9, 5:9] == -1000).all()
     np.testing.assert_array_equal(hu[:, 9:], values[:, 9:] - 1024)
 

@@ -87,7 +87,7 @@ def test_table_and_masks_make_the_same_store_again(tmp_path: Path):
     uid = write_scan(folder, "LIDC-IDRI-0900")
     write_reading(folder / "158.xml", uid, ONE)
     assert prepare(folder, store) == prepare(folder, store) == 0
-    parts = ["--table", store / "table.csv", "--masks", store / "masks", "--ct", folder]
+    parts = ["--table", store / "table.csv", "--nodule-masks", store / "masks", "--ct", folder]
     assert main(["prepare", *map(str, parts), "--output", str(tmp_path / "again"), "--workers", "1"]) == 0
     assert contents(tmp_path / "again") == contents(store)
 
@@ -136,10 +136,10 @@ def test_what_is_not_there_in_full_is_left_out_and_listed(tmp_path: Path, capsys
     [
         (["--lidc", "."], "no nodule of 3 mm or more that can be used in 0 readings"),
         (["--lidc", ".", "--table", "t.csv"], "--table with --lidc"),
-        (["--lidc", ".", "--masks", "."], "--masks with --lidc"),
+        (["--lidc", ".", "--nodule-masks", "."], "--nodule-masks with --lidc"),
         (["--lidc", "absent"], "cannot read the file or folder"),
-        (["--ct", ".", "--masks", "."], "no --table"),
-        (["--ct", ".", "--table", "t.csv"], "no --masks"),
+        (["--ct", ".", "--nodule-masks", "."], "no --table"),
+        (["--ct", ".", "--table", "t.csv"], "no --nodule-masks"),
     ],
 )
 def test_refused_before_anything_is_written(options: list[str], message: str, tmp_path: Path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 from training.luna25_files import table_row, write_table
 
 from nodulemc.data.nodule_table import read_table
-from nodulemc.errors import TableError
+from nodulemc.errors import FileError, TableError
 from nodulemc.ratings import HIGHEST, READERS, normalised_rating
 
 
@@ -118,7 +118,7 @@ def test_malformed_file(change, message: str, tmp_path: Path):
 def test_unreadable_files(tmp_path: Path):
     (tmp_path / "latin.csv").write_bytes("PatientID,Größe".encode("latin-1"))
     for name in ("absent.csv", "latin.csv"):
-        with pytest.raises(TableError, match=r"cannot read the (file|table)"):
+        with pytest.raises((FileError, TableError), match=r"cannot read the (file|table)"):
             read_table(tmp_path / name)
 
 

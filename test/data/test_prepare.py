@@ -38,7 +38,7 @@ def contents(store: Path) -> dict[str, bytes]:
 @pytest.mark.heavy
 def test_command_writes_the_store_and_lists_what_is_left_out(cohort: Cohort, tmp_path: Path, capsys):
     folder, output = cohort.folder, tmp_path / "store"
-    arguments = ["--table", folder / "table.csv", "--ct", folder / "ct", "--masks", folder / "masks"]
+    arguments = ["--table", folder / "table.csv", "--ct", folder / "ct", "--nodule-masks", folder / "masks"]
     assert main(["prepare", *map(str, arguments), "--output", str(output), "--workers", "2"]) == 0
     shown = capsys.readouterr().out
     assert f"written: {output}: 4 nodules (2 malignant)\n" in shown
@@ -294,7 +294,14 @@ def test_challenge_blocks(cohort: Cohort, tmp_path: Path, capsys):
             (tmp_path / "masks" / "image").mkdir(parents=True, exist_ok=True)
             array = sitk.GetArrayFromImage(cohort.mask_of(row)[box])
             np.save(tmp_path / "masks" / "image" / f"{row['AnnotationID']}.npy", array)
-    arguments = ["--table", cohort.folder / "table.csv", "--nodule-blocks", folder, "--masks", tmp_path / "masks"]
+    arguments = [
+        "--table",
+        cohort.folder / "table.csv",
+        "--nodule-blocks",
+        folder,
+        "--nodule-masks",
+        tmp_path / "masks",
+    ]
     assert main(["prepare", *map(str, arguments), "--output", str(tmp_path / "store"), "--workers", "1"]) == 0
     store = BlockStore(tmp_path / "store")
     # In the table's order: each block is a file of its own.
@@ -332,7 +339,14 @@ def test_split_of_a_store_names_what_it_holds(cohort: Cohort, tmp_path: Path):
     [(["--ct", ".", "--workers", "0"], "error: --workers 0"), (["--ct", "."], "error: cannot read the file")],
 )
 def test_errors_end_the_command_with_code_2(arguments: list[str], message: str, tmp_path: Path, capsys):
-    required = ["--table", str(tmp_path / "absent.csv"), "--masks", str(tmp_path), "--output", str(tmp_path / "store")]
+    required = [
+        "--table",
+        str(tmp_path / "absent.csv"),
+        "--nodule-masks",
+        str(tmp_path),
+        "--output",
+        str(tmp_path / "store"),
+    ]
     assert main(["prepare", *required, *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -356,7 +370,15 @@ def test_slabs_are_continued_to_whole_blocks_at_their_place(tmp_path: Path, caps
     columns = ["PatientID", "SeriesInstanceUID", "AnnotationID", "CoordX", "CoordY", "CoordZ", "label"]
     with (tmp_path / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, [1, "1.2.3", "1_1_20000101", *point, 1]])
-    arguments = ["--table", tmp_path / "table.csv", "--ct", tmp_path / "ct", "--masks", tmp_path / "masks", "--slabs"]
+    arguments = [
+        "--table",
+        tmp_path / "table.csv",
+        "--ct",
+        tmp_path / "ct",
+        "--nodule-masks",
+        tmp_path / "masks",
+        "--slabs",
+    ]
     assert main(["prepare", *map(str, arguments), "--output", str(tmp_path / "store")]) == 0
     block = BlockStore(tmp_path / "store")[0]
     assert block.mask.sum() == 5 * 8 * 8
@@ -376,6 +398,15 @@ def test_slabs_are_continued_to_whole_blocks_at_their_place(tmp_path: Path, caps
 
 
 def test_slabs_of_the_challenges_blocks_are_refused(tmp_path: Path, capsys):
-    arguments = ["--table", tmp_path, "--nodule-blocks", tmp_path, "--masks", tmp_path, "--output", tmp_path / "store"]
+    arguments = [
+        "--table",
+        tmp_path,
+        "--nodule-blocks",
+        tmp_path,
+        "--nodule-masks",
+        tmp_path,
+        "--output",
+        tmp_path / "store",
+    ]
     assert main(["prepare", *map(str, arguments), "--slabs"]) == 2
     assert "--slabs without --ct" in capsys.readouterr().err

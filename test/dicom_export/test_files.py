@@ -14,7 +14,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from nodulemc import cli
 from nodulemc.dicom_export import files
-from nodulemc.ensemble.manifest import Manifest, Member, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, write_manifest
 from nodulemc.errors import CaseError
 from nodulemc.models.architecture import Architecture
 
@@ -137,7 +137,7 @@ def test_both_or_none(case, capsys, monkeypatch):
     assert run(case, "--dicom", case / "out") == 0
     assert len(list((case / "out").iterdir())) == 2
 
-    def refuse(path, content, error):
+    def refuse(path, content):
         if path.name.endswith("_sr.dcm"):
             raise CaseError("cannot write", path, "no")
         path.write_bytes(content)
@@ -184,7 +184,7 @@ def test_names_in_other_scripts_arrive(case):
 def test_without_decoders_there_is_an_sr_only(case, capsys, caplog):
     (case / "plain").mkdir()
     member = Member("seed_1.safetensors", "0" * 64, Architecture("inception_i3d"))
-    write_manifest(case / "plain", Manifest((member,), "nothing"))
+    write_manifest(case / "plain", EnsembleManifest((member,), "nothing"))
     assert run(case, "--dicom", case / "out", "--output", case / "p.json", "--resources", case / "plain") == 0
     assert [path.name[-7:] for path in (case / "out").iterdir()] == ["_sr.dcm"]
     assert "the ensemble has no decoders: there is no SEG, and the SR has no sizes" in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodulemc.ensemble import manifest as manifests
-from nodulemc.ensemble.manifest import Manifest, Member, member_bytes, named, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, member_bytes, named, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.errors import EnsembleError, FileError
 from nodulemc.models.architecture import Architecture
@@ -25,8 +25,8 @@ CALIBRATION = {
 }
 
 
-def example() -> Manifest:
-    return Manifest(
+def example() -> EnsembleManifest:
+    return EnsembleManifest(
         members=(
             Member("seed_2000.safetensors", ABC_SHA256, ARCHITECTURE, seed=2000),
             Member("seed_2001.safetensors", ABC_SHA256, Architecture("i3d_r50", head_widths=(64,)), weight=2.0, fold=0),
@@ -56,7 +56,7 @@ def edited(folder, change):
 def test_a_manifest_survives_writing_and_reading(tmp_path):
     write_manifest(tmp_path, example())
     assert read_manifest(tmp_path) == example()
-    assert example().seed_names == ["seed_2000", "seed_2001", "base"]
+    assert example().member_names == ["seed_2000", "seed_2001", "base"]
     assert read_manifest(tmp_path).folder == tmp_path
 
 
@@ -158,7 +158,7 @@ def test_the_input_contract_is_written_out(tmp_path):
     ],
 )
 def test_a_manifest_that_cannot_be_honoured_is_refused(tmp_path, change, message):
-    with pytest.raises(EnsembleError, match=message):
+    with pytest.raises((EnsembleError, FileError), match=message):
         read_manifest(edited(tmp_path, change))
 
 
@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, monkeypatch):
     def closed(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path)
     monkeypatch.setattr(Path, "is_file", closed)
     # Other weights than those that are mounted would be a silent answer.
     assert manifests.find_resources() == tmp_path
@@ -239,15 +239,15 @@ def test_a_pipe_is_no_seed(tmp_path):
 def test_a_seed_beyond_the_limit_is_not_read(tmp_path, monkeypatch):
     member = example().members[0]
     (tmp_path / member.file).write_bytes(b"abc")
-    monkeypatch.setattr(manifests, "MAX_SEED_BYTES", 2)
+    monkeypatch.setattr(manifests, "MAX_MEMBER_BYTES", 2)
     with pytest.raises(FileError, match="the file holds more than"):
         member_bytes(tmp_path, member)
 
 
 def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "none")
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path / "none")
     assert manifests.find_resources() == manifests.PACKAGED_MODEL
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path)
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path)
     assert manifests.find_resources() == manifests.PACKAGED_MODEL
     write_manifest(tmp_path, example())
     assert manifests.find_resources() == tmp_path
@@ -255,11 +255,11 @@ def test_a_mounted_model_wins_over_the_packaged_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["model/", "model.tar.gz", ".hidden"])
 def test_whatever_is_mounted_is_never_passed_over(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", unpacked(tmp_path, name))
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", unpacked(tmp_path, name))
     assert manifests.find_resources() == tmp_path
 
 
 def test_a_file_in_place_of_the_mounted_folder_is_not_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifests, "PLATFORM_MODEL", tmp_path / "model")
+    monkeypatch.setattr(manifests, "MOUNTED_MODEL", tmp_path / "model")
     (tmp_path / "model").touch()
     assert manifests.find_resources() == tmp_path / "model"

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nodulemc.ensemble import precision
-from nodulemc.ensemble.manifest import Manifest
+from nodulemc.ensemble.manifest import EnsembleManifest
 from nodulemc.ensemble.precision import choose_device, choose_precision
 from nodulemc.errors import ConfigError
 
@@ -10,7 +10,7 @@ CPU, CUDA = "cpu", "cuda"
 
 
 def measured(**deviations):
-    return Manifest(members=(), trained_on=None, max_deviation=deviations, tolerance=0.004)
+    return EnsembleManifest(members=(), trained_on=None, max_deviation=deviations, tolerance=0.004)
 
 
 @pytest.mark.parametrize(

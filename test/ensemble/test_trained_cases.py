@@ -22,12 +22,12 @@ from sklearn.metrics import roc_auc_score
 from nodulemc import cli
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.volume import read_volume
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import (
     FILE_NAME,
-    NOTES,
     SAME_PATIENT,
     SCAN,
+    WARNINGS,
     TrainedCase,
     read_trained_cases,
     write_trained_cases,
@@ -49,7 +49,7 @@ def folder_of(folder, content=None, **members):
     if content is not None:
         (folder / FILE_NAME).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-    write_manifest(folder, Manifest(listed, trained_on="x", trained_cases=sha256))
+    write_manifest(folder, EnsembleManifest(listed, trained_on="x", trained_cases=sha256))
     return read_manifest(folder)
 
 
@@ -190,9 +190,11 @@ def test_predict_warns(name, trained, tmp_path, caplog):
     (tmp_path / "p.json").write_text(json.dumps({"points": [{"point": list(centre_of(make_ct()))}] * 2}))
     arguments = (ct, "--points", tmp_path / "p.json", "--output", output, "--resources", trained, "--device", "cpu")
     assert cli.main(["predict", *map(str, arguments)]) == 0
-    assert [said for said in caplog.messages if "trained on" in said] == ([NOTES[seen]] if seen else [])
+    assert [said for said in caplog.messages if "trained on" in said] == ([WARNINGS[seen]] if seen else [])
     for point in json.loads(output.read_text())["points"]:
-        assert [note for note in point["warnings"] if "trained on" in note] == ([NOTES[seen]] if seen else [])
+        assert [warning for warning in point["warnings"] if "trained on" in warning] == (
+            [WARNINGS[seen]] if seen else []
+        )
 
 
 def test_predict_refuses_a_damaged_list(trained, tmp_path, capsys):
@@ -208,7 +210,7 @@ def test_predict_refuses_a_damaged_list(trained, tmp_path, capsys):
     assert "ensemble.json says" in error
 
 
-def test_the_platform_shows_one_line(tmp_path, caplog):
+def test_grand_challenge_shows_one_line(tmp_path, caplog):
     class Trained(MeanOfPatch):
         trained_cases = read_trained_cases(folder_of(tmp_path / "e", a=CASES))
 
@@ -219,7 +221,7 @@ def test_the_platform_shows_one_line(tmp_path, caplog):
     assert "trained on" not in caplog.text
     tagged(tmp_path / "input" / "images" / "chest-ct" / "ct.mha", SeriesInstanceUID="1.2.0")
     run_case(tmp_path / "input", tmp_path / "output", Trained)
-    assert caplog.text.count(NOTES[SCAN]) == caplog.text.count("trained on") == 1
+    assert caplog.text.count(WARNINGS[SCAN]) == caplog.text.count("trained on") == 1
 
 
 def test_the_containers_stderr_has_one_line(trained, tmp_path):
@@ -229,7 +231,7 @@ def test_the_containers_stderr_has_one_line(trained, tmp_path):
     folders = ("--input", tmp_path / "input", "--output", tmp_path / "output", "--resources", trained)
     command = [sys.executable, Path(__file__).parents[2] / "inference.py", *folders, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [line for line in done.stderr.splitlines() if "trained" in line] == [f"warning: {NOTES[SCAN]}"]
+    assert [line for line in done.stderr.splitlines() if "trained" in line] == [f"warning: {WARNINGS[SCAN]}"]
 
 
 @pytest.fixture(scope="module")
@@ -263,11 +265,11 @@ def test_a_cohorts_results_say_what_was_trained_on(scored, trained, capsys):
     digest = hashlib.sha256((trained / "ensemble.json").read_bytes()).hexdigest()
     for name, row in rows.items():
         assert (row["ensemble"], row["trained_on"]) == (digest, "made")
-        said = [note for note in row["warnings"].split("; ") if "trained on" in note]
-        assert said == ([NOTES[SEEN[name]]] if SEEN[name] in NOTES else [])
+        said = [warning for warning in row["warnings"].split("; ") if "trained on" in warning]
+        assert said == ([WARNINGS[SEEN[name]]] if SEEN[name] in WARNINGS else [])
     stored = pyarrow.parquet.read_table(scored / "out" / "predictions.parquet").to_pylist()
     assert [row["seen_in_training"] for row in stored] == list(SEEN.values())
-    assert cli.main(["status", str(scored / "out")]) == 0
+    assert cli.main(["cohort-status", str(scored / "out")]) == 0
     line = "trained on: 4 of 5 scans (5 nodules) are of patients that the ensemble was trained on, see their warnings"
     assert line in capsys.readouterr().out.splitlines()
 
@@ -384,7 +386,7 @@ def test_calibrate_warns_and_keeps_the_list(tmp_path, caplog):
     before = folder_of(tmp_path / "e", a=CASES)
     rows = [(f"n{k}", k % 2, (k * 7 % 40 + 10 * (k % 2)) / 60, f"p{k}") for k in range(40)]
     predictions = write_rows(tmp_path / "p.csv", ("AnnotationID", "label", "probability", "PatientID"), rows)
-    command = ("calibrate", predictions, "--method", "temperature", "--ensemble", tmp_path / "e")
+    command = ("calibrate", predictions, "--method", "temperature", "--resources", tmp_path / "e")
     assert cli.main([*map(str, command)]) == 0
     assert caplog.messages == [f"{predictions}: 2 of 40 nodules are of patients that the ensemble was trained on"]
     after = read_manifest(tmp_path / "e")

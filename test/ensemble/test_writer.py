@@ -4,7 +4,7 @@ import torch
 
 from nodulemc.ensemble import writer as ensemble_writer
 from nodulemc.ensemble.manifest import read_manifest
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import Architecture
 from nodulemc.models.tensor_shapes import tensor_shapes
@@ -15,7 +15,9 @@ BIAS = "classifier_head.2.bias"
 
 def write(folder, change, source=None):
     tensors = {name: torch.zeros(shape) for name, shape in tensor_shapes(ARCHITECTURE, with_decoder=False).items()}
-    seeds = [SeedWeights(f"seed_{k}", ARCHITECTURE, tensors | new, source=source) for k, new in enumerate(({}, change))]
+    seeds = [
+        MemberWeights(f"seed_{k}", ARCHITECTURE, tensors | new, source=source) for k, new in enumerate(({}, change))
+    ]
     return write_ensemble(folder, seeds, trained_on="zeros", licence=None, dtype=torch.float16)
 
 

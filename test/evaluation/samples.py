@@ -69,7 +69,7 @@ def write_table(path: Path, predictions: Predictions) -> Path:
 
 
 def multiple_points(points: Mapping[str, float] | Sequence[tuple[str, float]]) -> dict:
-    """The platform's output for points (name, probability)."""
+    """Grand-Challenge's output for points (name, probability)."""
     pairs = points.items() if isinstance(points, Mapping) else points
     entries = [{"name": name, "point": [1.0, 2.0, 3.0], "probability": p} for name, p in pairs]
     return {

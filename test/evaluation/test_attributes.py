@@ -135,7 +135,7 @@ def test_a_folder_of_detailed_results(study, tmp_path):
     figures = attribute_figures(submission.rows, read_table(table), 20)
     assert figures == attribute_figures(rows, read_table(table), 20)
 
-    # The platform's files may hold anything under this name; of ours a rating is on its scale.
+    # Grand-Challenge's files may hold anything under this name; of ours a rating is on its scale.
     points[3]["attributes"]["texture"] = 5.5
     path.write_text(json.dumps(content))
     with pytest.raises(TableError, match=r"texture is 5\.5: .*case\.json, point 4: give a number from 1 to 5"):

@@ -11,7 +11,7 @@ from evaluation.samples import make_predictions, multiple_points, write_predicti
 
 from nodulemc.cli import main
 from nodulemc.ensemble.calibration import METHODS, apply_calibration
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest, write_manifest
 from nodulemc.evaluation.delong import difference
 from nodulemc.evaluation.fit_calibration import fit_calibration
 from nodulemc.models.architecture import Architecture
@@ -122,7 +122,7 @@ def test_no_interval_of_a_single_nodules_class(tmp_path, capsys):
     assert "DeLong      no interval: a class has too few nodules\n" in capsys.readouterr().out
 
 
-def test_evaluate_a_folder_of_platform_results(sample, files, tmp_path, caplog):
+def test_evaluate_a_folder_of_grand_challenge_results(sample, files, tmp_path, caplog):
     folder = tmp_path / "results"
     folder.mkdir()
     points = list(zip(sample.ids, sample.probabilities.tolist(), strict=True))
@@ -173,14 +173,14 @@ def ensemble(tmp_path):
     folder = tmp_path / "ensemble"
     folder.mkdir()
     member = Member("seed_1.safetensors", "0" * 64, Architecture("inception_i3d"), seed=1)
-    write_manifest(folder, Manifest((member,), trained_on="phantoms"))
+    write_manifest(folder, EnsembleManifest((member,), trained_on="phantoms"))
     return folder
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemble, capsys):
     before = read_manifest(ensemble)
-    arguments = ("calibrate", files[0], "--method", method, "--prevalence", 0.09, "--ensemble", ensemble)
+    arguments = ("calibrate", files[0], "--method", method, "--prevalence", 0.09, "--resources", ensemble)
     assert run(*arguments) == 0
     after = read_manifest(ensemble)
     assert replace(after, calibration=None) == before
@@ -194,7 +194,7 @@ def test_calibrate_stores_the_map_and_nothing_else(method, sample, files, ensemb
 
 def test_calibrate_refuses_without_touching_the_ensemble(files, ensemble, capsys):
     before = (ensemble / "ensemble.json").read_bytes()
-    assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--ensemble", ensemble) == 2
+    assert run("calibrate", files[0], "--method", "platt", "--prevalence", 9, "--resources", ensemble) == 2
     assert capsys.readouterr().err.startswith("error: prevalence 9.0: calibrate: ")
     assert (ensemble / "ensemble.json").read_bytes() == before
 
@@ -203,7 +203,7 @@ def test_calibrate_refuses_probabilities_that_are_calibrated(files, ensemble, tm
     header, *rows = Path(files[0]).read_text().splitlines()
     calibrated = [f"{header},uncalibrated,calibration", *(f"{row},0.5,platt" for row in rows)]
     (tmp_path / "calibrated.csv").write_text("\n".join(calibrated) + "\n")
-    arguments = ("calibrate", tmp_path / "calibrated.csv", "--method", "platt", "--ensemble", ensemble)
+    arguments = ("calibrate", tmp_path / "calibrated.csv", "--method", "platt", "--resources", ensemble)
     assert run(*arguments) == 2
     assert "calibrated already" in capsys.readouterr().err
     assert read_manifest(ensemble).calibration is None

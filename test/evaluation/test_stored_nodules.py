@@ -18,15 +18,15 @@ class BrightnessEnsemble:
     """Two seeds that say how bright a patch is; the second has thrice the weight."""
 
     manifest = SimpleNamespace(
-        seed_names=["seed_1", "epoch2"], attributes=("texture",), sha256="5" * 64, trained_on="light"
+        member_names=["seed_1", "epoch2"], attributes=("texture",), sha256="5" * 64, trained_on="light"
     )
 
     def findings(self, patches):
         brightness = patches.mean(axis=(1, 2, 3), dtype=np.float64)
         return np.stack([brightness, brightness**2], axis=1), 5 * brightness[:, None]
 
-    def vote(self, per_seed):
-        return per_seed @ [0.25, 0.75]
+    def vote(self, by_member):
+        return by_member @ [0.25, 0.75]
 
 
 @pytest.fixture(scope="module")

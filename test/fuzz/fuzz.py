@@ -1,8 +1,9 @@
 """Coverage-guided fuzzing of every parser with Atheris (libFuzzer).
 
-    python test/fuzz/fuzz.py [--seconds 20] [--jobs 2] [--keep DIR] [TARGET…]
+    python test/fuzz/fuzz.py [--seconds 20 | --runs N] [--jobs 2] [--keep DIR] [TARGET…]
 
-spends the seconds on the targets in equal parts, each in processes of its own, starting from ``corpus/``. Prints a JSON
+spends the seconds on the targets in equal parts, or tries N inputs of each, however long that takes. Each target has a
+process of its own and starts from ``corpus/``. Prints a JSON
 object: for each target the inputs tried and the faults found; an input that makes a fault is kept in DIR (default:
 ``test/fuzz/found``). Exit code 1 where there was one.
 """
@@ -21,16 +22,20 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 _ONE_INPUT_S = 20
+_RUNS_S = 600  # of one target, on a machine however busy
 _SERVER = get_context("forkserver")
 
 
-def fuzz_one(name: str, seconds: float, keep: Path, seed: int) -> dict[str, object]:
-    """Fuzz one target in a process of its own, up to its first fault."""
+def fuzz_one(name: str, limit: str, seconds: float, keep: Path, seed: int) -> dict[str, object]:
+    """Fuzz one target in a process of its own, up to libFuzzer's limit or the first fault.
+
+    A process that takes much longer than ``seconds`` is killed, which counts as a fault.
+    """
     with tempfile.TemporaryDirectory() as folder:
         new, log = Path(folder) / "new", Path(folder) / "log"
         new.mkdir()
         options = [
-            f"-max_total_time={max(1, round(seconds))}",
+            limit,
             f"-timeout={_ONE_INPUT_S}",
             "-rss_limit_mb=4096",
             "-max_len=16384",
@@ -71,7 +76,9 @@ def _child(name: str, arguments: list[str], log: Path) -> None:
 def main() -> int:
     """Fuzz and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=20)
+    length.add_argument("--runs", type=int)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, default=HERE / "found")
     parser.add_argument("--seed", type=int, default=1)
@@ -85,9 +92,12 @@ def main() -> int:
     sys.path[:0] = places
     os.environ["PYTHONPATH"] = os.pathsep.join(places)
     _SERVER.set_forkserver_preload(["instrumented"])
-    each = args.seconds * args.jobs / len(args.targets)
+    seconds = args.seconds * args.jobs / len(args.targets)
+    limit = f"-max_total_time={max(1, round(seconds))}"
+    if args.runs is not None:
+        limit, seconds = f"-runs={args.runs}", _RUNS_S
     with ThreadPoolExecutor(args.jobs) as pool:
-        results = pool.map(lambda name: fuzz_one(name, each, args.keep, args.seed), args.targets)
+        results = pool.map(lambda name: fuzz_one(name, limit, seconds, args.keep, args.seed), args.targets)
         report = dict(zip(args.targets, results, strict=True))
     print(json.dumps(report, indent=2))
     return int(any(result["fault"] for result in report.values()))

@@ -14,14 +14,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from nodulemc.cohort.clinical import read_clinical_table
-from nodulemc.cohort.manifest import read_listing
+from nodulemc.cohort.manifest import read_cohort_manifest
 from nodulemc.cohort.scan import Scan
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.data.lidc_nodules import nodules_of
 from nodulemc.data.lidc_xml import read_reading
 from nodulemc.dicom_export.files import prepare_dicom, write_dicom
-from nodulemc.ensemble.manifest import Manifest, Member, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, Member, read_manifest
 from nodulemc.ensemble.trained_cases import read_trained_cases
 from nodulemc.ensemble.weights import read_weights
 from nodulemc.errors import NoduleMCError
@@ -34,7 +34,7 @@ from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
 from nodulemc.models.architecture import Architecture
 from nodulemc.points.nodules import Nodule
-from nodulemc.points.reading import from_platform, read_points
+from nodulemc.points.reading import from_grand_challenge, read_points
 from nodulemc.prediction import NodulePrediction, prepare_inputs
 from nodulemc.report.explain_check import read_checks
 from nodulemc.util.json_files import read_json
@@ -66,10 +66,10 @@ def _check_nodules(nodules) -> None:
         f"{nodule.name}".encode()
 
 
-def platform_points(data: bytes) -> None:
-    """The platform's nodule-locations.json."""
+def grand_challenge_points(data: bytes) -> None:
+    """Grand-Challenge's nodule-locations.json."""
     path = _written("p.json", data)
-    _check_nodules(from_platform(read_json(path), path))
+    _check_nodules(from_grand_challenge(read_json(path), path))
 
 
 def slicer_points(data: bytes) -> None:
@@ -78,7 +78,7 @@ def slicer_points(data: bytes) -> None:
 
 
 def json_points(data: bytes) -> None:
-    """A .json of the platform or of 3D Slicer."""
+    """A .json of Grand-Challenge or of 3D Slicer."""
     _check_nodules(read_points(_written("p.json", data), _VOLUME))
 
 
@@ -98,14 +98,14 @@ def _segmentation(name: str) -> Callable[[bytes], None]:
 
 def csv_manifest(data: bytes) -> None:
     """A cohort's manifest."""
-    for scan in read_listing(_written("m.csv", data)):
+    for scan in read_cohort_manifest(_written("m.csv", data)):
         f"{scan.fault}".encode()
         if not scan.fault and not isinstance(scan.points, Path):
             _check_nodules(scan.points)
 
 
 def inputs_json(data: bytes) -> None:
-    """The platform's inputs.json."""
+    """Grand-Challenge's inputs.json."""
     _written("case/nodule-locations.json", b'{"points": []}')
     _written("case/images/chest-ct/ct.mha", b"ElementDataFile = LOCAL\n")
     _written("case/inputs.json", data)
@@ -143,7 +143,7 @@ def trained_cases(data: bytes) -> None:
     """An ensemble's trained_cases.csv, its checksum right."""
     folder = _written("cases/trained_cases.csv", data).parent
     member = Member("seed.safetensors", "", Architecture("inception_i3d"))
-    manifest = Manifest((member,), None, trained_cases=hashlib.sha256(data).hexdigest(), folder=folder)
+    manifest = EnsembleManifest((member,), None, trained_cases=hashlib.sha256(data).hexdigest(), folder=folder)
     read_trained_cases(manifest).seen(ScanIds(frozenset({"1.2"}), "p"))
 
 
@@ -151,7 +151,7 @@ def explanation(data: bytes) -> None:
     """An ensemble's explanation.json."""
     folder = _written("explained/explanation.json", data).parent
     member = Member("seed.safetensors", "", Architecture("inception_i3d"))
-    for check in (read_checks(Manifest((member,), None, folder=folder)) or {}).values():
+    for check in (read_checks(EnsembleManifest((member,), None, folder=folder)) or {}).values():
         assert math.isfinite(check.correlation)
 
 
@@ -181,7 +181,7 @@ def _ct(name: str) -> Callable[[bytes], None]:
         if math.prod(image.GetSize()) > _LARGEST_CT:
             return
         centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
-        nodules = from_platform({"points": [{"point": list(centre)}]}, "")
+        nodules = from_grand_challenge({"points": [{"point": list(centre)}]}, "")
         patches, _ = prepare_inputs(volume, nodules)
         assert 0 <= patches.min() <= patches.max() <= 1
 
@@ -213,13 +213,13 @@ def dicom_export(data: bytes) -> None:
         for nodule, mask in zip(nodules, masks, strict=True)
     ]
     (_folder() / "objects").mkdir(exist_ok=True)
-    manifest = Manifest((), "nothing", folder=_folder(), sha256="0" * 64)
+    manifest = EnsembleManifest((), "nothing", folder=_folder(), sha256="0" * 64)
     files = write_dicom(_folder() / "objects", volume, predictions, masks, manifest, calibrated=False)
     assert len(files) == 2
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    "platform_points": platform_points,
+    "grand_challenge_points": grand_challenge_points,
     "slicer_points": slicer_points,
     "json_points": json_points,
     "fcsv_points": fcsv_points,

@@ -16,7 +16,7 @@ from nodulemc.ct.volume import Volume
 from nodulemc.errors import NoduleMCError
 from nodulemc.output.multiple_points import multiple_points
 from nodulemc.patch import extract_patch
-from nodulemc.points.reading import Nodule, from_platform, read_points
+from nodulemc.points.reading import Nodule, from_grand_challenge, read_points
 from nodulemc.prediction import NodulePrediction
 from nodulemc.util.json_files import read_json
 
@@ -66,10 +66,10 @@ def test_a_patch_is_what_simpleitk_resamples_from_the_whole_scan(scan):
 @pytest.mark.heavy
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.none() | names, points), max_size=5))
-def test_platform_points_come_back_as_they_were_written(nodules):
+def test_grand_challenge_points_come_back_as_they_were_written(nodules):
     written = multiple_points([NodulePrediction(Nodule(name, point), 0.5, (0.5,)) for name, point in nodules])
     text = json.dumps(written)
-    assert [(n.name, n.point) for n in from_platform(json.loads(text), "")] == nodules
+    assert [(n.name, n.point) for n in from_grand_challenge(json.loads(text), "")] == nodules
 
 
 @settings(max_examples=150, deadline=None)
@@ -116,7 +116,7 @@ def test_any_json_is_read_as_finite_points_or_refused(content):
         path = Path(folder) / "p.json"
         path.write_text(json.dumps(content))
         try:
-            nodules = from_platform(read_json(path), path)
+            nodules = from_grand_challenge(read_json(path), path)
         except NoduleMCError:
             return
     assert all(np.isfinite(n.point).all() and len(n.point) == 3 for n in nodules)

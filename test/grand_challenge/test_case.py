@@ -1,4 +1,4 @@
-"""The platform's contract, with a stand-in for the network."""
+"""Grand-Challenge's contract, with a stand-in for the network."""
 
 import json
 import shutil

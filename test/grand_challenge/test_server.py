@@ -30,7 +30,7 @@ no_sigterm_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="Wind
 
 
 class Broken(MeanOfPatch):
-    def vote(self, per_seed):
+    def vote(self, by_member):
         raise ZeroDivisionError
 
 
@@ -94,13 +94,13 @@ def test_health_answers_while_a_case_runs_and_cases_take_turns(folders):
     at_once = []
 
     class Slow(MeanOfPatch):
-        def vote(self, per_seed):
+        def vote(self, by_member):
             at_once.append(1)
             running.set()
             assert release.wait(20)
             assert len(at_once) == 1
             at_once.pop()
-            return super().vote(per_seed)
+            return super().vote(by_member)
 
     put_points(folders, '{"points": []}')
     client = client_of(Slow(), folders)

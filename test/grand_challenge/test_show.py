@@ -16,7 +16,7 @@ def lines_of(content, tmp_path, monkeypatch, capsys):
     return capsys.readouterr().out.splitlines()
 
 
-def test_of_the_platforms_output_only_the_ensemble_in_use_can_be_named(tmp_path, monkeypatch, capsys):
+def test_of_grand_challenges_output_only_the_ensemble_in_use_can_be_named(tmp_path, monkeypatch, capsys):
     *table, ensemble, trained_on = lines_of({"points": POINTS}, tmp_path, monkeypatch, capsys)
     assert table == TABLE
     path = PACKAGED_MODEL / "ensemble.json"

@@ -19,7 +19,7 @@ from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.dates import scan_date
-from nodulemc.measure.growth import general_notes, read_prior, volume_change_percent, volume_doubling_time_days
+from nodulemc.measure.growth import general_warnings, read_prior, volume_change_percent, volume_doubling_time_days
 
 PLACES = [CENTRE + place for place in ((10.0, 5.0, -15.0), (-12.0, -8.0, 25.0))]
 BEFORE, AFTER = (8.0, 9.0), (10.0, 9.3)
@@ -253,7 +253,7 @@ def test_dates_of_dicom_series_count_unless_others_are_given(tmp_path, given, da
     earlier = read_prior(tmp_path, tmp_path / "p.json", volume, given, series=uids[1])
     assert earlier.days == days
     assert earlier.volume.series_uid == uids[1]
-    assert "the prior scan states another PatientID" in [*general_notes(volume, earlier)]
+    assert "the prior scan states another PatientID" in [*general_warnings(volume, earlier)]
 
 
 def test_without_a_prior_scan_nothing_of_it_is_imported():

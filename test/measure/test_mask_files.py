@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_no_mask(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(CaseError, match="No space left on device"):
+    with pytest.raises(FileError, match="No space left on device"):
         written(tmp_path, "n1", "n2", "n3")
     assert not list(tmp_path.iterdir())
 
@@ -173,7 +173,7 @@ def test_what_can_be_known_is_checked_before_the_weights_are_loaded(tmp_path, mo
 
 def test_names_are_checked_before_the_network_runs(tmp_path, monkeypatch, capsys):
     ensemble = Dense()
-    ensemble.seed_probabilities = None
+    ensemble.member_probabilities = None
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: ensemble)
     ct, points, masks, output = (tmp_path / name for name in ("ct.mha", "p.json", "made/masks", "also/made/out.json"))
     sitk.WriteImage(CT, str(ct))

@@ -131,7 +131,7 @@ def test_the_table_shows_them(case, capsys):
 
 
 def test_bad_clinical_information_is_told_before_the_network_runs(case, monkeypatch, capsys):
-    monkeypatch.setattr(Balls, "seed_probabilities", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(Balls, "member_probabilities", lambda *_: pytest.fail("the network ran"))
     (case / "clinical.json").write_text('{"age": "old"}')
     words = ["predict", case / "ct.mha", "--points", case / "p.json", "--clinical", case / "clinical.json"]
     assert cli.main([*map(str, words)]) == 2

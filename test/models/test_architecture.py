@@ -17,7 +17,8 @@ def test_json_round_trip():
 
 @pytest.mark.parametrize(
     "change",
-    [{"backbone": "vgg"}, {"head_widths": [0]}, {"head_widths": "64"}, {"decoder_widths": [1, 2]}, {"extra": 1},
+    [{"backbone": "vgg"}, {"backbone": ["i3d_r50"]}, {"backbone": {}},
+     {"head_widths": [0]}, {"head_widths": "64"}, {"decoder_widths": [1, 2]}, {"extra": 1},
      {"decoder_widths": [8, 8, 8, 8, True]}, {"attributes": ["malignancy"]}, {"attributes": ["texture", "texture"]},
      {"attributes": "texture"}, {"attributes": [[]]}, {"attributes": None}],
 )  # fmt: skip

@@ -8,12 +8,12 @@ from models.small_i3d import SmallI3d
 from torch import Tensor
 from torch.nn import functional as F
 
-from nodulemc.ensemble.backends.openvino_backend import OpenVinoSeeds
-from nodulemc.ensemble.backends.torch_backend import load_seeds
+from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
+from nodulemc.ensemble.backends.torch_backend import load_members
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
-from nodulemc.ensemble.writer import SeedWeights, write_ensemble
+from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.backbone import centred, same
@@ -53,7 +53,7 @@ def model(architecture):
 @pytest.fixture(scope="module")
 def folder(architecture, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("ensemble")
-    seeds = [SeedWeights(f"seed_{k}", architecture, model.state_dict(), upscales=k == 1) for k in (1, 2)]
+    seeds = [MemberWeights(f"seed_{k}", architecture, model.state_dict(), upscales=k == 1) for k in (1, 2)]
     write_ensemble(path, seeds, trained_on=None, licence=None, probes=shrunk_probe())
     return path
 
@@ -99,22 +99,24 @@ def test_both_backends_give_the_plain_networks_numbers(folder, model):
     assert not torch.allclose(*logits, atol=1e-3)
     assert all(torch.sigmoid(mask).std() > 0.04 for mask in masks)
     for seeds in (
-        OpenVinoSeeds(folder, members, "fp32", masks=True),
-        load_seeds(folder, members, "cpu", "fp32", masks=True),
+        OpenVinoMembers(folder, members, "fp32", masks=True),
+        load_members(folder, members, "cpu", "fp32", masks=True),
     ):
-        findings, probabilities = seeds.seed_findings_and_masks(patches, ())
+        findings, probabilities = seeds.member_findings_and_masks(patches, ())
         np.testing.assert_allclose(findings[0, :, 0], torch.sigmoid(torch.cat(logits)), rtol=0, atol=1e-5)
         np.testing.assert_allclose(probabilities[0], torch.sigmoid(torch.cat(masks)), rtol=0, atol=1e-4)
 
 
 def test_an_ensemble_of_it_is_loaded_as_any(folder):
-    assert 0 < Ensemble.load(folder, device="cpu").probabilities(probe_patches()[:1])[0] < 1
+    per_seed = Ensemble.load(folder, device="cpu").member_probabilities(probe_patches()[:1])
+    assert per_seed.shape == (1, 2)
+    assert 0 < per_seed.min() < per_seed.max() < 1
 
 
 def test_tensors_that_are_not_its_are_refused(architecture, model, tmp_path):
     tensors = {name: value for name, value in model.state_dict().items() if name != "backbone.layer3.bn2.bias"}
     with pytest.raises(EnsembleError, match=r"1 tensors missing \(backbone\.layer3\.bn2\.bias\)"):
-        write_ensemble(tmp_path, [SeedWeights("seed_1", architecture, tensors)], trained_on=None, licence=None)
+        write_ensemble(tmp_path, [MemberWeights("seed_1", architecture, tensors)], trained_on=None, licence=None)
 
 
 def test_it_learns(architecture):

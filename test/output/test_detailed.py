@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit, logit
 
 from nodulemc.ensemble.calibration import apply_calibration
-from nodulemc.ensemble.manifest import Manifest, Member
+from nodulemc.ensemble.manifest import EnsembleManifest, Member
 from nodulemc.models.architecture import Architecture
+from nodulemc.output.detailed import detailed_json, table, write_results
 from nodulemc.points.nodules import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.output.detailed import detailed_json, table, write_results
 
 PLATT = {
     "method": "platt", "training_prevalence": 0.5, "fitted_prevalence": 0.1, "prevalence": 0.09, "slope": 0.8,
@@ -22,7 +22,7 @@ PLATT = {
 }  # fmt: skip
 MEMBERS = tuple(Member(f"seed_{k}.safetensors", "0" * 64, Architecture("inception_i3d"), weight) for k, weight in
                 enumerate((1.0, 3.0)))  # fmt: skip
-MANIFEST = Manifest(
+MANIFEST = EnsembleManifest(
     MEMBERS, trained_on="phantoms", calibration=PLATT, folder=Path("/models/a"), sha256="abcdef012345" + 52 * "6"
 )
 PER_SEED = ((0.2, 0.6), (0.9, 0.7))

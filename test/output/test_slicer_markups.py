@@ -10,14 +10,14 @@ from conftest import centre_of, make_ct
 
 from nodulemc import cli
 from nodulemc.commands import predict
+from nodulemc.ensemble.manifest import EnsembleManifest, Member
 from nodulemc.errors import CaseError, FileError
-from nodulemc.ensemble.manifest import Manifest, Member
 from nodulemc.models.architecture import Architecture
+from nodulemc.output.slicer_colours import colour
+from nodulemc.output.slicer_markups import write_markups
 from nodulemc.points.nodules import Nodule
 from nodulemc.points.reading import read_points
 from nodulemc.prediction import NodulePrediction
-from nodulemc.output.slicer_colours import colour
-from nodulemc.output.slicer_markups import write_markups
 
 # Facts of https://github.com/Slicer/Slicer, markups-schema-v1.0.3.json: types by key; all else is additional.
 MARKUP = {
@@ -32,7 +32,7 @@ DISPLAY = {
     "visibility": bool, "color": list, "selectedColor": list, "propertiesLabelVisibility": bool,
     "pointLabelsVisibility": bool,
 }  # fmt: skip
-MANIFEST = Manifest(
+MANIFEST = EnsembleManifest(
     tuple(Member(f"seed_{k}.safetensors", "0" * 64, Architecture("inception_i3d")) for k in range(2)),
     trained_on="phantoms",
     folder=Path("/models/a"),

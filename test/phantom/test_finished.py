@@ -62,18 +62,18 @@ def test_a_stopped_run_goes_on(whole, tmp_path, monkeypatch, rendered, capsys):
     masks = sorted((whole / "masks").iterdir())
     first_patient = len(Patient(SEED, 0).scans)
     assert first_patient >= 2
-    write = cohort._write_mask
-    calls = []
+    write = sitk.WriteImage
+    written = []
 
-    def stop(*arguments):
-        calls.append(arguments)
-        if len(calls) == len(masks):
+    def stop(image, *arguments, **options):
+        written.append(image.GetPixelID())
+        if written.count(sitk.sitkUInt8) == len(masks):
             raise KeyboardInterrupt
-        write(*arguments)
+        write(image, *arguments, **options)
 
-    monkeypatch.setattr(cohort, "_write_mask", stop)
-    assert make(tmp_path / "stopped") == 130
-    monkeypatch.setattr(cohort, "_write_mask", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(sitk, "WriteImage", stop)
+        assert make(tmp_path / "stopped") == 130
     assert not (tmp_path / "stopped" / "table.csv").exists()
     before = len(rendered)
     assert make(tmp_path / "stopped") == 0

@@ -67,7 +67,7 @@ def test_labels_follow_the_known_probability(cohort):
 def test_years_since_first_sight_have_the_share_the_posterior_assumes(cohort):
     years = cohort[3]
     shares = [np.mean(years == k) for k in range(3)]
-    assert shares == pytest.approx(malignancy._years_since_first_sight(), abs=0.02)
+    assert shares == pytest.approx(malignancy.years_since_first_sight(), abs=0.02)
 
 
 def test_best_auc_lies_well_above_that_of_diameter(cohort):

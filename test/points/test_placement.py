@@ -49,13 +49,13 @@ def chest(size=(180, 140, 64), spacing=(2.0, 2.0, 2.0), origin=(-185.0, -135.0, 
 CHEST = Volume(chest(), Path("chest"))
 
 
-def notes_at(*points, volume=CHEST):
+def warnings_at(*points, volume=CHEST):
     return prepare_inputs(volume, [Nodule(None, tuple(point)) for point in points])[1]
 
 
 def words(point, volume=CHEST):
-    (notes,) = notes_at(point, volume=volume).nodules
-    return [note for note in notes if "cube reaches" not in note]
+    (warnings,) = warnings_at(point, volume=volume).nodules
+    return [warning for warning in warnings if "cube reaches" not in warning]
 
 
 def test_the_contrast_is_a_rank_filters():
@@ -111,10 +111,10 @@ def test_a_thin_vessel_is_no_nodule(radius, length, expected):
 
 
 def test_tissue_without_lung_around_and_beside_air_is_told():
-    (note,) = words((0, -85, 0))
-    assert note.startswith("no lung around the point: ")
-    (note,) = words((0, 75, 0))
-    assert note.startswith("no lung around the point: ")
+    (warning,) = words((0, -85, 0))
+    assert warning.startswith("no lung around the point: ")
+    (warning,) = words((0, 75, 0))
+    assert warning.startswith("no lung around the point: ")
 
 
 @pytest.mark.heavy
@@ -136,7 +136,7 @@ def test_lung_at_the_sides_of_a_part_of_a_chest_is_inside_the_body():
 def test_an_empty_file_and_a_scan_without_air_or_lung_are_looked_at():
     assert prepare_inputs(CHEST, [])[1].nodules == ()
     tissue = Volume(sitk.Image([100, 100, 100], sitk.sitkInt16) + 40, Path("tissue"))
-    assert [note.split(":")[0] for note in words((50, 50, 50), volume=tissue)] == ["no lung around the point"]
+    assert [warning.split(":")[0] for warning in words((50, 50, 50), volume=tissue)] == ["no lung around the point"]
 
 
 def as_indices(point):
@@ -155,7 +155,7 @@ READINGS = {
 
 def said_of(points, volume=CHEST):
     try:
-        return " ".join(notes_at(*points, volume=volume).scan)
+        return " ".join(warnings_at(*points, volume=volume).scan)
     except PointsError as error:
         return str(error)
 
@@ -190,9 +190,9 @@ def test_a_cohort_keeps_the_same_warnings(tmp_path):
     sitk.WriteImage(CHEST.image, str(tmp_path / "ct.mha"))
     points = [READINGS["RAS, not LPS"](point) for point in (SOLID, SMALL)]
     nodules = tuple(Nodule(str(k), point) for k, point in enumerate(points))
-    notes = read_scan(Job(Scan("ct", tmp_path / "ct.mha", nodules))).notes
-    assert (notes.scan, notes.nodules) == (notes_at(*points).scan, notes_at(*points).nodules)
-    assert any("look like RAS" in note for note in notes.scan)
+    warnings = read_scan(Job(Scan("ct", tmp_path / "ct.mha", nodules))).warnings
+    assert (warnings.scan, warnings.nodules) == (warnings_at(*points).scan, warnings_at(*points).nodules)
+    assert any("look like RAS" in warning for warning in warnings.scan)
 
 
 def test_predict_prints_and_keeps_each_warning_as_one_line(tmp_path, monkeypatch, caplog):
@@ -215,7 +215,7 @@ def test_a_real_scans_nodules_pass_and_its_air_does_not(shared_data):
     volume = read_volume(shared_data / "lidc" / "scans" / "LIDC-IDRI-0003")
     # The centres of the readers' outlines, then air in front of the chest.
     nodules = ((72.0, 77.3, -191.1), (23.7, -47.6, -172.5), (-47.2, -29.9, -169.2), (73.8, 74.2, -213.6))
-    assert notes_at(*nodules, volume=volume).nodules == ((),) * 4
+    assert warnings_at(*nodules, volume=volume).nodules == ((),) * 4
     assert words((0.0, -190.0, -200.0), volume=volume) == [OUTSIDE]
     assert "look like RAS" in said_of([(-x, -y, z) for x, y, z in nodules], volume)
 

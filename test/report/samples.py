@@ -7,7 +7,7 @@ from conftest import centre_of, make_ct
 from digital_shapes import ball
 
 from nodulemc.ct.volume import Volume
-from nodulemc.ensemble.manifest import Manifest, Member
+from nodulemc.ensemble.manifest import EnsembleManifest, Member
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import assess
 from nodulemc.measure.sizes import measure
@@ -30,7 +30,9 @@ def make_manifest(
         "inception_i3d", decoder_widths=(64, 64, 48, 32, 16) if decoder else None, attributes=attributes
     )
     members = tuple(Member(f"seed_{k}.safetensors", f"{k}" * 64, architecture, weight=k) for k in (1, 2, 3))
-    return Manifest(members, trained_on, "Apache-2.0", calibration=calibration, folder=Path("/made"), sha256="5a" * 32)
+    return EnsembleManifest(
+        members, trained_on, "Apache-2.0", calibration=calibration, folder=Path("/made"), sha256="5a" * 32
+    )
 
 
 def make_origin(**about):

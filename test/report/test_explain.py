@@ -29,12 +29,12 @@ class MeanOfRegion:
         self.region = region
         self.asked = 0
 
-    def seed_probabilities(self, patches):
+    def member_probabilities(self, patches):
         self.asked += len(patches)
         return np.repeat([[patch[self.region].mean()] for patch in patches], 3, axis=1)
 
-    def vote(self, per_seed):
-        return per_seed @ self.manifest.vote_weights
+    def vote(self, by_member):
+        return by_member @ self.manifest.vote_weights
 
 
 def inner(cell):
@@ -94,8 +94,8 @@ def test_without_a_mask_there_is_the_map_alone():
 
 def test_the_vote_is_the_ensembles():
     class Squared(MeanOfRegion):
-        def vote(self, per_seed):
-            return super().vote(per_seed) ** 2
+        def vote(self, by_member):
+            return super().vote(by_member) ** 2
 
     plain, squared = (explain(make_patch(), MASK, make(MASK), [RIM]).parts[RIM] for make in (MeanOfRegion, Squared))
     assert squared == pytest.approx(plain**2)

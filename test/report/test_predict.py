@@ -25,11 +25,11 @@ class Whole:
 
     precision = "fp32"
 
-    def seed_probabilities(self, patches):
-        return super().seed_probabilities(patches)[:, [0, 1, 1]]
+    def member_probabilities(self, patches):
+        return super().member_probabilities(patches)[:, [0, 1, 1]]
 
-    def vote(self, per_seed):
-        return per_seed @ self.manifest.vote_weights
+    def vote(self, by_member):
+        return by_member @ self.manifest.vote_weights
 
 
 class Segmenting(Whole, MeanOfPatch):
@@ -126,7 +126,7 @@ def test_what_has_held_on_phantoms_is_explained(case, checked):
 def test_the_probability_without_a_part_is_the_ensembles(case, checked, monkeypatch):
     seen = []
     vote = Whole.vote
-    monkeypatch.setattr(Whole, "vote", lambda self, per_seed: seen.append(vote(self, per_seed)) or seen[-1])
+    monkeypatch.setattr(Whole, "vote", lambda self, by_member: seen.append(vote(self, by_member)) or seen[-1])
     (case / "p.json").write_text(json.dumps({"points": json.loads((case / "p.json").read_text())["points"][:1]}))
     assert run(case, "--report", case / "p.html", "--explain") == 0
     text = (case / "p.html").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from training.toys import ToyStore
+from training.toy_store import ToyStore
 
 from nodulemc.training.config import AugmentationConfig
 from nodulemc.training.dataset import (

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nodulemc.ensemble.manifest import Manifest, Member
+from nodulemc.ensemble.manifest import EnsembleManifest, Member
 from nodulemc.ensemble.trained_cases import TrainedCase
 from nodulemc.errors import ConfigError
 from nodulemc.models.architecture import Architecture
@@ -29,7 +29,7 @@ def written(monkeypatch):
         folder.mkdir(exist_ok=True)
         seen.update(members=members, **facts)
         described = tuple(Member(f"{m.name}.safetensors", "0", m.architecture, seed=m.seed) for m in members)
-        return Manifest(described, facts["trained_on"], facts["licence"], "abc-dirty", {"bf16": 0.001})
+        return EnsembleManifest(described, facts["trained_on"], facts["licence"], "abc-dirty", {"bf16": 0.001})
 
     monkeypatch.setattr(export, "write_ensemble", write)
     return seen

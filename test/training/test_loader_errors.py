@@ -1,5 +1,5 @@
 import pytest
-from training.toys import UnreadableStore
+from training.toy_store import UnreadableStore
 
 from nodulemc.errors import ResourceError, TableError
 from nodulemc.training.dataset import NoduleDataset, SequentialBatchSampler, make_loader

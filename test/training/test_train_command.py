@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ensembles import make_untrained_ensemble, shrunk_probe
-from training.toys import ToyStore
+from training.toy_store import ToyStore
 
 from nodulemc.cli import main
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.data.block_store import BlockWriter
 from nodulemc.ensemble.ensemble import Ensemble
-from nodulemc.ensemble.manifest import Manifest, read_manifest, write_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, read_manifest, write_manifest
 from nodulemc.ensemble.trained_cases import TrainedCase, write_trained_cases
 from nodulemc.models.architecture import Architecture
 from nodulemc.training import export, trainer
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.heavy
 
 RECIPE = """
 model: {decoder_widths: [8, 8, 8, 8, 8], kinetics: null}
-run: {epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
+run: {epochs: 1, central_epochs: 1, batch_size: 2, samples_per_epoch: 2, workers: 0, precision: fp32}
 card: {trained_on: toys, licence: Apache-2.0}
 """
 
@@ -101,7 +101,7 @@ def trained(monkeypatch):
 
     def export_ensemble(folder, seeds, config, data, **facts):
         seen.update(summaries=data, **facts)
-        return Manifest((), "toys", max_deviation={"bf16": 0.001})
+        return EnsembleManifest((), "toys", max_deviation={"bf16": 0.001})
 
     monkeypatch.setattr(trainer, "train_seed", train_seed)
     monkeypatch.setattr(export, "export_ensemble", export_ensemble)
@@ -165,7 +165,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     assert main(arguments) == 0
     run = tmp_path / "run"
     manifest = read_manifest(run / "ensemble")
-    assert manifest.seed_names == ["seed_7"]
+    assert manifest.member_names == ["seed_7"]
     assert manifest.trained_on == "toys"
     assert manifest.members[0].seed == 7
     assert manifest.members[0].architecture.decoder_widths is None
@@ -175,7 +175,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     # Half precision: two bytes for each of the 12.3 million weights.
     assert (run / "ensemble" / "seed_7.safetensors").stat().st_size == pytest.approx(2 * 12.3e6, rel=0.01)
     ensemble = Ensemble.load(run / "ensemble", device="cpu", precision="fp32")
-    probability = ensemble.seed_probabilities(np.zeros((1, 64, 64, 64), np.float32))
+    probability = ensemble.member_probabilities(np.zeros((1, 64, 64, 64), np.float32))
     assert 0 < probability.item() < 1
     assert ensemble.trained_cases.seen(ScanIds(frozenset({"1.1"}))) == "scan"
     with (run / "seed_7" / "metrics.csv").open() as file:

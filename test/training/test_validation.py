@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
-from training.toys import ToyStore
+from training.toy_store import ToyStore
 
 from nodulemc.training.dataset import NoduleDataset, SampleRef, SequentialBatchSampler, make_loader
 from nodulemc.training.devices import create_accelerator

@@ -1,1 +1,1 @@
-"""What runs the seeds: OpenVINO on CPUs, PyTorch on GPUs."""
+"""What runs the members: OpenVINO on CPUs, PyTorch on GPUs."""

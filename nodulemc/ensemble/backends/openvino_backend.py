@@ -20,8 +20,8 @@ Layer = tuple[Array, Array]  # weight, bias
 _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenVinoSeeds:
-    """Compiled seeds.
+class OpenVinoMembers:
+    """Compiled members.
 
     Attributes:
         device: "cpu".
@@ -31,7 +31,7 @@ class OpenVinoSeeds:
     device = "cpu"
 
     def __init__(self, folder: str | Path, members: Sequence[Member], precision: str, *, masks: bool = False) -> None:
-        """Load and compile the seeds of an ensemble folder; for masks, the decoders of the seeds that have one.
+        """Load and compile the members of an ensemble folder; for masks, the decoders of the members that have one.
 
         Raises:
             EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
@@ -46,54 +46,56 @@ class OpenVinoSeeds:
             "ENABLE_CPU_PINNING": False,
         }
         with ThreadPoolExecutor(min(available_cores(), len(members))) as pool:
-            self._seeds = list(pool.map(lambda member: self._load(folder, member, masks and member.segments), members))
+            self._members = list(
+                pool.map(lambda member: self._load(folder, member, masks and member.segments), members)
+            )
 
-    def _load(self, folder: str | Path, member: Member, masks: bool) -> "_Seed":
+    def _load(self, folder: str | Path, member: Member, masks: bool) -> "_Member":
         tensors = read_weights(folder, member, masks=masks)
         graph = network_graph(member.architecture, tensors, upscaled=member.upscales, masks=masks)
         request = self._core.compile_model(graph, "CPU", self._settings).create_infer_request()
-        return _Seed(request, masks, _head(tensors), _attribute_heads(member, tensors))
+        return _Member(request, masks, _head(tensors), _attribute_heads(member, tensors))
 
-    def seed_probabilities(self, patches: Array) -> Array:
-        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
-        return self.seed_findings(patches, ())[:, :, 0]
+    def member_probabilities(self, patches: Array) -> Array:
+        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
+        return self.member_findings(patches, ())[:, :, 0]
 
-    def seed_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each seed's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of seeds,
-        1 + number of attributes); what a seed does not tell is NaN.
+    def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
+        """Each member's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of
+        members, 1 + number of attributes); what a member does not tell is NaN.
         """
-        results = np.empty((len(patches), len(self._seeds), 1 + len(attributes)))
+        results = np.empty((len(patches), len(self._members), 1 + len(attributes)))
         for rows, patch in zip(results, patches, strict=True):
             rows[:], _ = self._run(patch, attributes)
         return results
 
-    def seed_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
-        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
-        findings = np.empty((len(patches), len(self._seeds), 1 + len(attributes)))
-        logits = np.empty((len(patches), sum(seed.segments for seed in self._seeds), *patches.shape[1:]))
+    def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
+        """What ``member_findings`` and ``mask_probabilities`` give, in one pass."""
+        findings = np.empty((len(patches), len(self._members), 1 + len(attributes)))
+        logits = np.empty((len(patches), sum(seed.segments for seed in self._members), *patches.shape[1:]))
         for rows, masks, patch in zip(findings, logits, patches, strict=True):
             rows[:], masks[:] = self._run(patch, attributes)
         return findings, _sigmoid(logits)
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these seeds, 64, 64, 64).
+        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these members, 64, 64, 64).
         """
-        return self.seed_findings_and_masks(patches, ())[1]
+        return self.member_findings_and_masks(patches, ())[1]
 
     def _run(self, patch: Array, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[Array]]:
-        """Each seed's probability and attributes, and the mask logits (64, 64, 64) of each seed that has a decoder.
+        """Each member's probability and attributes, and the mask logits (64, 64, 64) of each member that has a decoder.
 
         One nodule at a time: more are no faster, and each result is independent of the others.
         """
-        outputs = [seed.request.infer([patch[None, None]]) for seed in self._seeds]
-        both = [*zip(self._seeds, outputs, strict=True)]
+        outputs = [seed.request.infer([patch[None, None]]) for seed in self._members]
+        both = [*zip(self._members, outputs, strict=True)]
         findings = [seed.findings(found[0][0], attributes) for seed, found in both]
         return findings, [found[1][0, 0] for seed, found in both if seed.segments]
 
 
-class _Seed(NamedTuple):
-    """One seed: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
+class _Member(NamedTuple):
+    """One member: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
 
     request: openvino.InferRequest
     segments: bool
@@ -115,7 +117,7 @@ def _head(tensors: dict[str, Array]) -> list[Layer]:
 
 
 def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, list[Layer]]:
-    """The head of each attribute that the seed tells: one layer."""
+    """The head of each attribute that the member tells: one layer."""
     names = member.architecture.attributes
     if not names:
         return {}

@@ -31,11 +31,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
 
-class TorchSeeds:
+class TorchMembers:
     """Seeds on one device.
 
-    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the seeds
-    themselves do not, the seeds move to the CPU, and a warning says so.
+    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the members
+    themselves do not, the members move to the CPU, and a warning says so.
 
     Attributes:
         device: "cpu" or "cuda".
@@ -46,7 +46,7 @@ class TorchSeeds:
     def __init__(
         self, networks: Sequence[PatchNetwork], device: str, precision: str, *, way: Way | None = None
     ) -> None:
-        """Move the seeds to their device.
+        """Move the members to their device.
 
         Args:
             networks: from ``load_network``.
@@ -64,24 +64,24 @@ class TorchSeeds:
         if not self._fits(self._move, device, precision):
             self._leave_gpu()
 
-    def seed_probabilities(self, patches: Array) -> Array:
-        """Each seed's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of seeds)."""
+    def member_probabilities(self, patches: Array) -> Array:
+        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
         return self._run(patches, _malignancy, ())
 
-    def seed_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each seed's malignancy probability and attributes of each patch, in one pass.
+    def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
+        """Each member's malignancy probability and attributes of each patch, in one pass.
 
         Args:
             patches: (N, 64, 64, 64).
             attributes: which ones.
 
         Returns:
-            float64 (N, number of seeds, 1 + number of attributes), 0…1; attributes that a seed does not tell are NaN.
+            float64 (N, number of members, 1 + number of attributes), 0…1; what a member does not tell is NaN.
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
-    def seed_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
-        """What ``seed_findings`` and ``mask_probabilities`` give, in one pass."""
+    def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
+        """What ``member_findings`` and ``mask_probabilities`` give, in one pass."""
         findings, size = 1 + len(attributes), patches.shape[1:]
         found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
         segmenting = [k for k, network in enumerate(self._networks) if network.segments]
@@ -89,10 +89,10 @@ class TorchSeeds:
         return found[:, :, :findings], masks
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each seed that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these seeds, 64, 64, 64).
+        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
+        float64 (N, number of these members, 64, 64, 64).
         """
-        return self.seed_findings_and_masks(patches, ())[1]
+        return self.member_findings_and_masks(patches, ())[1]
 
     def _move(self, device: str, precision: str) -> None:
         if device == "cpu" and torch.get_num_threads() > available_cores():
@@ -157,7 +157,7 @@ class TorchSeeds:
         # The CPU prepares the next batch while a GPU works on this one.
         if self.device == "cuda" and len(self._following):
             self._ahead = self._sent(self._following)
-        # One copy back for all seeds: each one waits for the GPU.
+        # One copy back for all members: each one waits for the GPU.
         results[:] = outputs.cpu().numpy()
 
     def _sent(self, patches: Array) -> Tensor:
@@ -220,12 +220,12 @@ class _Findings:
         return torch.sigmoid(columns.double())
 
 
-def load_seeds(
+def load_members(
     folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
-) -> TorchSeeds:
-    """Load an ensemble's seeds; their files are read side by side, while the GPU starts.
+) -> TorchMembers:
+    """Load an ensemble's members; their files are read side by side, while the GPU starts.
 
-    For masks, the seeds that have a decoder get it.
+    For masks, the members that have a decoder get it.
 
     Raises:
         EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
@@ -238,7 +238,7 @@ def load_seeds(
         read = pool.map(lambda member, decoder: read_weights(folder, member, masks=decoder), members, decoders)
         # PyTorch's default device, which building sets, is one for all threads.
         networks = [_build(*given) for given in zip(members, read, decoders, strict=True)]
-    return TorchSeeds(networks, device, precision)
+    return TorchMembers(networks, device, precision)
 
 
 def start_gpu(dtype: torch.dtype) -> None:
@@ -249,7 +249,7 @@ def start_gpu(dtype: torch.dtype) -> None:
 
 
 def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
-    """Build one seed's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
+    """Build one member's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
 
     Raises:
         EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.

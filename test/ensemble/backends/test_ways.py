@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nodulemc.ensemble.backends import torch_backend, ways
-from nodulemc.ensemble.backends.torch_backend import TorchSeeds, load_seeds
+from nodulemc.ensemble.backends.torch_backend import TorchMembers, load_members
 from nodulemc.ensemble.backends.ways import EAGER, CudaGraphs, Way, choose_way
 
 GRAPHS = Way(graphs=True)
@@ -110,7 +110,7 @@ class Sum(torch.nn.Module):
         return self
 
 
-class OnFakeGpu(TorchSeeds):
+class OnFakeGpu(TorchMembers):
     """Seeds that take the CPU for a GPU; the copy to it is none."""
 
     def _run_batch(self, patches, task, results):
@@ -126,12 +126,12 @@ def test_graphs_take_batches_of_powers_of_two(fake_gpu):
     seeds.batch_size = 8
     expected = 1 / (1 + np.exp(-np.arange(23.0)))
     for _ in range(2):
-        np.testing.assert_allclose(seeds.seed_probabilities(patches)[:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(seeds.member_probabilities(patches)[:, 0], expected, rtol=1e-6)
     # 23 = 8 + 8 + 4 + 2 + 1: four shapes, recorded once.
     assert fake_gpu.entered.count("record") == 4
 
 
-class Sending(TorchSeeds):
+class Sending(TorchMembers):
     """Seeds that take the CPU for a GPU and tell in which order they send batches and run on them."""
 
     def _sent(self, patches):
@@ -152,7 +152,7 @@ def test_the_next_batch_is_sent_before_the_one_before_is_read_back(fake_gpu):
     expected = 1 / (1 + np.exp(-np.arange(5.0)))
     for _ in range(2):
         seeds.log.clear()
-        np.testing.assert_allclose(seeds.seed_probabilities(patches)[:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(seeds.member_probabilities(patches)[:, 0], expected, rtol=1e-6)
         sent = [("send", [0, 1]), ("run", [0, 1]), ("send", [2, 3]), ("run", [2, 3]), ("send", [4]), ("run", [4])]
         assert seeds.log == sent
 
@@ -171,7 +171,7 @@ def test_what_was_sent_ahead_is_of_no_use_after_a_retreat(fake_gpu):
 
     seeds._run_networks = shrink
     expected = 1 / (1 + np.exp(-np.arange(11.0)))
-    np.testing.assert_allclose(seeds.seed_probabilities(patches)[:, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(seeds.member_probabilities(patches)[:, 0], expected, rtol=1e-6)
     assert seeds.batch_size == 2
 
 
@@ -204,7 +204,7 @@ def test_findings_and_masks_are_one_graph(fake_gpu):
     seeds.log, seeds.calls, seeds.batch_size = fake_gpu, [], 2
     patches = np.random.default_rng(0).normal(size=(5, 4, 4, 4)).astype(np.float32)
     for _ in range(2):
-        findings, masks = seeds.seed_findings_and_masks(patches, ("margin", "texture"))
+        findings, masks = seeds.member_findings_and_masks(patches, ("margin", "texture"))
     assert fake_gpu.entered.count("record") == 2  # of two nodules and of one
     mean = patches.mean(axis=(1, 2, 3), dtype=np.float64)
     for k in range(3):
@@ -212,7 +212,7 @@ def test_findings_and_masks_are_one_graph(fake_gpu):
         np.testing.assert_allclose(findings[:, k, 2], 1 / (1 + np.exp(-mean / 2)), rtol=1e-6)
     assert np.isnan(findings[:, :, 1]).all()
     np.testing.assert_allclose(masks, np.stack([1 / (1 + np.exp(patches))] * 2, axis=1), rtol=1e-6)
-    np.testing.assert_array_equal(seeds.seed_findings(patches, ("margin", "texture")), findings)
+    np.testing.assert_array_equal(seeds.member_findings(patches, ("margin", "texture")), findings)
     assert fake_gpu.entered.count("record") == 4  # alone they are others
     assert seeds._nodules == 15
 
@@ -230,10 +230,10 @@ def test_the_way_reaches_cudnn_and_fp32_is_not_tf32(fake_gpu, monkeypatch):
 
     before = torch.backends.cudnn.allow_tf32
     for way in (EAGER, Way(cudnn_benchmark=True, tf32=True)):
-        seeds = TorchSeeds([Watching()], "cuda", "fp32", way=way)
+        seeds = TorchMembers([Watching()], "cuda", "fp32", way=way)
         monkeypatch.setattr(seeds, "device", "cpu")  # the copy to the device
         monkeypatch.setattr(seeds, "_chosen_way", lambda way=way: way)
-        seeds.seed_probabilities(np.zeros((1, 4, 4, 4), np.float32))
+        seeds.member_probabilities(np.zeros((1, 4, 4, 4), np.float32))
     assert seen == [(True, False, False), (True, True, True)]
     assert torch.backends.cudnn.allow_tf32 == before
 
@@ -241,10 +241,10 @@ def test_the_way_reaches_cudnn_and_fp32_is_not_tf32(fake_gpu, monkeypatch):
 def test_the_nodules_since_loading_choose_the_way(fake_gpu, monkeypatch):
     asked = []
     monkeypatch.setattr(torch_backend, "choose_way", lambda *facts: asked.append(facts) or EAGER)
-    seeds = TorchSeeds([Sum(fake_gpu, [])], "cuda", "fp32")
-    monkeypatch.setattr(TorchSeeds, "_run_batch", lambda self, patches, task, results: self._chosen_way())
+    seeds = TorchMembers([Sum(fake_gpu, [])], "cuda", "fp32")
+    monkeypatch.setattr(TorchMembers, "_run_batch", lambda self, patches, task, results: self._chosen_way())
     for count in (3, 4):
-        seeds.seed_probabilities(np.zeros((count, 4, 4, 4), np.float32))
+        seeds.member_probabilities(np.zeros((count, 4, 4, 4), np.float32))
     assert set(asked) == {("cuda", (9, 0), 3), ("cuda", (9, 0), 7)}
     seeds.device = "cpu"
     assert seeds._chosen_way() == EAGER
@@ -269,8 +269,8 @@ def test_the_gpu_starts_while_the_seeds_are_read(device, started, monkeypatch):
     monkeypatch.setattr(torch_backend, "start_gpu", start)
     monkeypatch.setattr(torch_backend, "read_weights", lambda folder, member, masks: f"{folder}/{member} {masks}")
     monkeypatch.setattr(torch_backend, "_build", lambda member, tensors, masks: (member, tensors, masks))
-    monkeypatch.setattr(torch_backend, "TorchSeeds", lambda *arguments: arguments)
-    networks, *where = load_seeds("folder", [Seed("a"), Seed("bb")], device, "fp16", masks=True)
+    monkeypatch.setattr(torch_backend, "TorchMembers", lambda *arguments: arguments)
+    networks, *where = load_members("folder", [Seed("a"), Seed("bb")], device, "fp16", masks=True)
     assert networks == [("a", "folder/a False", False), ("bb", "folder/bb True", True)]
     assert where == [device, "fp16"]
     assert found == started

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from nodulemc.util.extras import check_extra
 
-EXAMPLE = "nodulemc export scored --output results --json"
+EXAMPLE = "nodulemc cohort-export scored --output results --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --output of `nodulemc cohort`")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to (default: DIR)")
-    parser.add_argument("--json", action="store_true", help="also write one platform JSON per scan, into FOLDER/json")
+    parser.add_argument(
+        "--json", action="store_true", help="also write Grand-Challenge's JSON of each scan, into FOLDER/json"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

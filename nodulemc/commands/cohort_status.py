@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-EXAMPLE = "nodulemc status scored"
+EXAMPLE = "nodulemc cohort-status scored"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the state."""
-    from nodulemc.cohort.state import view
+    from nodulemc.cohort.state import read_state
     from nodulemc.cohort.summary import summary
 
-    print(summary(view(args.folder)))
+    print(summary(read_state(args.folder)))
