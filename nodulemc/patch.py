@@ -1,6 +1,6 @@
-"""From a nodule's world point to the network's input: the one place where the sampling grid is defined.
+"""From a nodule's world point to the network's input: the one place that defines the sampling grid.
 
-A patch has 64³ voxels over 50 mm, its axes (z, y, x) aligned with the world's, the nodule's point at
+A patch has 64³ voxels over 50 mm. Its axes (z, y, x) are aligned with the world's, and the nodule's point is at
 continuous index 31.5 on each axis. Inference, block preparation and augmentation all use this grid.
 Source: the LUNA25 baseline (64 voxels over 50 mm, HU −1000…400). The grid's numbers need no SimpleITK.
 """
@@ -27,7 +27,7 @@ UPSCALED = (64, 128, 128)
 
 
 def patch_origin(point: Sequence[float]) -> list[float]:
-    """World position x, y, z (mm, LPS) of the centre of the patch's first voxel."""
+    """Return the world position x, y, z in mm (LPS) of the centre of the patch's first voxel."""
     return [float(c) - CENTRE_INDEX * VOXEL_MM for c in point]
 
 
@@ -41,12 +41,12 @@ def scale_hu(hu: Array) -> Array:
 def extract_patch(volume: Volume, point: Sequence[float]) -> Array:
     """Sample the patch around a nodule's point from a CT of any spacing and direction.
 
-    Interpolation is trilinear on floating-point HU. Outside the scan, that is beyond the outer faces of
-    its border voxels, there is air (−1000 HU). Only the voxels the patch needs become floating point.
+    Interpolation is trilinear on floating-point HU. Beyond the outer faces of the scan's border voxels there is air
+    (−1000 HU). Only the voxels that the patch needs are converted to floating point.
 
     Args:
-        volume: the CT.
-        point: x, y, z in mm (LPS).
+        volume: The CT.
+        point: The nodule's point x, y, z in mm (LPS).
 
     Returns:
         float32 array (64, 64, 64), axes z, y, x, values 0…1.

@@ -1,8 +1,8 @@
-"""Checks of what any CT's header says, whatever the format; each format's own are in its module.
+"""Checks of a CT's header that apply to all formats; each format's own checks are in its module.
 
-ITK's readers take a header's word: they crash on a MetaImage of a million dimensions, follow a data file's name to
-any file of the machine, and put 1 mm where a spacing is 0, NaN or missing. So ITK reads TIFF and DICOM only, after
-checks; of the other formats it never sees a file.
+ITK's readers trust a header: they crash on a MetaImage with a million dimensions, follow a data file's name to any file
+of the machine, and use 1 mm if a spacing is 0, NaN or missing. So ITK reads TIFF and DICOM only, after checks; it never
+sees a file in another format.
 """
 
 import math
@@ -21,7 +21,7 @@ _NOTHING = 1e-30  # of a direction; over a whole scan it moves no voxel by the w
 
 
 def check_path(path: Path) -> None:
-    """Check that ITK can be given a path: in C++, one that is not UTF-8 ends the process.
+    """Check that ITK can use a path: one that is not UTF-8 would end the process.
 
     Raises:
         ImageError: it is not UTF-8.
@@ -43,15 +43,15 @@ def check_image_header(header: ImageHeader, path: Path) -> None:
 
 
 def itk_direction(direction: Sequence[float]) -> list[float]:
-    """A direction matrix (9 numbers) as ITK can invert it: of numbers near the smallest its SVD makes NaN."""
+    """Return a direction matrix (9 numbers) that ITK can invert: its SVD turns the smallest numbers into NaN."""
     return [0.0 if abs(number) < _NOTHING else number for number in direction]
 
 
 def check_bytes(promised: int, path: Path) -> None:
-    """Check how many bytes of voxels a header promises.
+    """Check the number of bytes of voxels that a header promises.
 
     Raises:
-        ImageError: they are more than a CT has.
+        ImageError: It is more than a CT has.
     """
     if promised > limits.MAX_CT_BYTES:
         refuse(
@@ -65,11 +65,11 @@ def check_grid(grid: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
     """Check the size, voxel type and geometry of an image, or of a reader that has read an image's information.
 
     Args:
-        grid: the image or reader.
-        path: where it comes from.
+        grid: The image or reader.
+        path: Its file, for messages.
 
     Raises:
-        ImageError: it is no 3-D scalar image, is too large, or its geometry is impossible.
+        ImageError: It is not a 3-D scalar image, is too large, or its geometry is impossible.
     """
     either: Any = grid  # mypy's exception for SimpleITK's untyped methods does not hold of a union's
     kind = sitk.GetPixelIDValueAsString(either.GetPixelID())
@@ -101,27 +101,27 @@ def check_geometry(spacing: Sequence[float], origin: Sequence[float], direction:
 
 
 def refuse(what: str, path: Path, remedy: str) -> NoReturn:
-    """Raise the ImageError of these words."""
+    """Raise an ImageError with these words."""
     raise ImageError(what, path, remedy)
 
 
 def refuse_type(kind: str, path: Path) -> NoReturn:
-    """Raise the ImageError for voxels that are no real numbers."""
+    """Raise the ImageError for voxels that are not real numbers."""
     refuse(f"the voxels are of type {kind}", path, "a CT has one real number per voxel")
 
 
 def refuse_size(size: Sequence[int], path: Path) -> NoReturn:
-    """Raise the ImageError for an image of too few voxels or too many dimensions."""
+    """Raise the ImageError for an image with too few voxels or too many dimensions."""
     refuse(f"the image has size {'×'.join(map(str, size))}", path, "a CT has three dimensions with 2 or more voxels")
 
 
 def quoted(value: str | None) -> str:
-    """A header's value for messages."""
+    """Return a header's value for messages."""
     return "no" if value is None else repr(value[:60])
 
 
 def in_numbers(values: Iterable[float]) -> str:
-    """Numbers for messages."""
+    """Return numbers for messages."""
     return " ".join(f"{value:g}" for value in values)
 
 
@@ -132,7 +132,7 @@ def _check_size(size: Sequence[int], type_: np.dtype[Any], path: Path) -> None:
 
 
 def _deviation_from_orthonormal(direction: Sequence[float]) -> float:
-    """Largest deviation of D·Dᵀ from the identity; infinite where an entry is not finite."""
+    """Return the largest deviation of D·Dᵀ from the identity; infinite if an entry is not finite."""
     rows = [direction[k : k + 3] for k in (0, 3, 6)]
     products = [
         abs(sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) - (i == j)) for i in range(3) for j in range(3)

@@ -1,4 +1,4 @@
-"""Reading voxels from a file, and zlib and gzip streams with their checksums verified."""
+"""Reading voxels from a file, plain or in zlib and gzip streams, whose checksums are verified."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,10 +16,10 @@ _LARGEST_RATIO = 1032  # of deflate (https://zlib.net/zlib_tech.html)
 
 
 def check_length(voxels: StoredVoxels, length: int) -> None:
-    """Refuse a file that cannot hold ``length`` bytes of voxels, before memory is taken for them.
+    """Refuse a file that cannot hold ``length`` bytes of voxels, before memory is allocated for them.
 
     Raises:
-        ImageError: it cannot.
+        ImageError: The file is too small.
     """
     most = max(voxels.file.stat().st_size - voxels.start, 0)
     if voxels.compressed and most * _LARGEST_RATIO < length:
@@ -35,7 +35,7 @@ def read_voxels(voxels: StoredVoxels, target: memoryview) -> None:
     """Fill ``target`` with a file's voxels, as they are stored.
 
     Raises:
-        ImageError: they are corrupt, cut, or too few or, where compressed, too many.
+        ImageError: The voxels are corrupt, cut, or too few; or, if compressed, too many.
     """
     if voxels.compressed:
         _inflate(voxels, target)
@@ -54,8 +54,8 @@ def _inflate(voxels: StoredVoxels, target: memoryview) -> None:
     """Fill ``target`` with the voxels of a compressed stream.
 
     Raises:
-        ImageError: the stream is corrupt or cut, or holds fewer bytes than ``target``, or more than
-            with the padding.
+        ImageError: The stream is corrupt or cut, or holds fewer bytes than ``target``, or more than it with the
+            padding.
     """
     end = voxels.skip + len(target)
     done = 0
@@ -71,12 +71,12 @@ def _inflate(voxels: StoredVoxels, target: memoryview) -> None:
 
 
 def decoded_length(chunks: Iterable[bytes], path: Path, before: int = 0) -> int:
-    """Uncompressed length of a zlib or gzip stream (of one or more gzip members), and ``before``.
+    """Return the uncompressed length of a zlib or gzip stream (of one or more gzip members), plus ``before``.
 
     Args:
-        chunks: the stream in pieces.
-        path: the file it is from, for messages.
-        before: bytes counted before it.
+        chunks: The stream in pieces.
+        path: Its file, for messages.
+        before: The bytes counted before it.
 
     Raises:
         ImageError: the stream is corrupt, cut, or longer than any CT.

@@ -1,4 +1,4 @@
-"""Reading a folder with a DICOM series, its slices side by side in threads: decoding compressed ones takes long."""
+"""Reading a folder with a DICOM series. Slices are read in several threads, since decoding takes long."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +28,13 @@ class Series:
     """A DICOM series.
 
     Attributes:
-        image: 3-D scalar image after rescaling: in HU where it is a CT.
-        uid: SeriesInstanceUID.
-        acquisition: what the first slice says of how it was made, by attribute name; as PixelPaddingValue the HU that
-            the header calls padding, where they are kept.
-        ids: what its slices say whose scan it is.
-        frame_of_reference: FrameOfReferenceUID, None where it states none.
-        slices: in the image's order.
+        image: A 3-D scalar image after rescaling, in HU if it is a CT.
+        uid: The SeriesInstanceUID.
+        acquisition: The first slice's statements about the acquisition, by attribute name. PixelPaddingValue is the HU
+            that the header calls padding, if such voxels are kept.
+        ids: The identifiers of patient and scan in its slices.
+        frame_of_reference: The FrameOfReferenceUID. None if it states none.
+        slices: The slices, in the image's order.
     """
 
     image: sitk.Image
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """What the headers of a DICOM series say; every tuple is in x, y, z order, world coordinates are in mm, LPS.
+    """The headers of a DICOM series; every tuple is in x, y, z order, world coordinates are in mm, LPS.
 
     Attributes:
         slices: the slices, sorted along their normal.
@@ -65,10 +65,10 @@ class SeriesHeader:
 
 
 def read_header(folder: Path, uid: str | None = None) -> SeriesHeader:
-    """Read what ``read_series`` does, but for the voxels.
+    """Read the headers that ``read_series`` reads, without the voxels.
 
     Raises:
-        ImageError, OSError: as ``read_series``, but for the voxels' faults.
+        ImageError, OSError: As for ``read_series``, except for faults of voxels.
     """
     files = list_slices(folder, uid)
     for file in files:
@@ -110,7 +110,7 @@ def read_series(folder: Path, uid: str | None = None) -> Series:
 
 
 def _voxels(slices: Sequence[Slice], folder: Path) -> tuple[Array, list[float]]:
-    """The slices' values (z, y, x), and those in HU that their headers call padding and that are kept."""
+    """Return the slices' values (z, y, x), and the HU that their headers call padding but that are kept."""
     voxels, kept = np.empty(0, np.int16), []
     # ITK has one thread in a process that is one of many.
     with ThreadPoolExecutor(min(available_cores(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads())) as pool:

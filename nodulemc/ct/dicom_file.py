@@ -1,6 +1,6 @@
-"""What one DICOM file says, read with pydicom, and where its pixel data are.
+"""The header of one DICOM file, read with pydicom, and the place of its pixel data.
 
-Only the attributes that reading a CT needs are kept, as the file writes them; the pixel data stay in the file.
+Only the attributes needed for reading a CT are kept, as the file writes them. The pixel data stay in the file.
 """
 
 import io
@@ -82,13 +82,13 @@ DEFLATED_HEADER_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class PixelData:
-    """Where a file's pixel data are.
+    """The place of a file's pixel data.
 
     Attributes:
-        keyword: "PixelData", or that of floating-point data.
-        offset: of the value from the file's start, or from the inflated content's.
-        length: in bytes, None where they are compressed.
-        vr: value representation, None where it is implicit.
+        keyword: "PixelData", or the keyword of floating-point data.
+        offset: The value's offset from the start of the file, or of the inflated content.
+        length: The length in bytes. None if they are compressed.
+        vr: The value representation. None if it is implicit.
     """
 
     keyword: str
@@ -102,14 +102,14 @@ class DicomFile:
     """A DICOM file.
 
     Attributes:
-        path: the file.
-        texts: values by keyword; empty ones are left out, and several are separated by a backslash.
-        numbers: values of binary whole numbers by keyword, unsigned.
-        frames: for each frame of an Enhanced CT the values that are its own or that all frames share; else empty.
-        lookup: the data set with the modality lookup table, where there is one.
-        syntax: transfer syntax.
-        pixels: where the pixel data are; None where there are none or the file ends too early.
-        deflated_from: where the deflated part of the file begins; None where it is not deflated.
+        path: The file.
+        texts: The values by keyword. Empty ones are left out; several are separated by a backslash.
+        numbers: The values of binary whole numbers by keyword, unsigned.
+        frames: For each frame of an Enhanced CT, its own values and those that all frames share; else empty.
+        lookup: The data set with the modality lookup table, if there is one.
+        syntax: The transfer syntax.
+        pixels: The place of the pixel data. None if there are none, or the file ends too early.
+        deflated_from: The offset at which the deflated part of the file begins. None if it is not deflated.
     """
 
     path: Path
@@ -123,40 +123,40 @@ class DicomFile:
 
     @property
     def series(self) -> str:
-        """SeriesInstanceUID, empty where it is missing."""
+        """The SeriesInstanceUID, empty if missing."""
         return self.texts.get("SeriesInstanceUID", "")
 
     @property
     def is_ct(self) -> bool:
-        """Whether it is a CT's by its class, or by its modality where it states no class."""
+        """Whether it belongs to a CT, by its class, or by its modality if it states no class."""
         kind = self.texts.get("SOPClassUID")
         return self.texts.get("Modality", "CT") == "CT" if kind is None else kind in _CT_CLASSES
 
     @property
     def is_localizer(self) -> bool:
-        """Whether it says that it is a localizer."""
+        """Whether it calls itself a localizer."""
         return "LOCALIZER" in self.texts.get("ImageType", "").upper().split("\\")
 
     @property
     def number_of_frames(self) -> int:
-        """How many frames it holds."""
+        """The number of frames."""
         text = self.texts.get("NumberOfFrames", "")
         return int(text) if _COUNT.fullmatch(text) else 1
 
     @property
     def frame_bytes(self) -> int:
-        """How many bytes a frame has when it is not compressed."""
+        """The number of bytes of an uncompressed frame."""
         return self.numbers.get("Rows", 0) * self.numbers.get("Columns", 0) * self.numbers.get("BitsAllocated", 0) // 8
 
     @property
     def pixel_bytes(self) -> int:
-        """How many bytes all frames have when they are not compressed; frames of single bits follow without a gap."""
+        """The number of bytes of all uncompressed frames; frames of single bits follow each other without a gap."""
         pixels = self.numbers.get("Rows", 0) * self.numbers.get("Columns", 0) * self.number_of_frames
         return -(-pixels * self.numbers.get("BitsAllocated", 0) // 8)
 
     @property
     def pixel_data(self) -> PixelData:
-        """``pixels``, of a file that has some.
+        """The ``pixels`` of a file that has some.
 
         Raises:
             ImageError: it has none.
@@ -167,7 +167,7 @@ class DicomFile:
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """The file, or its content inflated as far as its pixel data are needed."""
+        """Open the file, or its inflated content as far as the pixel data need it."""
         if self._inflated is None:
             with self.path.open("rb") as stream:
                 yield stream
@@ -176,7 +176,7 @@ class DicomFile:
 
     @cached_property
     def _inflated(self) -> bytes | None:
-        """The inflated content; None where the file is not deflated."""
+        """The inflated content. None if the file is not deflated."""
         if self.deflated_from is None:
             return None
         # A file that inflates to more than it promises is read no further.
@@ -187,7 +187,7 @@ def read_file(path: Path) -> DicomFile | None:
     """Read a file's header.
 
     Returns:
-        None where it is no DICOM file. One that is damaged has no ``pixels``, as has one that is no image.
+        None if it is not a DICOM file. A damaged file has no ``pixels``, and neither has one that is not an image.
 
     Raises:
         OSError: the file cannot be read.
@@ -207,11 +207,11 @@ def read_file(path: Path) -> DicomFile | None:
 
 
 def read_header(file: DicomFile) -> Dataset:
-    """All that a file states before its pixel data.
+    """Return everything that a file states before its pixel data.
 
     Raises:
         OSError: the file cannot be read.
-        Exception: it is damaged; pydicom has no exception of its own.
+        Exception: The file is damaged; pydicom has no exception class of its own.
     """
 
     def at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -229,7 +229,7 @@ def read_mapped(
     stop_when: Callable[[BaseTag, str | None, int], bool] | None = None,
     specific_tags: list[BaseTag | int] | None = None,
 ) -> FileDataset:
-    """What pydicom's ``read_partial`` reads of a file that is mapped, with or without DICOM's preamble."""
+    """Call pydicom's ``read_partial`` on a mapped file, with or without DICOM's preamble."""
     # A map has all methods of a file that pydicom calls, but not all that a BinaryIO has.
     return read_partial(cast("BinaryIO", content), stop_when, force=True, specific_tags=specific_tags)
 
@@ -260,13 +260,13 @@ def _parse(path: Path, content: mmap.mmap) -> DicomFile:
 
 
 def _located(pixels: PixelData, element: int, size: int) -> PixelData | None:
-    """Pixel data whose element begins there in so many bytes; None where they end too early."""
+    """Return pixel data whose element begins there in ``size`` bytes; None if they end too early."""
     offset = element + (12 if pixels.vr in _LONG_LENGTH else 8)
     return replace(pixels, offset=offset) if offset + (pixels.length or 0) <= size else None
 
 
 def begin_of_deflated(content: mmap.mmap) -> int | None:
-    """Where the deflated part of a file begins, after its meta information; None where nothing is deflated."""
+    """Return the offset of a file's deflated part, after its meta information; None if nothing is deflated."""
     meta = content[: _HEAD_BYTES + _META_BYTES]
     length = _META_LENGTH.match(meta, _HEAD_BYTES)
     if length is None:
@@ -276,12 +276,12 @@ def begin_of_deflated(content: mmap.mmap) -> int | None:
 
 
 def inflate(content: bytes | mmap.mmap, begin: int, most: int) -> bytes:
-    """The content from ``begin`` on, inflated; at most so many bytes."""
+    """Return the content from ``begin`` on, inflated to at most ``most`` bytes."""
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[begin:], most)
 
 
 def _guessed_syntax(data: Dataset) -> UID:
-    """The syntax that pydicom has found in a file that states none."""
+    """Return the transfer syntax that pydicom has guessed for a file that states none."""
     implicit, little = data.original_encoding
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
@@ -293,7 +293,7 @@ def _frames(data: Dataset) -> Iterator[dict[str, str]]:
 
 
 def _group_texts(item: Dataset) -> dict[str, str]:
-    """What an item of functional groups states."""
+    """Return the values in an item of functional groups."""
     texts: dict[str, str] = {}
     for group, names in _GROUPS.items():
         if sequence := item.get(group):
@@ -302,25 +302,25 @@ def _group_texts(item: Dataset) -> dict[str, str]:
 
 
 def _texts(data: Dataset) -> dict[str, str]:
-    """The wanted values that are there and not empty, as text."""
+    """Return the wanted values that are present and not empty, as text."""
     values = ((_TEXTS.get(tag), value) for tag, value in _raw(data))
     return {name: text for name, value in values if name and (text := value.decode("utf-8", "replace").strip("\0 "))}
 
 
 def _numbers(data: Dataset) -> dict[str, int]:
-    """The wanted whole numbers of 16 bits, unsigned."""
+    """Return the wanted whole numbers of 16 bits, unsigned."""
     order: Literal["big", "little"] = "big" if data.original_encoding[1] is False else "little"
     values = ((_NUMBERS.get(tag), value) for tag, value in _raw(data))
     return {name: int.from_bytes(value, order) for name, value in values if name and len(value) == 2}
 
 
 def _raw(data: Dataset) -> Iterator[tuple[BaseTag, bytes]]:
-    """The whole elements whose bytes pydicom has not converted, which would cost more than all else."""
+    """Yield the elements as unconverted bytes; converting them would cost more than all the rest."""
     for element in data.elements():
         if isinstance(element, RawDataElement) and element.value and len(element.value) == element.length:
             yield element.tag, element.value
 
 
 def damaged(path: Path) -> ImageError:
-    """The error of a file whose content does not fit its header."""
+    """Return the error for a file with content that does not fit its header."""
     return ImageError("the DICOM file is damaged", path, "copy it again, or remove it if it is no slice")

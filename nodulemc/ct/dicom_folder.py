@@ -1,4 +1,4 @@
-"""Which files below a folder are the slices of the CT that is meant.
+"""Finding the files below a folder that are the slices of the requested CT.
 
 Localizers, dose screens and other series may lie beside them, and so may notes, indexes and hidden files.
 """
@@ -22,9 +22,9 @@ _MOST_NAMED = 10
 
 
 def list_slices(folder: Path, uid: str | None = None) -> Sequence[DicomFile]:
-    """The files of the one CT series below a folder, or of the series ``uid``.
+    """Return the files of the only CT series below a folder, or of the series ``uid``.
 
-    Localizers, secondary captures and series of one slice are left out, with a warning, where a CT lies beside them.
+    Localizers, secondary captures and series of one slice beside a CT are left out, with a warning.
 
     Raises:
         ImageError: the folder holds no series, several, not the one asked for, or a file that may be a slice and is
@@ -65,7 +65,7 @@ def _named(found: dict[str, list[DicomFile]], uid: str, folder: Path) -> str:
 
 
 def _choose(found: dict[str, list[DicomFile]], folder: Path) -> str:
-    """The only CT, or the only series."""
+    """Return the only CT, or the only series."""
     scans = {uid: files for uid, files in found.items() if _frame_count(filter(_is_scan, files)) > 1} or found
     if len(scans) > 1:
         what = f"{len(scans)} DICOM series: {_listed(scans)}"
@@ -89,7 +89,7 @@ def _frame_count(files: Iterator[DicomFile]) -> int:
 
 
 def _without_strangers(files: Sequence[DicomFile]) -> Sequence[DicomFile]:
-    """A series' files without its localizers and secondary captures, where it holds a CT as well."""
+    """Return a series' files; if it holds a CT, without its localizers and secondary captures."""
     slices = [file for file in files if _is_scan(file)]
     strangers = [file.path for file in files if not _is_scan(file)]
     if slices and strangers:
@@ -103,13 +103,13 @@ def _without_strangers(files: Sequence[DicomFile]) -> Sequence[DicomFile]:
 
 
 def _may_be_slice(other: DicomFile, known: DicomFile) -> bool:
-    """Whether a file without readable pixels may be of a slice's series: it states no other class and no other UID."""
+    """Whether a file without readable pixels may be one of the slices: it states no other class and no other UID."""
     kinds = {file.texts["SOPClassUID"] for file in (other, known) if "SOPClassUID" in file.texts}
     return len(kinds) < 2 and other.series in ("", known.series)
 
 
 def _check_parts(slices: Sequence[DicomFile]) -> None:
-    """Check that a scan written in parts is complete; where the last one is missing, the others are an even stack."""
+    """Check that a scan written in parts is complete; without the last one, the others still are an even stack."""
     found = Counter(file.texts.get("ConcatenationUID") for file in slices)
     for file in slices:
         total = file.numbers.get("InConcatenationTotalNumber")
@@ -119,7 +119,7 @@ def _check_parts(slices: Sequence[DicomFile]) -> None:
 
 
 def _listed(found: dict[str, list[DicomFile]]) -> str:
-    """Series with what tells them apart, the longest first."""
+    """Describe the series so that they can be told apart, the longest first."""
     longest = sorted(found, key=lambda uid: -_frame_count(iter(found[uid])))
     named = [f"{uid or 'without a UID'} ({_described(found[uid])})" for uid in longest[:_MOST_NAMED]]
     if len(longest) > _MOST_NAMED:
@@ -142,7 +142,7 @@ def _described(files: Sequence[DicomFile]) -> str:
 
 
 def _spacing_mm(files: Sequence[DicomFile]) -> float | None:
-    """The usual distance of neighbouring slices, None where it is not known."""
+    """Return the usual distance of neighbouring slices in mm, or None if it is not known."""
     try:
         slices = [one for file in files for one in slices_of(file)]
     except ImageError:

@@ -1,7 +1,7 @@
 """A DICOM slice's values in HU, as pydicom's ``apply_rescale`` gives them, with padding as air.
 
-pydicom reads what is not compressed; the rest is decoded by the GDCM in SimpleITK, which gets the compressed frame and
-the pixels' format only, so that nothing else in a file can make it change a value.
+pydicom reads uncompressed pixels. The GDCM in SimpleITK decodes the rest. It gets only the compressed frame and the
+pixels' format, so that nothing else in a file can make it change a value.
 """
 
 import tempfile
@@ -27,10 +27,10 @@ _DELIMITER = b"\xfe\xff\xdd\xe0"
 
 
 def check_format(file: DicomFile) -> None:
-    """Refuse pixels that are not one grey value each, or whose format the file does not state.
+    """Refuse pixels that are not one grey value each, or have no stated format.
 
     Raises:
-        ImageError: they are so.
+        ImageError: They are so.
     """
     numbers, pixels = file.numbers, file.pixel_data
     samples, colours = numbers.get("SamplesPerPixel", 1), file.texts.get("PhotometricInterpretation", "MONOCHROME2")
@@ -52,11 +52,11 @@ def check_format(file: DicomFile) -> None:
 
 
 def hounsfield(one: Slice) -> tuple[Array, float | None]:
-    """A slice's values in HU, with padding as -1000.
+    """Return a slice's values in HU, with padding as -1000.
 
     Returns:
-        The values (y, x): int16 where that holds all that the header allows, else int32, int64 or float64; and the
-        least of those that the header calls padding and that are kept, as they do not look like it, or None.
+        The values (y, x), as int16 if that holds everything the header allows, else as int32, int64 or float64; and
+        the least value that the header calls padding but that does not look like it and is kept, or None.
 
     Raises:
         ImageError: the pixel data or the rescaling are damaged.
@@ -90,7 +90,7 @@ def _undecodable(file: DicomFile) -> ImageError:
 
 
 def _native(file: DicomFile, index: int) -> Array:
-    """The cells of a frame that is not compressed."""
+    """Return the cells of an uncompressed frame."""
     pixels = file.pixel_data
     with file.opened() as stream:
         stream.seek(pixels.offset + index * file.frame_bytes)
@@ -109,7 +109,7 @@ def _native(file: DicomFile, index: int) -> Array:
 
 
 def _decoded(file: DicomFile, index: int) -> Array:
-    """The cells of a compressed frame."""
+    """Return the cells of a compressed frame."""
     offset = file.pixel_data.offset
     with file.opened() as stream:
         stream.seek(offset)
@@ -120,7 +120,7 @@ def _decoded(file: DicomFile, index: int) -> Array:
 
 
 def decode(file: DicomFile, frame: bytes) -> Array:
-    """The cells (y, x) of a file's frame from its compressed bytes; GDCM's exceptions are RuntimeErrors."""
+    """Decode the cells (y, x) of a frame from its compressed bytes; GDCM raises RuntimeErrors."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = file.syntax
@@ -140,7 +140,7 @@ def decode(file: DicomFile, frame: bytes) -> Array:
 
 
 def _check_fragments(stream: BinaryIO, file: DicomFile) -> None:
-    """Refuse compressed pixel data that end before their delimiter: a decoder would make up what is missing."""
+    """Refuse compressed pixel data that end before their delimiter: a decoder would invent the rest."""
     parse_basic_offsets(stream)
     _, offsets = parse_fragments(stream)
     if offsets:
@@ -151,7 +151,7 @@ def _check_fragments(stream: BinaryIO, file: DicomFile) -> None:
 
 
 def _format(file: DicomFile) -> dict[str, Any]:
-    """The pixels' format by pydicom's names; how they are to be displayed changes no value."""
+    """Return the pixels' format by pydicom's names; settings for display change no value."""
     numbers = file.numbers
     bits = numbers["BitsAllocated"]
     return {
@@ -170,7 +170,7 @@ def _stored_bits(file: DicomFile) -> int:
 
 
 def _without_unused_bits(cells: Array, file: DicomFile) -> Array:
-    """Stored values from cells whose upper bits may hold anything."""
+    """Return the stored values of cells, the unused upper bits of which may hold anything."""
     unused = file.numbers["BitsAllocated"] - _stored_bits(file)
     return cells << unused >> unused if unused and cells.dtype.kind != "f" else cells
 
@@ -197,9 +197,9 @@ def _rescaled(stored: Array, one: Slice) -> Array:
 
 
 def _padding(cells: Array, stored: Array, file: DicomFile) -> Array | None:
-    """Which pixels the file says are padding; None where it states no value for them, or one that no pixel can have.
+    """Return a mask of the pixels that the file calls padding; None without a value for them, or a possible one.
 
-    The value is meant modulo the cells' bits: -2000 of signed pixels and 63536 of unsigned ones are written alike.
+    The value counts modulo the cells' bits: -2000 of signed pixels and 63536 of unsigned ones are written alike.
     """
     first = file.numbers.get("PixelPaddingValue")
     if first is None or first >> 8 * cells.dtype.itemsize:
@@ -214,9 +214,9 @@ def _padding(cells: Array, stored: Array, file: DicomFile) -> Array | None:
 
 
 def _is_outside(padding: Array, values: Array) -> bool:
-    """Whether what is called padding is some: it lies in a corner, beside a round field of view, or is no tissue's.
+    """Whether so-called padding is real: it lies in a corner, beside a round field of view, or is no tissue's value.
 
-    A program that has rewritten the values may have left the old padding value, which is then some tissue's.
+    A program that has rewritten the values may have left the old padding value, which may now be a tissue's.
     """
     corners = padding[[0, 0, -1, -1], [0, -1, 0, -1]]
     return bool(corners.any() or values.min() >= _LARGEST_HU or values.max() <= AIR_HU)

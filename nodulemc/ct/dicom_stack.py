@@ -1,4 +1,4 @@
-"""Whether DICOM slices are the one even stack of one acquisition of one patient that a CT is."""
+"""Checks that DICOM slices are one even stack from one acquisition of one patient, as in a CT."""
 
 import re
 from collections import Counter
@@ -40,9 +40,9 @@ class Slice:
     """One slice: a file, or one of its frames.
 
     Attributes:
-        file: the file.
-        index: the frame's, from 0.
-        texts: the file's values, and the frame's own instead where it has some.
+        file: The file.
+        index: The frame's index, from 0.
+        texts: The file's values, replaced by the frame's own if it has some.
     """
 
     file: DicomFile
@@ -51,7 +51,7 @@ class Slice:
 
     @property
     def where(self) -> str:
-        """Where it is, for messages."""
+        """The slice's place, for messages."""
         return f"{self.file.path}{self._frame}"
 
     @property
@@ -64,16 +64,16 @@ class Slice:
         return f", frame {self.index + 1}" if self.file.number_of_frames > 1 else ""
 
     def numbers(self, name: str, count: int) -> Array:
-        """The so many decimal numbers of an attribute, NaN where it does not hold as many."""
+        """Return the ``count`` decimal numbers of an attribute, NaN if it does not have as many."""
         numbers = [plain_number(number.strip(" ")) for number in self.texts.get(name, "").split("\\")]
         return np.array(numbers if len(numbers) == count and None not in numbers else [np.nan] * count)
 
 
 def slices_of(file: DicomFile) -> list[Slice]:
-    """All slices of a file.
+    """Return all slices of a file.
 
     Raises:
-        ImageError: the file has several frames, and not a position for each.
+        ImageError: The file has several frames, but not a position for each.
     """
     if file.number_of_frames == 1:
         return [Slice(file, 0, file.texts | (file.frames[0] if file.frames else {}))]
@@ -91,7 +91,7 @@ def slices_of(file: DicomFile) -> list[Slice]:
 
 
 def axes(one: Slice) -> Array:
-    """Unit vectors along a slice's rows, along its columns and along its normal, (3, 3); NaN where it states none."""
+    """Return unit vectors along a slice's rows, columns and normal, (3, 3); NaN if it states none."""
     along_row, along_column = one.numbers("ImageOrientationPatient", 6).reshape(2, 3)
     with np.errstate(invalid="ignore", divide="ignore"):
         normal = np.cross(along_row, along_column)
@@ -103,7 +103,7 @@ def axes(one: Slice) -> Array:
 
 
 def heights(slices: Sequence[Slice]) -> Array:
-    """Where the slices lie along the first one's normal, in mm."""
+    """Return the slices' positions along the first one's normal, in mm."""
     heights_mm: Array = np.array([one.numbers("ImagePositionPatient", 3) for one in slices]) @ axes(slices[0])[2]
     return heights_mm
 
@@ -112,10 +112,10 @@ def stack(slices: Sequence[Slice]) -> tuple[list[Slice], float]:
     """Sort slices along their normal, and check that they are an even stack.
 
     Returns:
-        The slices, and their distance in mm; 1 where there is one slice.
+        The slices, and their distance in mm (1 for a single slice).
 
     Raises:
-        ImageError: the slices differ in size, orientation, spacing or in what is common to one acquisition, state no
+        ImageError: The slices differ in size, orientation, spacing or an attribute of the acquisition, state no
             geometry, or are not evenly stacked.
     """
     model = _usual(slices)
@@ -152,7 +152,7 @@ def _check_common(slices: Sequence[Slice]) -> None:
 
 
 def _check_same(slices: Sequence[Slice], name: str, most: int | None = None) -> None:
-    """Check that all slices have the same values of an attribute, at most so many of them, or all have none."""
+    """Check that all slices have the same values of an attribute, at most ``most`` of them, or all have none."""
     expected = _told(slices[0], name)[:most] if slices else ()
     for one in slices:
         if _told(one, name)[:most] != expected:
@@ -165,7 +165,7 @@ def _check_same(slices: Sequence[Slice], name: str, most: int | None = None) -> 
 
 
 def _told(one: Slice, name: str) -> list[str]:
-    """The values of an attribute, as they are the same however they are written; one empty value where it has none."""
+    """Return an attribute's values in one way of writing; one empty value if it has none."""
     text = one.texts.get(name, _IMPLIED.get(name, ""))
     if name == "PatientName":
         text = _EMPTY_NAME_PARTS.sub(r"\1", text).rstrip("=")
@@ -173,7 +173,7 @@ def _told(one: Slice, name: str) -> list[str]:
 
 
 def _check_runs(slices: Sequence[Slice]) -> None:
-    """Check that sorted slices are not numbered in turn by two or three runs, as reconstructions between each other."""
+    """Check that sorted slices are not numbered in turn by two or three runs, as are interleaved reconstructions."""
     numbers = np.array([one.numbers("InstanceNumber", 1)[0] for one in slices])
     for runs in (2, 3):
         if len(slices) >= runs * _LEAST_OF_RUN and (abs(numbers[runs:] - numbers[:-runs]) == 1).all():
@@ -186,7 +186,7 @@ def _check_runs(slices: Sequence[Slice]) -> None:
 
 
 def _usual(slices: Sequence[Slice]) -> Slice:
-    """The first slice of the size and orientation that most slices have: a localizer may be the very first."""
+    """Return the first slice with the most common size and orientation: a localizer may be the very first."""
     planes = [_plane(one) for one in slices]
     (usual, _), *_ = Counter(planes).most_common(1)
     return slices[planes.index(usual)]
@@ -212,7 +212,7 @@ def _check_pixels(slices: Sequence[Slice], model: Slice) -> None:
 
 
 def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, str, Array, float]) -> None:
-    """Check that an attribute has in all slices the value that is expected after the model, which may be NaN."""
+    """Check that an attribute has the model's value in all slices; this may be NaN."""
     what, name, expected, tolerance = attribute
     for one in slices:
         if not np.allclose(one.numbers(name, len(expected)), expected, rtol=0, atol=tolerance):
@@ -224,7 +224,7 @@ def _check_alike(slices: Sequence[Slice], model: Slice, attribute: tuple[str, st
 
 
 def _check_gaps(slices: Sequence[Slice], along: Array) -> None:
-    """Name the neighbours between which a slice is missing, or which lie at the same place."""
+    """Refuse a missing or doubled slice, and name its neighbours."""
     gaps = np.diff(along)
     apart = np.sort(gaps[gaps > 0])
     usual = apart[(len(apart) - 1) // 2] if apart.size else 1.0
@@ -259,12 +259,12 @@ def _check_places(slices: Sequence[Slice], step: float) -> None:
 
 
 def _plane(one: Slice) -> tuple[float, ...]:
-    """What slices of one stack have alike, up to rounding."""
+    """Return the values that all slices of a stack share, up to rounding."""
     return (*_size(one), *one.numbers("ImageOrientationPatient", 6).round(2).tolist())
 
 
 def _size(one: Slice) -> tuple[int, int]:
-    """Columns and rows."""
+    """Return the columns and rows."""
     return one.file.numbers.get("Columns", 0), one.file.numbers.get("Rows", 0)
 
 

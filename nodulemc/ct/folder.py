@@ -1,5 +1,7 @@
-"""A folder of many CTs, each found by its SeriesInstanceUID: ``<SeriesInstanceUID>.mha`` in the folder itself, or a
-DICOM series in it or anywhere below, as idc-index, NBIA and TCIA lay out their downloads.
+"""A folder of many CTs, each found by its SeriesInstanceUID.
+
+A CT is ``<SeriesInstanceUID>.mha`` in the folder itself, or a DICOM series in it or anywhere below, as in downloads by
+idc-index, NBIA and TCIA.
 """
 
 from collections import defaultdict
@@ -19,11 +21,11 @@ _NO_SLICES = (*SUFFIXES, ".csv", ".json", ".txt", ".xml")  # these are not opene
 
 @dataclass(frozen=True)
 class CtPlace:
-    """Where a CT is.
+    """The place of a CT.
 
     Attributes:
-        path: its file, or the folder with its slices.
-        series: the series to read in that folder; None for a file.
+        path: Its file, or the folder with its slices.
+        series: The series to read in that folder. None for a file.
     """
 
     path: Path
@@ -33,12 +35,12 @@ class CtPlace:
 class CtFolder:
     """A folder of CTs.
 
-    It is searched when a CT is first asked for: of each folder below, the first and the last DICOM file are read, and
-    the others only where these are of two series, or where a CT has not been found so. A copy that is sent to another
-    process searches anew.
+    It is searched when a CT is first asked for. The first and the last DICOM file of each folder below are read; the
+    others only if these two belong to different series, or if a CT has not been found otherwise. A copy that is sent to
+    another process searches anew.
 
     Attributes:
-        folder: the folder.
+        folder: The folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +50,7 @@ class CtFolder:
         return type(self), (self.folder,)
 
     def find(self, uid: str) -> CtPlace:
-        """Where the CT of a SeriesInstanceUID is; where there is none, the file that would be it.
+        """Return the place of the CT with a SeriesInstanceUID; if there is none, the file that would be it.
 
         Raises:
             ImageError: it is there twice, or a folder or file cannot be read.
@@ -78,7 +80,7 @@ class CtFolder:
 
     @cached_property
     def _by_ends(self) -> dict[str, list[Path]]:
-        """The folders of each series, as their first and last slices tell."""
+        """The folders of each series, found by their first and last slices."""
         found = defaultdict(list)
         for folder, files in self._files.items():
             ends = {uid for some in (files, files[::-1]) if (uid := _first_series(some))}
@@ -88,7 +90,7 @@ class CtFolder:
 
     @cached_property
     def _by_file(self) -> dict[str, list[Path]]:
-        """The folders of each series, as all files tell."""
+        """The folders of each series, found by all files."""
         found = defaultdict(list)
         for folder, files in self._files.items():
             for uid in _all_series(files):
@@ -105,7 +107,7 @@ def _all_series(files: Iterable[Path]) -> list[str]:
 
 
 def _series(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM file, None of any other."""
+    """Return the SeriesInstanceUID of a DICOM file, None for any other file."""
     from nodulemc.ct.dicom_file import read_file  # pydicom takes a while to import
 
     file = read_file(path) if path.is_file() else None

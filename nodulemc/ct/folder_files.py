@@ -1,4 +1,4 @@
-"""The files of a folder with a CT, in whatever folders below they lie."""
+"""The files of a folder with a CT, including those in folders below."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those below it, sorted by folder; links to folders are not followed.
+    """Return the files in a folder and below, sorted by folder; links to folders are not followed.
 
     Raises:
         OSError: a folder cannot be read.
@@ -17,9 +17,9 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """A folder and those below it, sorted, with the names of their files; hidden ones are left out.
+    """Yield a folder and those below it, sorted, with the names of their files; hidden ones are left out.
 
-    Links to folders are followed, as a part of a large download is often made of links; each folder comes once.
+    Links to folders are followed, since a part of a large download is often made of links. Each folder comes once.
 
     Raises:
         OSError: a folder cannot be read.

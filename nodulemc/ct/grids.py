@@ -1,4 +1,4 @@
-"""The voxel grid that an image file's header states, or those of a DICOM series."""
+"""Reading the voxel grid from the header of an image file or a DICOM series."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def read_grid(path: Path, series: str | None = None) -> Grid:
-    """The grid in an image file's header, or in those of a DICOM series: the folder's only one, or ``series``.
+    """Return the grid of an image file or of a DICOM series: the folder's only one, or ``series``.
 
     Raises:
-        ImageError: the file is missing or unreadable, or its header would be refused of a CT.
+        ImageError: the file is missing or unreadable, or its header would be refused for a CT.
     """
     if path.is_dir():
         return _series_grid(path, series)

@@ -1,7 +1,7 @@
-"""MetaImage files: their header, its checks, where the voxels are, and how masks are written.
+"""MetaImage files: reading and checking the header, locating the voxels, and writing masks.
 
-ITK never sees such a file: it reads a corrupt compressed .mha as noise without raising an error, and one whose
-CompressedDataSize is missing or wrong as whatever was in memory.
+ITK never sees such a file. It would read a corrupt compressed .mha as noise without an error, and one with a missing or
+wrong CompressedDataSize as whatever was in memory.
 Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
 """
 
@@ -46,7 +46,7 @@ _WORLD_ALIGNED = (1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 def read_header(path: Path) -> ImageHeader:
-    """The header of a .mha or .mhd.
+    """Read the header of a .mha or .mhd.
 
     Raises:
         ImageError: the header is malformed or states no geometry, or its voxels are no 3-D scalar image in plain binary
@@ -72,7 +72,7 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def locate_voxels(path: Path) -> StoredVoxels:
-    """Where a MetaImage's voxels are; nothing else of the header is checked.
+    """Locate a MetaImage's voxels; nothing else in the header is checked.
 
     Raises:
         ImageError: the header is malformed, or the voxels are missing, in several files or in another folder.
@@ -81,7 +81,7 @@ def locate_voxels(path: Path) -> StoredVoxels:
 
 
 def _locate(fields: dict[str, str], end: int, path: Path, length: int) -> StoredVoxels:
-    """Where the voxels, ``length`` bytes uncompressed, are."""
+    """Locate the voxels, which have ``length`` bytes uncompressed."""
     file = _voxel_file(fields, path)
     big_endian = {_flag(fields, key, path) for key in _BYTE_ORDER if key in fields}
     if len(big_endian) > 1:
@@ -112,7 +112,7 @@ def _voxel_file(fields: dict[str, str], path: Path) -> Path:
 
 
 def _read_fields(path: Path) -> tuple[dict[str, str], int]:
-    """The header fields that decide anything, and the offset of the first byte behind the header."""
+    """Return the relevant header fields, and the offset of the first byte after the header."""
     with path.open("rb") as file:
         head = file.read(_HEADER)
     fields: dict[str, str] = {}
@@ -134,7 +134,7 @@ def _refuse_header(line: bytes, path: Path) -> NoReturn:
 
 
 def _dimensions(fields: dict[str, str], path: Path) -> int:
-    """3, or 4 where the fourth has one voxel."""
+    """Return 3, or 4 if the fourth dimension has one voxel."""
     stated = fields.get("NDims")
     if stated == "4" and fields.get("DimSize", "").split()[3:] == ["1"]:
         return 4
@@ -164,7 +164,7 @@ def _type(fields: dict[str, str], path: Path) -> np.dtype[Any]:
 def _numbers(
     fields: dict[str, str], names: tuple[str, ...], count: int, path: Path, default: Iterable[float] | None = None
 ) -> tuple[float, ...]:
-    """The numbers of the one field of these names."""
+    """Return the numbers of the one field with one of these names."""
     stated = [name for name in names if name in fields]
     if len(stated) > 1:
         refuse(f"both {stated[0]} and {stated[1]}", path, "keep one; they mean the same")
@@ -198,13 +198,13 @@ def _flag(fields: dict[str, str], key: str, path: Path) -> bool:
 def mask_file(
     mask: Array, origin: Sequence[float], spacing: Sequence[float], direction: Sequence[float] = _WORLD_ALIGNED
 ) -> bytes:
-    """A compressed MetaImage file of a mask; ITK's writer is silent when the disk is full.
+    """Return the content of a compressed MetaImage file with a mask; ITK's writer is silent if the disk is full.
 
     Args:
         mask: bool (D, H, W), axes z, y, x.
-        origin: world x, y, z (mm, LPS) of the first voxel's centre.
-        spacing: mm per voxel, x, y, z.
-        direction: row-major direction matrix, as in ITK.
+        origin: World position x, y, z in mm (LPS) of the first voxel's centre.
+        spacing: mm per voxel along x, y, z.
+        direction: The row-major direction matrix, as in ITK.
 
     Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
     """

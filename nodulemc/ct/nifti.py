@@ -1,8 +1,8 @@
-"""NIfTI-1 and NIfTI-2 files: their header, its checks, and where the voxels are.
+"""NIfTI-1 and NIfTI-2 files: reading and checking the header, and locating the voxels.
 
-ITK never sees such a file: where a slope is set it reads the voxels of whatever else has the file's stem, it takes the
-qform where others take the sform, and it reads a cut or corrupt .nii.gz as zeros.
-Source: https://nifti.nimh.nih.gov (nifti1.h, nifti2.h). Of sform and qform the sform is read where both are set, as in
+ITK never sees such a file. If a slope is set, it would read the voxels of any other file with the same stem. It uses
+the qform where others use the sform, and it reads a cut or corrupt .nii.gz as zeros.
+Source: https://nifti.nimh.nih.gov (nifti1.h, nifti2.h). If sform and qform are both set, the sform is read, as in
 nibabel; the two must agree.
 """
 
@@ -30,13 +30,13 @@ SUFFIXES = (".nii", ".nii.gz")
 
 @dataclass(frozen=True)
 class _Layout:
-    """A version's header.
+    """The header of one version.
 
     Attributes:
-        magic: at its field.
-        fields: the fields that are used.
-        first_offset: the standard's first offset of voxels. Offsets before it mean this one, says the standard; ITK and
-            others read them otherwise.
+        magic: The value of the magic field.
+        fields: The fields that are used.
+        first_offset: The first offset of voxels. By the standard, smaller offsets mean this one, but ITK and others
+            read them differently.
     """
 
     magic: bytes
@@ -45,7 +45,7 @@ class _Layout:
 
 
 def _fields(length: int, **places: tuple[object, int]) -> np.dtype[Any]:
-    """A header's fields, each a type and an offset."""
+    """Return a header's fields, each as a type and an offset."""
     types, offsets = zip(*places.values(), strict=True)
     return np.dtype({"names": list(places), "formats": list(types), "offsets": list(offsets), "itemsize": length})
 
@@ -87,7 +87,7 @@ _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_header(path: Path) -> ImageHeader:
-    """The header of a .nii or .nii.gz.
+    """Read the header of a .nii or .nii.gz.
 
     Raises:
         ImageError: the file does not begin with a header of one file with header and voxels, or the header states no
@@ -107,8 +107,9 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read_label_names(path: Path) -> dict[int, str]:
-    """Names of a label image's numbers, from the table that TotalSegmentator and Connectome Workbench write behind the
-    header; empty where there is none.
+    """Return the names of a label image's numbers; empty if the file has none.
+
+    TotalSegmentator and Connectome Workbench write them in a table after the header.
 
     Raises:
         ImageError: as ``read_header``.
@@ -119,7 +120,7 @@ def read_label_names(path: Path) -> dict[int, str]:
 
 
 def _raw_header(path: Path) -> tuple[_Layout, ByteOrder, np.void]:
-    """The header's version, its byte order and its fields."""
+    """Return the header's version, its byte order and its fields."""
     head = _head(path)
     orders: tuple[ByteOrder, ...] = ("<", ">")
     for layout, order in product(_LAYOUTS, orders):
@@ -131,7 +132,7 @@ def _raw_header(path: Path) -> tuple[_Layout, ByteOrder, np.void]:
 
 
 def _head(path: Path, length: int = _LONGEST) -> bytes:
-    """The first bytes, filled up with zeros."""
+    """Return the first bytes, padded with zeros."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
@@ -141,7 +142,7 @@ def _head(path: Path, length: int = _LONGEST) -> bytes:
 
 
 def _size(raw: np.void, path: Path) -> tuple[int, ...]:
-    """Voxels along x, y, z; further dimensions must have one."""
+    """Return the voxels along x, y, z; further dimensions must have one voxel."""
     dimensions, *lengths = raw["dim"].tolist()
     if not 1 <= dimensions <= 7:
         refuse(f"dim[0] is {dimensions}", path, "write the number of dimensions, 3")
@@ -179,7 +180,7 @@ def _rescaling(raw: np.void, path: Path) -> tuple[float, float]:
 
 
 def _affine(raw: np.void, size: Sequence[int], path: Path) -> Array:
-    """Index -> world in mm, RAS: float64 (3, 4)."""
+    """Return the affine from index to world in mm, RAS: float64 (3, 4)."""
     _check_numbers(raw, path)
     codes = {name: int(raw[f"{name}_code"]) for name in ("qform", "sform")}
     for name, code in codes.items():
@@ -208,7 +209,7 @@ def _check_numbers(raw: np.void, path: Path) -> None:
 
 
 def _qform(raw: np.void, path: Path, sform: Array | None = None) -> Array:
-    """The affine (3, 4) of the quaternion and pixdim; of those that round to the same, the nearest to the sform."""
+    """Return the affine (3, 4) of the quaternion and pixdim; of equally rounded ones, the nearest to the sform."""
     b, c, d = raw["quaternion"].tolist()
     rest = 1 - (b * b + c * c + d * d)
     if rest < -MAX_DIRECTION_ERROR:
@@ -234,20 +235,21 @@ def _qform(raw: np.void, path: Path, sform: Array | None = None) -> Array:
 
 
 def _roots(square: float, error: float) -> tuple[float, float]:
-    """Between what two numbers the root of a square known with this error lies: 0 and 6e-4 for that of rounded numbers
-    which make up a turn by 180°.
+    """Return the bounds of the root of a square that is known with this error.
+
+    They are 0 and 6e-4 for the rounded numbers of a turn by 180°.
     """
     return math.sqrt(max(square - error, 0.0)), math.sqrt(max(square + error, 0.0))
 
 
 def _first_of_quaternion(r: Array, b: float, c: float, d: float) -> float:
-    """The number a that goes with the other three of the quaternion of a rotation (3, 3)."""
+    """Return the number a that completes the quaternion of a rotation (3, 3)."""
     skew = b * (r[2, 1] - r[1, 2]) + c * (r[0, 2] - r[2, 0]) + d * (r[1, 0] - r[0, 1])
     return float(skew / max(4 * (b * b + c * c + d * d), np.finfo(float).tiny))
 
 
 def _check_spacing(sform: Array, raw: np.void, size: Sequence[int], path: Path) -> None:
-    """Refuse a spacing by pixdim, which ITK and others go by, that is not the sform's."""
+    """Refuse a pixdim, which ITK and others use as spacing, that differs from the sform's."""
     spacing, steps = raw["pixdim"][1:4].astype(float), _steps(sform)
     if (abs(spacing - steps) * size).max() > MAX_DISAGREEMENT_MM:
         refuse(
@@ -282,12 +284,12 @@ def _check_qform(qform: Array, sform: Array, size: Sequence[int], path: Path) ->
 
 
 def _steps(affine: Array) -> Array:
-    """mm per voxel (3,)."""
+    """Return mm per voxel (3,)."""
     steps: Array = np.linalg.norm(affine[:, :3], axis=0)
     return steps
 
 
 def _direction(affine: Array) -> Array:
-    """The three axes' unit vectors as columns (3, 3), NaN where a step is 0."""
+    """Return the three axes' unit vectors as columns (3, 3), NaN where a step is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):  # the check of the spacing refuses it
         return affine[:, :3] / _steps(affine)

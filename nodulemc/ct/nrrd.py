@@ -1,4 +1,4 @@
-"""NRRD files: their header, its checks, and where the voxels are.
+"""NRRD files: reading and checking the header, and locating the voxels.
 
 Source: https://teem.sourceforge.net/nrrd/format.html
 """
@@ -46,12 +46,12 @@ _VECTOR = r"\([^()]*\)"
 
 @dataclass(frozen=True)
 class Layers:
-    """Images on one grid in one file, their voxels in turn.
+    """Several images on one grid in one file, with their voxels in turn.
 
     Attributes:
-        image: each image's header; ``stored`` says how all of them lie in the file.
-        count: how many they are.
-        keys: values of the header's keys of somebody's own, as 3D Slicer's names of segments.
+        image: The header of each image; ``stored`` describes all of them as one.
+        count: The number of images.
+        keys: The values of the header's custom keys, such as 3D Slicer's names of segments.
     """
 
     image: ImageHeader
@@ -60,13 +60,13 @@ class Layers:
 
     @property
     def stored(self) -> ImageHeader:
-        """As one image: where the others have a voxel along x, it has one of each."""
+        """All images as one: for each voxel of an image along x, it has one of every image."""
         x, y, z = self.image.size
         return replace(self.image, size=(self.count * x, y, z))
 
 
 def read_header(path: Path) -> ImageHeader:
-    """The header of a .nrrd.
+    """Read the header of a .nrrd.
 
     Raises:
         ImageError: the header is malformed, states no geometry in mm, or its voxels are in another file or no 3-D
@@ -79,7 +79,7 @@ def read_header(path: Path) -> ImageHeader:
 
 
 def read_layers(path: Path) -> Layers:
-    """The header of a .nrrd of one or more images, whose number is the first of its sizes then.
+    """Read the header of a .nrrd with one or more images; with several, their number is the first of its sizes.
 
     Raises:
         ImageError: as ``read_header``, but for several images.
@@ -105,7 +105,7 @@ def read_layers(path: Path) -> Layers:
 
 
 def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
-    """The header's fields in lower case, its keys of somebody's own, and the offset of the first byte behind it."""
+    """Return the header's fields in lower case, its custom keys, and the offset of the first byte after it."""
     with path.open("rb") as file:
         head = re.match(rb"(?s)(NRRD000\d\r?\n.*?)\r?\n\r?\n", file.read(_HEADER))
     if head is None:
@@ -150,9 +150,7 @@ def _compressed(fields: dict[str, str], path: Path) -> bool:
 
 
 def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...], Array, Array]:
-    """How many images, their size (x, y, z), the steps along these axes as rows (3, 3), and the origin (3,), in mm,
-    LPS.
-    """
+    """Return the number of images, their size (x, y, z), the steps (3, 3) as rows and the origin (3,) in mm, LPS."""
     coordinates, to_lps = _space(fields, path)
     size = _size(fields, path)
     stated = fields.get("space directions", "")
@@ -174,7 +172,7 @@ def _geometry(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...],
 
 
 def _space(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...]]:
-    """How many coordinates a vector has (the fourth is time), and the signs that make LPS of the first three."""
+    """Return the number of coordinates of a vector (the fourth is time), and the signs of the first three for LPS."""
     space = fields.get("space", "")
     timed = space.endswith(("-time", "t"))
     to_lps = _SPACES.get(space.removesuffix("-time").removesuffix("t") if timed else space)
@@ -188,7 +186,7 @@ def _space(fields: dict[str, str], path: Path) -> tuple[int, tuple[int, ...]]:
 
 
 def _size(fields: dict[str, str], path: Path) -> tuple[int, ...]:
-    """Voxels along all axes."""
+    """Return the voxels along all axes."""
     dimension, sizes = fields.get("dimension", ""), fields.get("sizes", "")
     if not re.fullmatch(r"\d\d?", dimension, re.ASCII) or not 3 <= int(dimension) <= _MOST_DIMENSIONS:
         refuse(f"the image has {quoted(fields.get('dimension'))} dimensions", path, "a CT has three")
@@ -198,7 +196,7 @@ def _size(fields: dict[str, str], path: Path) -> tuple[int, ...]:
 
 
 def _vector(text: str, coordinates: int) -> tuple[float, ...] | None:
-    """The numbers of a vector (x,y,z); None where it is none."""
+    """Return the numbers of a vector (x,y,z), or None if it is not one."""
     if not re.fullmatch(_VECTOR, text):
         return None
     numbers = [plain_number(number) for number in text[1:-1].split(",")]

@@ -1,4 +1,4 @@
-"""What a scan is known by, as far as its header states it."""
+"""A scan's identifiers, as far as its header states them."""
 
 import re
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _UID = re.compile(r"\d+(\.\d+)+", re.ASCII)
 
 @dataclass(frozen=True)
 class ScanIds:
-    """What a scan is known by.
+    """A scan's identifiers.
 
     Attributes:
-        uids: its SeriesInstanceUID, as its header, its file's name or a table has it; or nothing.
-        patient: its PatientID, None where nothing states it.
+        uids: Its SeriesInstanceUID from the header, the file's name or a table; may be empty.
+        patient: Its PatientID. None if nothing states it.
     """
 
     uids: frozenset[str] = frozenset()
@@ -26,12 +26,12 @@ class ScanIds:
 
     @property
     def tell(self) -> bool:
-        """Whether they can tell the scan from all others, which a file called ``ct.mha`` does not."""
+        """Whether they can identify the scan; a file named ``ct.mha`` does not."""
         return self.patient is not None or any(map(_UID.fullmatch, self.uids))
 
 
 def read_ids(path: Path, end: int) -> ScanIds:
-    """What the text header states that is a file's first ``end`` bytes.
+    """Return the identifiers in a text header, which is the first ``end`` bytes of a file.
 
     Raises:
         OSError: the file cannot be read.

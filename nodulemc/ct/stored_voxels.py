@@ -1,4 +1,4 @@
-"""What a CT file's header says: the image's grid, and where and how the file keeps the voxels."""
+"""The contents of a CT file's header: the image's grid, and where and how the file stores the voxels."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +14,16 @@ NOT_RESCALED = (1.0, 0.0)
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Where a file's voxels are, and what is to be done to them.
+    """The place and form of a file's voxels.
 
     Attributes:
-        file: the file.
-        start: offset of the first voxel, or of the zlib or gzip stream that holds the voxels.
-        compressed: whether there is such a stream.
-        skip: bytes of the decoded stream before the first voxel.
-        padding: bytes of the decoded stream that may follow the last voxel.
+        file: The file.
+        start: The offset of the first voxel, or of the zlib or gzip stream with the voxels.
+        compressed: Whether there is such a stream.
+        skip: The bytes of the decoded stream before the first voxel.
+        padding: The bytes of the decoded stream that may follow the last voxel.
         byte_order: "<" or ">".
-        rescaling: slope and intercept that make HU of the stored numbers.
+        rescaling: The slope and intercept from stored numbers to HU.
     """
 
     file: Path
@@ -40,13 +40,13 @@ class ImageHeader:
     """A 3-D scalar image in a file; every tuple is in x, y, z order, world coordinates are in mm, LPS.
 
     Attributes:
-        size: voxels along each axis.
+        size: Voxels along each axis.
         spacing: mm per voxel.
-        origin: world position of the first voxel's centre.
-        direction: row-major direction matrix, as in ITK.
-        stored_type: the voxels' type in the file, in the machine's byte order.
-        voxels: where they are.
-        ids: what the header says whose scan it is.
+        origin: The world position of the first voxel's centre.
+        direction: The row-major direction matrix, as in ITK.
+        stored_type: The voxels' type in the file, in the machine's byte order.
+        voxels: The place and form of the voxels.
+        ids: The identifiers of patient and scan in the header.
     """
 
     size: tuple[int, ...]
@@ -59,7 +59,7 @@ class ImageHeader:
 
     @property
     def voxel_type(self) -> np.dtype[Any]:
-        """The type of the voxels as they are read: as stored, or floating point where they are rescaled."""
+        """The type of the voxels after reading: as stored, or floating point if they are rescaled."""
         if self.voxels.rescaling == NOT_RESCALED:
             return self.stored_type
         return np.dtype(np.float32 if self.stored_type.itemsize <= 4 else np.float64)

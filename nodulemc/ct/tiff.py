@@ -1,7 +1,7 @@
-"""A TIFF's directories of pages, walked before ITK does.
+"""A TIFF's directories of pages, checked before ITK reads them.
 
-ITK never returns from a chain of pages that leads back to itself, writes beyond its memory where pages differ, and
-verifies no checksum of deflated voxels; those are inflated here once more.
+ITK never returns from a chain of pages that leads back to itself, writes beyond its memory if pages differ, and does
+not verify the checksums of deflated voxels. So these are inflated here once more.
 
 Source: TIFF 6.0, section 2; its technical note on deflate; BigTIFF as in libtiff's documentation.
 """
@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """A tag's values: how many, where in the file, and struct's letter for one, None where it is no integer."""
+    """A tag's values: their number, their place in the file, and struct's letter, None if they are not integers."""
 
     count: int
     at: int
@@ -40,11 +40,10 @@ class _Values:
 
 
 def check_pages(path: Path) -> None:
-    """Check that the pages form a chain that ends and are all alike, that every tag's values lie in the file, and the
-    checksums of deflated voxels.
+    """Check the chain of pages, the places of all tags' values, and the checksums of deflated voxels.
 
     Raises:
-        ImageError: they do not, or a checksum is wrong.
+        ImageError: The chain does not end, pages differ, values lie outside the file, or a checksum is wrong.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -60,7 +59,7 @@ def check_pages(path: Path) -> None:
 
 
 def _pages(content: mmap.mmap, order: str) -> Iterator[dict[int, _Values]]:
-    """Each page's tags, of those that are used."""
+    """Yield each page's tags that are used."""
     (magic,) = struct.unpack_from(f"{order}H", content, 2)
     big = {42: False, 43: True}[magic]
     word, entry_bytes, count_layout, pointer = (8, 20, "Q", "Q") if big else (4, 12, "H", "I")
@@ -100,7 +99,7 @@ def _pages(content: mmap.mmap, order: str) -> Iterator[dict[int, _Values]]:
 
 
 def _first(content: mmap.mmap, order: str, values: _Values | None) -> int | None:
-    """The first of a tag's values where they are integers, else None."""
+    """Return the first of a tag's values if they are integers, else None."""
     if values is None or values.letter is None or not values.count:
         return None
     first: int = struct.unpack_from(order + values.letter, content, values.at)[0]

@@ -1,1 +1,1 @@
-"""The ensemble: its folder, its members on the fastest backend there is, soft voting."""
+"""The ensemble: its folder, and its members, which run on the fastest backend there is and vote softly."""

@@ -3,7 +3,7 @@
 Fields of the stored map:
 
 - ``method``: "temperature", "platt" or "isotonic".
-- ``training_prevalence``: the share of malignant samples the network saw in training, 0.5 for evenly drawn classes.
+- ``training_prevalence``: the share of malignant samples in training, 0.5 if both classes are drawn equally often.
 - ``fitted_prevalence``: the share of malignant nodules the map was fitted on.
 - ``prevalence``: the share of malignant nodules where the probabilities are to be used.
 - ``temperature``; or ``slope`` and ``intercept``; or ``knots`` and ``values``: the method's parameters.
@@ -32,7 +32,7 @@ _REMEDY = "set calibration to null and run `nodulemc calibrate` again"
 
 
 def check_calibration(calibration: Any, source: object) -> None:
-    """Check a stored map before it is used; no map (None) is fine.
+    """Check a stored map before it is used; None (no map) is allowed.
 
     Raises:
         EnsembleError: a field is missing or out of range, or the map would not keep the order of nodules.
@@ -48,16 +48,16 @@ def check_calibration(calibration: Any, source: object) -> None:
 
 
 def describe_calibration(calibration: Mapping[str, Any]) -> str:
-    """What stands beside calibrated numbers: the method and the share of malignant nodules they are for."""
+    """Return the words beside calibrated numbers: the method and the share of malignant nodules they are for."""
     return f"{calibration['method']}, for a prevalence of {calibration['prevalence']:.3g}"
 
 
 def apply_calibration(probabilities: Array | float, calibration: Mapping[str, Any] | None) -> Array:
-    """Calibrated probabilities, float64 of the same shape; with no calibration the probabilities as they are.
+    """Return calibrated probabilities, float64 of the same shape; without a calibration, the given ones.
 
     Args:
-        probabilities: of malignancy, 0…1, the ensemble's vote.
-        calibration: the stored map, checked by ``check_calibration`` or made by ``nodulemc calibrate``.
+        probabilities: The ensemble's vote on malignancy, 0…1.
+        calibration: The stored map, checked by ``check_calibration`` or made by ``nodulemc calibrate``.
     """
     probabilities = np.asarray(probabilities, np.float64)
     if calibration is None:
@@ -92,7 +92,7 @@ def _keeps_order(calibration: Mapping[str, Any]) -> bool:
 
 
 def log_odds(probabilities: Array | float) -> Array:
-    """Log-odds of probabilities, those of 0 and 1 finite."""
+    """Return the log-odds of probabilities; those of 0 and 1 are finite, too."""
     kept = np.clip(probabilities, _MARGIN, 1 - _MARGIN)
     odds: Array = np.log(kept) - np.log1p(-kept)
     return odds

@@ -1,15 +1,15 @@
 """Import of public checkpoints: the LUNA25 3D baseline's and MClab's, all of them Inception-I3D.
 
-They differ in their classifier and in what they are fed:
+They differ in their classifier and their input:
 
-- the baseline's: names without a prefix, the one-class convolution ``conv3d_0c_1x1`` after 2×2×2 average pooling of
-  stride 1, its results averaged; a 64×64×64 patch as it is. Such a convolution of means is a linear layer of the mean
-  of means, and is stored as one;
-- MClab's single-task: names without a prefix, the linear layer ``fc``; the patch upscaled to 64×128×128;
-- MClab's multi-task: ``backbone.…``, ``classifier_head.2.…`` and, as saved by its training, ``aux_model.…``; upscaled.
-  Its backbone still carries an ``fc`` that nothing uses.
+- The baseline's have names without a prefix. Their classifier is the one-class convolution ``conv3d_0c_1x1`` after
+  2×2×2 average pooling of stride 1, averaged over its outputs. Such a convolution of means is a linear layer of the
+  mean of means, and is stored as one. The input is the 64×64×64 patch as it is.
+- MClab's single-task ones have names without a prefix and the linear layer ``fc``. The patch is upscaled to 64×128×128.
+- MClab's multi-task ones have ``backbone.…``, ``classifier_head.2.…`` and, as saved by its training, ``aux_model.…``.
+  The patch is upscaled. The backbone still has an ``fc`` that nothing uses.
 
-MClab's may carry the 400-class Kinetics classifier ``conv3d_0c_1x1``, which nothing uses either.
+MClab's may also have the 400-class Kinetics classifier ``conv3d_0c_1x1``, which nothing uses either.
 
 Source: github.com/DIAGNijmegen/luna25-baseline-public and github.com/dobe0715/LUNA25_MClab, models/model_3d.py.
 """
@@ -42,9 +42,9 @@ def import_reference(
     """Turn checkpoints into an ensemble folder, one equally weighted member each, in fp32.
 
     Args:
-        checkpoints: baseline or MClab files, mixed at will, in voting order.
-        folder: the ensemble folder to write.
-        keep_decoder: keep the segmentation decoder of MClab's multi-task networks, for masks.
+        checkpoints: Files of the baseline or of MClab, which may be mixed, in voting order.
+        folder: The ensemble folder to write.
+        keep_decoder: Keep the segmentation decoder of MClab's multi-task networks, for masks.
 
     Raises:
         EnsembleError: a file is no such checkpoint, does not fill the network exactly, or not with finite numbers,
@@ -68,7 +68,7 @@ def _seed(path: str | Path, name: str, *, keep_decoder: bool) -> MemberWeights:
 
 
 def reference_network(path: str | Path, *, keep_decoder: bool = False) -> tuple[Architecture, dict[str, Tensor]]:
-    """What network a public checkpoint is of, and its tensors under this package's names, but for those not in use.
+    """Return a public checkpoint's architecture, and its used tensors under this package's names.
 
     Raises:
         EnsembleError: the file is not a checkpoint, or holds two classifiers.
@@ -82,7 +82,7 @@ def reference_network(path: str | Path, *, keep_decoder: bool = False) -> tuple[
 
 
 def _without_prefix(tensors: dict[str, Tensor], path: str | Path) -> tuple[Architecture, dict[str, Tensor]]:
-    """The same of a single-task network, whose classifier says which one it is."""
+    """Do the same for a single-task network, whose classifier shows its kind."""
     weight = tensors.get(f"{_CONVOLUTION}conv3d.weight")
     if weight is None or weight.shape[:1] != (1,):
         return _SINGLE_TASK, _renamed(tensors, head=_LINEAR, unused=_CONVOLUTION)

@@ -1,4 +1,4 @@
-"""Made patches on which precision and speed are measured. Needs no torch."""
+"""Synthetic patches for measuring precision and speed. Needs no torch."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _NODULE_HU = (-600, -250, 30)
 
 
 def probe_patches() -> Array:
-    """Nodule-like patches, always the same: spheres of 4 to 24 mm in noisy lung, ground glass to solid.
+    """Return nodule-like patches, always the same: spheres of 4 to 24 mm in noisy lung, ground glass to solid.
 
     Returns:
         float32 (8, 64, 64, 64), axes z, y, x, values 0…1.

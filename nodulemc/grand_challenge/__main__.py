@@ -1,4 +1,4 @@
-"""``python -m nodulemc.grand_challenge``: the image's entry point where it is called by ``invoke``."""
+"""``python -m nodulemc.grand_challenge``: the entry point of an image that is called by ``invoke``."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from nodulemc.cli import main as run_command
 
 
 def main() -> int:
-    """``nodulemc serve``, listening on all of the container's addresses."""
+    """Run ``nodulemc serve`` on all of the container's addresses."""
     # A container's first process ignores SIGTERM unless it handles it. There is nothing to clean up until the server
     # runs, and an exception might surface in the midst of a library's import.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

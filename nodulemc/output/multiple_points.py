@@ -9,7 +9,7 @@ OUTPUT_NAME = "lung-nodule-malginancy-likelihoods.json"  # Grand-Challenge's spe
 
 
 def multiple_points(predictions: Sequence[NodulePrediction]) -> dict[str, Any]:
-    """The file's content; a nodule without a name stays without one."""
+    """Return the file's content; a nodule without a name stays without one."""
     return {
         "name": "Points of interest",
         "type": "Multiple points",

@@ -23,9 +23,9 @@ def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest:
     """Write a .mrk.json file, atomically.
 
     Args:
-        path: the file.
-        predictions: of one CT.
-        manifest: the ensemble's.
+        path: The file.
+        predictions: The predictions for one CT.
+        manifest: The ensemble's manifest.
 
     Raises:
         FileError: the file cannot be written.
@@ -35,7 +35,7 @@ def write_markups(path: Path, predictions: Sequence[NodulePrediction], manifest:
 
 
 def _markup(position: int, prediction: NodulePrediction, members: Sequence[str]) -> dict[str, Any]:
-    """A list of one point; ``position`` stands in for a missing name."""
+    """Return a list of one point; ``position`` stands in for a missing name."""
     label = f"{prediction.nodule.name or position}: {prediction.probability:.2f}"
     votes = ", ".join(f"{name} {vote:.2f}" for name, vote in zip(members, prediction.member_probabilities, strict=True))
     shade = colour(prediction.probability)

@@ -1,1 +1,1 @@
-"""Where nodules are: every kind of file that can say so, and whether a nodule can be there."""
+"""Where nodules are: the files that say so, and whether a nodule can be at a point."""

@@ -1,4 +1,4 @@
-"""Nodules of a DICOM SEG or RTSTRUCT: a file, or the only one in a folder, beside CT slices or others."""
+"""Nodules from a DICOM SEG or RTSTRUCT: a file, or the only one in a folder, which may hold other files."""
 
 import io
 import logging
@@ -38,11 +38,11 @@ _READERS: dict[str, Callable[[DicomFile, Dataset], tuple[list[Region], Collectio
 def read_dicom(path: Path, volume: Volume) -> list[Nodule]:
     """Read the nodules of a DICOM SEG (each segment one) or RTSTRUCT (each ROI one), in the file's order.
 
-    Where the CT or the file states no frame of reference, a warning says that they cannot be told to belong together.
+    If the CT or the file states no frame of reference, a warning says that it cannot be checked whether they match.
 
     Raises:
-        FileError: it is no regular file.
-        PointsError: there is no such file, or several; it is damaged, or of another frame of reference than the CT; or
+        FileError: It is not a regular file.
+        PointsError: There is no such file, or several; it is damaged, or has another frame of reference than the CT; or
             as ``nodulemc.points.regions.nodules_of``.
     """
     with _parsing(path):
@@ -55,7 +55,7 @@ def read_dicom(path: Path, volume: Volume) -> list[Nodule]:
 
 @contextmanager
 def _parsing(path: Path) -> Iterator[None]:
-    """Turn every exception of pydicom's, which has none of its own, into a PointsError."""
+    """Turn any exception from pydicom, which has no class of its own, into a PointsError."""
     try:
         with disable_value_validation():
             yield
@@ -101,7 +101,7 @@ def _only_one(folder: Path) -> DicomFile:
 
 
 def _data_set(file: DicomFile) -> Dataset:
-    """All that a file states before its pixel data."""
+    """Return everything that a file states before its pixel data."""
     if file.pixels is not None:
         return read_header(file)
     most = MAX_OUTLINE_BYTES

@@ -1,6 +1,6 @@
-"""Label images, on or beside the CT's grid: each label is a nodule, or, where there is one label, each of its parts.
+"""Label images, on the CT's grid or another: each label is a nodule. If there is only one label, each part of it is.
 
-Names are 3D Slicer's in a ``.seg.nrrd``, or those of the table in a NIfTI file; else the labels' numbers.
+Names are those of 3D Slicer in a ``.seg.nrrd``, or those of the table in a NIfTI file; else the labels' numbers.
 """
 
 import re
@@ -34,12 +34,12 @@ _Names = dict[tuple[int, int], str]
 def read_label_image(path: Path, volume: Volume) -> list[Nodule]:
     """Read a label image's nodules, in the order of their labels, or of their parts' first voxels.
 
-    Parts are told apart where not even voxels' corners touch. Of an image with a label named ``lung_nodules``, as
-    TotalSegmentator writes it, only this label counts.
+    Parts are separate if not even the corners of their voxels touch. If a label is named ``lung_nodules``, as written
+    by TotalSegmentator, only this label counts.
 
     Raises:
-        FileError: it is no regular file.
-        PointsError: the file cannot be read, its values are no labels, nothing or too much is labelled, or all of it
+        FileError: It is not a regular file.
+        PointsError: The file cannot be read, its values are not labels, nothing or too much is labelled, or all of it
             lies outside the CT.
     """
     with _reading(path):
@@ -55,7 +55,7 @@ def read_label_image(path: Path, volume: Volume) -> list[Nodule]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Say of a label image what is said of CTs."""
+    """Raise a CT's errors as those of a label image."""
     try:
         check_path(path)
         with reading(path):
@@ -67,7 +67,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> tuple[sitk.Image, list[Array], _Names]:
-    """An image on the file's grid, the layers' labels (z, y, x), and their names."""
+    """Return an image on the file's grid, the layers' labels (z, y, x), and their names."""
     if path.name.lower().endswith(nrrd.SUFFIXES):
         return _read_nrrd(path)
     image = read_stored(require_image_header(path))
@@ -87,7 +87,7 @@ def _read_nrrd(path: Path) -> tuple[sitk.Image, list[Array], _Names]:
 
 
 def _segment_names(found: nrrd.Layers) -> _Names:
-    """3D Slicer's names; of old files, that state neither, a segment's layer is its number and its label 1.
+    """Return 3D Slicer's names. Old files state neither layer nor label: they are the segment's number and 1.
 
     Source: vtkMRMLSegmentationStorageNode (https://github.com/Slicer/Slicer).
     """
@@ -104,7 +104,7 @@ def _segment_names(found: nrrd.Layers) -> _Names:
 
 
 def _check_values(layer: Array, path: Path) -> None:
-    """Refuse voxels that are no labels: a probability map's, or a CT's."""
+    """Refuse voxels that are not labels, such as those of a probability map or a CT."""
     low, high = layer.min(), layer.max()
     is_whole = layer.dtype.kind != "f" or all(np.array_equal(part, np.rint(part)) for part in layer)
     if not is_whole or low < 0 or high > _LARGEST_LABEL:
@@ -124,7 +124,7 @@ def _check_size(layers: Sequence[Array], grid: sitk.Image, path: Path) -> None:
 
 
 def _box(layer: Array, grid: sitk.Image) -> sitk.Image:
-    """The smallest image that holds all labels of a layer, in its place."""
+    """Return the smallest image that holds all labels of a layer, at the same place."""
     slices = []
     for axis in range(3):
         at = np.flatnonzero(layer.any(axis=tuple({0, 1, 2} - {axis})))
@@ -137,7 +137,7 @@ def _box(layer: Array, grid: sitk.Image) -> sitk.Image:
 
 
 def _regions(boxes: dict[int, sitk.Image], names: _Names, path: Path) -> list[Region]:
-    """The regions of labels by layer."""
+    """Return the regions of labels by layer."""
     shapes = [(layer, label, place) for layer, box in boxes.items() for label, place in _shapes(box, path)]
     if len(shapes) == 1:
         ((layer, label, _),) = shapes
@@ -147,7 +147,7 @@ def _regions(boxes: dict[int, sitk.Image], names: _Names, path: Path) -> list[Re
 
 
 def _shapes(box: sitk.Image, path: Path) -> list[tuple[int, tuple[tuple[float, ...], bool]]]:
-    """Each label, its centre of mass x, y, z in mm (LPS), and whether that lies outside it."""
+    """Return each label, its centre of mass x, y, z in mm (LPS), and whether the centre lies outside it."""
     statistics = sitk.LabelShapeStatisticsImageFilter()
     statistics.ComputePerimeterOff()
     statistics.Execute(box)

@@ -1,4 +1,4 @@
-"""A nodule's name and place, and what both have to be."""
+"""A nodule's name and place, and the checks of both."""
 
 import math
 from collections.abc import Iterable, Sequence, Sized
@@ -28,7 +28,7 @@ class Nodule:
 
 
 def as_nodules(points: Iterable[Any]) -> list[Nodule]:
-    """Nodules from Python's own values or arrays: each a ``Nodule``, or x, y, z in mm (LPS), as a sequence or array.
+    """Make nodules from Python values: each is a ``Nodule``, or a sequence or array x, y, z in mm (LPS).
 
     Raises:
         PointsError: a name is no text or too long, or a point is not three finite numbers.
@@ -68,7 +68,7 @@ def make_nodule(name: Any, point: Any, position: int, source: object) -> Nodule:
 
 
 def shortened(value: Any) -> str:
-    """A value as it may stand in a message, control characters escaped."""
+    """Return a value for a message, shortened and with control characters escaped."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -84,7 +84,7 @@ def check_count(nodules: Sized, source: object) -> None:
 
 
 def _plain(point: Any) -> Any:
-    """A point without array types: numpy's and torch's arrays and scalars have ``tolist``."""
+    """Return a point without array types; the arrays and scalars of numpy and torch have ``tolist``."""
     point = point.tolist() if hasattr(point, "tolist") else point
     if isinstance(point, (list, tuple)):
         return [c.tolist() if hasattr(c, "tolist") else c for c in point]

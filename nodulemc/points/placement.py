@@ -1,8 +1,9 @@
-"""Whether a nodule can be at a point, and how else a file's points may be meant.
+"""Whether a nodule can be at a point, and in which other convention a file's points may be meant.
 
-Nothing here decides that a finding is a nodule: it tells points beside the patient and in empty lung, where none can
-be. The ball, its reach and its contrast were chosen on half of LIDC-IDRI's patients; `benchmarks/placement.py` judges
-them on the other half, on phantoms and on random points, and docs/reliability.md has its tables.
+Nothing here decides whether a finding is a nodule. It only recognises points beside the patient and in empty lung,
+where no nodule can be. The ball, its reach and its contrast were chosen on half of LIDC-IDRI's patients.
+`benchmarks/placement.py` judges them on the other half, on phantoms and on random points; docs/reliability.md has its
+tables.
 """
 
 import math
@@ -51,13 +52,13 @@ Point = Sequence[float]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a patch shows around its point.
+    """The surroundings of a point, as its patch shows them.
 
     Attributes:
-        contrast_hu: how much denser than the lung around it the densest ball of nodule size at the point is.
-        lung_share: the share of the patch that is lung.
-        rim_share: the share of what is 13 to 15 mm from the point that is lung.
-        is_dark: whether the point itself (3 mm) is in air or lung.
+        contrast_hu: The densest ball of nodule size at the point is so much denser than the lung around, in HU.
+        lung_share: The share of the patch that is lung.
+        rim_share: The share of lung at 13 to 15 mm from the point.
+        is_dark: Whether the point itself (3 mm) is in air or lung.
     """
 
     contrast_hu: float
@@ -77,7 +78,7 @@ class Surroundings:
 
 
 def surroundings(patch: Array) -> Surroundings:
-    """What a patch (64, 64, 64), axes z, y, x, values 0…1, shows around its point."""
+    """Return the surroundings of the point of a patch (64, 64, 64), axes z, y, x, values 0…1."""
     middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
     dark = _hu(np.median(patch[middle, middle, middle])) < DARK_HU
     rim = _is_lung(_hu(patch.ravel()[_rim()])).mean()
@@ -85,7 +86,7 @@ def surroundings(patch: Array) -> Surroundings:
 
 
 class OpenAir:
-    """The air beside the patient, on a grid of about 4 mm: what is no tissue and reaches the sides of the scan."""
+    """The air beside the patient, on a grid of about 4 mm: all that is not tissue and reaches the sides of the scan."""
 
     def __init__(self, volume: Volume) -> None:
         self._image = volume.image
@@ -100,7 +101,7 @@ class OpenAir:
 
     @cached_property
     def _is_air(self) -> Array:
-        """Bool, axes z, y, x; made when it is first asked for, as few scans need it."""
+        """The air as bool, axes z, y, x; computed on first use, since few scans need it."""
         x, y, z = self._steps
         hu = sitk.GetArrayViewFromImage(self._image)[::z, ::y, ::x]
         parts = sitk.ConnectedComponent(sitk.GetImageFromArray((hu <= TISSUE_HU).astype(np.uint8)))
@@ -109,7 +110,7 @@ class OpenAir:
         return np.isin(labels, [n for n in self._at_sides(labels) if np.median(hu[labels == n]) < AIR_HU])
 
     def _at_sides(self, labels: Array) -> set[int]:
-        """The labels at the scan's faces, but for those at the head and feet, where lung and windpipe may end."""
+        """Return the labels at the scan's faces, except those at head and feet, where lung and windpipe may end."""
         direction = np.array(self._image.GetDirection()).reshape(3, 3)
         along = 2 - int(np.argmax(abs(direction[2])))
         faces = [labels.take(k, axis) for axis in range(3) if axis != along for k in (0, -1)]
@@ -117,19 +118,19 @@ class OpenAir:
 
 
 def may_be_misread(around: Sequence[Surroundings]) -> bool:
-    """Whether it is worth trying other readings, by the places of a file's points."""
+    """Whether other readings are worth trying, judged by the places of a file's points."""
     return sum(place.is_amid_lung for place in around) <= MOST_AS_GIVEN * len(around)
 
 
 def other_reading(volume: Volume, points: Sequence[Point]) -> str | None:
-    """How else than as x, y, z in mm (LPS) a file's points seem to be meant.
+    """Find a convention other than x, y, z in mm (LPS) in which a file's points seem to be meant.
 
     Args:
-        volume: the CT.
-        points: x, y, z as the file has them, inside the CT or not.
+        volume: The CT.
+        points: The numbers of the file as x, y, z, inside the CT or not.
 
     Returns:
-        The reading that the points' places speak for; None where they speak for none clearly.
+        The convention that the points' places clearly speak for, or None.
     """
     points, air = points[:_MOST_POINTS], OpenAir(volume)
     found = {
@@ -180,7 +181,7 @@ def _contrast_hu(patch: Array) -> float:
 
 
 def _lung_share(patch: Array) -> float:
-    """By blocks of 6 mm that are lung for the most part: neither air, nor the skin, where air and tissue mix."""
+    """Return the share of blocks of 6 mm that are mostly lung: neither air nor skin, where air and tissue mix."""
     is_lung = _is_lung(_hu(patch[::2, ::2, ::2]))
     n = len(is_lung) // _BLOCK
     blocks = is_lung.reshape(n, _BLOCK, n, _BLOCK, n, _BLOCK).mean(axis=(1, 3, 5))
@@ -200,7 +201,7 @@ def _is_lung(hu: Array) -> Array:
 
 @cache
 def _rim() -> Array:
-    """Flat indices into a patch: the voxels 13 to 15 mm from its point."""
+    """Return flat indices into a patch: the voxels 13 to 15 mm from its point."""
     nearer, further = RIM_MM
     ball = _within(further, CENTRE_INDEX)
     return _flat(ball[_distance_mm(ball, CENTRE_INDEX) >= nearer])
@@ -208,13 +209,13 @@ def _rim() -> Array:
 
 @cache
 def _balls() -> Array:
-    """Flat indices into a patch: for each ball's centre near the patch's, the voxels of the ball."""
+    """Return flat indices into a patch: for each ball with its centre near the patch's, the ball's voxels."""
     offsets = _within(BALL_MM, 0)
     return _flat(_within(REACH_MM, CENTRE_INDEX)[:, None] + offsets)
 
 
 def _within(reach_mm: float, index: float) -> Array:
-    """Voxel indices (N, 3) so near to an index that is the same on all axes."""
+    """Return the voxel indices (N, 3) within a distance of an index that is the same on all axes."""
     half = reach_mm / VOXEL_MM
     axis = np.arange(math.ceil(index - half), math.floor(index + half) + 1)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -227,6 +228,6 @@ def _distance_mm(grid: Array, index: float) -> Array:
 
 
 def _flat(indices: Array) -> Array:
-    """Flat indices of a patch's voxels (…, 3)."""
+    """Return the flat indices of a patch's voxels (…, 3)."""
     flat: Array = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0)), (SIZE,) * 3)
     return flat

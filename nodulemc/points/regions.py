@@ -1,4 +1,4 @@
-"""Nodules of regions: what label images, DICOM SEGs and RTSTRUCTs have in common.
+"""From regions to nodules: the part that label images, DICOM SEGs and RTSTRUCTs have in common.
 
 A nodule's point is its region's centre of mass, and its name the region's.
 """
@@ -23,9 +23,9 @@ class Region:
     """A region that is a nodule.
 
     Attributes:
-        name: what its file calls it.
-        point: its centre of mass x, y, z in mm (LPS).
-        is_hollow: whether the point lies outside it, as a ring's does.
+        name: Its name in the file.
+        point: Its centre of mass x, y, z in mm (LPS).
+        is_hollow: Whether the point lies outside it, as for a ring.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Region:
 
 
 def nodules_of(regions: Sequence[Region], path: Path, volume: Volume) -> list[Nodule]:
-    """Nodules of a file's regions, in their order; names that several have are numbered.
+    """Return the nodules of a file's regions, in their order; equal names are numbered.
 
     Raises:
         PointsError: there is none, there are too many, or all lie outside the CT.
@@ -57,10 +57,10 @@ def nodules_of(regions: Sequence[Region], path: Path, volume: Volume) -> list[No
 
 
 def check_litres(millilitres: float, what: str, path: Path) -> None:
-    """Refuse what is larger than all nodules of a patient, as a lung or an image that is no label image.
+    """Refuse a segmentation that is larger than all nodules of a patient, such as a lung.
 
     Raises:
-        PointsError: it is.
+        PointsError: It is larger.
     """
     if millilitres > MAX_NODULE_ML:
         raise PointsError(
@@ -69,7 +69,7 @@ def check_litres(millilitres: float, what: str, path: Path) -> None:
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """Names, those that several have numbered from 1: "a-1", "a-2"."""
+    """Return the names, equal ones numbered from 1: "a-1", "a-2"."""
     used = Counter(names)
     numbers = {name: count(1) for name in used}
 

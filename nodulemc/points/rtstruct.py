@@ -1,7 +1,7 @@
-"""DICOM RTSTRUCTs: each region of interest is a nodule, its point the centre of mass of what its contours enclose.
+"""DICOM RTSTRUCTs: each region of interest (ROI) is a nodule, and its point is the centre of mass of its region.
 
-In each plane a point is enclosed that lies within an odd number of contours, so that a contour within another is a hole
-and so is a keyhole's. Points (contours of type POINT) are nodules of their own.
+In each plane, the region is where an odd number of contours surround a place. So a contour within another is a hole,
+and so is a keyhole's. Contours of type POINT are nodules of their own.
 Source: DICOM PS3.3 C.8.8.5, C.8.8.6 (https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.8.8.html)
 """
 
@@ -26,11 +26,11 @@ _GAUSS = (0.5 - np.sqrt(1 / 12), 0.5 + np.sqrt(1 / 12))  # two points, exact up 
 
 
 def read_rtstruct(file: DicomFile, data: Dataset) -> tuple[list[Region], Collection[str]]:
-    """An RTSTRUCT's ROIs that have contours, in its order, and their frames of reference, empty where one states none.
+    """Return an RTSTRUCT's ROIs with contours, in its order, and their frames of reference, empty if not stated.
 
     Args:
-        file: the file.
-        data: what it states.
+        file: The file.
+        data: Its data set.
 
     Raises:
         PointsError: an ROI's contours are open or not in parallel planes, or the contours are too many or too large.
@@ -56,10 +56,10 @@ def read_rtstruct(file: DicomFile, data: Dataset) -> tuple[list[Region], Collect
 
 
 class _Contours:
-    """Reads contours and counts what they enclose and what they cost.
+    """Reads contours, and counts the volume inside and the work done.
 
     Attributes:
-        mm3: what all contours so far enclose.
+        mm3: The volume inside all contours so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class _Contours:
         self.mm3 = 0.0
 
     def regions(self, name: str, contours: Sequence[Dataset]) -> list[Region]:
-        """An ROI's region, or its points."""
+        """Return an ROI's region, or its points."""
         kinds = [str(contour.ContourGeometricType) for contour in contours]
         points = [_points(contour) for contour in contours]
         if others := set(kinds) - {_POINT, *_CLOSED}:
@@ -80,7 +80,7 @@ class _Contours:
         return [Region(name, point) for outline in points for point in outline]
 
     def _region(self, name: str, outlines: Sequence[Array]) -> Region:
-        """The region of closed outlines, each (N, 3); where they enclose nothing, the middle of their points."""
+        """Return the region of closed outlines, each (N, 3); if it is empty, the middle of their points."""
         start = outlines[0][0]
         outlines = [outline - start for outline in outlines]
         basis = _basis(outlines)
@@ -100,7 +100,7 @@ class _Contours:
         return Region(name, centre @ basis + start, is_hollow)
 
     def _planes(self, name: str, outlines: Sequence[Array]) -> list[list[Array]]:
-        """Outlines by plane, in the order of their heights, which are their third coordinates."""
+        """Group outlines by plane, in the order of their heights, which are their third coordinates."""
         if max(np.ptp(outline[:, 2]) for outline in outlines) > _MOST_TILT_MM:
             what = f"the contours of ROI {shortened(name)} are not in parallel planes"
             raise PointsError(what, self._path, "draw them slice by slice in one orientation")
@@ -114,10 +114,10 @@ class _Contours:
         return planes
 
     def _moments(self, outlines: Sequence[Array]) -> tuple[float, float, float]:
-        """The area that a plane's outlines enclose, and it times its centre's first and second coordinate.
+        """Return the area inside a plane's outlines, and this area times its centre's first and second coordinate.
 
-        Lines through all points, along the first axis, cut the plane into bands. In each the sides that cross it bound
-        the region in turns, and what they bound is integrated exactly; unless sides cross each other within a band.
+        Lines through all points, along the first axis, cut the plane into bands. The sides that cross a band enter and
+        leave the region in turn, so the area between them is integrated exactly, unless sides cross within a band.
         """
         begin, end = _sides(outlines)
         lines = np.unique(begin[:, 1])
@@ -143,7 +143,7 @@ class _Contours:
 
 
 def _points(contour: Dataset) -> Array:
-    """A contour's points (N, 3): x, y, z in mm (LPS)."""
+    """Return a contour's points (N, 3): x, y, z in mm (LPS)."""
     raw = contour.get_item("ContourData").value
     points = np.array(raw.split(b"\\") if isinstance(raw, bytes) else raw).astype(float).reshape(-1, 3)
     if not (abs(points) <= MAX_COORDINATE_MM).all():
@@ -152,7 +152,7 @@ def _points(contour: Dataset) -> Array:
 
 
 def _basis(outlines: Sequence[Array]) -> Array | None:
-    """Two unit vectors in the plane of the largest outline, and its normal, as rows (3, 3); None without an area.
+    """Return two unit vectors in the largest outline's plane, and its normal, as rows (3, 3); None without an area.
 
     Source: Newell's method.
     """
@@ -168,12 +168,12 @@ def _basis(outlines: Sequence[Array]) -> Array | None:
 
 
 def _sides(outlines: Sequence[Array]) -> tuple[Array, Array]:
-    """Where all sides of closed outlines begin and end, each (N, 3)."""
+    """Return the starts and ends of all sides of closed outlines, each (N, 3)."""
     return np.concatenate(outlines), np.concatenate([np.roll(outline, -1, axis=0) for outline in outlines])
 
 
 def _encloses(outlines: Sequence[Array], point: Array) -> bool:
-    """Whether a plane's outlines enclose a point of it, by the number of sides on one side of it."""
+    """Whether a plane's outlines enclose one of its points, by counting the sides that lie to one side of it."""
     begin, end = _sides(outlines)
     crossing = (begin[:, 1] <= point[1]) != (end[:, 1] <= point[1])
     begin, end = begin[crossing], end[crossing]

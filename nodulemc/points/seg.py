@@ -1,7 +1,7 @@
 """DICOM segmentations: binary, fractional and label maps; each segment is a nodule.
 
-Frames lie where their own plane positions say, in any order, and need not be on the CT's grid. A fraction of what a
-pixel holds counts as such; of a probability, at least half of the largest.
+Frames lie where their own plane positions say, in any order, and need not be on the CT's grid. A fraction that a pixel
+is occupied is its weight; a probability counts if it is at least half of the largest.
 Source: DICOM PS3.3 C.8.20 (https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.8.20.html)
 """
 
@@ -33,16 +33,16 @@ _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLit
 
 
 def read_seg(file: DicomFile, data: Dataset) -> tuple[list[Region], Collection[str]]:
-    """A SEG's segments that are not empty, in its order, and its frame of reference, empty where it states none.
+    """Return a SEG's segments that are not empty, in its order, and its frame of reference, empty if not stated.
 
     Args:
-        file: the file.
-        data: what it states before its pixel data.
+        file: The file.
+        data: Its data set up to the pixel data.
 
     Raises:
-        PointsError: it is too large, or of a kind that cannot be read.
-        ImageError: it is damaged, or its frames have no places.
-        Exception: it is damaged; pydicom has no exception of its own.
+        PointsError: It is too large, or of a kind that cannot be read.
+        ImageError: It is damaged, or its frames have no positions.
+        Exception: It is damaged; pydicom has no exception class of its own.
     """
     _check(file, str(data.SegmentationType))
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip() for item in data.SegmentSequence}
@@ -76,7 +76,7 @@ def _check(file: DicomFile, kind: str) -> None:
 
 
 def _numbers(data: Dataset, file: DicomFile) -> Iterator[int]:
-    """Each frame's segment; the background where it states none, as in a label map, whose pixels say it."""
+    """Return each frame's segment, or the background if it states none, as in a label map, whose pixels state it."""
     shared = next(iter(data.get("SharedFunctionalGroupsSequence") or ()), Dataset())
     for item in data.get("PerFrameFunctionalGroupsSequence") or repeat(Dataset(), file.number_of_frames):
         stated = item.get(_IDENTIFICATION) or shared.get(_IDENTIFICATION)
@@ -84,7 +84,7 @@ def _numbers(data: Dataset, file: DicomFile) -> Iterator[int]:
 
 
 def _frames(file: DicomFile) -> Iterator[Array]:
-    """The stored values of each frame (y, x)."""
+    """Yield the stored values of each frame (y, x)."""
     shape = file.numbers["Rows"], file.numbers["Columns"]
     pixels = file.pixel_data
     with file.opened() as stream:
@@ -98,7 +98,7 @@ def _frames(file: DicomFile) -> Iterator[Array]:
 
 
 def _native(file: DicomFile, stream: BinaryIO, index: int) -> Array:
-    """The values of a frame that is not compressed; those of single bits begin anywhere in a byte."""
+    """Return the values of an uncompressed frame; single bits may begin anywhere in a byte."""
     count, bits = file.numbers["Rows"] * file.numbers["Columns"], file.numbers["BitsAllocated"]
     first, end = index * count * bits, (index + 1) * count * bits
     stream.seek(file.pixel_data.offset + first // 8)
@@ -109,7 +109,7 @@ def _native(file: DicomFile, stream: BinaryIO, index: int) -> Array:
 
 
 def _weighted(cells: Array, number: int, data: Dataset) -> Iterator[tuple[int, Array]]:
-    """The segments of a frame's pixels (y, x), and how much of each pixel is theirs."""
+    """Return the segments of a frame's pixels (y, x), and the share of each pixel that they occupy."""
     if data.SegmentationType == "LABELMAP":
         yield from ((int(label), cells == label) for label in np.unique(cells[cells > 0]))
     elif data.SegmentationType == "BINARY":
@@ -121,7 +121,7 @@ def _weighted(cells: Array, number: int, data: Dataset) -> Iterator[tuple[int, A
 
 
 def _plane(one: Slice) -> Array:
-    """What makes, of a frame's sums of 1, column and row over pixels, those of mm³ and of x, y, z times mm³: (4, 3)."""
+    """Return the matrix (4, 3) from sums of 1, column and row over pixels to sums of mm³ and of x, y, z times mm³."""
     row_mm, column_mm = one.numbers("PixelSpacing", 2)
     along_row, along_column, _ = axes(one)
     plane = np.zeros((4, 3))
@@ -135,7 +135,7 @@ def _plane(one: Slice) -> Array:
 
 
 def _moments(weights: Array) -> Array:
-    """Sums over pixels (y, x) of their weights, and of these times column and row: (3,)."""
+    """Return the sums over pixels (y, x) of their weights, and of the weights times column and row: (3,)."""
     by_row, by_column = weights.sum(axis=1, dtype=float), weights.sum(axis=0, dtype=float)
     return np.array([by_row.sum(), by_column @ np.arange(len(by_column)), by_row @ np.arange(len(by_row))])
 

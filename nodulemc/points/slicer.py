@@ -1,7 +1,7 @@
 """3D Slicer's point lists: markups in JSON, and the older ``.fcsv``.
 
-Every placed point is a nodule, hidden, locked and unselected ones, too: Slicer loads them all. Sources: Markups schema
-1.0 and vtkMRMLMarkupsFiducialStorageNode (https://github.com/Slicer/Slicer).
+Every placed point is a nodule, hidden, locked and unselected ones, too, because Slicer loads them all. Sources: Markups
+schema 1.0 and vtkMRMLMarkupsFiducialStorageNode (https://github.com/Slicer/Slicer).
 """
 
 import csv
@@ -26,7 +26,7 @@ _UNDEFINED = "place it or delete it"
 
 
 def from_markups(content: Any, path: Path) -> list[Nodule]:
-    """Nodules of a markups file's JSON content, with LPS or RAS positions.
+    """Return the nodules of a markups file's JSON content, with LPS or RAS positions.
 
     Raises:
         PointsError: the content is no point list in mm, is too long, or a point has no defined position.
@@ -104,7 +104,7 @@ def _stated_system(stated: set[str], path: Path) -> str:
 
 
 def _fcsv_point(line: str, position: int, where: str) -> Nodule:
-    """One line's nodule, as its coordinates stand. Slicer 5 writes the position's state behind the named columns."""
+    """Return one line's nodule in the file's coordinates. Slicer 5 writes a point's state after the named columns."""
     try:
         (cells,) = csv.reader([line.rstrip("\n")], strict=True)
     except csv.Error as error:
