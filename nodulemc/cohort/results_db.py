@@ -134,7 +134,7 @@ class ResultsDb:
         """Open it; a missing file is made.
 
         Raises:
-            ConfigError: it cannot be opened, or is no store of this version.
+            ConfigError: it cannot be opened, or is no database of this version.
         """
         self._path = path
         with self._explained():
@@ -289,7 +289,7 @@ class ResultsDb:
         return ConfigError(f"a damaged store ({error})", self._path, remedy)
 
 
-def store_path(folder: Path, shard: tuple[int, int] | None) -> Path:
+def db_path(folder: Path, shard: tuple[int, int] | None) -> Path:
     """The file of the whole cohort's runs, or of one shard's."""
     return folder / (f"{STEM}{SUFFIX}" if shard is None else f"{STEM}-{shard[0]}-of-{shard[1]}{SUFFIX}")
 
