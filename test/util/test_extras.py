@@ -37,8 +37,8 @@ COMMANDS = [
     ("calibrate none --method platt --resources none", "report"),
     ("cohort none --output out", "cohort"),
     ("cohort none --output out --engine ray", "ray"),
-    ("status none", None),
-    ("export none", "cohort"),
+    ("cohort-status none", None),
+    ("cohort-export none", "cohort"),
     ("serve --port 0 --output out", "serve"),
     ("bench --resources none", None),
 ]
