@@ -103,7 +103,7 @@ def test_each_scan_has_a_page_with_its_numbers(luna, tmp_path):
 def test_masks_and_sizes_are_those_of_the_whole_scan(luna, tmp_path):
     run(luna, tmp_path / "out")
     volume = read_volume(luna / scan_file(1))
-    for number, row in enumerate(list(csv.DictReader((luna / "table.csv").open()))[1:3], start=1):
+    for number, row in enumerate(list(csv.DictReader((luna / "table.csv").read_text().splitlines()))[1:3], start=1):
         point = [float(row[name]) for name in ("CoordX", "CoordY", "CoordZ")]
         truth = measure(volume, nodule_mask(volume, point, ball(DIAMETER_MM)))
         text = page_of(tmp_path / "out", 1).read_text(encoding="utf-8")

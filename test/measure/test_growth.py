@@ -113,7 +113,7 @@ def test_growth_of_two_nodules_between_two_scans(scans, tmp_path):
 def test_csv_and_table_show_it(scans, tmp_path, capsys):
     output = tmp_path / "out.csv"
     assert cli.main(words(scans, "--output", output, *YEAR)) == 0
-    first, _ = csv.DictReader(output.open())
+    first, _ = csv.DictReader(output.read_text().splitlines())
     assert [*first][-8:] == [
         "prior_nodule", "prior_volume_mm3", "interval_days", "volume_change_percent", "volume_doubling_time_days",
         "exceeds_error", "prior_distance_mm", "registration_similarity",
