@@ -53,7 +53,7 @@ def make_untrained_ensemble(
     Its precision is measured on so many probes, or, as most tests do not look at it, on one that is shrunk.
     """
     architecture = architecture or Architecture("inception_i3d")
-    made = _made(tuple(seeds), architecture, tuple(weights or [1.0] * len(seeds)), dtype, probes)
+    made = _made(tuple(seeds), architecture, tuple(weights or [1.0] * len(seeds)), dtype, probes, upscales)
     shutil.copytree(_inner(made), folder, dirs_exist_ok=True)
     return read_manifest(folder)
 
@@ -65,12 +65,17 @@ def _inner(folder: tempfile.TemporaryDirectory) -> Path:
 
 @cache
 def _made(
-    seeds: tuple[int, ...], architecture: Architecture, weights: tuple[float, ...], dtype: torch.dtype, probes: int
+    seeds: tuple[int, ...],
+    architecture: Architecture,
+    weights: tuple[float, ...],
+    dtype: torch.dtype,
+    probes: int,
+    upscales: bool,
 ) -> tempfile.TemporaryDirectory:
     """An ensemble that is made once and copied by all tests that ask for it; gone with the process."""
     folder = tempfile.TemporaryDirectory()
     members = [
-        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
+        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed, upscales)
         for seed, weight in zip(seeds, weights, strict=True)
     ]
     patches = probe_patches()[-probes:] if probes else shrunk_probe()

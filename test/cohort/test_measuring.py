@@ -165,7 +165,7 @@ def test_network_brock_size_and_lung_rads_in_one_table(tmp_path):
 
 @pytest.mark.parametrize("option", ["--measure", "--clinical"])
 def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, option):
-    make_untrained_ensemble(tmp_path / "e")
+    make_untrained_ensemble(tmp_path / "e", upscales=False)
     write_rows(tmp_path / "c.csv", ("AnnotationID", "age"), [("0_0", 60)])
     words = ["cohort", luna, "--output", tmp_path / "out", "--resources", tmp_path / "e", option]
     assert cli.main([*map(str, words), *([str(tmp_path / "c.csv")] if option == "--clinical" else [])]) == 2
