@@ -105,7 +105,9 @@ def test_the_version():
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ансамбль")
-    make_untrained_ensemble(folder, architecture=Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8)))
+    make_untrained_ensemble(
+        folder, architecture=Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8)), upscales=False
+    )
     return folder
 
 

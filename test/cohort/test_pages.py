@@ -26,6 +26,8 @@ from nodulemc.quality import ScanWarnings
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
 
+pytestmark = pytest.mark.heavy
+
 
 class OnePass(Segmenting):
     """Its masks tell their patches by their size; they come with the findings alone."""
@@ -224,7 +226,7 @@ def test_other_weights_have_other_pages(luna, tmp_path):
 def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, tmp_path, capsys):
     from ensembles import make_untrained_ensemble
 
-    make_untrained_ensemble(tmp_path / "e")
+    make_untrained_ensemble(tmp_path / "e", upscales=False)
     words = [
         "cohort",
         luna,

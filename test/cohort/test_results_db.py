@@ -112,6 +112,7 @@ def test_another_version(store, tmp_path):
         ResultsDb(tmp_path / "cohort.sqlite")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("read", [ResultsDb.plan, ResultsDb.listed_scans, ResultsDb.records])
 def test_damaged_pages(store, tmp_path, read):
     for k in range(200):
