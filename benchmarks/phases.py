@@ -47,7 +47,7 @@ def main() -> None:
         done("weights")
         predictions = predict_patches(case.nodules, *seen, ensemble)
         done("network")
-        write_json_atomically(Path(folder) / "out.json", multiple_points(predictions), RuntimeError)
+        write_json_atomically(Path(folder) / "out.json", multiple_points(predictions))
         done("write")
     print(json.dumps({name: mark - before for (_, before), (name, mark) in pairwise(marks)}))
 

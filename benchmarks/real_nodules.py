@@ -43,6 +43,7 @@ from nodulemc.evaluation.fit_calibration import fit_calibration
 from nodulemc.evaluation.metrics import evaluate
 from nodulemc.evaluation.predictions import Predictions, assemble
 from nodulemc.evaluation.submission import matched
+from nodulemc.measure.mask import THRESHOLD, mask_on_patch
 from nodulemc.ratings import ATTRIBUTES, READERS
 from nodulemc.training.dataset import NoduleDataset, SampleRef
 from nodulemc.util.files import make_folder, write_atomically
@@ -167,13 +168,18 @@ def _slope(predictions: Predictions) -> float | None:
 
 
 def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
-    """An ensemble's figures: ``scores`` by member and of the vote, ``dice`` and ``attributes``."""
+    """An ensemble's figures.
+
+    ``scores`` by member and of the vote; ``dice`` of the nodules' masks, as `predict` gives them, and
+    ``dice_of_all_parts``, all voxels of the patches above one half; ``attributes``.
+    """
     ensemble = Ensemble.load(folder, masks=True)
-    parts, overlaps = [], []
+    parts, overlaps, with_all_parts = [], [], []
     for k, mask in enumerate(progress(nodules.masks, len(nodules.masks), str(folder))):
         *found, probabilities = ensemble.findings_and_masks(nodules.patches[k : k + 1])
         parts.append(found)
-        overlaps.append(dice(probabilities[0] > 0.5, mask))
+        overlaps.append(dice(mask_on_patch(probabilities[0]), mask))
+        with_all_parts.append(dice(probabilities[0] > THRESHOLD, mask))
     per_member, attributes = (np.concatenate(part) for part in zip(*parts, strict=True))
     vote, calibration = ensemble.vote(per_member), ensemble.manifest.calibration
     scores = dict(zip(ensemble.manifest.member_names, per_member.T, strict=True)) | {VOTE: vote}
@@ -185,6 +191,7 @@ def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
         "scores": {name: figures(nodules, values[nodules.labelled]) for name, values in scores.items()},
         "probabilities": {row[ANNOTATION]: float(p) for row, p in zip(nodules.rows, vote, strict=True)},
         "dice": _mean_and_median(overlaps),
+        "dice_of_all_parts": _mean_and_median(with_all_parts),
         "attributes": _attributes(nodules, ensemble.manifest.attributes, attributes),
     }
 
@@ -280,7 +287,10 @@ def _calibration(own: dict[str, Any]) -> list[str]:
 
 def _of_masks(found: dict[str, Any]) -> str:
     own = found["readers"]
-    lines = {f"{name}, {VOTE}": each["dice"] for name, each in found["ensembles"].items()}
+    lines = {}
+    for name, each in found["ensembles"].items():
+        lines[f"{name}, {VOTE}"] = each["dice"]
+        lines[f"{name}, {VOTE}, with parts elsewhere in the patch"] = each["dice_of_all_parts"]
     lines[f"two readers ({own['nodules']} nodules)"] = own["two"]
     lines["a reader and at least half of the others"] = own["with_others"]
     return _table(
@@ -296,9 +306,12 @@ def _of_attributes(found: dict[str, Any]) -> list[str]:
     tables = []
     for name, own in found["ensembles"].items():
         if own["attributes"]:
-            head = [f"{name}: attribute", "nodules", "rank correlation", "mean error"]
+            head = [f"{name}: attribute", "nodules", "rank correlation", "mean error", "in whole numbers", "mean error"]
             head += ["two readers' nodules", "rank correlation", "mean difference"]
-            body = [[each, *_agreement(of), *_agreement(of["readers"])] for each, of in own["attributes"].items()]
+            body = [
+                [each, *_agreement(of), *_agreement(of["whole"])[1:], *_agreement(of["readers"])]
+                for each, of in own["attributes"].items()
+            ]
             tables.append(_table(head, body))
     return tables
 

@@ -56,7 +56,7 @@ class FileError(NoduleMCError):
 
 
 class CaseError(NoduleMCError):
-    """The input folder does not hold one complete case, or the output cannot be written."""
+    """A case's inputs or its clinical information cannot be used, or one output would replace another or an input."""
 
 
 class ImageError(NoduleMCError):

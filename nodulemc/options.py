@@ -34,6 +34,13 @@ def add_ensemble_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_calibrated_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--calibrated``."""
+    parser.add_argument(
+        "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
+    )
+
+
 def add_measure_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--measure``."""
     parser.add_argument(
@@ -73,9 +80,9 @@ def can_segment(args: argparse.Namespace) -> bool:
     Raises:
         EnsembleError: the folder cannot be used.
     """
-    from nodulemc.ensemble.manifest import find_resources, read_manifest
+    from nodulemc.ensemble.manifest import read_manifest
 
-    return read_manifest(args.resources or find_resources()).segments
+    return read_manifest(args.resources).segments
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:

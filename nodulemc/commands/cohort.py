@@ -22,7 +22,7 @@ from nodulemc.ensemble.manifest import find_resources, read_manifest
 from nodulemc.errors import ConfigError, EnsembleError
 from nodulemc.hardware import available_cores
 from nodulemc.option_types import WORKERS, UnusableValueError
-from nodulemc.options import add_ensemble_options, add_measure_option
+from nodulemc.options import add_calibrated_option, add_ensemble_options, add_measure_option
 from nodulemc.report.files import LIBRARIES
 from nodulemc.util.extras import check_extra
 from nodulemc.util.files import make_folder
@@ -78,9 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=WORKERS, metavar="N", help="reading processes of the local engine (default: one per CPU)"
     )
-    parser.add_argument(
-        "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
-    )
+    add_calibrated_option(parser)
     add_ensemble_options(parser)
 
 

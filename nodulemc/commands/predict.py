@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError
-from nodulemc.options import add_ensemble_options, add_measure_option, can_segment, load_ensemble, require_inputs
+from nodulemc.options import (
+    add_calibrated_option,
+    add_ensemble_options,
+    add_measure_option,
+    can_segment,
+    load_ensemble,
+    require_inputs,
+)
 from nodulemc.prior_options import add_prior_options, check_prior_options
 from nodulemc.util.text import counted
 
@@ -90,9 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also show on the page which parts of the pictures move the probability, as far as that has held on "
         "phantoms for this ensemble; takes a while (docs/report.md)",
     )
-    parser.add_argument(
-        "--calibrated", action="store_true", help="apply the calibration that `nodulemc calibrate` has stored"
-    )
+    add_calibrated_option(parser)
     add_ensemble_options(parser)
 
 
@@ -172,13 +177,13 @@ def _check_further(args: argparse.Namespace) -> bool:
 
 def _check_explanation(args: argparse.Namespace) -> None:
     """Check that there is a page to explain on, and warn where nothing of the ensemble may be explained."""
-    from nodulemc.ensemble.manifest import find_resources, read_manifest
+    from nodulemc.ensemble.manifest import read_manifest
     from nodulemc.report.explain_check import read_checks
     from nodulemc.report.words import not_explained
 
     if not args.report:
         raise ConfigError("--explain without --report", "nodulemc predict", "name the page with --report FILE.html")
-    checks = read_checks(read_manifest(args.resources or find_resources()))
+    checks = read_checks(read_manifest(args.resources))
     if not any(check.passed for check in (checks or {}).values()):
         logger.warning("%s", not_explained(checks))
 

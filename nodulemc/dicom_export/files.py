@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nodulemc.ct.volume import Volume
-from nodulemc.ensemble.manifest import EnsembleManifest, find_resources, read_manifest
+from nodulemc.ensemble.manifest import EnsembleManifest, read_manifest
 from nodulemc.errors import CaseError, ConfigError, ImageError
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.points.nodules import Nodule
@@ -43,7 +43,7 @@ def has_masks(resources: Path | None) -> bool:
     Raises:
         EnsembleError: the folder cannot be used.
     """
-    found = read_manifest(resources or find_resources()).segments
+    found = read_manifest(resources).segments
     if not found:
         logger.warning("the ensemble has no decoders: there is no SEG, and the SR has no sizes")
     return found

@@ -192,18 +192,19 @@ def find_resources() -> Path:
     return MOUNTED_MODEL if mounted else PACKAGED_MODEL
 
 
-def read_manifest(folder: str | Path) -> EnsembleManifest:
+def read_manifest(folder: str | Path | None = None) -> EnsembleManifest:
     """Read and check ``ensemble.json``, without the members' files.
 
     Args:
-        folder: The folder with ``ensemble.json``, or with one folder that has it, as after unpacking an archive.
+        folder: The folder with ``ensemble.json``, or with one folder that has it, as after unpacking an archive. None
+            stands for the default ensemble (see ``find_resources``).
 
     Raises:
         FileError: the manifest is missing, unreadable or no JSON.
         EnsembleError: it is malformed, of another format version, or states an input contract that
             this version does not produce.
     """
-    folder = _located(Path(folder))
+    folder = _located(find_resources() if folder is None else Path(folder))
     path = folder / FILE_NAME
     stored = read_limited(path, MAX_JSON_BYTES)
     content = parse_json(stored, path)
@@ -344,11 +345,16 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
     except OSError as error:
         raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
     content = read_limited(path, limit)
-    found = hashlib.sha256(content).hexdigest()
-    if found != member.sha256:
-        raise EnsembleError(
-            f"SHA-256 is {found[:12]}…, {FILE_NAME} says {member.sha256[:12]}…",
-            path,
-            "the file is damaged; copy it again",
-        )
+    require_sha256(content, member.sha256, path, "the file is damaged; copy it again")
     return content
+
+
+def require_sha256(content: bytes, stated: str, path: Path, remedy: str) -> None:
+    """Check a file's content against the SHA-256 that ``ensemble.json`` states.
+
+    Raises:
+        EnsembleError: it has another one.
+    """
+    found = hashlib.sha256(content).hexdigest()
+    if found != stated:
+        raise EnsembleError(f"SHA-256 is {found[:12]}…, {FILE_NAME} says {stated[:12]}…", path, remedy)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nodulemc.columns import PATIENT, UID
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ensemble.manifest import FILE_NAME as MANIFEST_NAME
-from nodulemc.ensemble.manifest import EnsembleManifest
+from nodulemc.ensemble.manifest import EnsembleManifest, require_sha256
 from nodulemc.errors import EnsembleError
 from nodulemc.limits import MAX_TABLE_BYTES
 from nodulemc.util.csv_files import write_csv_atomically
@@ -82,15 +82,11 @@ def read_trained_cases(manifest: EnsembleManifest) -> TrainedCases | None:
         return None
     # Reading sets aside as much memory as the limit says.
     content = read_limited(path, min(path.stat().st_size, MAX_TABLE_BYTES))
-    found = hashlib.sha256(content).hexdigest()
     if manifest.trained_cases is None:
+        found = hashlib.sha256(content).hexdigest()
         raise EnsembleError(f"{MANIFEST_NAME} names no {FILE_NAME}", path, f'remove it, or state "{found}" there')
-    if found != manifest.trained_cases:
-        raise EnsembleError(
-            f"SHA-256 is {found[:12]}…, {MANIFEST_NAME} says {manifest.trained_cases[:12]}…",
-            path,
-            "the file is damaged or another ensemble's; copy it again, or remove it",
-        )
+    remedy = "the file is damaged or another ensemble's; copy it again, or remove it"
+    require_sha256(content, manifest.trained_cases, path, remedy)
     return _parsed(content, manifest.member_names, path)
 
 

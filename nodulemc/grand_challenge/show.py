@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nodulemc.ensemble.manifest import find_resources, named, origin_of, read_manifest
+from nodulemc.ensemble.manifest import named, origin_of, read_manifest
 from nodulemc.errors import printable
 from nodulemc.program import exit_code_of
 from nodulemc.usage import Parser
@@ -32,7 +32,7 @@ def main() -> None:
 def _ensemble(content: dict[str, Any]) -> str:
     if "ensemble" in content:
         return f"ensemble: {named(content['ensemble'])}\n{printable(origin_of(content['trained_on']))}"
-    manifest = read_manifest(find_resources())
+    manifest = read_manifest()
     return f"ensemble: not named in this file; the one in use here is {named(manifest.identity)}\n{manifest.origin}"
 
 

@@ -128,24 +128,40 @@ def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> N
         probability: For each voxel of the patch, the probability that it belongs to the nodule: (64, 64, 64), axes
             z, y, x.
     """
-    parts = sitk.ConnectedComponent(sitk.GetImageFromArray((probability > THRESHOLD).astype(np.uint8)))
-    labels = sitk.GetArrayViewFromImage(parts)
-    filled = np.argwhere(labels)
-    if not len(filled):
+    labels, label, away = _nearest_component(probability)
+    if not label:
         return _nothing(volume, point, "its mask is empty")
-    away = np.linalg.norm((filled - CENTRE_INDEX) * VOXEL_MM, axis=1)
-    nearest = away.argmin()
-    beside = f"its mask lies {away[nearest]:.0f} mm beside the point"
-    if away[nearest] > REACH_MM:
+    beside = f"its mask lies {away:.0f} mm beside the point"
+    if away > REACH_MM:
         return _nothing(volume, point, f"{beside}, too far to be this nodule's")
-    label = labels[tuple(filled[nearest])]
     own = np.where((labels == label) | (labels == 0), probability, 0)
     lower, found = _on_scan(volume, point, own)
     if not (found > THRESHOLD).any():
         return _nothing(volume, point, "its mask lies between the CT's voxels")
-    warnings = (*([beside] if away[nearest] > MOST_BESIDE_MM else []), *_faults(labels, label))
-    distance = 0.0 if away[nearest] <= _INSIDE_MM else float(away[nearest])
+    warnings = (*([beside] if away > MOST_BESIDE_MM else []), *_faults(labels, label))
+    distance = 0.0 if away <= _INSIDE_MM else away
     return NoduleMask(*_trimmed(lower, found), distance, warnings)
+
+
+def mask_on_patch(probability: Array) -> Array:
+    """The component that ``nodule_mask`` takes, on the patch's grid: (64, 64, 64) to bool, the same shape."""
+    labels, label, away = _nearest_component(probability)
+    found: Array = (labels == label) & bool(label and away <= REACH_MM)
+    return found
+
+
+def _nearest_component(probability: Array) -> tuple[Array, int, float]:
+    """The components' labels, from 1, that of the one nearest to the patch's centre, 0 without any, and its distance
+    in mm.
+    """
+    parts = sitk.ConnectedComponent(sitk.GetImageFromArray((probability > THRESHOLD).astype(np.uint8)))
+    labels = sitk.GetArrayFromImage(parts)
+    filled = np.argwhere(labels)
+    if not len(filled):
+        return labels, 0, np.inf
+    away = np.linalg.norm((filled - CENTRE_INDEX) * VOXEL_MM, axis=1)
+    nearest = away.argmin()
+    return labels, int(labels[tuple(filled[nearest])]), float(away[nearest])
 
 
 def _nothing(volume: Volume, point: Sequence[float], why: str) -> NoduleMask:

@@ -1,12 +1,18 @@
 """The training recipe: what a YAML file may say, its defaults (the published ones) and its limits."""
 
 import math
-from collections.abc import Callable, Hashable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+import re
+from collections.abc import Hashable
+from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from nodulemc.data.block_store import MAX_SHIFT_MM
 from nodulemc.errors import ConfigError
@@ -18,71 +24,59 @@ DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
 PARTS = ("backbone", "classifier_head")
 KINETICS_DOWNLOAD = "download"
+_NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """Which values a key takes: ``text`` for messages, ``accepts`` to check, ``convert`` from YAML's value."""
-
-    text: str
-    accepts: Callable[[Any], bool]
-    convert: Callable[[Any], Any] = lambda value: value
+# A field's description says which values it takes; numbers, texts and switches are never converted into each other.
 
 
-def _real(low: float, high: float, *, above: bool = False, below: bool = False) -> _Rule:
+def _whole(low: int, high: int, default: Any = ...) -> Any:
+    text = f"a whole number from {low} to {high}"
+    return Field(default, strict=True, ge=low, le=high, description=text if default is not None else f"null or {text}")
+
+
+def _real(low: float, high: float, default: Any = ..., *, above: bool = False, below: bool = False) -> Any:
     """A finite number from ``low`` to ``high``; ``above`` and ``below`` exclude the ends."""
-
-    def accepts(value: Any) -> bool:
-        if type(value) not in (int, float) or not math.isfinite(value):
-            return False
-        return bool((value > low if above else value >= low) and (value < high if below else value <= high))
-
-    bounds = f"{'above' if above else 'from'} {low:g} {'to below' if below else 'to'} {high:g}"
-    return _Rule(f"a number {bounds} (YAML writes 1e-4 as 1.0e-4)", accepts, float)
+    limits: dict[str, Any] = {"gt" if above else "ge": low, "lt" if below else "le": high}
+    text = f"a number {'above' if above else 'from'} {low:g} {'to below' if below else 'to'} {high:g}"
+    return Field(default, strict=True, allow_inf_nan=False, description=text, **limits)
 
 
-def _whole(low: int, high: int) -> _Rule:
-    return _Rule(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
+def _text_or_null(default: str | None) -> Any:
+    return Field(default, strict=True, pattern=r"\S", description="null or a text that is not empty")
 
 
-def _optional(rule: _Rule) -> _Rule:
-    return _Rule(
-        f"null or {rule.text}",
-        lambda value: value is None or rule.accepts(value),
-        lambda value: None if value is None else rule.convert(value),
-    )
+def _switch(default: bool) -> Any:
+    return Field(default, strict=True, description="true or false")
 
 
-def _list(item: _Rule, length: int | None = None) -> _Rule:
-    return _Rule(
-        f"a list of {'' if length is None else f'{length} '}values, each {item.text}",
-        lambda value: isinstance(value, list) and length in (None, len(value)) and all(map(item.accepts, value)),
-        lambda value: tuple(map(item.convert, value)),
-    )
+def _one_of(names: tuple[str, ...], default: Any = ...) -> Any:
+    return Field(default, strict=True, pattern=f"^({'|'.join(names)})$", description=f"one of {', '.join(names)}")
 
 
-def _some_of(names: tuple[str, ...]) -> _Rule:
-    return _Rule(
-        f"a list of some of {', '.join(names)}, each once",
-        lambda value: isinstance(value, list) and all(map(names.__contains__, value)) and len({*value}) == len(value),
-        tuple,
-    )
+def _some_of(names: tuple[str, ...]) -> Any:
+    return Field((), description=f"a list of some of {', '.join(names)}, each once")
 
 
-def _one_of(names: tuple[str, ...]) -> _Rule:
-    return _Rule(f"one of {', '.join(names)}", lambda value: value in names)
+def _list_of(item: Any, default: tuple[Any, ...], length: int | None = None) -> Any:
+    words = f"a list of {'' if length is None else f'{length} '}values, each {item.description}"
+    return Field(default, min_length=length, max_length=length, description=words)
 
 
-_TEXT = _Rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value.strip()))
-_SWITCH = _Rule("true or false", lambda value: type(value) is bool)
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) < len(names):
+        raise ValueError("a name twice")
+    return names
+
+
 _WIDTH = _whole(1, 4096)
+_BETA = _real(0, 1, below=True)
+_ONCE = AfterValidator(_each_once)
+Beta = Annotated[float, _BETA]
+Widths = tuple[Annotated[int, _WIDTH], ...]
 
 
-def _setting(default: Any, rule: _Rule) -> Any:
-    return field(default=default, metadata={"rule": rule})
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class ModelConfig:
     """The network.
 
@@ -100,14 +94,22 @@ class ModelConfig:
         frozen: the parts, "backbone" or "classifier_head", that keep the weights they start with.
     """
 
-    backbone: str = _setting("inception_i3d", _one_of(tuple(BACKBONES)))
-    head_widths: tuple[int, ...] = _setting((), _list(_WIDTH))
-    decoder_widths: tuple[int, ...] = _setting((832, 480, 192, 64, 64), _list(_WIDTH, 5))
-    kinetics: str | None = _setting(KINETICS_DOWNLOAD, _optional(_TEXT))
-    start_from: str | None = _setting(None, _optional(_TEXT))
-    start_averaged: bool = _setting(False, _SWITCH)
-    attributes: tuple[str, ...] = _setting((), _some_of(ATTRIBUTES))
-    frozen: tuple[str, ...] = _setting((), _some_of(PARTS))
+    backbone: str = _one_of(tuple(BACKBONES), "inception_i3d")
+    head_widths: Widths = _list_of(_WIDTH, ())
+    decoder_widths: Widths = _list_of(_WIDTH, (832, 480, 192, 64, 64), length=5)
+    kinetics: str | None = _text_or_null(KINETICS_DOWNLOAD)
+    start_from: str | None = _text_or_null(None)
+    start_averaged: bool = _switch(False)
+    attributes: Annotated[tuple[Annotated[str, _one_of(ATTRIBUTES)], ...], _ONCE] = _some_of(ATTRIBUTES)
+    frozen: Annotated[tuple[Annotated[str, _one_of(PARTS)], ...], _ONCE] = _some_of(PARTS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_download(cls, values: Any) -> Any:
+        """An ensemble to start from takes the place of the weights that are downloaded by default."""
+        if isinstance(values, dict) and values.get("start_from") is not None:
+            return {"kinetics": None} | values
+        return values
 
     @property
     def architecture(self) -> Architecture:
@@ -115,7 +117,7 @@ class ModelConfig:
         return Architecture(self.backbone, self.head_widths, self.decoder_widths, attributes=self.attributes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class OptimizerConfig:
     """Adam and its learning rate.
 
@@ -127,11 +129,11 @@ class OptimizerConfig:
         decay: "none", or "cosine" to fall to zero at the last step.
     """
 
-    learning_rate: float = _setting(1e-4, _real(0, 1, above=True))
-    weight_decay: float = _setting(5e-4, _real(0, 1))
-    betas: tuple[float, float] = _setting((0.9, 0.999), _list(_real(0, 1, below=True), 2))
-    warmup_steps: int = _setting(0, _whole(0, 1_000_000))
-    decay: str = _setting("none", _one_of(DECAYS))
+    learning_rate: float = _real(0, 1, 1e-4, above=True)
+    weight_decay: float = _real(0, 1, 5e-4)
+    betas: tuple[Beta, Beta] = _list_of(_BETA, (0.9, 0.999), length=2)
+    warmup_steps: int = _whole(0, 1_000_000, 0)
+    decay: str = _one_of(DECAYS, "none")
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of step ``step`` (from 0) of ``steps``."""
@@ -141,7 +143,7 @@ class OptimizerConfig:
         return rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class AugmentationConfig:
     """Random transforms of training samples.
 
@@ -151,12 +153,12 @@ class AugmentationConfig:
         flip_probability: per sample, of flips and transposition of array axes 1 and 2.
     """
 
-    rotation_degrees: float = _setting(20.0, _real(0, 180))
-    shift_mm: float = _setting(2.5, _real(0, MAX_SHIFT_MM))
-    flip_probability: float = _setting(0.3, _real(0, 1))
+    rotation_degrees: float = _real(0, 180, 20.0)
+    shift_mm: float = _real(0, MAX_SHIFT_MM, 2.5)
+    flip_probability: float = _real(0, 1, 0.3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class RunConfig:
     """How long, in which portions, how exactly.
 
@@ -177,20 +179,20 @@ class RunConfig:
         workers: processes that read samples ahead; 0 reads in the training process.
     """
 
-    epochs: int = _setting(15, _whole(1, 10_000))
-    central_epochs: int = _setting(0, _whole(0, 10_000))
-    batch_size: int = _setting(32, _whole(1, 4096))
-    samples_per_epoch: int | None = _setting(None, _optional(_whole(1, 10_000_000)))
-    segmentation_weight: float = _setting(0.5, _real(0, 100))
-    dice: str = _setting("batch", _one_of(DICE))
-    attribute_weight: float = _setting(0.5, _real(0, 100))
-    soft_labels: bool = _setting(False, _SWITCH)
-    ema_decay: float = _setting(0.998, _real(0, 1, below=True))
-    precision: str = _setting("auto", _one_of(PRECISIONS))
-    workers: int = _setting(8, _whole(0, 256))
+    epochs: int = _whole(1, 10_000, 15)
+    central_epochs: int = _whole(0, 10_000, 0)
+    batch_size: int = _whole(1, 4096, 32)
+    samples_per_epoch: int | None = _whole(1, 10_000_000, None)
+    segmentation_weight: float = _real(0, 100, 0.5)
+    dice: str = _one_of(DICE, "batch")
+    attribute_weight: float = _real(0, 100, 0.5)
+    soft_labels: bool = _switch(False)
+    ema_decay: float = _real(0, 1, 0.998, below=True)
+    precision: str = _one_of(PRECISIONS, "auto")
+    workers: int = _whole(0, 256, 8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class CardConfig:
     """What the ensemble says of itself; there is no default for it, as only whoever trains knows.
 
@@ -199,8 +201,8 @@ class CardConfig:
         licence: of the weights.
     """
 
-    trained_on: str | None = _setting(None, _optional(_TEXT))
-    licence: str | None = _setting(None, _optional(_TEXT))
+    trained_on: str | None = _text_or_null(None)
+    licence: str | None = _text_or_null(None)
 
     def require(self, where: object) -> None:
         """Raise ConfigError, with the key's name, where a value is missing."""
@@ -209,15 +211,15 @@ class CardConfig:
                 raise ConfigError(f"card.{key} is not given", where, f"state it in the recipe, for example: {example}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class TrainingConfig:
     """The whole recipe; sections and keys as in the YAML file."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    card: CardConfig = field(default_factory=CardConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
+    card: CardConfig = Field(default_factory=CardConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Sections -> keys -> plain values, lists for tuples."""
@@ -236,30 +238,22 @@ def read_config(path: str | Path) -> TrainingConfig:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe ({error.strerror})", path, "check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # Besides its own errors: no UTF-8, a date that is none, a value that its tag does not fit, thousands of brackets.
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"malformed YAML ({error})", path, "repair the file") from error
     return parse_config({} if content is None else content, path)
 
 
 def parse_config(content: Any, where: object) -> TrainingConfig:
     """Check a recipe given as sections -> keys -> plain values; errors as ``read_config``."""
-    sections = {}
-    for section, default in _entries(TrainingConfig, content, "the recipe", where):
-        keys = type(default)
-        values = {}
-        for key, _ in _entries(keys, content[section], section, where):
-            rule = keys.__dataclass_fields__[key].metadata["rule"]
-            value = content[section][key]
-            if not rule.accepts(value):
-                raise ConfigError(f"{section}.{key} is {value!r}", where, f"give {rule.text}")
-            values[key] = rule.convert(value)
-        if values.get("start_from") is not None:
-            values.setdefault("kinetics", None)
-        sections[section] = keys(**values)
-    config = TrainingConfig(**sections)
+    try:
+        config = TypeAdapter(TrainingConfig).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _explained(content, first["type"], first["loc"][:2], first["input"], where) from error
     if config.model.kinetics is not None and config.model.start_from is not None:
         raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
     if config.model.start_averaged and config.model.start_from is None:
@@ -269,20 +263,40 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
     return config
 
 
-def _entries(kind: type, content: Any, name: str, where: object) -> list[tuple[str, Any]]:
-    """The (key, default) pairs of dataclass ``kind`` that ``content`` names; refuses everything else."""
-    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(kind)}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{name} is {content!r}", where, f"give a mapping with keys from {', '.join(defaults)}")
-    for key in content:
-        if key not in defaults:
-            known = ", ".join(defaults)
-            raise ConfigError(f"unknown key {key!r} in {name}, value {content[key]!r}", where, f"known are {known}")
-    return [(key, defaults[key]) for key in content]
+def _explained(content: Any, kind: str, path: tuple[Any, ...], given: Any, where: object) -> ConfigError:
+    """What pydantic found wrong at ``path`` (section, key), with the key's whole value and what else to give."""
+    if kind == "invalid_key":  # no text, but one in ``path``
+        path = (*path[:-1], given)
+    value = reduce(getitem, path, content)
+    *_, parent, name = (None, "the recipe", *path)
+    if kind == "dataclass_type":
+        return ConfigError(f"{name} is {value!r}", where, f"give a mapping with keys from {', '.join(_fields(path))}")
+    fields = _fields(path[:-1])
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return ConfigError(
+            f"unknown key {name!r} in {parent}, value {value!r}", where, f"known are {', '.join(fields)}"
+        )
+    return ConfigError(f"{parent}.{name} is {value!r}", where, f"give {fields[name].description}")
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys, of which YAML would silently take the last."""
+def _fields(path: tuple[Any, ...]) -> dict[str, FieldInfo]:
+    """The recipe's fields, or a section's."""
+    kind: Any = TrainingConfig
+    for name in path:
+        kind = kind.__pydantic_fields__[name].annotation
+    fields: dict[str, FieldInfo] = kind.__pydantic_fields__
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys, of which YAML would silently take the last, and reads 1e-4 as a number.
+
+    Sets are refused as well: pydantic would make lists of them, in any order.
+    """
+
+    yaml_constructors = {  # noqa: RUF012, as in yaml
+        tag: construct for tag, construct in yaml.SafeLoader.yaml_constructors.items() if not str(tag).endswith(":set")
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -290,3 +304,8 @@ class _StrictLoader(yaml.SafeLoader):
             if seen.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"repeated key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.2's numbers with an exponent; 1.1, PyYAML's, asks for a point and a sign.
+_EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+.0123456789"])

@@ -13,7 +13,17 @@ MODULES = {
     "ray": ("ray",),
     "report": ("grand_challenge_metrics", "jinja2", "markupsafe", "PIL", "scipy", "sklearn"),
     "serve": ("fastapi", "uvicorn"),
-    "train": ("accelerate", "defusedxml", "pyarrow", "scipy", "sklearn", "tensorboard", "threadpoolctl", "yaml"),
+    "train": (
+        "accelerate",
+        "defusedxml",
+        "pyarrow",
+        "pydantic",
+        "scipy",
+        "sklearn",
+        "tensorboard",
+        "threadpoolctl",
+        "yaml",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cohort.made import DIAMETER_MM, ENSEMBLE, MEASURING, Segmenting, make_cohort, results, scan_file, uid
 from digital_shapes import ball
-from evaluation.browser import CONTRASTS, open_browser
+from evaluation.browser import CONTRASTS, SCREENS, open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -242,8 +242,11 @@ def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, tmp_pat
     assert "The weights are untrained: the number means nothing." in text
 
 
+ROWS = 600
+
+
 def made_rows(number):
-    """Rows of an index as long as a large cohort's."""
+    """Rows of the index of a cohort of so many scans."""
     rng = np.random.default_rng(0)
     rows = []
     for k in range(number):
@@ -258,9 +261,9 @@ def made_rows(number):
     return rows
 
 
-@pytest.fixture(scope="module", params=[(360, True), (1280, False)], ids=["phone", "desktop"])
+@pytest.fixture(scope="module", params=SCREENS)
 def index(request, tmp_path_factory):
-    rows = made_rows(3000)
+    rows = made_rows(ROWS)
     path = tmp_path_factory.mktemp("index") / "index.html"
     path.write_text(index_page(rows, ENSEMBLE), encoding="utf-8")
     width, phone = request.param
@@ -309,7 +312,7 @@ def test_index_filters(index):
     assert shown(driver) == [row["scan"] for row in high]
     Select(driver.find_element(By.NAME, "warned")).select_by_value("yes")
     assert shown(driver) == [row["scan"] for row in high if row["warnings"]]
-    assert driver.find_element(By.CSS_SELECTOR, "form [role=status]").text.startswith(f"{len(shown(driver))} of 3000")
+    assert driver.find_element(By.CSS_SELECTOR, "form [role=status]").text.startswith(f"{len(shown(driver))} of {ROWS}")
     least.clear()
     Select(driver.find_element(By.NAME, "warned")).select_by_value("")
     Select(driver.find_element(By.NAME, "status")).select_by_value("failed")

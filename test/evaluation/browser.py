@@ -12,6 +12,11 @@ from selenium.webdriver.chrome.service import Service
 
 # Chromium's first start on a busy machine is slow.
 _TIMEOUT_S = 120
+# Of a fixture whose value is the width and whether it is a phone; a browser's start makes every test of it heavy.
+SCREENS = [
+    pytest.param((360, True), id="phone", marks=pytest.mark.heavy),
+    pytest.param((1280, False), id="desktop", marks=pytest.mark.heavy),
+]
 # Text colour on the nearest background that is not transparent, WCAG 2.2's contrast ratio.
 CONTRASTS = """
 const channel = c => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };

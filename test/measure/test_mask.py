@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from conftest import rotation
 from digital_shapes import ball, ellipsoid, make_volume, middle
 
-from nodulemc.measure.mask import nodule_mask
+from nodulemc.measure.mask import mask_on_patch, nodule_mask
 from nodulemc.patch import VOXEL_MM, patch_origin
 
 GRIDS = {
@@ -48,6 +48,13 @@ def test_of_several_parts_the_one_at_the_point_is_the_mask():
     (said,) = mask.warnings
     assert said.startswith("its mask falls apart: beside 5")  # 524 mm³
     assert "1 more of up to 2" in said  # 268 mm³
+
+
+def test_on_the_patch_it_is_the_same_part():
+    own, other = ball(10), ball(8, shift=(14, 0, 0))
+    assert (mask_on_patch(np.maximum(own, other)) == (own > 0.5)).all()
+    assert not mask_on_patch(other).any()  # too far to be this nodule's
+    assert not mask_on_patch(np.zeros((64,) * 3)).any()
 
 
 def test_a_small_part_aside_is_not_spoken_of():

@@ -108,9 +108,9 @@ def test_both_backends_give_the_plain_networks_numbers(folder, model):
 
 
 def test_an_ensemble_of_it_is_loaded_as_any(folder):
-    per_seed = Ensemble.load(folder, device="cpu").member_probabilities(probe_patches()[:1])
-    assert per_seed.shape == (1, 2)
-    assert 0 < per_seed.min() < per_seed.max() < 1
+    by_member = Ensemble.load(folder, device="cpu").member_probabilities(probe_patches()[:1])
+    assert by_member.shape == (1, 2)
+    assert 0 < by_member.min() < by_member.max() < 1
 
 
 def test_tensors_that_are_not_its_are_refused(architecture, model, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import make_ct
-from evaluation.browser import CONTRASTS, open_browser
+from evaluation.browser import CONTRASTS, SCREENS, open_browser
 from PIL import Image
 from report.samples import PLATT, grey, make_findings, make_manifest, make_origin
 from selenium.webdriver.common.by import By
@@ -76,7 +76,7 @@ def page(findings, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=[(360, True), (1280, False)], ids=["phone", "desktop"])
+@pytest.fixture(scope="module", params=SCREENS)
 def browser(request, page):
     width, phone = request.param
     with open_browser(width, 844, phone=phone) as driver:

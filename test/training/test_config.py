@@ -100,8 +100,13 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("training: {epochs: 3}", r"unknown key 'training' in the recipe"),
         ("run: {epochs: 3.0}", r"run.epochs is 3.0: .*whole number"),
         ("run: {epochs: true}", r"run.epochs is True"),
+        ("run: {1.5: 3}", r"unknown key 1.5 in run, value 3"),
+        ("run: {samples_per_epoch: 0}", r"samples_per_epoch is 0: .*null or a whole number from 1"),
         ("run: {epochs: 0}", r"run.epochs is 0: .*from 1"),
-        ("optimizer: {learning_rate: 1e-4}", r"learning_rate is '1e-4': .*1.0e-4"),
+        ("optimizer: {learning_rate: 1e}", r"learning_rate is '1e': .*give a number above 0 to 1$"),
+        ("optimizer: {learning_rate: '1e-4'}", r"learning_rate is '1e-4'"),
+        ("optimizer: {learning_rate: true}", r"learning_rate is True"),
+        (f"optimizer: {{learning_rate: {'9' * 400}}}", r"learning_rate is 999"),
         ("optimizer: {learning_rate: 0}", r"learning_rate is 0: .*above 0"),
         ("optimizer: {learning_rate: .nan}", r"learning_rate is nan"),
         ("optimizer: {betas: [0.9]}", r"betas is \[0.9\]: .*2 values"),
@@ -128,6 +133,10 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("- 1", r"the recipe is \[1\]"),
         ("run: {epochs: 1, epochs: 2}", r"malformed YAML .*repeated key 'epochs'"),
         ("run: {epochs: 1", r"malformed YAML"),
+        ("card: {trained_on: 2026-13-01}", r"malformed YAML .*month"),
+        ("card: !!timestamp soon", r"malformed YAML"),
+        ("[" * 5000, r"malformed YAML"),
+        ("model: {attributes: !!set {texture}}", r"malformed YAML .*set"),
         ("run: !!python/name:os.system ''", r"malformed YAML"),
     ],
 )
@@ -137,6 +146,21 @@ def test_anything_else_is_refused_with_key_and_value(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_config(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("1E-4", 1e-4), (".5e-3", 5e-4), ("1", 1), ("1.0e-4", 1e-4)]
+)
+def test_a_number_may_have_an_exponent(tmp_path, text, value):
+    (tmp_path / "recipe.yaml").write_text(f"optimizer: {{learning_rate: {text}}}\ncard: {{trained_on: LUNA25-1e4}}\n")
+    config = read_config(tmp_path / "recipe.yaml")
+    assert (config.optimizer.learning_rate, config.card.trained_on) == (value, "LUNA25-1e4")
+    assert type(config.optimizer.learning_rate) is float
+
+
+def test_a_replaced_value_is_checked_as_well():
+    with pytest.raises(ValueError, match="ema_decay"):
+        replace(TrainingConfig().run, ema_decay=1.5)
 
 
 def test_a_missing_file_is_refused(tmp_path):
