@@ -1,4 +1,4 @@
-"""One CT and its nodules through an ensemble: what Grand-Challenge's algorithm, the server and `predict` share."""
+"""From one CT and its nodules to predictions: the part that all programs share."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def predict(
 
 
 def prepare_inputs(volume: Volume, nodules: Sequence[Nodule]) -> tuple[Array, ScanWarnings]:
-    """The patches of all nodules (see ``extract_patches``) and what is to be said of them and the scan."""
+    """Return the patches of all nodules (see ``extract_patches``), and warnings about them and the scan."""
     patches = extract_patches(volume, nodules)
     around = [surroundings(patch) for patch in patches]
     air = OpenAir(volume)
@@ -134,7 +134,7 @@ def predict_patches(
     *,
     show_progress: bool = False,
 ) -> list[NodulePrediction]:
-    """Malignancy probabilities of nodules, in their order, from what ``prepare_inputs`` gives; logs the warnings."""
+    """Predict the nodules, in their order, from the results of ``prepare_inputs``; log the warnings."""
     if show_progress:
         by_member, attributes = in_turn(lambda part: ensemble.findings(patches[part]), len(patches), ensemble.device)
     else:
@@ -143,9 +143,7 @@ def predict_patches(
 
 
 def in_turn(find: Callable[[slice], tuple[Any, ...]], count: int, device: str) -> tuple[Any, ...]:
-    """What ``find`` gives of parts of so many nodules, each time by the nodules, put together; with progress where it
-    takes a while.
-    """
+    """Call ``find`` on parts of ``count`` nodules and join its results; show progress if this takes a while."""
     size = _AT_ONCE[device]
     if count <= size:
         return find(slice(None))
@@ -160,7 +158,7 @@ def concluded(
     attributes: Sequence[Array],
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Predictions from what ``prepare_inputs`` and ``Ensemble.findings`` give; warnings are logged as well."""
+    """Make predictions from the results of ``prepare_inputs`` and ``Ensemble.findings``; log the warnings."""
     votes = np.array(by_member)
     if ensemble.trained_cases:
         warnings = replace(warnings, scan=with_warning(warnings.scan, ensemble.trained_cases.seen(warnings.ids)))
@@ -175,7 +173,7 @@ def concluded(
 def with_warnings(
     predictions: Sequence[NodulePrediction], warnings: Sequence[tuple[str, ...]]
 ) -> list[NodulePrediction]:
-    """Predictions with further warnings of each, which are logged as well."""
+    """Add further warnings to each prediction, and log them."""
     _log_warnings([prediction.nodule for prediction in predictions], warnings)
     return [replace(p, warnings=(*p.warnings, *own)) for p, own in zip(predictions, warnings, strict=True)]
 
@@ -194,14 +192,15 @@ def assemble_predictions(
     attributes: Array,
     caveat: str | None,
 ) -> list[NodulePrediction]:
-    """What is known of each nodule, put together.
+    """Join everything known about each nodule to a prediction.
 
     Args:
-        nodules, warnings: as ``prepare_inputs`` takes and gives them.
-        by_member: the members' probabilities (N, number of members).
-        probabilities: the ensemble's (N,).
-        attributes: the same, on the readers' scale (N, number of attributes).
-        caveat: the ensemble's.
+        nodules: The nodules.
+        warnings: Their warnings, from ``prepare_inputs``.
+        by_member: The members' probabilities (N, number of members).
+        probabilities: The ensemble's probabilities (N,).
+        attributes: The ensemble's ratings, on the readers' scale (N, number of attributes).
+        caveat: The ensemble's warning about all its numbers, or None.
     """
     general = (*((caveat,) if caveat else ()), *warnings.scan)
     return [
@@ -215,7 +214,7 @@ def assemble_predictions(
 
 
 def extract_patches(volume: Volume, nodules: Sequence[Nodule]) -> Array:
-    """Patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
+    """Return the patches of all nodules: float32 (N, 64, 64, 64), axes z, y, x, values 0…1.
 
     Raises:
         PointsError: a nodule's point lies outside the CT.
@@ -248,9 +247,9 @@ def _as_volume(ct: str | Path | sitk.Image | Volume, series: str | None) -> Volu
 
 
 def side_by_side(read: Callable[[], Read], load: Callable[[], Loaded]) -> tuple[Read, Loaded]:
-    """Read a case while the ensemble is loaded, as each keeps one core busy.
+    """Read a case while the ensemble is being loaded, since each keeps one core busy.
 
-    ``read`` runs in a second thread; where both fail, its exception is raised.
+    ``read`` runs in a second thread. If both fail, its exception is raised.
     """
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)

@@ -1,7 +1,7 @@
-"""What a reader of a probability should know about the scan and the patch it comes from: warnings, never refusals.
+"""Warnings about a scan and its patches: reasons to read a probability with caution, never to refuse it.
 
-The training data are LUNA25's, low-dose screening CTs without contrast agent from the National Lung Screening Trial,
-with slices of 1 to 3.2 mm. Thresholds that no training data state are marked as chosen; docs/reliability.md lists all.
+The training data are LUNA25's: low-dose screening CTs without contrast agent from the National Lung Screening Trial,
+with slices of 1 to 3.2 mm. Thresholds that do not follow from them are marked as chosen. docs/reliability.md lists all.
 """
 
 import math
@@ -55,9 +55,9 @@ class ScanWarnings:
     """Warnings of one scan.
 
     Attributes:
-        scan: about the scan, so about each of its nodules.
-        nodules: about each nodule's patch, in the nodules' order.
-        ids: what the scan is known by.
+        scan: Warnings about the scan, and so about each of its nodules.
+        nodules: Warnings about each nodule's patch, in the nodules' order.
+        ids: The scan's identifiers.
     """
 
     scan: tuple[str, ...]
@@ -66,12 +66,12 @@ class ScanWarnings:
 
 
 def scan_warnings(volume: Volume) -> tuple[str, ...]:
-    """Warnings about a scan's geometry, intensities and DICOM header."""
+    """Return warnings about a scan's geometry, intensities and DICOM header."""
     return (*_geometry_warnings(volume.image), *_intensity_warnings(volume.image), *_header_warnings(volume))
 
 
 def patch_warnings(volume: Volume, nodule: Nodule, around: Surroundings, air: OpenAir) -> tuple[str, ...]:
-    """Warnings about one patch and the place of its nodule in it; ``air`` is the volume's."""
+    """Return warnings about one patch and its nodule's place; ``air`` is the volume's."""
     reach = (SIZE - 1) / 2 * VOXEL_MM
     corners = np.array(nodule.point) + reach * np.array(list(product((-1, 1), repeat=3)))
     beyond = max(map(volume.distance_outside_mm, corners))
@@ -93,14 +93,14 @@ def _placement_warnings(nodule: Nodule, around: Surroundings, air: OpenAir) -> l
 
 
 def points_warnings(volume: Volume, nodules: Sequence[Nodule], around: Sequence[Surroundings]) -> tuple[str, ...]:
-    """Warnings about a file's points as a whole."""
+    """Return warnings about a file's points as a whole."""
     points = [nodule.point for nodule in nodules]
     reading = other_reading(volume, points) if points and may_be_misread(around) else None
     return (f"the points look like {reading}: give x, y, z in mm, LPS",) if reading else ()
 
 
 def member_warnings(by_member: Array) -> tuple[str, ...]:
-    """Warnings about one nodule's probabilities, (number of members,)."""
+    """Return warnings about one nodule's probabilities (number of members,)."""
     low, high = by_member.min(), by_member.max()
     return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
 
@@ -146,7 +146,7 @@ def _is_chest_ct(hu: Array) -> bool:
 
 
 def _noise(hu: Array) -> float:
-    """Standard deviation in HU, from the median difference of neighbours along x, where both are about soft tissue."""
+    """Return the standard deviation in HU, from the median difference of neighbours along x in soft tissue."""
     tissue = abs(hu) < 3 * MOST_NOISE_HU
     differences = abs(np.diff(hu, axis=2))[tissue[..., 1:] & tissue[..., :-1]]
     # The median of |difference| is 0.6745·√2 standard deviations of normal noise.

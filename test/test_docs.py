@@ -32,6 +32,13 @@ def test_links_lead_somewhere(page):
     assert broken == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_files_that_are_named_are_there(page):
+    places = "nodulemc|test|benchmarks|scripts|configs"
+    named = re.findall(rf"`((?:{places})/[\w/.]+\.\w+)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+
+
 @pytest.mark.heavy
 def test_the_first_example_of_the_readme_prints_what_it_shows(monkeypatch, capsys):
     """But for where the ensemble is, and rounding that differs from CPU to CPU."""

@@ -1,1 +1,1 @@
-"""Cohorts: thousands of scans through one resident ensemble, resumable at any moment (docs/cohort.md)."""
+"""Cohorts: scoring thousands of scans with one loaded ensemble, in runs that can always be resumed (docs/cohort.md)."""

@@ -1,4 +1,4 @@
-"""What a cohort's risk models may know: a table with a row for each patient, scan or nodule."""
+"""Clinical information for a cohort's risk models: a table with rows about patients, scans or nodules."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Known = dict[str, Any]
 
 @dataclass(frozen=True)
 class Clinical:
-    """What is known of one scan, by the risk models' names.
+    """The known values about one scan, by the risk models' names.
 
     Attributes:
-        patient: of the patient at the time of the scan.
-        nodules: by AnnotationID; counts before what is known of the patient.
+        patient: The values about the patient at the time of the scan.
+        nodules: The values about nodules, by AnnotationID; they take precedence over the patient's.
     """
 
     patient: Known
@@ -43,13 +43,13 @@ class Clinical:
 
 @dataclass
 class ClinicalTable:
-    """What a table says, by the names of what its rows are about.
+    """The contents of a table, by the subjects of its rows.
 
     Attributes:
-        source: the file.
-        patients: by PatientID.
-        scans: by SeriesInstanceUID, or path as the manifest has it.
-        nodules: by AnnotationID.
+        source: The file.
+        patients: The values by PatientID.
+        scans: The values by SeriesInstanceUID, or by path as in the manifest.
+        nodules: The values by AnnotationID.
     """
 
     source: Path
@@ -58,7 +58,7 @@ class ClinicalTable:
     nodules: dict[str, Known] = field(default_factory=dict)
 
     def of(self, scan: Scan) -> Clinical:
-        """What it says of a scan: of its patient, before that of the scan itself, before that of each nodule."""
+        """Return the values about a scan: its patient's, replaced by its own, replaced by each nodule's."""
         names = [*sorted(scan.ids.uids), *filter(None, [scan.series]), scan.name]
         patient = self.patients.get(scan.patient or "", {})
         for name in names:
@@ -66,10 +66,10 @@ class ClinicalTable:
         return Clinical(patient, {name: self.nodules[name] for name in self._names(scan)})
 
     def of_all(self, scans: Iterable[Scan]) -> dict[str, Clinical]:
-        """What it says of each scan, by its name.
+        """Return the values about each scan, by its name.
 
         Raises:
-            TableError: nothing at all.
+            TableError: There are none at all.
         """
         found = {scan.name: self.of(scan) for scan in scans}
         if not any(clinical.patient or clinical.nodules for clinical in found.values()):
@@ -78,7 +78,7 @@ class ClinicalTable:
         return found
 
     def _names(self, scan: Scan) -> list[str]:
-        """The AnnotationIDs of a scan's nodules that the table has."""
+        """Return the AnnotationIDs of a scan's nodules that are in the table."""
         if isinstance(scan.points, Path):  # how many they are is not known before it is read
             return [name for name in self.nodules if name.rpartition("#")[0] == scan.name]
         names = (annotation_id(scan.name, k, nodule.name) for k, nodule in enumerate(scan.points, start=1))
@@ -86,14 +86,14 @@ class ClinicalTable:
 
 
 def read_clinical_table(path: Path) -> ClinicalTable:
-    """Read a CSV or Parquet table with what is known of patients, scans and nodules.
+    """Read a CSV or Parquet table with clinical values about patients, scans and nodules.
 
-    Each row is about the most particular thing that it names: a nodule (AnnotationID), else a scan (path or
-    SeriesInstanceUID), else a patient (PatientID). Empty cells and "unknown" stand for what is not known.
+    Each row is about the most specific thing that it names: a nodule (AnnotationID), else a scan (path or
+    SeriesInstanceUID), else a patient (PatientID). Empty cells and "unknown" mean that a value is not known.
 
     Raises:
         FileError: the file cannot be read.
-        CaseError: naming the line: a value is none of its column's.
+        CaseError: A value is not one of its column's; the message names the line.
         TableError: naming lines: the table cannot be used, a row names nothing, two rows contradict each other,
             or a row that names no nodule describes one.
         ConfigError: a Parquet file is given and pyarrow is not installed.
@@ -112,12 +112,12 @@ def read_clinical_table(path: Path) -> ClinicalTable:
 def assessed(
     predictions: Sequence[NodulePrediction], names: Sequence[str], clinical: Clinical | None
 ) -> list[NodulePrediction]:
-    """Measured predictions with the risk that clinical models make of them; as they are where nothing is asked for.
+    """Add clinical risk to measured predictions, if it is asked for.
 
     Args:
-        predictions: of one scan.
-        names: their AnnotationIDs.
-        clinical: what is known of the scan.
+        predictions: The predictions for one scan.
+        names: Their AnnotationIDs.
+        clinical: The known values about the scan. None if no risk is asked for.
     """
     if clinical is None:
         return list(predictions)
@@ -132,7 +132,7 @@ def _inputs(prediction: NodulePrediction, known: Known) -> Known:
 
 
 def _about(row: TableRow, table: ClinicalTable) -> tuple[dict[str, Known], str]:
-    """What a row is about."""
+    """Return the subject of a row."""
     kinds = {ANNOTATION: table.nodules, **dict.fromkeys((*PATHS, UID), table.scans), PATIENT: table.patients}
     column = next((column for column in kinds if row.cells.get(column)), None)
     if column is None:
@@ -142,7 +142,7 @@ def _about(row: TableRow, table: ClinicalTable) -> tuple[dict[str, Known], str]:
 
 
 def _cells(row: TableRow) -> dict[str, str]:
-    """The cells that say something, by the models' names."""
+    """Return the cells with values, by the models' names."""
     keys = (*PATIENT_KEYS, *NODULE_KEYS)
     return {key: cell for key in keys if (cell := row.cells.get(_COLUMNS.get(key, key)))}
 
@@ -156,7 +156,7 @@ def _known(row: TableRow, *, is_nodule: bool) -> Known:
 
 
 def _value(cell: str) -> Any:
-    """A cell as JSON would have it."""
+    """Return a cell's value as in JSON."""
     if cell.lower() in _WORDS:
         return _WORDS[cell.lower()]
     return cell if (number := plain_number(cell)) is None else number

@@ -51,11 +51,11 @@ _LOCK_NAME = ".export.lock"
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan's results as they are exported.
+    """A scan's results for export.
 
     Attributes:
-        names: its nodules' own; ``predictions`` have the cohort's.
-        seen: as ``nodulemc.cohort.state.seen`` gives it; the predictions' warnings say the same.
+        names: Its nodules' own names; ``predictions`` have the cohort's.
+        seen: The result of ``nodulemc.cohort.state.seen``; the predictions' warnings say the same.
     """
 
     listed: Listed
@@ -67,13 +67,14 @@ class _Scan:
 
 
 def export(folder: Path, output: Path, *, json: bool = False) -> CohortState:
-    """Write what is known by now of the cohort in ``folder`` into ``output``.
+    """Write all current results of the cohort in ``folder`` into ``output``, in the manifest's order.
 
-    ``predictions.csv`` and ``predictions.parquet`` (AnnotationID, label, probability, seeds, then PatientID, scan, the
-    nodule's own name, point, warnings and, as far as they are known, attributes, measurements and risk),
-    ``failures.csv`` (scan, error) and, where wanted, ``json/<scan>.json``; all in the manifest's order. The first two
-    also say the ensemble's SHA-256 and what it was trained on; of calibrated results the vote before and the
-    calibration; and whether the ensemble was trained on the case, where that is known.
+    - ``predictions.csv`` and ``predictions.parquet``: AnnotationID, label, probability, members, then PatientID, scan,
+      the nodule's own name, point, warnings and, if they are known, attributes, measurements and risk. They also have
+      the ensemble's SHA-256 and training data; for calibrated results the vote before and the calibration; and, if
+      known, whether the ensemble was trained on the case.
+    - ``failures.csv``: scan, error
+    - ``json/<scan>.json``, if wanted
 
     Returns:
         The state that was written.
@@ -121,13 +122,13 @@ def export(folder: Path, output: Path, *, json: bool = False) -> CohortState:
 
 
 def written(output: Path, *, json: bool) -> str:
-    """What ``export`` has written, in words."""
+    """Describe in words what ``export`` has written."""
     names = [CSV_NAME, PARQUET_NAME, FAILURES_NAME, *([JSON_FOLDER] if json else [])]
     return f"written: {', '.join(str(output / name) for name in names)}"
 
 
 def _named(state: CohortState) -> list[_Scan]:
-    """The scans with results."""
+    """Return the scans with results."""
     scans = []
     for listed, record in state.done:
         names = [p.nodule.name for p in record.predictions]
@@ -174,9 +175,9 @@ def _write_parquet(path: Path, columns: Sequence[str], rows: Sequence[dict[str, 
 
 
 def _write_json(folder: Path, scans: Mapping[str, _Scan]) -> None:
-    """Write one file for each scan, by the files' names, and remove what an earlier export wrote and this one did not.
+    """Write one file for each scan, by the files' names, and remove files that only an earlier export wrote.
 
-    A list in the folder says which files are ours, at any moment.
+    A list in the folder always names the files that are ours.
     """
     make_folder(folder)
     listing = folder / _JSON_LIST_NAME

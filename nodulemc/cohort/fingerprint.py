@@ -1,6 +1,6 @@
-"""What a scan's result depends on: a signature of its files, quickly read, and the hash of their content.
+"""The inputs that a scan's result depends on: a quickly read signature of its files, and a hash of their content.
 
-The hash is BLAKE3: every CT is hashed as it is read, and SHA-256 would take a seventh of the time of reading it.
+The hash is BLAKE3. Every CT is hashed while it is read, and SHA-256 would take a seventh of the reading time.
 """
 
 import json
@@ -26,12 +26,11 @@ class Fingerprint:
     """A scan's inputs.
 
     Attributes:
-        signature: paths, sizes and times of all files, and points given in the manifest; the same as long as nothing
-            has been touched.
-        ct: hash of the CT: of the file, or, where there are several, of the list of their hashes and names, and of
-            the series to read among them, where one is named. A DICOM folder's hidden files, which no reader takes
-            for slices, do not count.
-        points: hash of the points' file or files, likewise, or of the points as the manifest has them.
+        signature: The paths, sizes and times of all files, and points given in the manifest. It stays the same as long
+            as nothing has been touched.
+        ct: A hash of the CT's file. If there are several, a hash of the list of their hashes and names, and of the
+            series to read among them, if one is named. A DICOM folder's hidden files do not count.
+        points: A hash of the points' file or files, in the same way, or of the points in the manifest.
     """
 
     signature: str
@@ -39,12 +38,12 @@ class Fingerprint:
     points: str | None = None
 
     def same_content(self, other: "Fingerprint") -> bool:
-        """Whether CT and points hold the same, whatever their names and times."""
+        """Whether CT and points have the same content, whatever their names and times."""
         return (self.ct, self.points) == (other.ct, other.points)
 
 
 def stat_signature(scan: Scan) -> str:
-    """See ``Fingerprint.signature``; reads headers at most."""
+    """Return the signature (see ``Fingerprint.signature``); this reads headers at most."""
     files = [*_files(scan.path), *(_files(scan.points) if isinstance(scan.points, Path) else [])]
     inline = None if isinstance(scan.points, Path) else _points_hash(scan.points)
     return json.dumps([[_stat(path) for path in files], inline])
@@ -66,7 +65,7 @@ def hash_inputs(scan: Scan) -> Fingerprint:
 
 
 def _content_hash(given: Path, series: str | None = None) -> str:
-    """Hash of a file, or of the files that belong to it or lie in it as a folder, and of the series to read of them."""
+    """Hash a file, or the files that belong to it or lie in it as a folder, and the series to read among them."""
     files = _files(given)
     if given.is_dir():
         files = [path for path in files if not is_hidden(path, given)]

@@ -1,4 +1,4 @@
-"""What ensemble a result comes from."""
+"""The ensemble that a result comes from."""
 
 import hashlib
 import json
@@ -14,18 +14,18 @@ _METHOD = 2
 
 @dataclass(frozen=True)
 class Identity:
-    """An ensemble as results remember it.
+    """An ensemble, as it is stored with results.
 
     Attributes:
-        weights: hash of the members' SHA-256s, weights and architectures, and of the calibration where it is applied.
+        weights: A hash of the members' SHA-256s, weights and architectures, and of the calibration if it is applied.
         precision: "fp32", "bf16" or "fp16".
-        seeds: the members' names, in voting order.
-        trained_on: as in the ensemble's manifest.
-        vote_weights: the members' shares of the vote.
-        calibration: the map that is applied, None where none is.
-        sha256: of its ``ensemble.json``, None in what older versions have left.
-        attributes: those that it tells, in its manifest's order.
-        measures: whether nodules are measured, too.
+        seeds: The members' names, in voting order.
+        trained_on: As in the ensemble's manifest.
+        vote_weights: The members' shares of the vote.
+        calibration: The map that is applied. None if there is none.
+        sha256: The SHA-256 of its ``ensemble.json``. None in results of older versions.
+        attributes: The ratings that it predicts, in its manifest's order.
+        measures: Whether nodules are measured, too.
     """
 
     weights: str

@@ -1,4 +1,4 @@
-"""One machine: reading processes, and the ensemble in this one."""
+"""Scoring on one machine: processes that read, and the ensemble in this process."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,17 +11,17 @@ class LocalEngine:
     """Scores scans on this machine."""
 
     def __init__(self, load: Callable[[], Scorer], workers: int) -> None:
-        """Nothing is started yet.
+        """Prepare; nothing is started yet.
 
         Args:
-            load: gives the ensemble; called once, while the first scans are being read.
-            workers: number of reading processes.
+            load: Returns the ensemble. It is called once, while the first scans are being read.
+            workers: The number of reading processes.
         """
         self._load = load
         self._workers = workers
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come."""
+        """Yield the outcome of each job, as soon as it is there."""
         if not jobs:
             return
         with Readers(read_scan, jobs, min(self._workers, len(jobs))) as readers:

@@ -1,6 +1,6 @@
 """A cohort's scans from a manifest (CSV or Parquet) or a folder in LUNA25's layout.
 
-What makes the whole manifest unusable is an error. What spoils one scan becomes that scan's fault, and the others go
+A fault that makes the whole manifest unusable is an error. A fault of one scan is recorded with it, and the others go
 on.
 """
 
@@ -54,7 +54,7 @@ def read_cohort_manifest(path: str | Path) -> list[Scan]:
 
 @dataclass(frozen=True)
 class _Ct:
-    """A scan's name and the rest of what ``Scan`` says of its CT."""
+    """A scan's name and the other values of ``Scan`` about its CT."""
 
     name: str
     path: Path
@@ -70,7 +70,7 @@ class _Cts:
         self._folder = CtFolder(base / _CT_FOLDER)
 
     def find(self, uid: str) -> _Ct:
-        """The CT of a series: a file, or a series in a DICOM folder, which is named by its UID wherever it is."""
+        """Return the CT of a series: a file, or a series in a DICOM folder, named by its UID wherever it is."""
         name = _name(f"{_CT_FOLDER}/{uid}")
         try:
             place = self._folder.find(uid)
@@ -80,7 +80,7 @@ class _Cts:
 
 
 def _path_column(header: Sequence[str], where: Path) -> str:
-    """The column with the scans' paths, of a manifest that says in one way where its nodules are."""
+    """Return the column with the scans' paths, if the manifest gives its nodules in one way only."""
     columns = canonical(header)
     paths = [column for column in PATHS if column in columns]
     sources = [POINTS in columns, set(COORDINATES) <= set(columns)]
@@ -145,7 +145,7 @@ def _by_nodule(rows: Sequence[TableRow], column: str, locate: Callable[[str], _C
 
 
 def _check_apart(nodules: Sequence[Nodule], rows: Sequence[TableRow]) -> None:
-    """Refuse a point that two rows have, unless both name their nodules: one of the two is a mistake."""
+    """Refuse a point that two rows share, unless both name their nodules: one of the two is a mistake."""
     first: dict[tuple[float, float, float], int] = {}
     for k, nodule in enumerate(nodules):
         earlier = first.setdefault(nodule.point, k)
@@ -156,10 +156,10 @@ def _check_apart(nodules: Sequence[Nodule], rows: Sequence[TableRow]) -> None:
 
 
 def _claim(scan: str, nodules: Sequence[Nodule], rows: Sequence[TableRow], first: dict[str, TableRow]) -> None:
-    """Give a scan its nodules' AnnotationIDs, if none of them is taken.
+    """Reserve its nodules' AnnotationIDs for a scan.
 
     Raises:
-        TableError: one is taken.
+        TableError: One is taken already.
     """
     own: dict[str, TableRow] = {}
     for number, (nodule, row) in enumerate(zip(nodules, rows, strict=True), start=1):
@@ -188,10 +188,10 @@ def _label(row: TableRow) -> int | None:
 
 
 def _patient(rows: Sequence[TableRow]) -> str | None:
-    """Whose scan it is, where one of its rows says so; a scan is of one patient.
+    """Return the scan's patient, if one of its rows states it.
 
     Raises:
-        TableError: rows say differently.
+        TableError: Rows state different patients.
     """
     first = next((row for row in rows if row.cells.get(PATIENT)), None)
     if first is None:
@@ -209,7 +209,7 @@ def _uids(rows: Sequence[TableRow]) -> frozenset[str]:
 
 
 def _name(path: str) -> str:
-    """A scan's name, the same for ``ct/a.mha`` and ``./ct//a.mha``."""
+    """Return a scan's name, which is the same for ``ct/a.mha`` and ``./ct//a.mha``."""
     return str(PurePath(path))
 
 

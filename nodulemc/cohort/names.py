@@ -1,4 +1,4 @@
-"""Names of nodules and files that stay the same while a cohort is being scored, and belong to one thing each."""
+"""Unique names of nodules and files that stay the same while a cohort is being scored."""
 
 import hashlib
 import re
@@ -14,21 +14,21 @@ _MARK = re.compile(r"-[0-9a-f]{16}")
 
 
 def annotation_id(scan: str, number: int, name: str | None) -> str:
-    """A nodule's name in the cohort.
+    """Return a nodule's name in the cohort.
 
     Args:
-        scan: the scan's name.
-        number: the nodule's in its scan, from 1.
-        name: what the manifest calls it, None where it does not.
+        scan: The scan's name.
+        number: The nodule's number in its scan, from 1.
+        name: Its name in the manifest. None if it has none.
     """
     return name or f"{scan}#{number}"
 
 
 def file_names(scans: Iterable[str], suffix: str) -> dict[str, str]:
-    """The name of each scan's file of a kind, by the scan's name.
+    """Return the name of each scan's file with this suffix, by the scan's name.
 
-    It is the CT's, without its suffix. A hash of the scan's name follows where another CT has the same, where it is
-    long, and where it looks as if a hash followed already.
+    It is the CT's file name without its suffix. A hash of the scan's name is added if another CT has the same name, if
+    the name is long, or if it looks as if it had a hash already.
     """
     stems = {scan: scan_name(Path(scan)) for scan in scans}
     repeated = Counter(stem.casefold() for stem in stems.values())  # some file systems know no upper case

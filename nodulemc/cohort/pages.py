@@ -1,7 +1,7 @@
-"""Pages of a cohort's scans, one a scan, and an index of them.
+"""The pages of a cohort: one for each scan, and an index.
 
-Each page says what result it is of. So a later run finds those that are missing or of another result, whatever has
-happened meanwhile; a scan's result is kept first, then its page is written, whole or not at all.
+Each page states its result. So a later run finds pages that are missing or show another result, whatever has happened
+in between. A scan's result is stored first; then its page is written, completely or not at all.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Pages:
         """Make the folder.
 
         Args:
-            folder: where the index is to be; the pages are in ``scans`` below.
-            scans: the names of all of the cohort's, from which the pages' names are made.
-            origin: what makes the results.
+            folder: The folder for the index; the pages are in ``scans`` below it.
+            scans: The names of all scans of the cohort, from which the pages' names are made.
+            origin: The origin of the results.
 
         Raises:
             FileError: the folder cannot be made or written.
@@ -76,9 +76,9 @@ class Pages:
         """Write a scan's page.
 
         Args:
-            listed: the scan.
-            record: its result as it is kept.
-            scored: what it is made of.
+            listed: The scan.
+            record: Its stored result.
+            scored: The scored scan.
 
         Raises:
             FileError: it cannot be written.
@@ -94,11 +94,11 @@ def write_index(folder: Path, cohort: Path) -> int:
     """Write the index of all scans, and remove pages of theirs whose result is not current.
 
     Args:
-        folder: of the pages.
-        cohort: the cohort's.
+        folder: The pages' folder.
+        cohort: The cohort's folder.
 
     Returns:
-        How many scans with results have no page.
+        The number of scans with results but without a page.
 
     Raises:
         FileError: a file cannot be written or removed.
@@ -121,7 +121,7 @@ def write_index(folder: Path, cohort: Path) -> int:
 
 
 def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
-    """The index, HTML; columns of measures and risk are those that at least one scan has."""
+    """Return the index as HTML; it has the columns of measures and risk that at least one scan has."""
     return render(
         "nodulemc.report",
         "index.html.jinja",
@@ -135,7 +135,7 @@ def index_page(rows: Sequence[Mapping[str, Any]], ensemble: Identity) -> str:
 
 
 def _row(listed: Listed, state: CohortState, page: Path | None) -> dict[str, Any]:
-    """What the index shows of a scan."""
+    """Return a scan's row in the index."""
     record = state.records.get(listed.scan)
     link = page and f"{FOLDER}/{quote(page.name)}"
     row: dict[str, Any] = {"scan": listed.scan, "link": link, "status": "to do", "error": "",
@@ -156,7 +156,7 @@ def _row(listed: Listed, state: CohortState, page: Path | None) -> dict[str, Any
 
 
 def _further(found: Sequence[NodulePrediction]) -> dict[str, float | str]:
-    """The highest of each measure and risk among a scan's nodules, by column."""
+    """Return the highest of each measure and risk among a scan's nodules, by column."""
     cells = [further_cells(prediction) for prediction in found]
     values = {column: [own[column] for own in cells if own.get(column) is not None] for column in COLUMNS}
     return {column: max(known) for column, known in values.items() if known}
@@ -167,7 +167,7 @@ def _paths(folder: Path, scans: Iterable[str]) -> dict[str, Path]:
 
 
 def _key(listed: Listed, record: Record) -> str:
-    """What a result depends on, and with it its page, which shows the risk, too."""
+    """Return a key of everything that a result and its page, which also shows the risk, depend on."""
     inputs = record.fingerprint
     content = [_VERSION, record.scan, record.points_hash, inputs.ct, inputs.points, record.weights, record.precision]
     content += [asdict(listed.clinical)] if listed.clinical else []
@@ -175,7 +175,7 @@ def _key(listed: Listed, record: Record) -> str:
 
 
 def _key_in(path: Path) -> str | None:
-    """What a page says it is of; None where there is no such page."""
+    """Return the key in a page, or None if there is no such page."""
     try:
         with path.open("rb") as file:
             found = _KEY.search(file.read(_HEAD_BYTES))

@@ -1,8 +1,8 @@
-"""A Ray cluster: scans are read by tasks anywhere, and scored by one actor per GPU, or per node where there is none.
+"""Scoring on a Ray cluster: tasks anywhere read scans, and one actor per GPU, or per node without GPUs, scores them.
 
-A scan's patches and pictures stay in Ray's object store until an actor has used them; this process sees results, and
-writes the pages. Ray starts lost tasks and actors again. Nodes need the same NoduleMC installed, and scans and ensemble
-under the same paths.
+A scan's patches and pictures stay in Ray's object store until an actor has used them. This process gets only results,
+and writes the pages. Ray restarts lost tasks and actors. All nodes need the same NoduleMC, and scans and ensemble under
+the same paths.
 """
 
 import logging
@@ -35,8 +35,8 @@ class RayEngine:
     """Scores scans on a Ray cluster.
 
     Attributes:
-        device: what the cluster's actors compute on.
-        precision: what they compute in.
+        device: The device of the cluster's actors.
+        precision: The number format that they compute in.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class RayEngine:
         """Connect, and load the ensemble on the first actor that the cluster gives.
 
         Args:
-            load: called in actors with the keywords ``device`` and ``precision``.
-            device: "auto" (GPUs where the cluster has any), "cpu" or "cuda".
-            precision: as for ``Ensemble.load``; "auto" is what the first actor finds best, for all of them.
-            address: of a running cluster; None: $RAY_ADDRESS, or else a cluster of this machine alone.
+            load: A function that actors call with the keywords ``device`` and ``precision``.
+            device: "auto" (GPUs if the cluster has any), "cpu" or "cuda".
+            precision: As for ``Ensemble.load``. With "auto", the first actor chooses for all.
+            address: The address of a running cluster. None stands for $RAY_ADDRESS, or else for a cluster of this
+                machine alone.
 
         Raises:
             ConfigError: there is no such cluster, or it has no GPU and one is asked for.
@@ -77,7 +78,7 @@ class RayEngine:
             raise _cause(error) from None
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come."""
+        """Yield the outcome of each job, as soon as it is there."""
         return _Flow(jobs, self._actors, self.precision, self._batch).outcomes()
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class RayEngine:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A scan that was read, all of it but what is small still in the object store."""
+    """A scan that was read; its large parts are still in the object store."""
 
     job: Job
     small: Read
@@ -95,7 +96,7 @@ class _Ready:
 
 
 class _Flow:
-    """From jobs to outcomes, with a bounded number of scans under way."""
+    """Turns jobs into outcomes, with a bounded number of scans in progress."""
 
     def __init__(self, jobs: Sequence[Job], actors: Sequence[Any], precision: str, batch: int) -> None:
         self._jobs = deque(jobs)
@@ -172,7 +173,7 @@ class _Flow:
 
 @ray.remote(num_cpus=1, num_returns=2, max_retries=_RETRIES)
 def _read(job: Job) -> tuple[Reading, Read | None]:
-    """One scan without what is large, and the whole of it, which travels straight to an actor."""
+    """Read one scan; return its small parts, and the whole of it, which goes directly to an actor."""
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     reading = read_scan(job)
     if isinstance(reading, Read):
@@ -182,7 +183,7 @@ def _read(job: Job) -> tuple[Reading, Read | None]:
 
 @ray.remote(max_restarts=_RETRIES, max_task_retries=_RETRIES)
 class _Model:
-    """The ensemble on one GPU or node; after a restart it loads itself again."""
+    """The ensemble on one GPU or node; it loads itself again after a restart."""
 
     def __init__(self, load: Callable[..., Scorer], device: str) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray's: one thread
@@ -191,13 +192,13 @@ class _Model:
         self._scorer: Scorer | None = None
 
     def is_there(self) -> None:
-        """Returns when the cluster has given the actor its place."""
+        """Return when the cluster has given the actor its place."""
 
     def loaded_precision(self, precision: str) -> str:
         return self._loaded(precision).precision
 
     def score(self, precision: str, *reads: Read) -> list[Scored]:
-        """What pages need comes along; patches and parts are of no further use."""
+        """Score scans; the results keep what pages need, but not patches and parts."""
         scored = score_together(reads, self._loaded(precision))
         return [replace(one, read=replace(one.read, patches=_NO_PATCHES, parts=())) for one in scored]
 
@@ -208,7 +209,7 @@ class _Model:
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """What a user has caused, as it was raised on the node; everything else with Ray's own traceback."""
+    """Return a user's error as raised on the node, and any other error with Ray's own traceback."""
     return error.cause if isinstance(error.cause, NoduleMCError) else error
 
 
@@ -220,7 +221,7 @@ def _check_reachable(address: str | None) -> None:
 
 
 def _places(gpus: int, device: str) -> list[dict[str, Any]]:
-    """Where to put actors: on each GPU, or on each node that has CPUs for work."""
+    """Return the places for actors: each GPU, or each node with CPUs for work."""
     if device == "cuda":
         return [{"num_gpus": 1, "num_cpus": 0}] * gpus
     # An actor asks for no CPU: on a node with one, no reader would ever run beside it.

@@ -1,4 +1,4 @@
-"""What a reading process does: one scan from its files to the network's inputs."""
+"""The work of a reading process: one scan from its files to the network's inputs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Job:
     """A scan to read.
 
     Attributes:
-        scan: the scan.
-        known: inputs of a result that stands as long as they are the same.
-        measure: whether its nodules are to be measured, which takes more than the network's inputs.
-        views: whether its page is wanted, which takes still more.
-        only_page: whether its result stands and nothing but its page is missing.
+        scan: The scan.
+        known: The inputs of an existing result, which counts as long as they stay the same.
+        measure: Whether its nodules are to be measured; this needs more than the network's inputs.
+        views: Whether its page is wanted; this needs still more.
+        only_page: Whether its result counts and only its page is missing.
     """
 
     scan: Scan
@@ -49,8 +49,8 @@ class Job:
 class Read:
     """A scan's nodules, their patches (float32 (N, 64, 64, 64), see ``nodulemc.prediction``) and warnings.
 
-    ``parts`` are the scan's own voxels under the nodules' cubes, empty where nothing is measured; ``views`` are what
-    its page shows of the nodules, empty where none is wanted.
+    ``parts`` are the scan's own voxels in the nodules' cubes, empty if nothing is measured. ``views`` are the nodules'
+    pictures for its page, empty if none is wanted.
     """
 
     fingerprint: Fingerprint
@@ -63,7 +63,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """The scan's files were touched, but hold what they held."""
+    """The scan's files were touched, but have the same content."""
 
     fingerprint: Fingerprint
 
@@ -81,7 +81,7 @@ Reading: TypeAlias = Read | Unchanged | Failed
 
 
 def read_scan(job: Job) -> Reading:
-    """Read one scan; never raises, so that no scan stops the others."""
+    """Read one scan. This never raises, so that no scan stops the others."""
     fingerprint = Fingerprint(stat_signature(job.scan))
     try:
         fingerprint = hash_inputs(job.scan)
@@ -102,7 +102,7 @@ def read_scan(job: Job) -> Reading:
 
 
 def _parts(volume: Volume, nodules: Sequence[Nodule], views: Sequence[View]) -> tuple[sitk.Image, ...]:
-    """The scan's voxels under the nodules' cubes; those of views are not copied."""
+    """Return the scan's voxels in the nodules' cubes; those of views are not copied."""
     return tuple(view.part for view in views) or tuple(nodule_part(volume, nodule.point) for nodule in nodules)
 
 
@@ -124,7 +124,7 @@ def _explained(error: Exception, scan: Scan) -> tuple[NoduleMCError, str | None]
 
 
 class _Collector(logging.Handler):
-    """Keeps messages; ``said`` are those so far."""
+    """Collects messages in ``said``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def _logged_warnings() -> Iterator[list[str]]:
-    """Collect what the package logs meanwhile, instead of showing it."""
+    """Collect the package's log messages in the block, instead of showing them."""
     logger = logging.getLogger("nodulemc")
     handler = _Collector()
     logger.addHandler(handler)

@@ -27,17 +27,17 @@ Result = tuple[Job, Reading]
 class Readers:
     """Processes that read scans, one scan at a time each.
 
-    A process that dies takes only its scan with it: that is tried once more, in a new process. Use it as a context
-    manager; leaving it kills the processes.
+    If a process dies, only its scan is lost, and is tried once more in a new process. Use this as a context manager;
+    leaving it kills the processes.
     """
 
     def __init__(self, work: Callable[[Job], Reading], jobs: Iterable[Job], workers: int) -> None:
         """Start reading.
 
         Args:
-            work: a function of a module.
-            jobs: what to read; taken as needed.
-            workers: number of processes.
+            work: A function at the top level of a module.
+            jobs: The jobs, taken as needed.
+            workers: The number of processes.
         """
         self._work = work
         self._jobs = iter(jobs)
@@ -60,7 +60,7 @@ class Readers:
                 process.kill()
 
     def batches(self, nodules: int) -> Iterator[list[Result]]:
-        """All results, each once, as they come: what has been read by then, up to about ``nodules`` nodules.
+        """Yield all results, each once, as they come, in batches of up to about ``nodules`` nodules.
 
         Raises:
             ResourceError: processes cannot be started.
@@ -156,7 +156,7 @@ class _Process:
 
 
 def _answer(work: Callable[[Job], Reading], pipe: Connection) -> None:
-    """The process's work: one core, as long as the other end of the pipe is open."""
+    """Do the process's work, on one core, as long as the other end of the pipe is open."""
     os.nice(_NICE)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -168,7 +168,7 @@ def _answer(work: Callable[[Job], Reading], pipe: Connection) -> None:
 
 
 def died(job: Job, what: str) -> Failed:
-    """The outcome of a scan whose reading process did not survive it."""
+    """Return the outcome of a scan that its reading process did not survive."""
     error = ResourceError(what, job.scan.path, "memory may be short: use fewer --workers, then --retry-failed")
     return Failed(Fingerprint(stat_signature(job.scan)), error)
 

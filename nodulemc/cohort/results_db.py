@@ -1,7 +1,7 @@
 """The results of a cohort in SQLite: one file, one writer, one transaction per scan.
 
-The journal is a rollback journal, not a write-ahead log: that one needs memory shared by all readers and writers, so
-on a cluster's network file system `nodulemc cohort-status` could not look at what another node writes.
+The journal is a rollback journal, not a write-ahead log. The latter needs memory shared by all readers and writers, so
+on a cluster's network file system `nodulemc cohort-status` could not read while another node writes.
 """
 
 import json
@@ -50,13 +50,13 @@ _SCHEMA = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has set out to do.
+    """The plan of a run.
 
     Attributes:
-        started: seconds since 1970.
-        manifest: its path.
-        shard: "i/n", None for the whole cohort.
-        ensemble: what scores.
+        started: The start in seconds since 1970.
+        manifest: The manifest's path.
+        shard: "i/n". None for the whole cohort.
+        ensemble: The ensemble that scores.
     """
 
     started: float
@@ -73,13 +73,13 @@ class Listed:
         scan: As in ``Scan``.
         labels: As in ``Scan``.
         points_hash: As in ``Scan``.
-        signature: of its files when the run began (see ``Fingerprint``); None where this was not the run's to do, or
-            nothing was known of the scan.
-        fault: of the manifest's rows, None where they can be used.
+        signature: The signature of its files when the run began (see ``Fingerprint``). None if the scan was not part of
+            the run, or nothing was known about it.
+        fault: A fault of the manifest's rows. None if they can be used.
         patient: As in ``Scan``.
-        seen: by what the manifest says, what the ensemble was trained on of it, one of ``SEEN`` in
-            ``nodulemc.ensemble.trained_cases``; None where that is not known.
-        clinical: what the risk models may know of it, None where they were not asked for.
+        seen: Whether the ensemble was trained on it, by the manifest's identifiers: one of ``SEEN`` in
+            ``nodulemc.ensemble.trained_cases``. None if it is not known.
+        clinical: The clinical values about it. None if risk was not asked for.
     """
 
     scan: str
@@ -94,19 +94,19 @@ class Listed:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one scan: predictions, or an error and what was known before it.
+    """The outcome of one scan: predictions, or an error and the former result.
 
     Attributes:
-        scan: its name.
-        points_hash: what the manifest said of its points, as in ``Scan``.
-        fingerprint: its inputs; of a failure, the signature is the failure's, and the hashes are the former result's.
-        weights: The ensemble that made the predictions, None where there are none.
-        precision: The number format that it ran in, None where there are none.
-        finished: seconds since 1970.
-        error: why it failed, None where it did not.
-        predictions: of its nodules in their order; of a failure, the former ones.
-        traceback: of a fault of this program.
-        seen: as in ``Listed``, but by what the scan's own header says.
+        scan: Its name.
+        points_hash: As in ``Scan``.
+        fingerprint: Its inputs. For a failure, the signature is the failure's, and the hashes are the former result's.
+        weights: The ensemble that made the predictions. None if there are none.
+        precision: The number format that it ran in. None if there are none.
+        finished: The end in seconds since 1970.
+        error: The reason for a failure. None if there was none.
+        predictions: The predictions for its nodules, in their order. For a failure, the former ones.
+        traceback: The traceback of a fault of this program.
+        seen: As in ``Listed``, but by the identifiers in the scan's own header.
     """
 
     scan: str
@@ -121,7 +121,7 @@ class Record:
     seen: str | None = None
 
     def is_of(self, ensemble: Identity) -> bool:
-        """Whether its predictions are of these weights in this precision, and measured where that is asked for."""
+        """Whether its predictions were made with these weights in this precision, and are measured if asked for."""
         measured = all(prediction.measurements is not None for prediction in self.predictions)
         is_same = (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
         return is_same and (measured or not ensemble.measures)
@@ -131,7 +131,7 @@ class ResultsDb:
     """One SQLite file."""
 
     def __init__(self, path: Path) -> None:
-        """Open it; a missing file is made.
+        """Open the file; a missing file is made.
 
         Raises:
             ConfigError: it cannot be opened, or is no database of this version.
@@ -157,14 +157,14 @@ class ResultsDb:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no run has begun it."""
+        """Whether no run has begun in this file."""
         if self._version == 0:
             return True
         with self._reading() as do:
             return bool(do.execute("SELECT COUNT(*) FROM plan").fetchone()[0] == 0)
 
     def begin(self, plan: Plan, scans: Sequence[Listed], records: Sequence[Record] = ()) -> None:
-        """Note a run's plan, the manifest's scans, and what is known from the start."""
+        """Store a run's plan, the manifest's scans, and the results known from the start."""
         with self._transaction() as do:
             if not self._version:
                 for statement in _SCHEMA:
@@ -187,7 +187,7 @@ class ResultsDb:
         self._version = _VERSION
 
     def record(self, record: Record) -> None:
-        """Note what became of a scan: a result replaces what is known of it, a failure joins a former result."""
+        """Store a scan's outcome: a result replaces the former one, a failure is added to it."""
         with self._transaction() as do:
             _note(do, record)
 
@@ -218,7 +218,7 @@ class ResultsDb:
             ]
 
     def records(self) -> list[Record]:
-        """All results and failures, also of scans that are not listed any more."""
+        """Return all results and failures, including those of scans that are no longer listed."""
         with self._reading() as do:
             nodules: dict[str, list[NodulePrediction]] = {}
             columns = self._columns("nodules", "scan", *_NODULE)
@@ -290,12 +290,12 @@ class ResultsDb:
 
 
 def db_path(folder: Path, shard: tuple[int, int] | None) -> Path:
-    """The file of the whole cohort's runs, or of one shard's."""
+    """Return the file for runs of the whole cohort, or of one shard."""
     return folder / (f"{STEM}{SUFFIX}" if shard is None else f"{STEM}-{shard[0]}-of-{shard[1]}{SUFFIX}")
 
 
 def now() -> float:
-    """Seconds since 1970."""
+    """Return the seconds since 1970."""
     return time.time()
 
 

@@ -1,4 +1,4 @@
-"""A run over a cohort: what is to be done, doing it, and keeping the results."""
+"""A run over a cohort: it finds the scans to do, does them, and stores the results."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ Shard = tuple[int, int]
 
 
 class Engine(Protocol):
-    """What scores scans."""
+    """An engine that scores scans."""
 
     def outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as they come; nothing is started where there is no job."""
+        """Yield the outcome of each job, as soon as it is there; without a job nothing is started."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do.
+    """The task of a run.
 
     Attributes:
-        scans: the whole manifest's.
-        manifest: its path, for the record.
-        output: the cohort's folder.
-        ensemble: what the engine scores with.
-        shard: (i, n): every n-th scan from the i-th on; None: all scans.
-        retry_failed: also do what has failed before.
-        trained_cases: what the ensemble was trained on, None where that is not known.
-        pages: where each scan with a result gets a page, None where none are wanted.
-        clinical: what the risk models may know of each scan, by its name; None where they are not asked for.
+        scans: All scans of the manifest.
+        manifest: The manifest's path, for the record.
+        output: The cohort's folder.
+        ensemble: The engine's ensemble.
+        shard: (i, n) for every n-th scan from the i-th on. None for all scans.
+        retry_failed: Whether to try failed scans again.
+        trained_cases: The ensemble's training cases. None if they are not known.
+        pages: The pages for scans with a result. None if none are wanted.
+        clinical: The clinical values about each scan, by its name. None if risk is not asked for.
     """
 
     scans: Sequence[Scan]
@@ -70,22 +70,22 @@ class Task:
     clinical: Mapping[str, Clinical] | None = None
 
     def seen(self, scan: ScanIds) -> str | None:
-        """What the ensemble was trained on of a scan, one of ``trained_cases.SEEN``; None: nobody knows."""
+        """Return whether the ensemble was trained on a scan: one of ``trained_cases.SEEN``, or None if not known."""
         return self.trained_cases.seen(scan) if self.trained_cases else None
 
     def has_page(self, scan: Scan, result: Record | None) -> bool:
-        """Whether a scan's result has the page that it is to have."""
+        """Whether a scan's result has its page, if it is to have one."""
         return self.pages is None or (result is not None and self.pages.has(self.listed(scan), result))
 
     def listed(self, scan: Scan, signature: str | None = None) -> Listed:
-        """A scan as it is listed."""
+        """Return a scan as it is listed in the store."""
         clinical = self.clinical.get(scan.name) if self.clinical else None
         seen = self.seen(scan.ids)
         labels = list(scan.labels) if isinstance(scan.labels, tuple) else scan.labels
         return Listed(scan.name, labels, scan.points_hash, signature, scan.fault, scan.patient, seen, clinical)
 
     def own_scans(self) -> list[Scan]:
-        """Those of the shard."""
+        """The scans of the shard."""
         if self.shard is None:
             return list(self.scans)
         number, shards = self.shard
@@ -93,12 +93,12 @@ class Task:
 
 
 def run_cohort(task: Task, engine: Engine) -> None:
-    """Do what is left to do; each scan's outcome is kept before the next one's.
+    """Score the scans that are left; each outcome is stored before the next one.
 
-    Results of the same inputs, weights and precision stand, in whichever of the folder's databases they are.
+    Results with the same inputs, weights and precision count, in whichever of the folder's databases they are.
 
     Raises:
-        ConfigError: another run is at work on the same database, or the database cannot be used.
+        ConfigError: Another run is using the same database, or the database cannot be used.
     """
     path = db_path(task.output, task.shard)
     with writing(path):
@@ -115,7 +115,7 @@ def run_cohort(task: Task, engine: Engine) -> None:
 
 
 def _keep(db: ResultsDb, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
-    """Keep a scan's outcome, and its page after it: a page never shows what is not kept."""
+    """Store a scan's outcome, then write its page: a page never shows a result that is not stored."""
     if job.only_page and record.error is not None:
         logger.warning("no page: %s", record.error)  # its result stands
         return
@@ -125,7 +125,7 @@ def _keep(db: ResultsDb, task: Task, job: Job, record: Record, outcome: Scored |
 
 
 class _Clock:
-    """Seconds since 1970, but later than all that is known of the cohort: clocks of other machines may be ahead."""
+    """Seconds since 1970, but later than all stored times, since clocks of other machines may be ahead."""
 
     def __init__(self, contents: Iterable[DbContent]) -> None:
         times = [content.plan.started for content in contents]
@@ -139,13 +139,13 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Survey:
-    """What a run finds when it begins.
+    """The state of a cohort when a run begins.
 
     Attributes:
-        jobs: the scans to read.
-        signatures: of the files of the scans of which something is known, by name.
-        current: results to keep as they are.
-        former: the last result of this ensemble by scan, which stands if a scan's files turn out to hold the same.
+        jobs: The scans to read.
+        signatures: The signatures of files, by name, for scans about which something is known.
+        current: The results to keep as they are.
+        former: The last result of this ensemble by scan. It counts if the files turn out to have the same content.
     """
 
     jobs: list[Job]
@@ -181,7 +181,7 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
 
 
 def _elsewhere(current: Sequence[Record], contents: Iterable[DbContent], path: Path) -> list[Record]:
-    """The results that stand, but not in the database at ``path``."""
+    """Return the results that count but are not in the database at ``path``."""
     ours = {record.scan: record for content in contents if content.path == path for record in content.records}
     return [record for record in current if ours.get(record.scan) != record]
 

@@ -17,14 +17,14 @@ class Scan:
     """A scan and its nodules.
 
     Attributes:
-        name: the path as the manifest has it; names the scan in the cohort.
-        path: the CT, a file or a DICOM folder.
-        points: the nodules, or the file that holds them.
+        name: The path in the manifest, which names the scan in the cohort.
+        path: The CT: a file or a DICOM folder.
+        points: The nodules, or the file that holds them.
         labels: 1 malignant, 0 benign, None unknown: one for each nodule, or a single one for all.
-        patient: whose scan it is, None where the manifest does not say.
-        uids: SeriesInstanceUIDs that the manifest has for it.
-        fault: why the manifest's rows cannot be used, None where they can.
-        series: SeriesInstanceUID of the series to read in a DICOM folder, None for its only CT.
+        patient: The PatientID. None if the manifest does not state it.
+        uids: The SeriesInstanceUIDs in the manifest.
+        fault: The reason why the manifest's rows cannot be used. None if they can.
+        series: The SeriesInstanceUID of the series to read in a DICOM folder. None for its only CT.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Scan:
 
     @property
     def ids(self) -> ScanIds:
-        """What the scan is known by before it is read."""
+        """The scan's identifiers before it is read."""
         return ScanIds(self.uids | {scan_name(self.path)}, self.patient)
 
     @property
     def points_hash(self) -> str:
-        """Hash of what the manifest says of the points: they themselves, or where from the CT their file is."""
+        """A hash of the points in the manifest, or of their file's path relative to the CT."""
         content: object
         if isinstance(self.points, Path):
             content = os.path.relpath(self.points, self.path)  # the same wherever the data are mounted

@@ -1,4 +1,4 @@
-"""The network's part: patches of several scans through one ensemble, and what its masks measure."""
+"""Scoring patches of several scans with one ensemble, and measuring its masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,19 +24,19 @@ _MASKS_AT_ONCE = {"cpu": 4, "cuda": GPU_BATCH}
 
 
 class Scorer(Protocol):
-    """What an ensemble is used for here (see ``nodulemc.ensemble.ensemble.Ensemble``)."""
+    """The part of an ensemble that is used here (see ``nodulemc.ensemble.ensemble.Ensemble``)."""
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu" or "cuda"."""
+        """The device: "cpu" or "cuda"."""
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """The number format that it computes in."""
 
     @property
     def caveat(self) -> str | None:
-        """A warning that belongs beside every number, None where there is none."""
+        """A warning that belongs beside every number. None if there is none."""
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
         """(N, 64, 64, 64) to (N, number of members) and (N, number of attributes)."""
@@ -45,14 +45,14 @@ class Scorer(Protocol):
         """(N, number of members) to (N,)."""
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
-        """The same and (N, 64, 64, 64), where nodules are measured."""
+        """Return the same and masks (N, 64, 64, 64), for nodules that are measured."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A scan's predictions, and what it was read as (without its patches, for which nobody has a use any more).
+    """A scan's predictions, and the scan as it was read, without its patches, which are not needed any more.
 
-    ``masks`` are the nodules', each on its part's grid; empty where nothing is measured.
+    ``masks`` are the nodules' masks, each on its part's grid; empty if nothing is measured.
     """
 
     read: Read
@@ -64,11 +64,11 @@ Outcome = tuple[Job, Scored | Unchanged | Failed]
 
 
 def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
-    """Score several scans as one batch, and measure those with parts; the results do not depend on what else is in it.
+    """Score several scans as one batch, and measure those with parts. Results do not depend on the rest of the batch.
 
     Args:
-        reads: the scans.
-        scorer: the ensemble.
+        reads: The scans.
+        scorer: The ensemble.
     """
     patches = reads[0].patches if len(reads) == 1 else np.concatenate([read.patches for read in reads])
     measures = any(read.parts for read in reads)
@@ -79,7 +79,7 @@ def score_together(reads: Sequence[Read], scorer: Scorer) -> list[Scored]:
 
 
 def _with_masks(reads: Sequence[Read], patches: Array, scorer: Scorer) -> tuple[tuple[Array, Array], list[NoduleMask]]:
-    """The scorer's findings, and each nodule's mask on its part's grid."""
+    """Return the scorer's findings, and each nodule's mask on its part's grid."""
     size = _MASKS_AT_ONCE[scorer.device]
     places = iter([place for read in reads for place in zip(read.parts, read.nodules, strict=True)])
     findings, masks = [], []
@@ -93,7 +93,7 @@ def _with_masks(reads: Sequence[Read], patches: Array, scorer: Scorer) -> tuple[
 
 
 def _measured(scored: Scored, masks: tuple[NoduleMask, ...]) -> Scored:
-    """With what its masks measure, where there are any."""
+    """Add measurements, if there are masks."""
     if not masks:
         return scored
     predictions = tuple(
@@ -108,7 +108,7 @@ def _volume(part: sitk.Image) -> Volume:
 
 
 def _split(reads: Sequence[Read], results: Sequence[Array], caveat: str | None) -> list[Scored]:
-    """A batch's results, scan by scan: members' probabilities (N, members), votes (N,) and attributes (N, A)."""
+    """Yield a batch's results by scan: members' probabilities (N, members), votes (N,) and attributes (N, A)."""
     ends = np.cumsum([len(read.nodules) for read in reads])[:-1]
     parts = zip(*(np.split(values, ends) for values in results), strict=True)
     return [

@@ -1,4 +1,4 @@
-"""A cohort's folder as one: the databases of all shards and runs together."""
+"""The state of a cohort: the databases of all shards and runs together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ class CohortState:
     """The state of a cohort.
 
     Attributes:
-        plan: the last begun run's.
-        listed: its manifest's scans, in their order.
-        records: what is known of them by name; a scan that is missing here is yet to be done, or to be done again.
-        outdated: results of other weights or another precision than the plan's, of the scans yet to be done.
-        running: how many runs are at work.
+        plan: The plan of the latest run.
+        listed: Its manifest's scans, in their order.
+        records: Their outcomes by name. A scan that is missing here is still to be done, or to be done again.
+        outdated: Results with other weights or another precision than the plan's, for scans that are still to be done.
+        running: The number of runs in progress.
     """
 
     plan: Plan
@@ -46,21 +46,21 @@ class CohortState:
 
     @property
     def pending(self) -> int:
-        """How many scans are yet to be done."""
+        """The number of scans that are still to be done."""
         return len(self.listed) - len(self.records)
 
     @property
     def without_result(self) -> set[str]:
-        """The names of the scans that have failed or are yet to be done."""
+        """The names of the scans that have failed or are still to be done."""
         return {scan.scan for scan in self.listed} - {scan.scan for scan, _ in self.done}
 
     @property
     def trained_on(self) -> list[tuple[Listed, Record]]:
-        """The scans with results, but only those that the ensemble was trained on, or whose patients."""
+        """The scans with results that the ensemble was trained on, or was trained on other scans of their patients."""
         return [(listed, record) for listed, record in self.done if seen(listed, record) in WARNINGS]
 
     def duplicate_cts(self) -> list[list[str]]:
-        """Scans whose CTs hold the same bytes, by groups of their names."""
+        """Groups of scans with byte-identical CTs, by their names."""
         groups: dict[str | None, list[str]] = {}
         for _, record in self.done:
             groups.setdefault(record.fingerprint.ct, []).append(record.scan)
@@ -68,14 +68,14 @@ class CohortState:
 
 
 def seen(listed: Listed, record: Record) -> str | None:
-    """What the ensemble was trained on of a scan, as the manifest or the scan's own header tells."""
+    """Return whether the ensemble was trained on a scan, by the manifest or the scan's own header."""
     return strongest([listed.seen, record.seen])
 
 
 def annotation_ids(listed: Listed, record: Record) -> list[str]:
-    """What the cohort calls a scan's nodules.
+    """Return the names of a scan's nodules in the cohort.
 
-    Only names that the manifest gives are known, and unique, before all scans are done.
+    Only the manifest's names are known, and unique, before all scans are done.
     """
     by_manifest = isinstance(listed.labels, list)
     names = (p.nodule.name if by_manifest else None for p in record.predictions)
@@ -83,7 +83,7 @@ def annotation_ids(listed: Listed, record: Record) -> list[str]:
 
 
 def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
-    """A scan's predictions with what follows from the rest that is known of it: a warning, and risk models' results."""
+    """Return a scan's predictions with a warning if it was trained on, and with the risk models' results."""
     known = seen(listed, record)
     noted = [replace(p, warnings=with_warning(p.warnings, known)) for p in record.predictions]
     return assessed(noted, annotation_ids(listed, record), listed.clinical)
@@ -91,7 +91,7 @@ def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
 
 @dataclass(frozen=True)
 class DbContent:
-    """What one database holds; see ``ResultsDb``."""
+    """The content of one database; see ``ResultsDb``."""
 
     path: Path
     plan: Plan
@@ -100,7 +100,7 @@ class DbContent:
 
 
 def read_dbs(folder: Path) -> list[DbContent]:
-    """All databases of a cohort's folder that a run has begun.
+    """Read all databases in a cohort's folder that a run has begun.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -117,7 +117,7 @@ def read_dbs(folder: Path) -> list[DbContent]:
 
 
 def read_state(folder: Path) -> CohortState:
-    """Read the state of a cohort, also while it is being written.
+    """Read the state of a cohort, even while it is being written.
 
     Raises:
         ConfigError: the folder holds none.
@@ -140,7 +140,7 @@ def read_state(folder: Path) -> CohortState:
 
 
 def by_scan(contents: Iterable[DbContent]) -> dict[str, list[Record]]:
-    """All records of each scan."""
+    """Group all records by scan."""
     records: dict[str, list[Record]] = {}
     for content in contents:
         for record in content.records:
@@ -150,7 +150,7 @@ def by_scan(contents: Iterable[DbContent]) -> dict[str, list[Record]]:
 
 @dataclass(frozen=True)
 class _Signature:
-    """A scan's when a run began, see ``Listed``."""
+    """A scan's signature when a run began, see ``Listed``."""
 
     started: float
     signature: str
@@ -166,7 +166,7 @@ def _last_signatures(contents: Iterable[DbContent]) -> dict[str, _Signature]:
 
 
 def _current(listed: Listed, records: Iterable[Record], plan: Plan, last: _Signature | None) -> Record | None:
-    """What counts of a scan's records under the last begun run's plan."""
+    """Return the records of a scan that count under the latest run's plan."""
     if listed.fault is not None:
         return Record(listed.scan, listed.points_hash, Fingerprint(""), None, None, plan.started, listed.fault)
     current = [

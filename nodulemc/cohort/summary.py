@@ -14,7 +14,7 @@ _SHOWN = 10
 
 
 def summary(state: CohortState) -> str:
-    """Lines for people: counts, speed while it runs, failures."""
+    """Describe the state in lines for people: counts, speed while it runs, failures."""
     done, failed = state.done, state.failed
     ensemble = state.plan.ensemble
     scans, nodules = (

@@ -1,4 +1,4 @@
-"""Reading a CT with its geometry, and cutting out the part that is needed.
+"""Reading a CT with its geometry, and cutting out a part of it.
 
 World coordinates are in mm, LPS, as in ITK and on Grand-Challenge, whatever the file format.
 """
@@ -70,9 +70,9 @@ class Volume:
         return float(np.linalg.norm(direction @ (excess * self.image.GetSpacing())))
 
     def box_around(self, points: Array) -> tuple[list[int], list[int]]:
-        """First index and the one behind the last, x, y, z, of the voxels around world points (N, 3) in mm (LPS).
+        """Return the first index, and the one after the last, of the voxels around world points (N, 3) in mm (LPS).
 
-        Where the box does not touch the scan, an axis has no index between the two.
+        Both are x, y, z. If the box does not touch the scan, an axis has no index between the two.
         """
         index = np.array([self.image.TransformPhysicalPointToContinuousIndex(p) for p in points.tolist()])
         low = np.maximum(np.floor(index.min(axis=0)), 0).astype(int).tolist()
@@ -80,13 +80,13 @@ class Volume:
         return low, high
 
     def crop(self, points: Array) -> sitk.Image | None:
-        """The smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
+        """Return the smallest box of voxels with which linear interpolation anywhere between ``points`` is exact.
 
         Args:
-            points: (N, 3) world points x, y, z in mm (LPS).
+            points: World points (N, 3): x, y, z in mm (LPS).
 
         Returns:
-            A float32 image with its own geometry, or None where the box does not touch the scan.
+            A float32 image with its own geometry, or None if the box does not touch the scan.
 
         Raises:
             ImageError: a voxel in the box is NaN or infinite.
@@ -147,7 +147,7 @@ def _unknown_type(path: Path) -> ImageError:
 
 
 def read_image_header(path: Path) -> ImageHeader | None:
-    """A CT file's header by the file's suffix, checked; None where ITK is to read the file.
+    """Read and check a CT file's header by the file's suffix; None if ITK is to read the file.
 
     Raises:
         ImageError: the header is malformed or impossible, or names a file outside its folder.
@@ -162,10 +162,10 @@ def read_image_header(path: Path) -> ImageHeader | None:
 
 
 def require_image_header(path: Path) -> ImageHeader:
-    """What ``read_image_header`` gives, of a file that has a geometry.
+    """Read and check the header of a file that has a geometry.
 
     Raises:
-        ImageError: as there, or the file is of no such format.
+        ImageError: As for ``read_image_header``, or the file has no such format.
     """
     header = read_image_header(path)
     if header is None:
@@ -193,10 +193,10 @@ def _read_tiff(path: Path) -> sitk.Image:
 
 
 def read_stored(header: ImageHeader) -> sitk.Image:
-    """The image of a checked header, its voxels read straight into its memory.
+    """Return the image of a checked header, with its voxels read directly into its memory.
 
     Raises:
-        ImageError: the voxels are corrupt, cut, or too few or, where compressed, too many.
+        ImageError: The voxels are corrupt, cut, or too few; or, if compressed, too many.
     """
     length = math.prod(header.size) * header.stored_type.itemsize
     check_length(header.voxels, length)
@@ -216,9 +216,9 @@ def read_stored(header: ImageHeader) -> sitk.Image:
 
 
 def _memory(image: sitk.Image) -> Array:
-    """An image's voxels, in one dimension, to be written.
+    """Return an image's voxels as a writable array of one dimension.
 
-    SimpleITK lets nobody write there; an array of our own would be a second copy of the scan, 300 MB for 600 slices.
+    SimpleITK gives no such array; one of our own would be a second copy of the scan, 300 MB for 600 slices.
     """
     view = sitk.GetArrayViewFromImage(image)
     address, _ = view.__array_interface__["data"]
@@ -227,7 +227,7 @@ def _memory(image: sitk.Image) -> Array:
 
 
 def _rescale(stored: Array, values: Array, slope: float, intercept: float) -> None:
-    """Write the values that the stored numbers stand for; both lie in one memory and end with it."""
+    """Write the rescaled values of the stored numbers; both lie in the same memory and end with it."""
     for start in range(0, len(stored), _RESCALED_AT_ONCE):
         part = slice(start, start + _RESCALED_AT_ONCE)
         values[part] = stored[part].astype(np.float64) * slope + intercept
@@ -238,7 +238,7 @@ def reading(path: Path) -> Iterator[None]:
     """Turn a reader's exception into an ImageError.
 
     Raises:
-        ImageError: within, a file could not be read.
+        ImageError: A file could not be read in the block.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """The block store: each nodule's surroundings, cut once from its scan, in flat memory-mapped files.
 
 A store is a folder with ``table.parquet`` (the nodules' rows, and each block's geometry and place in the files),
-``voxels.i16`` (HU, little-endian) and ``masks.u8``, both of them one block after the other, z slowest. While it is
+``voxels.i16`` (HU, little-endian) and ``masks.u8``. Both hold one block after the other, z slowest. While a store is
 being written, ``unfinished.jsonl`` lists the blocks that are safely on disk.
 """
 
@@ -44,13 +44,13 @@ class NoduleBlock:
     """A nodule with its surroundings on its scan's own grid.
 
     Attributes:
-        voxels: int16 (D, H, W), axes z, y, x, HU; read-only where it comes from a store.
+        voxels: int16 (D, H, W), axes z, y, x, HU; read-only if it comes from a store.
         mask: uint8, the same shape, 1 on the nodule; or None.
         origin: float64 (3,), world x, y, z (mm, LPS) of the centre of voxel (0, 0, 0).
         matrix: float64 (3, 3), index in x, y, z order -> world offset x, y, z in mm: direction @ diag(spacing).
         point: float64 (3,), the nodule's world point x, y, z.
-        scan_bounds: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order: a scan
-            that starts with the block's first voxel has low -0.5. Infinite where the scan's extent is not known.
+        scan_bounds: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order. A scan
+            that starts with the block's first voxel has low -0.5. Infinite if the scan's extent is not known.
         row: the table's columns (see ``nodulemc.data.nodule_table.read_table``).
     """
 
@@ -76,11 +76,11 @@ class NoduleBlock:
 class BlockStore:
     """Reads the blocks of a finished store, in the order they were written.
 
-    Files are mapped, not loaded, when a block is first asked for; a copy sent to another process maps its own.
+    Files are mapped, not loaded, when a block is first asked for. A copy in another process maps its own.
 
     Attributes:
-        folder: where the store is.
-        table: the blocks' rows.
+        folder: The store's folder.
+        table: The blocks' rows.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -159,9 +159,9 @@ class _MappedFile:
 class BlockWriter:
     """Writes a store; use it as a context manager.
 
-    A block counts once its voxels are on disk. Whatever a killed run left of its last block is dropped when the
-    store is opened again, and blocks that are there already are not written twice. The store is readable after the
-    ``with`` statement has ended without an exception.
+    A block counts once its voxels are on disk. If a run was killed, the rest of its last block is dropped when the store
+    is opened again, and existing blocks are not written twice. The store is readable after the ``with`` statement has
+    ended without an exception.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -215,7 +215,7 @@ class BlockWriter:
         return {name: _row_of(entry) for name, entry in self._entries.items()}
 
     def add(self, block: NoduleBlock) -> None:
-        """Append a block; one that the store holds already is left as it is.
+        """Append a block, unless the store holds it already.
 
         Raises:
             TableError: the store holds a block of this AnnotationID with another row, a column has one of the
@@ -261,7 +261,7 @@ class BlockWriter:
         return _end(next(reversed(self._entries.values()))) if self._entries else 0
 
     def _drop_torn_blocks(self) -> None:
-        """Keep the entries whose voxels and mask are there in full."""
+        """Keep the entries with complete voxels and mask."""
         whole = min(
             (self._folder / name).stat().st_size // dtype.itemsize
             for name, dtype in ((_VOXELS, _VOXEL_TYPE), (_MASKS, _MASK_TYPE))
@@ -278,7 +278,7 @@ class BlockWriter:
 
 
 def _entry(row: Row, block: NoduleBlock, offset: int) -> dict[str, Any]:
-    """A table line: the row's columns and the block's."""
+    """Return a line of the table: the row's columns and the block's."""
     reserved = next((name for name in row if name.startswith(_PREFIX)), None)
     if reserved is not None:
         raise TableError(f"column {reserved!r}", row["AnnotationID"], f"rename it: {_PREFIX}… is the store's own")
@@ -310,7 +310,7 @@ def _row_of(entry: dict[str, Any]) -> Row:
 
 
 def _end(entry: dict[str, Any]) -> int:
-    """Number of voxels up to the end of this block."""
+    """Return the number of voxels up to the end of this block."""
     end: int = entry["block_offset"] + prod(entry["block_shape"])
     return end
 
@@ -336,7 +336,7 @@ def _write_table(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _read_journal(folder: Path) -> list[dict[str, Any]]:
-    """The blocks written since the table was; a last line that a killed run left torn is dropped."""
+    """Return the blocks written after the table; an incomplete last line of a killed run is dropped."""
     path = folder / _JOURNAL
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Cutting nodules out of their scans, or taking over the challenge's blocks."""
+"""Cutting blocks around nodules out of their scans, or adopting the challenge's blocks."""
 
 import zlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclass(frozen=True)
 class Sample:
-    """A nodule's row, its mask, and the place of its image, None where that is to be looked up."""
+    """A nodule's row, its mask, and the place of its image, None if it must be looked up."""
 
     row: Row
     mask: MaskFile
@@ -35,17 +35,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A nodule that cannot be trained on, and why."""
+    """A nodule that cannot be trained on, with the reason."""
 
     annotation_id: str
     reason: str
 
 
 class VoxelSource(Protocol):
-    """Where the voxels of nodules come from.
+    """A source of nodules' voxels.
 
     Attributes:
-        whole_scans: whether its images are scans, not parts of them.
+        whole_scans: Whether its images are whole scans, not parts of them.
     """
 
     whole_scans: bool
@@ -111,9 +111,9 @@ class ScanSource:
 
 @dataclass(frozen=True)
 class ChallengeBlockSource:
-    """A folder of the challenge's own nodule blocks, taken over whole.
+    """A folder of the challenge's own nodule blocks, which are used as they are.
 
-    Where their scans end is not known; the challenge's padding of -1024 HU does for what lies beyond.
+    The extent of their scans is not known; the challenge's padding of -1024 HU stands for everything beyond.
     """
 
     folder: Path
@@ -161,7 +161,7 @@ class SlabSource(ScanSource):
 
 
 def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Excluded:
-    """Cut the box of BLOCK_MM, its edges along the scan's axes, as far as the scan reaches."""
+    """Cut a box of BLOCK_MM along the scan's axes, as far as the scan reaches."""
     scan = Grid.of(volume.image)
     point = np.array(point_of(sample.row))
     along = (scan.matrix / scan.spacing).T * (BLOCK_MM / 2)
@@ -185,7 +185,7 @@ def _block(
 
 
 def _to_int16(hu: Array, source: Path) -> Array:
-    """HU of any type as int16: rounded, and held at the type's limits, far beyond what the network sees."""
+    """Convert HU of any type to int16: rounded, and clipped to the type's limits, far beyond the network's range."""
     if not np.isfinite(hu).all():
         raise ImageError("voxels are NaN or infinite", source, "write the CT in Hounsfield units")
     return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)

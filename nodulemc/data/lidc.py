@@ -1,4 +1,4 @@
-"""LIDC-IDRI as the Cancer Imaging Archive gives it, made a table, masks and a block store.
+"""From LIDC-IDRI, as the Cancer Imaging Archive provides it, to a table, masks and a block store.
 
 The CTs are DICOM series and the readings XML files, both anywhere below one folder.
 """
@@ -51,13 +51,13 @@ class _Source:
 def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
     """Write a block store, and in it ``table.csv`` and ``masks/<AnnotationID>.mha``, which make the same store again.
 
-    What is not there in full is left out and listed: readings without their CT, CTs that cannot be read, nodules
-    without a voxel in their mask.
+    Incomplete cases are left out and listed: readings without their CT, CTs that cannot be read, nodules with an empty
+    mask.
 
     Args:
-        folder: holds CTs and readings.
-        output: folder of the store.
-        workers: number of processes that cut.
+        folder: The folder with CTs and readings.
+        output: The store's folder.
+        workers: The number of processes that cut.
 
     Raises:
         FileError: a file cannot be read or written.

@@ -1,4 +1,4 @@
-"""From readers' outlines to nodules: which of them mark the same one, its consensus mask, and the readers' means."""
+"""From readers' outlines to nodules: grouping outlines, consensus masks, and the readers' means."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class ReadNodule:
     """A nodule that readers have marked.
 
     Attributes:
-        readers: how many have.
-        ratings: means by name, rounded to two decimals; without those that nobody has given.
-        diameter_mm: largest distance of two points of an outline, mean of the readers.
-        volume_mm3: of the prisms that the outlines and the slices' distance make, mean of the readers.
-        lower: index x, y, z in the CT of the mask's first voxel.
-        mask: bool, axes z, y, x: what at least half of the readers have enclosed, without margins; maybe nothing.
+        readers: The number of readers.
+        ratings: The mean ratings by name, rounded to two decimals, without those that nobody has given.
+        diameter_mm: The largest distance of two points of an outline, as the mean of the readers.
+        volume_mm3: The volume of the prisms of outlines and slice distance, as the mean of the readers.
+        lower: The index x, y, z of the mask's first voxel in the CT.
+        mask: bool, axes z, y, x: the voxels that at least half of the readers have enclosed, without margins; may be
+            empty.
     """
 
     readers: int
@@ -67,13 +68,13 @@ def nodules_of(markings: Sequence[Marking], ct: Grid) -> list[ReadNodule]:
 
 
 def same_nodule(centres: Array, readers: Sequence[int]) -> list[list[int]]:
-    """Groups of markings that mean one nodule: all their centres lie within REACH_MM, and each is of another reader.
+    """Group markings of the same nodule: all their centres lie within REACH_MM, and each is by another reader.
 
-    The nearest come together first (complete linkage).
+    The nearest are joined first (complete linkage).
 
     Args:
-        centres: (N, 3) in mm.
-        readers: who has made each marking.
+        centres: The markings' centres (N, 3) in mm.
+        readers: The reader of each marking.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 

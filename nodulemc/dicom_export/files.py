@@ -1,6 +1,6 @@
 """The DICOM objects' files: ``<SeriesInstanceUID>_seg.dcm`` and ``<SeriesInstanceUID>_sr.dcm`` in one folder.
 
-highdicom and pydicom take a while to import: only what needs them imports them.
+highdicom and pydicom take a while to import, so they are imported only where needed.
 """
 
 import io
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_dicom(folder: Path, ct: Path) -> None:
-    """Before any work: check that highdicom is there and the CT a folder, and make the folder for the objects.
+    """Before any work, check that highdicom is there and the CT is a folder, and make the folder for the objects.
 
     Raises:
-        ConfigError: highdicom is not installed, or the CT is no folder.
+        ConfigError: highdicom is not installed, or the CT is not a folder.
         FileError: the folder cannot be made or written.
     """
     if not ct.is_dir():
@@ -38,7 +38,7 @@ def check_dicom(folder: Path, ct: Path) -> None:
 
 
 def has_masks(resources: Path | None) -> bool:
-    """Whether an ensemble gives masks; a warning says what is missing where it does not.
+    """Whether an ensemble makes masks; if not, a warning says what is missing.
 
     Raises:
         EnsembleError: the folder cannot be used.
@@ -50,16 +50,16 @@ def has_masks(resources: Path | None) -> bool:
 
 
 def prepare_dicom(folder: Path, volume: Volume, nodules: Sequence[Nodule], inputs: Iterable[Path]) -> None:
-    """Before the network runs: check that the objects can be made, and remove those of an earlier run.
+    """Before the network runs, check that the objects can be made, and remove those of an earlier run.
 
     Args:
-        folder: where they go.
-        volume: the CT.
-        nodules: its nodules.
-        inputs: files and folders that must stay as they are.
+        folder: The folder for the objects.
+        volume: The CT.
+        nodules: Its nodules.
+        inputs: The files and folders that must not be replaced.
 
     Raises:
-        ImageError: the CT's instances do not say what the objects must state, or there is no nodule.
+        ImageError: The CT's instances lack values that the objects must state, or there is no nodule.
         CaseError: an object would replace an input.
         FileError: an earlier object cannot be removed.
     """
@@ -80,7 +80,7 @@ def prepare_dicom(folder: Path, volume: Volume, nodules: Sequence[Nodule], input
 
 
 def dicom_paths(folder: Path, volume: Volume) -> tuple[Path, Path]:
-    """Where the SEG and the SR go."""
+    """Return the paths of the SEG and the SR."""
     return folder / f"{volume.series_uid}_seg.dcm", folder / f"{volume.series_uid}_sr.dcm"
 
 
@@ -93,18 +93,18 @@ def write_dicom(
     *,
     calibrated: bool,
 ) -> list[Path]:
-    """Write the SR, and the SEG where a nodule has a mask: both, or none of them.
+    """Write the SR and, if a nodule has a mask, the SEG: all of them or none.
 
     Args:
-        folder: where they go.
-        volume: the CT, which ``prepare_dicom`` has checked.
-        predictions: its nodules', with measurements where they have masks.
-        masks: in the same order; none at all where the ensemble gives none.
-        manifest: the ensemble's.
-        calibrated: whether its calibration was applied.
+        folder: The folder for the objects.
+        volume: The CT, checked by ``prepare_dicom``.
+        predictions: The predictions for its nodules, with measurements for those with masks.
+        masks: The masks in the same order. Empty if the ensemble makes none.
+        manifest: The ensemble's manifest.
+        calibrated: Whether its calibration was applied.
 
     Returns:
-        The files: the SEG, where there is one, and the SR.
+        The files: the SEG, if there is one, and the SR.
 
     Raises:
         FileError: a file cannot be written.

@@ -1,4 +1,4 @@
-"""Nodules as SEG and SR both name them, and what found them."""
+"""Nodules and the algorithm that found them, as SEG and SR both name them."""
 
 import hashlib
 import uuid
@@ -33,10 +33,10 @@ class Finding:
     """A nodule.
 
     Attributes:
-        name: its name, or its position from 1.
-        tracking_uid: the same for the same name and point in the same series, whenever and by whatever it is scored.
-        prediction: what is said of it.
-        segment: None where it has no mask or an empty one.
+        name: Its name, or its position from 1.
+        tracking_uid: A UID that is the same for the same name and point in the same series, in all runs.
+        prediction: Its prediction.
+        segment: Its segment. None if it has no mask or an empty one.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What has found it.
+    """The algorithm that made the results.
 
     Attributes:
-        parameters: what it depends on besides the version: the ensemble, what that was trained on, the calibration.
-        sha256: the ensemble's.
+        parameters: The ensemble, its training data and the calibration.
+        sha256: The ensemble's SHA-256.
     """
 
     parameters: dict[str, str]
@@ -59,11 +59,11 @@ class Algorithm:
 
     @property
     def uid(self) -> str:
-        """A UID of this version with this ensemble."""
+        """A UID for this version with this ensemble."""
         return _uid(f"{NAME}/{VERSION}/{self.sha256}")
 
     def new_instance(self) -> dict[str, Any]:
-        """What highdicom is to write of a new instance in a new series, and of its maker."""
+        """The values for highdicom about a new instance in a new series, and about its maker."""
         return {
             "series_instance_uid": generate_uid(),
             "sop_instance_uid": generate_uid(),
@@ -76,7 +76,7 @@ class Algorithm:
 
 
 def algorithm_of(manifest: EnsembleManifest, *, calibrated: bool) -> Algorithm:
-    """The program with an ensemble; ``calibrated``: whether its calibration was applied."""
+    """Describe the program with an ensemble; ``calibrated`` tells whether its calibration was applied."""
     sha256 = manifest.identity["sha256"]
     parameters = {
         "ensemble SHA-256": sha256,
@@ -87,12 +87,12 @@ def algorithm_of(manifest: EnsembleManifest, *, calibrated: bool) -> Algorithm:
 
 
 def findings_of(predictions: Sequence[NodulePrediction], masks: Sequence[NoduleMask], series_uid: str) -> list[Finding]:
-    """A CT's nodules, in their order.
+    """Return a CT's nodules, in their order.
 
     Args:
-        predictions: of the CT.
-        masks: the nodules', in the same order; none at all where the ensemble gives none.
-        series_uid: the CT's SeriesInstanceUID.
+        predictions: The predictions for the CT.
+        masks: The masks in the same order. Empty if the ensemble makes none.
+        series_uid: The CT's SeriesInstanceUID.
     """
     numbers = count(1)
     findings = []
@@ -105,5 +105,5 @@ def findings_of(predictions: Sequence[NodulePrediction], masks: Sequence[NoduleM
 
 
 def _uid(text: str) -> str:
-    """A UID that is always the same for the same text (PS3.5 B.2: one derived from a UUID)."""
+    """Return a UID that is always the same for the same text (derived from a UUID, PS3.5 B.2)."""
     return f"2.25.{uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=5).int}"

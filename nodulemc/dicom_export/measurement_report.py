@@ -1,7 +1,7 @@
-"""What is said of the nodules as a DICOM structured report: a measurement report (TID 1500), one group a nodule.
+"""Results as a DICOM structured report: a measurement report (TID 1500) with one group for each nodule.
 
-A nodule with a mask is a volumetric region (TID 1411) that refers to its segment; one without keeps its probability
-(TID 1501), with its point.
+A nodule with a mask is a volumetric region (TID 1411) that refers to its segment. A nodule without one has a group with
+its probability and its point (TID 1501).
 Source: DICOM PS3.16 (https://dicom.nema.org/medical/dicom/current/output/chtml/part16/chapter_A.html)
 """
 
@@ -27,15 +27,15 @@ _SIZES = (
 def make_report(
     source: Source, findings: Sequence[Finding], algorithm: Algorithm, seg: Segmentation | None
 ) -> sr.Comprehensive3DSR:
-    """An SR of all findings, of which there is at least one: complete, preliminary, verified by nobody.
+    """Return an SR of at least one finding: complete, preliminary and unverified.
 
-    Every call gives a new instance in a series of its own, of the CT's study.
+    Each call makes a new instance in a series of its own, in the CT's study.
 
     Args:
-        source: the CT's instances.
-        findings: its nodules; those with a mask have measurements.
-        algorithm: what has found them.
-        seg: the SEG with their segments; None where there is none.
+        source: The CT's instances.
+        findings: Its nodules; those with a mask have measurements.
+        algorithm: The algorithm that found them.
+        seg: The SEG with their segments. None if there is none.
     """
     device = sr.DeviceObserverIdentifyingAttributes(
         algorithm.uid, name=NAME, manufacturer_name=NAME, model_name=NAME, serial_number=algorithm.sha256

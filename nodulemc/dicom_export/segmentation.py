@@ -1,4 +1,4 @@
-"""Nodules' masks as a DICOM segmentation on the CT's own slices, one binary segment a nodule.
+"""Nodules' masks as a DICOM segmentation on the CT's own slices, with one binary segment for each nodule.
 
 Codes as in the published SEGs of LIDC-IDRI (Fedorov et al., Med Phys 2020;47:5953–5965).
 Source: DICOM PS3.3 A.51 (https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_A.51.html)
@@ -22,14 +22,14 @@ _LONGEST_LABEL = 64  # of a DICOM long string, in which a backslash separates va
 
 
 def make_segmentation(source: Source, findings: Sequence[Finding], algorithm: Algorithm) -> Segmentation:
-    """A SEG of the findings that have a mask, of which there is at least one.
+    """Return a SEG of the findings with a mask; there must be at least one.
 
-    Every call gives a new instance in a series of its own, of the CT's study.
+    Each call makes a new instance in a series of its own, in the CT's study.
 
     Args:
-        source: the CT's instances.
-        findings: its nodules.
-        algorithm: what has found them.
+        source: The CT's instances.
+        findings: Its nodules.
+        algorithm: The algorithm that found them.
     """
     segments = [(finding, finding.segment) for finding in findings if finding.segment]
     masks = [segment.mask for _, segment in segments]

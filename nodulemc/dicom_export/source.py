@@ -1,4 +1,4 @@
-"""What a SEG and an SR take from the CT: whose it is, and the instances they refer to."""
+"""The parts of a CT that a SEG and an SR need: patient and study, and the instances they refer to."""
 
 import re
 from collections.abc import Sequence
@@ -43,10 +43,10 @@ class Source:
     """A CT's instances.
 
     Attributes:
-        slices: in the order of the CT's image.
-        images: the instances' headers as highdicom takes them: one for each slice, or that of the one multi-frame file.
-        spacing_mm: from slice to slice.
-        emptied: what is to be said of values that are left empty.
+        slices: The slices, in the order of the CT's image.
+        images: The instances' headers for highdicom: one for each slice, or that of the one multi-frame file.
+        spacing_mm: The distance from slice to slice.
+        emptied: Warnings about values that are left empty.
     """
 
     slices: Sequence[Slice]
@@ -79,9 +79,9 @@ class Source:
 
 
 def read_source(volume: Volume) -> Source:
-    """The instances of a CT that was read from a DICOM series.
+    """Return the instances of a CT that was read from a DICOM series.
 
-    Texts are brought to UTF-8. What may be empty is left empty where it has no value of DICOM's own.
+    Texts are converted to UTF-8. Values that may be empty are left empty if they are not valid in DICOM.
 
     Raises:
         ImageError: it is no DICOM series, its instances cannot be told apart, they do not say whose they are, or the

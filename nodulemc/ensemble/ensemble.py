@@ -164,7 +164,7 @@ class Ensemble:
         return *self._told(found), self._mask(masks)
 
     def _told(self, found: Array) -> tuple[Array, Array]:
-        """What ``findings`` gives, of the members' (N, members, 1 + A)."""
+        """Turn the members' outputs (N, members, 1 + attributes) into the results of ``findings``."""
         # As member_probabilities gives them: sums over other strides are rounded differently.
         by_member = np.ascontiguousarray(self._finite(found[:, :, 0], self.manifest.member_names))
         attributes = np.empty((len(found), len(self.manifest.attributes)))
@@ -173,7 +173,7 @@ class Ensemble:
         return by_member, attributes
 
     def _attribute(self, name: str, found: Array) -> Array:
-        """The vote on one attribute, members' values 0…1 (N, members) to the readers' scale (N,)."""
+        """Vote on one attribute: the members' values 0…1 (N, members) to the readers' scale (N,)."""
         telling = [k for k, member in enumerate(self.manifest.members) if name in member.architecture.attributes]
         by_member = self._finite(found[:, telling], [self.manifest.member_names[k] for k in telling])
         vote: Array = readers_scale(name, np.average(by_member, axis=1, weights=self._weights[telling]))
@@ -203,7 +203,7 @@ class Ensemble:
             )
 
     def _mask(self, by_member: Array) -> Array:
-        """The vote on masks, (N, members that have a decoder, …) to (N, …)."""
+        """Vote on masks: (N, members with a decoder, …) to (N, …)."""
         decoding = [k for k, member in enumerate(self.manifest.members) if member.segments]
         by_member = self._finite(by_member, [self.manifest.member_names[k] for k in decoding])
         vote: Array = np.average(by_member, axis=1, weights=self._weights[decoding])
@@ -214,7 +214,7 @@ class Ensemble:
         return apply_calibration(by_member @ self._weights, self._calibration)
 
     def _finite(self, by_member: Array, names: Sequence[str]) -> Array:
-        """Probabilities (N, members, …), as they are where all are numbers."""
+        """Return probabilities (N, members, …) unchanged, if all are finite."""
         if not np.isfinite(by_member).all():
             seeds = [name for k, name in enumerate(names) if not np.isfinite(by_member[:, k]).all()]
             remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"

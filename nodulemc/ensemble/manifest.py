@@ -1,4 +1,4 @@
-"""The ensemble folder on disk: ``ensemble.json`` and one safetensors file per member. Needs no torch."""
+"""The ensemble folder on disk: ``ensemble.json`` and one safetensors file for each member. Needs no torch."""
 
 import hashlib
 import re
@@ -46,16 +46,16 @@ _NOT_UPSCALED = {"upscaled": [patch.SIZE] * 3}
 
 @dataclass(frozen=True)
 class Member:
-    """One member of an ensemble.
+    """One network of an ensemble.
 
     Attributes:
-        file: safetensors file name inside the folder.
-        sha256: the file's SHA-256, lower-case hexadecimal.
-        architecture: how to build the network that the file's tensors fill.
-        weight: relative weight in soft voting, > 0.
-        seed: the training run's seed, None where unknown.
-        fold: the fold of a k-fold split that it was not trained on, from 0; None where there was none or it is unknown.
-        upscales: whether the network is fed the patch upscaled, as the ensemble's input contract says, or as it is.
+        file: The name of its safetensors file in the folder.
+        sha256: The file's SHA-256, lower-case hexadecimal.
+        architecture: The network that the file's tensors fill.
+        weight: Its relative weight in soft voting, > 0.
+        seed: The random seed of its training. None if unknown.
+        fold: The fold of a k-fold split that it was not trained on, from 0. None if there was none or it is unknown.
+        upscales: Whether its input is the upscaled patch of the ensemble's input contract, or the patch as it is.
     """
 
     file: str
@@ -74,21 +74,22 @@ class Member:
 
 @dataclass(frozen=True)
 class EnsembleManifest:
-    """What ``ensemble.json`` says.
+    """The contents of ``ensemble.json``.
 
     Attributes:
-        members: the members, in voting order.
-        trained_on: what the weights were trained on; None for untrained weights.
-        licence: the weights' licence.
-        git_revision: of the code that wrote the folder, None where unknown.
-        max_deviation: precision ("bf16", "fp16") -> largest difference from fp32 in any member's probability
-            that was seen on the probe patches; a precision that is not listed was not measured, or overflows.
-        calibration: parameters of the calibration map, None where there is none.
-        tolerance: largest such difference with which a precision is chosen by itself.
-        trained_cases: SHA-256 of the list of the scans that the members were trained on (see
-            ``nodulemc.ensemble.trained_cases``), None where that is not known; the list may be missing all the same.
-        folder: where it was read from, the files of its members beside it; None for one that was not read.
-        sha256: of the ``ensemble.json`` that was read, which names every member's own, so it stands for the ensemble.
+        members: The members, in voting order.
+        trained_on: A description of the training data. None for untrained weights.
+        licence: The weights' licence.
+        git_revision: The revision of the code that wrote the folder. None if unknown.
+        max_deviation: For each precision ("bf16", "fp16"), the largest difference from fp32 in any member's probability
+            on the probe patches. A precision that is not listed was not measured, or overflows.
+        calibration: The parameters of the calibration map. None if there is none.
+        tolerance: The largest such difference with which a precision is chosen automatically.
+        trained_cases: The SHA-256 of the list of scans that the members were trained on (see
+            ``nodulemc.ensemble.trained_cases``). None if they are not known. The list itself may be missing.
+        folder: The folder that it was read from, with the members' files. None if it was not read.
+        sha256: The SHA-256 of the ``ensemble.json`` that was read. It identifies the ensemble, since the file names
+            the SHA-256 of every member.
     """
 
     members: tuple[Member, ...]
@@ -122,18 +123,18 @@ class EnsembleManifest:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The readers' ratings that at least one member tells."""
+        """The readers' ratings that at least one member predicts."""
         told = {name for member in self.members for name in member.architecture.attributes}
         return tuple(name for name in ATTRIBUTES if name in told)
 
     @property
     def origin(self) -> str:
-        """What the weights were trained on, in words that belong beside every number."""
+        """The training data, in words that belong beside every number."""
         return origin_of(self.trained_on)
 
     @property
     def identity(self) -> dict[str, str]:
-        """Which ensemble it is, for results: ``path`` of its folder and ``sha256`` of its ``ensemble.json``.
+        """The ensemble's identity for results: the ``path`` of its folder and the ``sha256`` of its ``ensemble.json``.
 
         Raises:
             ValueError: it was not read from a folder.
@@ -144,7 +145,7 @@ class EnsembleManifest:
 
     @property
     def location(self) -> Path:
-        """``folder``, of one that was read.
+        """The ``folder`` of a manifest that was read.
 
         Raises:
             ValueError: it was not.
@@ -155,7 +156,7 @@ class EnsembleManifest:
 
     @property
     def calibration_map(self) -> dict[str, Any]:
-        """``calibration``, of one that has it.
+        """The ``calibration`` of a manifest that has one.
 
         Raises:
             ValueError: it has none.
@@ -171,19 +172,17 @@ class EnsembleManifest:
 
 
 def origin_of(trained_on: str | None) -> str:
-    """A manifest's ``origin``, from its ``trained_on``."""
+    """Return a manifest's ``origin`` for its ``trained_on``."""
     return f"weights trained on: {trained_on or 'nothing (untrained)'}"
 
 
 def named(identity: dict[str, str]) -> str:
-    """A manifest's ``identity`` for people."""
+    """Return a manifest's ``identity`` in words."""
     return printable(f"{identity['path']} (SHA-256 {identity['sha256'][:12]})")
 
 
 def find_resources() -> Path:
-    """The ensemble to use by default: what is mounted on Grand-Challenge's model path, be it usable or not, else the
-    packaged one.
-    """
+    """Return the default ensemble's folder: anything mounted on Grand-Challenge's model path, else the packaged one."""
     try:
         mounted = (MOUNTED_MODEL / FILE_NAME).is_file() or any(MOUNTED_MODEL.iterdir())
     except FileNotFoundError:
@@ -194,11 +193,11 @@ def find_resources() -> Path:
 
 
 def read_manifest(folder: str | Path | None = None) -> EnsembleManifest:
-    """Read and check ``ensemble.json``; the members' files are not touched.
+    """Read and check ``ensemble.json``, without the members' files.
 
     Args:
-        folder: holds ``ensemble.json``, or one folder that does, as an archive of a folder is unpacked; None for the
-            default ensemble, see ``find_resources``.
+        folder: The folder with ``ensemble.json``, or with one folder that has it, as after unpacking an archive. None
+            stands for the default ensemble (see ``find_resources``).
 
     Raises:
         FileError: the manifest is missing, unreadable or no JSON.
@@ -247,7 +246,7 @@ def read_manifest(folder: str | Path | None = None) -> EnsembleManifest:
 
 
 def _located(folder: Path) -> Path:
-    """The folder with the manifest: this one, or the only one right below it that has any."""
+    """Return the folder with the manifest: this one, or the only one directly below it that has one."""
     try:
         if (folder / FILE_NAME).is_file():
             return folder
@@ -265,7 +264,7 @@ def _located(folder: Path) -> Path:
 
 
 def _listed(paths: list[Path]) -> str:
-    """The first few names, of folders with a slash."""
+    """Return the first few names, those of folders with a slash."""
     names = [f"{path.name}/" if path.is_dir() else path.name for path in paths[:_NAMES_SHOWN]]
     left = len(paths) - len(names)
     return ", ".join(names) + (f" and {left} more" if left else "") or "nothing"
@@ -299,7 +298,7 @@ def _check_sha256(stated: str, of: str, path: Path) -> None:
 
 
 def _upscales(contract: dict[str, Any], path: Path) -> bool:
-    """Whether a member's input contract is the ensemble's; else it is that of a patch as it is."""
+    """Whether a member's input is the upscaled patch of the ensemble's contract; otherwise it is the patch as it is."""
     if contract in (INPUT_CONTRACT, INPUT_CONTRACT | _NOT_UPSCALED):
         return contract == INPUT_CONTRACT
     raise EnsembleError(
@@ -333,7 +332,7 @@ def _member_json(member: Member) -> dict[str, Any]:
 
 
 def member_bytes(folder: str | Path, member: Member) -> bytes:
-    """A member's file content, read once and checked against its SHA-256.
+    """Return the content of a member's file, read once and checked against its SHA-256.
 
     Raises:
         FileError: the file is unreadable, no regular file or too large.

@@ -1,4 +1,4 @@
-"""Which device and which number format an ensemble runs in. PyTorch is imported only where there is a GPU."""
+"""The choice of device and number format for an ensemble. PyTorch is imported only if there is a GPU."""
 
 import ctypes
 import importlib.util
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(requested: str) -> str:
-    """ "cpu" or "cuda" for ``auto``, ``cpu`` or ``cuda``; auto warns where a CUDA build of PyTorch finds no GPU.
+    """ "cpu" or "cuda" for ``auto``, ``cpu`` or ``cuda``; auto warns if a CUDA build of PyTorch finds no GPU.
 
     Raises:
-        ConfigError: ``cuda`` is asked for and there is none.
+        ConfigError: ``cuda`` is requested, but there is no GPU.
     """
     if requested == "cpu":
         return "cpu"
@@ -31,11 +31,11 @@ def choose_device(requested: str) -> str:
 
 
 def choose_precision(requested: str, device: str, manifest: EnsembleManifest) -> str:
-    """The precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the precision for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
-    Auto takes the first precision at which the device is fast and whose measured deviation from fp32 is within the
-    ensemble's tolerance; fp32 where there is none. bf16 is fast on GPUs of compute capability 8.0 and later and on CPUs
-    with instructions for it; fp16, which rounds eight times finer but holds smaller numbers only, on GPUs from 7.0.
+    Auto takes the first precision that is fast on the device and deviates from fp32 by no more than the ensemble's
+    tolerance, or else fp32. bf16 is fast on GPUs of compute capability 8.0 and later and on CPUs with instructions for
+    it. fp16 rounds eight times finer but holds smaller numbers only; it is fast on GPUs from 7.0.
     """
     if requested != "auto":
         return requested
@@ -44,7 +44,7 @@ def choose_precision(requested: str, device: str, manifest: EnsembleManifest) ->
 
 
 def _fast(device: str) -> tuple[str, ...]:
-    """The precisions shorter than fp32 at which a device is fast."""
+    """Return the precisions shorter than fp32 that are fast on a device."""
     if device == "cpu":
         return ("bf16",) if bf16_instructions() else ()
     import torch
@@ -54,7 +54,7 @@ def _fast(device: str) -> tuple[str, ...]:
 
 
 def cuda_is_usable() -> bool:
-    """Whether PyTorch can use a GPU; without an NVIDIA driver PyTorch, slow to import, is not asked."""
+    """Whether PyTorch can use a GPU. Without an NVIDIA driver PyTorch, which is slow to import, is not asked."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         devices = ctypes.c_int(0)

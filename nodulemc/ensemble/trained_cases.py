@@ -1,4 +1,4 @@
-"""Which scans and patients an ensemble was trained on: ``trained_cases.csv`` in its folder. Needs no torch."""
+"""The scans and patients that an ensemble was trained on: ``trained_cases.csv`` in its folder. Needs no torch."""
 
 import csv
 import hashlib
@@ -30,7 +30,7 @@ WARNINGS = {
 
 
 class TrainedCase(NamedTuple):
-    """A scan that gave gradients, by its SeriesInstanceUID and PatientID."""
+    """A scan that the weights have learned from, by its SeriesInstanceUID and PatientID."""
 
     uid: str
     patient: str
@@ -56,12 +56,12 @@ class TrainedCases:
         return frozenset(self.uids) - {""}, frozenset(self.patients) - {""}
 
     def of_member(self, name: str) -> frozenset[TrainedCase]:
-        """What one member was trained on."""
+        """Return the cases that one member was trained on."""
         rows = zip(self.uids, self.patients, self.members, strict=True)
         return frozenset(TrainedCase(uid, patient) for uid, patient, member in rows if member in (ALL, name))
 
     def seen(self, scan: ScanIds) -> str | None:
-        """SCAN where it was trained on, SAME_PATIENT where only its patient was, else NOT_SEEN; None: nobody knows."""
+        """Return SCAN if it was trained on, SAME_PATIENT if only its patient was, else NOT_SEEN; None if unknown."""
         uids, patients = self._known
         if not uids.isdisjoint(scan.uids):
             return SCAN
@@ -71,11 +71,11 @@ class TrainedCases:
 
 
 def read_trained_cases(manifest: EnsembleManifest) -> TrainedCases | None:
-    """The list in the folder of an ensemble, None where it has none: then the cases are not known.
+    """Return the list in an ensemble's folder. None if it has none: then the cases are not known.
 
     Raises:
-        FileError: the file cannot be read.
-        EnsembleError: it is no such list, or not the one that the manifest names by its SHA-256.
+        FileError: The file cannot be read.
+        EnsembleError: It is not such a list, or not the one that the manifest names by its SHA-256.
     """
     path = manifest.location / FILE_NAME
     if not path.exists():
@@ -91,14 +91,14 @@ def read_trained_cases(manifest: EnsembleManifest) -> TrainedCases | None:
 
 
 def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCase] | None]) -> str | None:
-    """Write the list of an ensemble's folder, or remove the one that is there.
+    """Write the list into an ensemble's folder. If no member's cases are known, remove an existing list.
 
     Args:
-        folder: the ensemble's.
-        members: what each was trained on, by its name; None where that is not known.
+        folder: The ensemble's folder.
+        members: The cases of each member, by its name. None if they are not known.
 
     Returns:
-        The file's SHA-256 for the manifest, None where nothing is known of any member.
+        The file's SHA-256 for the manifest. None if no member's cases are known.
 
     Raises:
         FileError: the file cannot be written or removed.
@@ -115,13 +115,13 @@ def write_trained_cases(folder: Path, members: Mapping[str, Collection[TrainedCa
 
 
 def strongest(seen: Iterable[str | None]) -> str | None:
-    """The first of SEEN that is among these, None where none is."""
+    """Return the first of SEEN that is among these, or None."""
     found = set(seen)
     return next((one for one in SEEN if one in found), None)
 
 
 def with_warning(warnings: Collection[str], seen: str | None) -> tuple[str, ...]:
-    """Warnings, after the one that ``seen``, one of SEEN or None, asks for."""
+    """Return the warnings, preceded by the one for ``seen`` (one of SEEN, or None for no warning)."""
     return (*([WARNINGS[seen]] if seen in WARNINGS else []), *warnings)
 
 
@@ -140,7 +140,7 @@ def _parsed(content: bytes, members: Collection[str], path: Path) -> TrainedCase
 
 
 def _cells(text: str) -> list[str]:
-    """All cells, row by row; without quotes they are split at once, ten times as fast as ``csv`` reads them."""
+    """Return all cells, row by row. Without quotes they are split at once, ten times as fast as by ``csv``."""
     if '"' in text:
         return [cell for row in csv.reader(text.split("\n"), strict=True) for cell in row]
     return text.rstrip("\n").replace("\n", ",").split(",")

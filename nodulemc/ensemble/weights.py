@@ -1,4 +1,4 @@
-"""A member's tensors: read, checked, and nothing executed. Needs no torch."""
+"""A member's tensors: they are read and checked, and nothing is executed. Needs no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _TYPES = {"F16": np.float16, "F32": np.float32}
 
 
 def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> dict[str, Array]:
-    """A member's tensors by name, fp16 or fp32 as stored, BatchNorm's counters left out, the decoder's only for masks.
+    """Return a member's tensors by name, fp16 or fp32 as stored, without BatchNorm's counters; the decoder's for masks.
 
     Raises:
         FileError: as ``member_bytes``.
@@ -30,16 +30,16 @@ def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> 
 
 
 def parse_weights(content: bytes, architecture: Architecture, source: str | Path) -> dict[str, Array]:
-    """The tensors of a safetensors file, all but BatchNorm's counters.
+    """Return the tensors of a safetensors file, except BatchNorm's counters.
 
     Args:
-        content: the file's bytes.
-        architecture: what they are to fill, the decoder included.
-        source: where they come from, for messages.
+        content: The file's bytes.
+        architecture: The network that they must fill, including the decoder.
+        source: The file's name for messages.
 
     Raises:
-        EnsembleError: they do not fill the architecture exactly, or no network of numbers comes of them: NaN or
-            infinite values, negative variances.
+        EnsembleError: They do not fill the architecture exactly, or have NaN or infinite values or negative
+            variances.
     """
     try:
         stored = dict(safetensors.deserialize(content))

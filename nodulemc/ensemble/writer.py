@@ -1,4 +1,4 @@
-"""Writing an ensemble folder: safetensors files, the list of training cases and the manifest, precision measured."""
+"""Writing an ensemble folder: safetensors files, the list of training cases, and the manifest with precisions."""
 
 import hashlib
 import math
@@ -30,15 +30,15 @@ class MemberWeights:
     """One member as it comes from a training run or a checkpoint.
 
     Attributes:
-        name: file name without the suffix, also the member's name in results.
-        architecture: how to build the network that ``state_dict`` fills.
-        state_dict: parameter and buffer names -> tensors; the decoder's only where the architecture has one.
-        weight: relative weight in soft voting, > 0.
+        name: The file name without the suffix, and the member's name in results.
+        architecture: The network that ``state_dict`` fills.
+        state_dict: Tensors by the names of parameters and buffers; the decoder's only if the architecture has one.
+        weight: The relative weight in soft voting, > 0.
         seed: the training run's seed, None where unknown.
         upscales: As in ``nodulemc.ensemble.manifest.Member``.
         fold: As in ``nodulemc.ensemble.manifest.Member``.
-        cases: what it was trained on, None where that is not known.
-        source: where the tensors come from, for messages; None for the file that they are to become.
+        cases: The scans that it was trained on. None if they are not known.
+        source: The tensors' origin, for messages. None stands for the file that is to be written.
     """
 
     name: str
@@ -53,7 +53,7 @@ class MemberWeights:
 
     @property
     def file(self) -> str:
-        """File name in the ensemble's folder."""
+        """The file's name in the ensemble's folder."""
         return f"{self.name}.safetensors"
 
 
@@ -66,16 +66,16 @@ def write_ensemble(
     dtype: torch.dtype = torch.float32,
     probes: Array | None = None,
 ) -> EnsembleManifest:
-    """Write members as an ensemble folder; it is an ensemble only once ``ensemble.json``, written last, is there.
+    """Write members as an ensemble folder; ``ensemble.json`` is written last and makes it one.
 
     Args:
-        folder: made where it does not exist; an ensemble already there is replaced once the tensors are checked.
-        members: the members, in voting order.
-        trained_on: what the weights were trained on, None for untrained weights.
-        licence: the weights' licence.
-        dtype: float type of the stored tensors (torch.float32 or torch.float16).
-        probes: patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32 (default:
-            ``probe_patches()``).
+        folder: The folder, which is made if necessary. An existing ensemble is replaced once the tensors are checked.
+        seeds: The members, in voting order.
+        trained_on: A description of the training data. None for untrained weights.
+        licence: The weights' licence.
+        dtype: The float type of the stored tensors (torch.float32 or torch.float16).
+        probes: The patches (N, 64, 64, 64), values 0…1, on which bf16 and fp16 are compared with fp32. None stands for
+            ``probe_patches()``.
 
     Raises:
         EnsembleError: there are no members, two share a name, the tensors do not fill their architecture or are not
@@ -104,7 +104,7 @@ def write_ensemble(
 
 
 def git_revision() -> str | None:
-    """The commit of the checkout that this code runs from, with ``-dirty`` where files differ; None outside one."""
+    """Return the commit of this code's checkout, with ``-dirty`` if files differ; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -116,7 +116,7 @@ def git_revision() -> str | None:
 
 
 def _content(folder: Path, member: MemberWeights, dtype: torch.dtype) -> bytes:
-    """A member's file, checked as it will be on reading."""
+    """Return the content of a member's file, checked as on reading."""
     tensors = {
         # A copy: tensors that share memory cannot be stored.
         name: value.detach()
@@ -136,7 +136,7 @@ def _write_member(folder: Path, member: MemberWeights, content: bytes) -> Member
 
 
 def _deviations(folder: Path, manifest: EnsembleManifest, probes: Array) -> dict[str, float]:
-    """Largest difference that each shorter precision makes to any member's probability; also checks the files."""
+    """Measure how much each shorter precision changes any member's probability; this checks the files, too."""
     networks = [load_network(folder, member, masks=member.segments) for member in manifest.members]
     exact = TorchMembers(networks, "cpu", "fp32").member_probabilities(probes)
 

@@ -1,6 +1,7 @@
-"""Grand-Challenge's contract: one case's sockets in, malignancy likelihoods out.
+"""Grand-Challenge's contract: an algorithm gets one case's input files and writes malignancy likelihoods.
 
-Source: the LUNA25 challenge's algorithm interface; `inputs.json` as Grand-Challenge writes it since 2025.
+Grand-Challenge calls each input or output a socket. Source: the LUNA25 challenge's algorithm interface, and
+`inputs.json` as Grand-Challenge writes it since 2025.
 """
 
 import logging
@@ -35,12 +36,12 @@ _CT_SUFFIXES = (".mha", *_TIFF)
 
 @dataclass(frozen=True)
 class Case:
-    """One case as Grand-Challenge hands it over.
+    """One case as Grand-Challenge provides it.
 
     Attributes:
-        ct: the CT file.
-        nodules: in Grand-Challenge's order.
-        clinical: the clinical information, None where there is none; the network does not use it.
+        ct: The CT file.
+        nodules: The nodules, in Grand-Challenge's order.
+        clinical: The clinical information, which the network does not use. None if there is none.
     """
 
     ct: Path
@@ -49,7 +50,7 @@ class Case:
 
 
 def read_case(input_dir: Path) -> Case:
-    """Find and read a case's inputs, by ``inputs.json`` where it names them, by the fixed paths otherwise.
+    """Find and read a case's inputs. ``inputs.json`` gives their paths; otherwise they have fixed paths.
 
     Raises:
         FileError: a JSON file is missing, unreadable or malformed.
@@ -73,10 +74,10 @@ def read_case(input_dir: Path) -> Case:
 
 
 def clear_output(output_dir: str | Path) -> Path:
-    """Remove an earlier case's output, which must never pass for this one's; returns the output's path.
+    """Remove an earlier case's output, so that nobody takes it for this one's; return the output's path.
 
     Raises:
-        FileError: it cannot be removed, or the folder cannot be made or written.
+        FileError: The output cannot be removed, or the folder cannot be made or written.
     """
     output = Path(output_dir) / OUTPUT_NAME
     prepare_output(output)
@@ -116,16 +117,16 @@ def score_case(input_dir: str | Path, load: Callable[[], Ensemble]) -> list[Nodu
 
 
 def write_output(output: Path, predictions: list[NodulePrediction]) -> None:
-    """Write Grand-Challenge's JSON, whole or not at all.
+    """Write Grand-Challenge's JSON, completely or not at all.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: The file cannot be written.
     """
     write_json_atomically(output, multiple_points(predictions))
 
 
 def _socket_paths(input_dir: Path) -> dict[str, Path]:
-    """Where the inputs are; each path, links followed, lies inside the folder."""
+    """Return the inputs' paths; each lies inside the folder, after links are followed."""
     paths = {slug: input_dir / relative for slug, relative in _DEFAULT_PATHS.items()}
     listing = _inside(input_dir, input_dir / "inputs.json")
     if _is_there(listing):
@@ -134,7 +135,7 @@ def _socket_paths(input_dir: Path) -> dict[str, Path]:
 
 
 def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
-    """What ``inputs.json`` says of the sockets this algorithm has."""
+    """Return the paths that ``inputs.json`` gives for this algorithm's sockets."""
     paths: dict[str, Path] = {}
     entries = read_json(listing)
     if not isinstance(entries, list):
@@ -153,7 +154,7 @@ def _listed_paths(input_dir: Path, listing: Path) -> dict[str, Path]:
 
 
 def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
-    """The path itself, if it, links followed, lies in the input folder and can be looked at."""
+    """Return the path if it exists and lies in the input folder, after links are followed."""
     where = named_by or path
     try:
         inside = path.resolve().is_relative_to(input_dir.resolve())
@@ -170,12 +171,12 @@ def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether an optional input was given, be it in a form that can be read or not."""
+    """Whether an optional input was given, readable or not."""
     return path.is_symlink() or path.exists()
 
 
 def _only_ct(input_dir: Path, socket: Path) -> Path:
-    """The one CT file in the socket's folder (or the file itself, where the socket names a file)."""
+    """Return the one CT file in the socket's folder, or the file itself if the socket names a file."""
     with reading(socket):
         ct = _in_folder(socket) if socket.is_dir() else socket
         if not ct.exists():

@@ -1,4 +1,4 @@
-"""Grand-Challenge's output JSON of many cases, as an evaluation there finds it."""
+"""Grand-Challenge's output JSON for many cases, as an evaluation there finds it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ _JOBS_NAME = "predictions.json"
 
 @dataclass(frozen=True)
 class ScoredPoint:
-    """One answer.
+    """The answer for one nodule.
 
     Attributes:
-        name: the nodule's, its AnnotationID.
-        probability: of malignancy.
-        origin: what its file says of the ensemble, as `nodulemc predict` does, by the columns of predictions.
-        attributes: what the ensemble tells, as `nodulemc predict` writes it, by the columns of predictions.
+        name: The nodule's AnnotationID.
+        probability: The probability of malignancy, 0…1.
+        origin: The ensemble that made it, by the columns of predictions, if the file is from `nodulemc predict`.
+        attributes: The predicted ratings, by the columns of predictions, if the file is from `nodulemc predict`.
     """
 
     name: str
@@ -36,9 +36,9 @@ class ScoredPoint:
 def read_grand_challenge_results(folder: Path) -> list[ScoredPoint]:
     """Read all results in a folder, file by file in the order of their paths.
 
-    The files are those named ``lung-nodule-malginancy-likelihoods.json`` in the folder and below (Grand-Challenge has
-    one in each job's ``output``); where there are none, all JSON files right in the folder except ``predictions.json``,
-    Grand-Challenge's list of jobs.
+    The files are those named ``lung-nodule-malginancy-likelihoods.json`` in the folder and below; Grand-Challenge puts
+    one into each job's ``output``. If there are none, they are all JSON files directly in the folder, except
+    Grand-Challenge's list of jobs, ``predictions.json``.
 
     Raises:
         FileError: a file cannot be read or is no JSON.
@@ -60,7 +60,7 @@ def _points(content: Any, path: Path) -> list[ScoredPoint]:
 
 
 def _origin(content: Mapping[str, Any]) -> dict[str, str]:
-    """What is stated as `nodulemc predict` does; Grand-Challenge's files may hold anything else beside points."""
+    """Return the ensemble as `nodulemc predict` states it; other files may hold anything beside points."""
     ensemble, calibration = (content.get(key) for key in (ENSEMBLE, CALIBRATION))
     stated = (
         {ENSEMBLE: ensemble.get("sha256"), TRAINED_ON: content.get(TRAINED_ON)} if isinstance(ensemble, dict) else {}
@@ -93,7 +93,7 @@ def _attributes(told: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def _number(value: Any, lowest: float, highest: float) -> float | None:
-    """A JSON number within limits; None where it is something else."""
+    """Return a JSON number within limits, or None for anything else."""
     try:
         found = number(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,9 +1,9 @@
-"""Grand-Challenge's ``invoke`` interface: a web server that keeps the ensemble resident between cases.
+"""Grand-Challenge's ``invoke`` interface: a web server that keeps the ensemble loaded between cases.
 
-The port is open at once, before the slow imports: Grand-Challenge's runner sleeps 10 s after a refused connection.
-``GET /health`` answers 503 until the ensemble is loaded, then 200. Each ``POST /invoke`` waits for that, reads the
-input folder, writes the output folder and answers 201. A case that cannot be scored is answered with 422 and the
-error's one line, a bug with 500; neither leaves an output, and the server goes on with the next case.
+The server opens its port at once, before the slow imports, because Grand-Challenge's runner sleeps 10 s after a refused
+connection. ``GET /health`` answers 503 until the ensemble is loaded, then 200. Each ``POST /invoke`` waits for this,
+reads the input folder, writes the output folder and answers 201. If a case cannot be scored, the answer is 422 with the
+error's one line; a bug gives 500. Neither leaves an output, and the server goes on with the next case.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(ensemble: Future[Ensemble], *, input_dir: Path, output_dir: Path, writing: threading.Lock) -> FastAPI:
-    """The server's application.
+    """Make the server's application.
 
     Args:
-        ensemble: done once the ensemble is loaded.
+        ensemble: A future that is done once the ensemble is loaded.
         input_dir: Grand-Challenge's input folder. Links on the way are followed anew for each case.
         output_dir: Grand-Challenge's output folder, as the input folder.
-        writing: held while an output is being written.
+        writing: A lock that is held while an output is being written.
     """
     from fastapi import FastAPI
     from fastapi.responses import JSONResponse
@@ -80,10 +80,10 @@ def create_app(ensemble: Future[Ensemble], *, input_dir: Path, output_dir: Path,
 
 
 def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path, output_dir: Path) -> None:
-    """Listen, then load the ensemble, then score cases until a signal ends the process: SIGTERM with code 0.
+    """Listen, load the ensemble, and score cases until a signal ends the process (SIGTERM with code 0).
 
     Args:
-        load: gives the ensemble; called in another thread.
+        load: Returns the ensemble; it is called in another thread.
         host: The address to listen on.
         port: The port to listen on.
         input_dir: Grand-Challenge's input folder.
@@ -118,7 +118,7 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket on which the system accepts connections from now on; they wait until they are answered."""
+    """Return a socket that accepts connections from now on; they wait until they are answered."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
@@ -130,10 +130,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _ending_on_signals(writing: threading.Lock) -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the process at once: the case in hand leaves no output, nor a part of one.
+    """Let SIGTERM and SIGINT end the process at once; the current case leaves no output.
 
-    A thread waits for them. Python runs handlers in the main thread only, and the system may give a signal to another
-    one, which does not wake the main thread.
+    A thread waits for the signals. Python runs handlers in the main thread only, but the system may give a signal to
+    another thread, which does not wake the main one.
     """
     told, tell = socket.socketpair()
     tell.setblocking(False)  # as set_wakeup_fd demands

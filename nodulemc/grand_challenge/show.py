@@ -12,10 +12,10 @@ from nodulemc.util.json_files import read_json
 
 
 def main() -> None:
-    """Print a nodule and its probability a line, then the ensemble and what it was trained on.
+    """Print a line for each nodule with its probability, then the ensemble and its training data.
 
-    `nodulemc predict` names the ensemble in its output. Grand-Challenge's format has no place for it: of such a file
-    only the ensemble can be named that would be used here and now.
+    `nodulemc predict` names the ensemble in its output. Grand-Challenge's format has no place for it, so for such a
+    file the ensemble is named that would be used here and now.
     """
     parser = Parser("python -m nodulemc.grand_challenge.show", __doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="Grand-Challenge's output JSON")

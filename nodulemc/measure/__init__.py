@@ -1,1 +1,1 @@
-"""What a nodule measures: its mask on the scan's own grid, sizes, and clinical risk models."""
+"""Measuring nodules: masks on the scan's own grid, sizes, growth and clinical risk models."""

@@ -1,9 +1,9 @@
 """The longest diameter of a nodule on one slice, and the longest one at right angles to it.
 
-Diameters run between points of the outline. The outline is where a field that is known at the voxels' centres crosses
-0, found by linear interpolation between neighbours (marching squares), so it lies between voxels: where voxels are
-either in or out, at the outer one's face. The longest of all diameters would end at two protruding voxels; so each
-slice is first averaged over its neighbours. `benchmarks/measurements.py` has the errors.
+Diameters run between points of the outline. The outline is where a field, known at the voxels' centres, crosses 0. It
+is found by linear interpolation between neighbours (marching squares), so it lies between voxels: at the outer one's
+face if voxels are either in or out. The longest diameter would end at two protruding voxels, so each slice is first
+averaged over neighbouring voxels. `benchmarks/measurements.py` has the errors.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ class Axes:
 
 
 def longest_axes(field: Array, spacing: tuple[float, float]) -> Axes | None:
-    """The axes on the slice with the longest diameter; None where nothing is inside.
+    """Return the axes on the slice with the longest diameter, or None if nothing is inside.
 
-    Parts that do not touch within a slice are measured each by itself.
+    Parts that do not touch within a slice are measured separately.
 
     Args:
-        field: float (slices, rows, columns), above 0 inside; beyond the array there is nothing inside.
+        field: float (slices, rows, columns), above 0 inside. Everything beyond the array is outside.
         spacing: mm between rows and between columns.
     """
     found = [_axes(outline(part) * spacing) for plane in field for part in _parts(plane)]
@@ -60,7 +60,7 @@ def _averaged(plane: Array, axis: int) -> Array:
 
 
 def outline(plane: Array) -> Array:
-    """The outline's segments (N, 2 ends, 2), in rows and columns: within each square of four centres, one or two.
+    """Return the outline's segments (N, 2 ends, 2), in rows and columns: one or two in a square of four centres.
 
     Args:
         plane: float (rows, columns), above 0 inside; its border is outside, or the outline stays open there.

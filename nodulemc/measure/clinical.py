@@ -1,7 +1,7 @@
-"""What is known of a patient and the nodules for the risk models: one JSON file, checked.
+"""Clinical information about a patient and the nodules, for the risk models: one JSON file, checked.
 
-The file is Grand-Challenge's ``clinical-information-lung-ct.json`` as it is, or with further keys. Nothing but null, a
-missing key or Grand-Challenge's "Unknown" stands for what is not known. Keys that no model needs are left alone.
+The file is Grand-Challenge's ``clinical-information-lung-ct.json`` as it is, or with more keys. Only null, a missing
+key or Grand-Challenge's "Unknown" mean that a value is not known. Keys that no model needs are ignored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -68,11 +68,11 @@ NODULE_KEYS = {
 
 
 def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]:
-    """What is known of each nodule and its patient, by the risk models' names, in the nodules' order.
+    """Return the known values about each nodule and its patient, by the risk models' names, in the nodules' order.
 
     Raises:
         FileError: the file cannot be read or is no JSON.
-        CaseError: it is no JSON object, a value is none of its key's, or it describes a nodule
+        CaseError: it is not a JSON object, a value is not one of its key's, or it describes a nodule
             that is not among these.
     """
     content = _object(read_json(path), "the clinical information", path)  # null: a socket left empty
@@ -105,15 +105,15 @@ def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
 
 
 def known_values(given: Mapping[str, Any], where: str, keys: Keys = PATIENT_KEYS | NODULE_KEYS) -> dict[str, Any]:
-    """What is known, by the risk models' names; further names are left alone.
+    """Return the known values by the risk models' names; other names are ignored.
 
     Args:
-        given: values as JSON has them.
-        where: their place, for messages.
-        keys: names to look for.
+        given: Values as in JSON.
+        where: Their place, for messages.
+        keys: The names to look for.
 
     Raises:
-        CaseError: a value is none of its name's.
+        CaseError: A value is not one of its name's.
     """
     known = {}
     for key, (check, allowed) in keys.items():

@@ -1,4 +1,4 @@
-"""When a CT was taken, as its DICOM header says."""
+"""The date of a CT, from its DICOM header."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _DATE = re.compile(r"(\d{4})(\.?)(\d\d)\2(\d\d)", re.ASCII)  # before 1993 with 
 
 
 def scan_date(volume: Volume) -> date | None:
-    """The best date that a scan's DICOM header states; None where it states none."""
+    """Return the best date in a scan's DICOM header, or None."""
     return next(_stated(volume.acquisition), None)
 
 

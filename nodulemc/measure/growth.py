@@ -1,4 +1,4 @@
-"""What has become of nodules since an earlier scan, as far as that is beyond doubt."""
+"""The growth of nodules since an earlier scan, as far as it is beyond doubt."""
 
 import logging
 import math
@@ -31,10 +31,11 @@ class Prior:
     """An earlier scan of a patient.
 
     Attributes:
-        volume: the scan.
-        nodules: its nodules.
-        patches, warnings: theirs, from ``nodulemc.prediction.prepare_inputs``.
-        days: from this scan to the later one; None where a date is not known.
+        volume: The scan.
+        nodules: Its nodules.
+        patches: Their patches, from ``nodulemc.prediction.prepare_inputs``.
+        warnings: Their warnings, from the same.
+        days: The days from this scan to the later one. None if a date is not known.
     """
 
     volume: Volume
@@ -46,17 +47,17 @@ class Prior:
 
 @dataclass(frozen=True)
 class Growth:
-    """What has become of a nodule since the prior scan; every value is None where that is doubtful.
+    """A nodule's change since the prior scan; every value is None if it is in doubt.
 
     Attributes:
-        prior_nodule: the prior scan's nodule, by its name, or position from 1.
-        prior_volume_mm3: what that one measures.
-        interval_days: from the prior scan to this one; None where a date is not known.
-        volume_change_percent: of the prior volume; below 0 where the nodule has shrunk.
-        volume_doubling_time_days: below 0 where the nodule has shrunk; None without an interval or a change.
-        exceeds_error: whether the change is 25 % or more, and so not within the error of measuring.
-        prior_distance_mm: from where registration puts the nodule's centre to the prior nodule's.
-        registration_similarity: correlation of the two scans in the lung around the nodule.
+        prior_nodule: The prior scan's nodule, by its name or its position from 1.
+        prior_volume_mm3: The prior nodule's volume.
+        interval_days: The days from the prior scan to this one. None if a date is not known.
+        volume_change_percent: The change in % of the prior volume, negative if the nodule has shrunk.
+        volume_doubling_time_days: Negative if the nodule has shrunk. None without an interval or a change.
+        exceeds_error: Whether the change is 25 % or more, and so exceeds the error of measuring.
+        prior_distance_mm: The distance from the prior nodule's centre to the place where registration expects it.
+        registration_similarity: The correlation of the two scans in the lung around the nodule.
     """
 
     prior_nodule: str | None = None
@@ -70,12 +71,12 @@ class Growth:
 
 
 def volume_change_percent(before: float, after: float) -> float:
-    """Change of a volume in % of what it was before."""
+    """Return the change of a volume in % of the volume before."""
     return 100 * (after / before - 1)
 
 
 def volume_doubling_time_days(before: float, after: float, days: int) -> float | None:
-    """ln 2 · Δt / ln(V₂ / V₁): below 0 where the volume shrinks, None where it is the same or no day has passed."""
+    """Return ln 2 · Δt / ln(V₂ / V₁): negative if the volume shrinks, None if it is equal or no day has passed."""
     return math.log(2) * days / math.log(after / before) if days and after != before else None
 
 
@@ -114,14 +115,14 @@ def compared(
     earlier: Prior,
     ensemble: Ensemble,
 ) -> list[NodulePrediction]:
-    """Predictions with ``growth`` and with warnings of what is doubtful.
+    """Add ``growth`` to predictions, and warnings about doubts.
 
     Args:
-        predictions: of one CT, with ``measurements``.
-        volume: the CT.
-        masks: the nodules', in the predictions' order.
-        earlier: the earlier scan.
-        ensemble: loaded with ``masks=True``.
+        predictions: The predictions for one CT, with ``measurements``.
+        volume: The CT.
+        masks: The nodules' masks, in the predictions' order.
+        earlier: The earlier scan.
+        ensemble: An ensemble loaded with ``masks=True``.
     """
     sizes = [prediction.measurements or Measurements() for prediction in predictions]
     scan = MeasuredScan(volume, [prediction.nodule for prediction in predictions], masks, sizes)
@@ -135,7 +136,7 @@ def compared(
 
 
 def _log_unmatched(earlier: Prior, growths: Sequence[Growth]) -> None:
-    """Tell which nodules of the prior scan are nobody's counterpart: they may have gone."""
+    """Log the nodules of the prior scan that match none of this scan: they may have disappeared."""
     matched = {growth.prior_nodule for growth in growths}
     left = [nodule.name or str(j) for j, nodule in enumerate(earlier.nodules, start=1)]
     if left := [shortened(name) for name in left if name not in matched]:
@@ -151,7 +152,7 @@ def _measured(earlier: Prior, ensemble: Ensemble) -> MeasuredScan:
 def _growth(
     k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, earlier: Prior
 ) -> tuple[Growth, tuple[str, ...]]:
-    """What has become of a nodule, and what is to be said of that."""
+    """Return a nodule's growth, and warnings about it."""
     try:
         found, before, after = _counterpart(k, matching, scan, prior, earlier.days)
     except DoubtError as doubt:
@@ -175,7 +176,7 @@ def _growth(
 def _counterpart(
     k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None
 ) -> tuple[Match, float, float]:
-    """A nodule's counterpart, where both are measured, and the volumes of that and of the nodule in mm³.
+    """Return a nodule's counterpart, the counterpart's volume and the nodule's volume, in mm³.
 
     Raises:
         DoubtError: there is none, or one is not measured as a whole, or the prior scan is the later one.
@@ -189,7 +190,7 @@ def _counterpart(
 
 
 def _volume_mm3(scan: MeasuredScan, k: int, what: str) -> float:
-    """A nodule's volume, where it is measured as a whole; ``what`` is its mask, for the doubt."""
+    """Return a nodule's volume, if it is measured as a whole; ``what`` names its mask in the doubt."""
     volume_mm3 = scan.sizes[k].volume_mm3
     if volume_mm3 is None:
         raise DoubtError(f"{what} is missing")
@@ -211,7 +212,7 @@ def _small(growth: Growth) -> Iterator[str]:
 
 
 def general_warnings(volume: Volume, earlier: Prior) -> Iterator[str]:
-    """What is to be said of the two scans together."""
+    """Return warnings about the two scans together."""
     patient, prior_patient = volume.ids.patient, earlier.volume.ids.patient
     if patient is not None and prior_patient is not None and patient != prior_patient:
         yield "the prior scan states another PatientID"

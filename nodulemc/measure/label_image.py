@@ -1,5 +1,4 @@
-"""One label image for all nodules of a CT, on the CT's grid: a NIfTI-1 file, as segmentation tools write them, and one
-for 3D Slicer.
+"""Label images of all nodules of a CT, on the CT's grid: a NIfTI-1 file, and one for 3D Slicer.
 
 Sources: https://nifti.nimh.nih.gov (nifti1.h), the geometry in the sform, as nibabel writes it;
 https://teem.sourceforge.net/nrrd/format.html and vtkMRMLSegmentationStorageNode (https://github.com/Slicer/Slicer).
@@ -34,7 +33,7 @@ _TERMINOLOGY = (
 
 @dataclass(frozen=True)
 class Segment:
-    """What 3D Slicer shows of a nodule: its name, red, green and blue (0…1), and its probability as a tag."""
+    """A nodule in 3D Slicer: its name, red, green and blue (0…1), and its probability as a tag."""
 
     name: str
     colour: Sequence[float]
@@ -42,20 +41,20 @@ class Segment:
 
 
 def label_image(ct: sitk.Image, masks: Sequence[NoduleMask]) -> bytes:
-    """A .nii.gz file of the CT's grid: 0, or the position from 1 of the nodule whose mask a voxel belongs to.
+    """Return a .nii.gz file on the CT's grid: 0 outside nodules, or the nodule's position from 1.
 
-    Of several masks that hold a voxel, the one with the highest probability there has it.
+    If several masks hold a voxel, it belongs to the one with the highest probability there.
     """
     return _labels(ct.GetSize(), masks, _header(ct, _label_type(masks)))
 
 
 def slicer_segmentation(ct: sitk.Image, masks: Sequence[NoduleMask], segments: Sequence[Segment]) -> bytes:
-    """A .seg.nrrd file of the CT's grid with the same labels, as 3D Slicer 5 writes one: each nodule is a segment.
+    """Return a .seg.nrrd file on the CT's grid with the same labels, as in 3D Slicer 5: each nodule is a segment.
 
     Args:
-        ct: the CT.
-        masks: the nodules'.
-        segments: what Slicer shows of each.
+        ct: The CT.
+        masks: The nodules' masks.
+        segments: The nodules' names, colours and tags.
     """
     fields = {
         "type": _TYPES[_label_type(masks)][1],

@@ -26,13 +26,13 @@ _INSIDE_MM = VOXEL_MM * 3**0.5 / 2  # to the nearest voxel's centre
 
 @dataclass(frozen=True)
 class NoduleMask:
-    """A nodule's mask on a box of the scan's voxels; there is nothing of it beyond the box.
+    """A nodule's mask on a box of the scan's voxels, which holds all of it.
 
     Attributes:
-        lower: index x, y, z in the scan of the box's first voxel.
-        probability: float32, axes z, y, x, about 0…1, as it is interpolated; the mask is what exceeds one half.
-        point_distance_mm: from the nodule's point to the mask, 0 within it; None where there is no mask.
-        warnings: what a reader of its measurements should know.
+        lower: The index x, y, z of the box's first voxel in the scan.
+        probability: float32, axes z, y, x, interpolated and so only about 0…1. The mask is where it exceeds one half.
+        point_distance_mm: The distance from the nodule's point to the mask, 0 within it. None if there is no mask.
+        warnings: Reasons to read its measurements with caution.
     """
 
     lower: tuple[int, int, int]
@@ -56,13 +56,13 @@ class NoduleMask:
 def score_and_segment(
     volume: Volume, nodules: Sequence[Nodule], patches: Array, warnings: ScanWarnings, ensemble: Ensemble
 ) -> tuple[list[NodulePrediction], list[NoduleMask]]:
-    """What ``nodulemc.prediction.predict_patches`` and ``segment`` give, in one pass of the networks.
+    """Return what ``nodulemc.prediction.predict_patches`` and ``segment`` return, in one pass of the networks.
 
-    The predictions have the masks' warnings, too.
+    The predictions also have the masks' warnings.
 
     Args:
-        volume: the CT.
-        nodules: its nodules.
+        volume: The CT.
+        nodules: Its nodules.
         patches: Their patches, from ``nodulemc.prediction.prepare_inputs``.
         warnings: Their warnings, from the same.
         ensemble: loaded with ``masks=True``.
@@ -86,13 +86,13 @@ def score_and_segment(
 
 
 def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, ensemble: Ensemble) -> list[NoduleMask]:
-    """Each nodule's mask.
+    """Segment each nodule.
 
     Args:
-        volume: the CT.
-        points: the nodules' x, y, z in mm (LPS).
-        patches: theirs, from ``nodulemc.prediction.extract_patches``.
-        ensemble: loaded with ``masks=True``.
+        volume: The CT.
+        points: The nodules' points x, y, z in mm (LPS).
+        patches: Their patches, from ``nodulemc.prediction.extract_patches``.
+        ensemble: An ensemble loaded with ``masks=True``.
 
     Raises:
         EnsembleError: a member's numbers overflow.
@@ -105,27 +105,28 @@ def segment(volume: Volume, points: Sequence[Sequence[float]], patches: Array, e
 
 
 def nodule_box(volume: Volume, point: Sequence[float]) -> tuple[list[int], list[int]]:
-    """The scan's voxels under a nodule's cube: the first index x, y, z, and the one behind the last."""
+    """Return the scan's voxels in a nodule's cube: the first index x, y, z, and the one after the last."""
     corners = np.array(point) + EXTENT_MM / 2 * np.array(list(product((-1, 1), repeat=3)))
     return volume.box_around(corners)
 
 
 def nodule_part(volume: Volume, point: Sequence[float]) -> sitk.Image:
-    """The scan's voxels of ``nodule_box`` as they are, with their place: enough for a mask and what it measures."""
+    """Return the scan's voxels in ``nodule_box``, with their place: enough for a mask and its measurements."""
     part: sitk.Image = volume.image[tuple(map(slice, *nodule_box(volume, point)))]
     return part
 
 
 def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> NoduleMask:
-    """The mask at a nodule's point.
+    """Return the mask at a nodule's point.
 
-    It is the component that holds the point, else the nearest one within ``REACH_MM``; voxels are neighbours that share
-    a face. The component's probability is interpolated by cubic B-splines at the scan's voxels.
+    It is the component that holds the point, else the nearest one within ``REACH_MM``. Voxels that share a face belong
+    together. The component's probability is interpolated at the scan's voxels by cubic B-splines.
 
     Args:
-        volume: the CT.
-        point: x, y, z in mm (LPS).
-        probability: of each voxel of the patch to belong to the nodule, (64, 64, 64), axes z, y, x.
+        volume: The CT.
+        point: The nodule's point x, y, z in mm (LPS).
+        probability: For each voxel of the patch, the probability that it belongs to the nodule: (64, 64, 64), axes
+            z, y, x.
     """
     labels, label, away = _nearest_component(probability)
     if not label:
@@ -164,14 +165,14 @@ def _nearest_component(probability: Array) -> tuple[Array, int, float]:
 
 
 def _nothing(volume: Volume, point: Sequence[float], why: str) -> NoduleMask:
-    """A mask of one empty voxel, the one at the point."""
+    """Return a mask of one empty voxel at the point."""
     index = volume.image.TransformPhysicalPointToIndex([float(c) for c in point])
     lower = np.clip(index, 0, np.subtract(volume.image.GetSize(), 1)).tolist()
     return NoduleMask(tuple(lower), np.zeros((1, 1, 1), np.float32), None, (why,))
 
 
 def _faults(labels: Array, label: int) -> Iterator[str]:
-    """What is to be said of a component on the patch's grid and of those beside it."""
+    """Return warnings about a component on the patch's grid and those beside it."""
     sizes = np.bincount(labels.ravel())
     if any(label in face for axis in range(3) for face in (labels.take(0, axis), labels.take(-1, axis))):
         yield AT_EDGE
@@ -186,7 +187,7 @@ def _faults(labels: Array, label: int) -> Iterator[str]:
 
 
 def _on_scan(volume: Volume, point: Sequence[float], probability: Array) -> tuple[list[int], Array]:
-    """A patch's probability at the scan's voxels: their first index x, y, z, and float32, axes z, y, x."""
+    """Return a patch's probability at the scan's voxels: their first index x, y, z, and float32, axes z, y, x."""
     image = volume.image
     low, high = nodule_box(volume, point)
     patch = sitk.GetImageFromArray(probability.astype(np.float32))
@@ -202,7 +203,7 @@ def _on_scan(volume: Volume, point: Sequence[float], probability: Array) -> tupl
 
 
 def _trimmed(lower: Sequence[int], probability: Array) -> tuple[tuple[int, int, int], Array]:
-    """The part of a box that the mask takes, with its neighbours, from whose probability the outline is found."""
+    """Return the part of a box with the mask and its neighbours, which the outline is computed from."""
     filled = np.argwhere(probability > THRESHOLD)
     low, high = np.maximum(filled.min(axis=0) - 1, 0), filled.max(axis=0) + 2
     part = probability[tuple(map(slice, low, high))]

@@ -1,4 +1,4 @@
-"""Files of nodules' masks: one on a part of the CT's grid for each nodule, and two label images of all of them."""
+"""Files with nodules' masks: one for each nodule on a part of the CT's grid, and two label images of all."""
 
 import os
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ _LONGEST_NAME = 240
 
 
 def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) -> list[Path]:
-    """Where ``write_masks`` writes: ``<name>.mha`` for each nodule, a nodule without a name by its position from 1.
+    """Return the paths for ``write_masks``: ``<name>.mha`` for each nodule, or its position from 1 without a name.
 
     Raises:
-        CaseError: two nodules share a name, or a name is no file name or an input's.
+        CaseError: Two nodules share a name, or a name cannot be a file name or is an input's.
     """
     names = [nodule.name or str(k) for k, nodule in enumerate(nodules, start=1)]
     taken = {path.resolve() for path in inputs}
@@ -35,7 +35,7 @@ def mask_paths(folder: Path, nodules: Sequence[Nodule], inputs: Sequence[Path]) 
 
 
 def label_image_paths(folder: Path, volume: Volume, inputs: Sequence[Path]) -> list[Path]:
-    """Where ``write_masks`` writes the label images: ``<case>.seg.nrrd`` for 3D Slicer and ``<case>.nii.gz``.
+    """Return the paths of the label images: ``<case>.seg.nrrd`` for 3D Slicer and ``<case>.nii.gz``.
 
     ``<case>`` is the CT's file name or the series' UID.
 
@@ -54,15 +54,15 @@ def label_image_paths(folder: Path, volume: Volume, inputs: Sequence[Path]) -> l
 def write_masks(
     folder: Path, volume: Volume, predictions: Sequence[NodulePrediction], masks: Sequence[NoduleMask]
 ) -> list[Path]:
-    """Write each nodule's mask on the part of the CT's grid that it takes, and label images of the whole grid.
+    """Write each nodule's mask on its part of the CT's grid, and label images on the whole grid.
 
-    Where a file cannot be written none of them stays, nor do earlier ones of these names.
+    If a file cannot be written, none of them stays, nor do earlier ones with these names.
 
     Args:
-        folder: where the files go.
-        volume: the CT.
-        predictions: of its nodules.
-        masks: theirs, from ``nodulemc.measure.mask.segment``.
+        folder: The folder for the files.
+        volume: The CT.
+        predictions: The predictions for its nodules.
+        masks: The nodules' masks, from ``nodulemc.measure.mask.segment``.
 
     Returns:
         The nodules' files in their order, and the label images for 3D Slicer and for others.

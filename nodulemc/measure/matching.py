@@ -1,4 +1,4 @@
-"""Which nodule of an earlier scan is a nodule of this one, or why that is doubtful."""
+"""Matching the nodules of an earlier scan with those of this one, or reasons for doubt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ LEAST_SIMILARITY = 0.4  # chosen: docs/measurements.md has what same and other p
 
 
 class DoubtError(Exception):
-    """Why a nodule's match or growth is not told."""
+    """The reason why a nodule's match or growth is not given."""
 
 
 @dataclass(frozen=True)
 class MeasuredScan:
-    """A CT, its nodules, their masks and what these measure, in one order."""
+    """A CT, its nodules, their masks and measurements, in one order."""
 
     volume: Volume
     nodules: Sequence[Nodule]
@@ -34,7 +34,7 @@ class MeasuredScan:
 
     @cached_property
     def names(self) -> list[str]:
-        """What the nodules are called in messages."""
+        """The nodules' names in messages."""
         return [shortened(nodule.name or k) for k, nodule in enumerate(self.nodules, start=1)]
 
     @cached_property
@@ -57,9 +57,9 @@ class Match:
     """A nodule's counterpart in the prior scan.
 
     Attributes:
-        index: its position from 0.
-        distance_mm: from where the registration puts the nodule's centre to that of the counterpart.
-        similarity: correlation of the two scans in the lung around the nodule.
+        index: Its position from 0.
+        distance_mm: The distance from its centre to the place where the registration expects it.
+        similarity: The correlation of the two scans in the lung around the nodule.
     """
 
     index: int
@@ -85,7 +85,7 @@ class Matching:
         return away
 
     def match(self, k: int) -> Match:
-        """The counterpart of the scan's nodule ``k``.
+        """Return the counterpart of the scan's nodule ``k``.
 
         Raises:
             DoubtError: the scans do not fit around it, none is near, two may be it, or it may be another's, too.
@@ -118,7 +118,7 @@ class Matching:
 
 
 def _align(scan: MeasuredScan, prior: MeasuredScan) -> list[Alignment | None]:
-    """How the surroundings of each of a scan's nodules lie in the prior scan; None where there is no lung."""
+    """Align the surroundings of each of a scan's nodules with the prior scan; None if there is no lung."""
     if not (scan.nodules and prior.nodules):
         return [None] * len(scan.nodules)
     registration = Registration(scan.volume, prior.volume)

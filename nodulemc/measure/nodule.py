@@ -1,4 +1,4 @@
-"""Predictions with what their nodules measure, and the risk that clinical models make of it."""
+"""Adding measurements and clinical risk to predictions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,13 +17,13 @@ def measured(
     masks: Sequence[NoduleMask],
     known: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[NodulePrediction]:
-    """Predictions with ``measurements`` and, where ``known`` is given, ``risk``.
+    """Add ``measurements`` to predictions and, if ``known`` is given, ``risk``.
 
     Args:
-        predictions: of one CT.
-        volume: the CT.
-        masks: the nodules', in the predictions' order.
-        known: what ``nodulemc.measure.clinical.read_clinical`` gives; the sizes are added here.
+        predictions: The predictions for one CT.
+        volume: The CT.
+        masks: The nodules' masks, in the predictions' order.
+        known: The result of ``nodulemc.measure.clinical.read_clinical``; the sizes are added here.
     """
     sizes = [measure(volume, mask) for mask in masks]
     risks = [None] * len(masks) if known is None else [

@@ -1,9 +1,9 @@
-"""Where the surroundings of a nodule lie in an earlier scan of the same patient: a rigid motion, found twice.
+"""Registering the surroundings of a nodule with an earlier scan of the same patient, by a rigid motion in two steps.
 
-First both scans are laid over each other as wholes: the best shift of all, by Fourier transform, and from there a
-rotation and shift. Then only the lung around the nodule counts, as breathing moves parts of the chest against each
-other. The nodule itself does not count, as it may have changed. Every voxel counts and one thread adds up, so the
-result depends on nothing else. `benchmarks/registration.py` has the errors.
+First the whole scans are registered: the best shift is found by Fourier transform, then a rotation and shift from
+there. Then only the lung around the nodule counts, since breathing moves parts of the chest against each other. The
+nodule itself does not count, since it may have changed. All voxels are used and one thread adds them up, so the result
+is deterministic. `benchmarks/registration.py` has the errors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,11 +44,12 @@ _OPTIMIZER = {
 
 @dataclass(frozen=True)
 class Alignment:
-    """How the surroundings of a nodule lie in the earlier scan.
+    """The alignment of a nodule's surroundings with the earlier scan.
 
     Attributes:
-        motion: takes points x, y, z in mm (LPS) of this scan to the earlier one.
-        similarity: correlation of the two scans' vessels in the lung around the nodule, away from its walls; at most 1.
+        motion: It maps points x, y, z in mm (LPS) of this scan to the earlier one.
+        similarity: The correlation of the two scans' vessels in the lung around the nodule, away from its walls; at
+            most 1.
     """
 
     motion: sitk.Euler3DTransform
@@ -56,7 +57,7 @@ class Alignment:
 
 
 class Registration:
-    """Two scans of one patient, laid over each other as wholes."""
+    """Two scans of one patient, registered as wholes."""
 
     def __init__(self, scan: Volume, earlier: Volume) -> None:
         self._scan, self._earlier = scan, earlier
@@ -70,7 +71,7 @@ class Registration:
         self.motion = _refined(whole, earlier_whole, start, (4.0,))
 
     def around(self, point: Sequence[float], nodule: NoduleMask) -> Alignment | None:
-        """The motion of the lung around a point x, y, z in mm (LPS), its nodule left out; None where there is none."""
+        """Return the motion of the lung around a point x, y, z in mm (LPS), without its nodule; None without lung."""
         corners = np.array(point) + _AROUND_MM / 2 * np.array(list(product((-1, 1), repeat=3)))
         moved = np.array([self.motion.TransformPoint(corner.tolist()) for corner in corners])
         outwards = np.sign(moved - moved.mean(axis=0))
@@ -207,13 +208,14 @@ def _refined(
     sigmas: Sequence[float],
     counted: sitk.Image | None = None,
 ) -> sitk.Euler3DTransform:
-    """A better motion; the same where the images do not meet.
+    """Return a better motion, or the same if the images do not overlap.
 
     Args:
-        fixed, moving: the images.
-        motion: takes points of the fixed image to the moving one.
-        sigmas: of the Gaussians by which both are smoothed, in mm, in turn.
-        counted: the voxels of the fixed image that count; None: all.
+        fixed: The fixed image.
+        moving: The moving image.
+        motion: It maps points of the fixed image to the moving one.
+        sigmas: The sigmas in mm of the Gaussians that smooth both images, in turn.
+        counted: The voxels of the fixed image that count. None stands for all.
     """
     found = sitk.Euler3DTransform(motion)
     method = sitk.ImageRegistrationMethod()

@@ -1,6 +1,6 @@
-"""Clinical models of a nodule's risk. Each takes what it needs or names what is missing; nothing is guessed.
+"""Clinical models of a nodule's risk. Each uses its inputs or names the missing ones; nothing is guessed.
 
-docs/measurements.md says what each input means, and for whom each model was made.
+docs/measurements.md gives the meaning of each input, and the patients that each model was made for.
 """
 
 import math
@@ -64,9 +64,9 @@ def herder(known: Inputs) -> float:
 
 
 def lung_rads_size(known: Inputs) -> str:
-    """Category by size alone of a nodule at a baseline screen: "2", "3", "4A" or "4B".
+    """Return a nodule's category by size alone at a baseline screen: "2", "3", "4A" or "4B".
 
-    Diameters are means of the two axes, each to one decimal.
+    Diameters are means of the two axes, to one decimal.
 
     Source: Christensen et al., J Am Coll Radiol 2024;21:473–488 (American College of Radiology, Lung-RADS v2022).
     """
@@ -85,9 +85,9 @@ class Model:
     """A risk model.
 
     Attributes:
-        apply: gives the result of inputs that have all that is needed.
-        needs: names of these.
-        result: what the result is called.
+        apply: Computes the result from inputs, if none is missing.
+        needs: The names of the inputs.
+        result: The name of the result.
     """
 
     apply: Callable[[Inputs], float | str]
@@ -114,12 +114,12 @@ MODELS = {
 
 
 def assess(known: Inputs) -> dict[str, dict[str, Any]]:
-    """Each model's result by its name: ``probability`` or ``category``, or ``missing``, the inputs that are not known.
+    """Return each model's result by its name: ``probability`` or ``category``, or the ``missing`` inputs.
 
-    A ``caution`` stands beside the result of a model that was not made for nodules so long.
+    A result has a ``caution`` if its model was not made for such long nodules.
 
     Args:
-        known: inputs by name; a name that is not there, or None, is not known.
+        known: The inputs by name. A value that is absent or None is not known.
     """
     return {name: _assess(model, known) for name, model in MODELS.items()}
 
@@ -151,7 +151,7 @@ def _mean_mm(long: float, short: float) -> float:
 
 
 def _to_tenth(mm: float) -> float:
-    """To one decimal, halves upwards; 1e-9 against 7.95 being a little less in binary."""
+    """Round to one decimal, halves upwards; 1e-9 is added because 7.95 is a little less in binary."""
     return math.floor(mm * 10 + 0.5 + 1e-9) / 10
 
 

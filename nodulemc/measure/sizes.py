@@ -19,19 +19,20 @@ _NO_AXES = Axes(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a nodule measures; every value is None where there is no mask.
+    """A nodule's measurements; every value is None if there is no mask.
 
     Attributes:
-        volume_mm3: of the mask's voxels.
-        long_axis_mm: longest axial diameter.
-        short_axis_mm: longest diameter at right angles to it on the same slice.
-        size_mm: mean of the two to the nearest mm (Fleischner Society 2017).
-        effective_diameter_mm: of the sphere of this volume.
-        mean_hu: of the CT in the mask.
-        mass_mg: volume times density.
-        solid_volume_mm3: of the voxels above −300 HU.
-        solid_long_axis_mm, solid_short_axis_mm: the axes of these; 0 where there are none.
-        point_distance_mm: from the nodule's point to the mask, 0 within it.
+        volume_mm3: The volume of the mask's voxels.
+        long_axis_mm: The longest axial diameter.
+        short_axis_mm: The longest diameter at right angles to it on the same slice.
+        size_mm: The mean of the two to the nearest mm (Fleischner Society 2017).
+        effective_diameter_mm: The diameter of a sphere of this volume.
+        mean_hu: The mean of the CT in the mask.
+        mass_mg: Volume times density.
+        solid_volume_mm3: The volume of the voxels above −300 HU.
+        solid_long_axis_mm: The longest axial diameter of these voxels; 0 if there are none.
+        solid_short_axis_mm: The longest diameter at right angles to it; 0 if there are none.
+        point_distance_mm: The distance from the nodule's point to the mask, 0 within it.
     """
 
     volume_mm3: float | None = None
@@ -51,8 +52,8 @@ def measure(volume: Volume, mask: NoduleMask) -> Measurements:
     """Measure a nodule.
 
     Args:
-        volume: the CT.
-        mask: the nodule's, on the CT's grid.
+        volume: The CT.
+        mask: The nodule's mask, on the CT's grid.
     """
     voxels = mask.voxels
     if not voxels.any():
@@ -81,7 +82,7 @@ def measure(volume: Volume, mask: NoduleMask) -> Measurements:
 
 
 def mass_mg(volume_mm3: float, mean_hu: float) -> float:
-    """A nodule's mass: 1 mm³ weighs 1 mg at 0 HU and nothing at −1000 HU.
+    """Return a nodule's mass: 1 mm³ weighs 1 mg at 0 HU and nothing at −1000 HU.
 
     Source: de Hoop et al., Radiology 2010;255:199–206.
     """
@@ -93,7 +94,7 @@ def _voxel_mm3(image: sitk.Image) -> float:
 
 
 def _axial(image: sitk.Image, field: Array) -> Axes | None:
-    """The axes on the scan's own slices: those across its grid's axis that is nearest to the body's."""
+    """Return the axes on the scan's own slices, which lie across the grid axis nearest to the body's long axis."""
     across = int(np.argmax(abs(np.reshape(image.GetDirection(), (3, 3))[2])))
     spacing = [mm for axis, mm in enumerate(image.GetSpacing()) if axis != across][::-1]
     return longest_axes(np.moveaxis(field, 2 - across, 0), tuple(spacing))

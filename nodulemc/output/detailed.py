@@ -1,6 +1,6 @@
-"""Detailed results of one CT: Grand-Challenge's points plus each member's probability, their spread and warnings.
+"""Detailed results for one CT: Grand-Challenge's points plus each member's probability, their spread and warnings.
 
-Calibrated results say so: by which method, for which prevalence, and what the vote was before.
+Calibrated results state the method, the prevalence, and the vote before calibration.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ OUTPUT_SUFFIXES = (".json", ".csv")
 
 
 def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] = OUTPUT_SUFFIXES) -> None:
-    """Refuse an unusable output path before any work is done, make its folder, and remove an earlier run's output.
+    """Refuse an unusable output path before any work, make its folder, and remove an earlier run's output.
 
     Raises:
-        ConfigError: the suffix is none of ``suffixes``, or the file is one of the inputs.
+        ConfigError: the suffix is not one of ``suffixes``, or the file is one of the inputs.
         FileError: the folder cannot be made or written, or the earlier output cannot be removed.
     """
     if not path.name.lower().endswith(suffixes):
@@ -37,13 +37,13 @@ def clear_output(path: Path, inputs: Sequence[Path], suffixes: tuple[str, ...] =
 def write_results(
     path: Path, predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> None:
-    """Write predictions as JSON or CSV, by the path's suffix, atomically.
+    """Write predictions atomically as JSON or CSV, by the path's suffix.
 
     Args:
-        path: .json or .csv file.
-        predictions: of one CT.
-        manifest: the ensemble's.
-        calibrated: whether its calibration was applied.
+        path: A .json or .csv file.
+        predictions: The predictions for one CT.
+        manifest: The ensemble's manifest.
+        calibrated: Whether the ensemble's calibration was applied.
 
     Raises:
         FileError: the file cannot be written.
@@ -61,11 +61,11 @@ def write_results(
 def detailed_json(
     predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False
 ) -> dict[str, Any]:
-    """Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
+    """Return Grand-Challenge's output with ``per_seed``, ``spread`` and ``warnings`` in each point, and the ensemble.
 
-    Of an ensemble that tells them, points have ``attributes``, too: readers' ratings by name, on their scale.
-    Points have ``measurements``, ``risk`` and ``growth`` as far as they were asked for.
-    Calibrated points have ``uncalibrated``, too, and the whole has the map's method and prevalences as ``calibration``.
+    Points have ``attributes`` (readers' ratings by name, on their scale) if the ensemble predicts them. They have
+    ``measurements``, ``risk`` and ``growth`` if these were asked for. Calibrated points have ``uncalibrated``, and the
+    file has the map's method and prevalences as ``calibration``.
     """
     content = multiple_points(predictions)
     for point, prediction in zip(content["points"], predictions, strict=True):
@@ -88,7 +88,7 @@ def detailed_json(
 
 
 def uncalibrated(prediction: NodulePrediction, manifest: EnsembleManifest) -> float:
-    """The vote of a prediction's members before calibration."""
+    """Return the vote of a prediction's members before calibration."""
     return float(prediction.member_probabilities @ manifest.vote_weights)
 
 
@@ -127,7 +127,7 @@ def csv_row(prediction: NodulePrediction, manifest: EnsembleManifest, *, calibra
 
 
 def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
-    """The columns of measurements, risk models and growth, as far as they were asked for; empty: not known."""
+    """Return the columns of measurements, risk models and growth that were asked for; empty if not known."""
     measured = {} if prediction.measurements is None else asdict(prediction.measurements)
     growth = {} if prediction.growth is None else asdict(prediction.growth)
     risk = prediction.risk or {}
@@ -137,7 +137,7 @@ def further_cells(prediction: NodulePrediction) -> dict[str, Any]:
 
 
 def _further_words(prediction: NodulePrediction) -> dict[str, str]:
-    """What the table shows of measurements, risk models and growth, by column; "-" is not known."""
+    """Return the table's cells for measurements, risk models and growth, by column; "-" if not known."""
     words = {}
     if (found := prediction.measurements) is not None:
         is_there = found.volume_mm3 is not None
@@ -156,7 +156,7 @@ def _further_words(prediction: NodulePrediction) -> dict[str, str]:
 
 
 def table(predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *, calibrated: bool = False) -> str:
-    """A short table for people; beneath it attributes and calibration, if any, the ensemble and its origin."""
+    """Return a short table for people, with attributes and calibration, if any, the ensemble and its origin below."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
     columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.member_names)]

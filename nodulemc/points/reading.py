@@ -1,4 +1,4 @@
-"""Nodule coordinates from Grand-Challenge's JSON, a table, 3D Slicer's point lists or a segmentation."""
+"""Reading nodules from Grand-Challenge's JSON, a table, 3D Slicer's point lists or a segmentation."""
 
 import logging
 import os
@@ -28,13 +28,15 @@ _Row = tuple[int, dict[str, str]]
 def read_points(path: str | Path, volume: Volume) -> list[Nodule]:
     """Read nodules in the file's order.
 
-    Formats: Grand-Challenge "Multiple points" JSON; 3D Slicer's point lists (``.json``, ``.mrk.json``, ``.fcsv``); CSV
-    with coordinates and optional names (see ``nodulemc.columns``), where rows of other scans are left out by
-    SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. A table of one single scan is
-    taken whole, with a warning, where it is another one.
+    The formats are
 
-    Of a segmentation each region's centre of mass is read: label images (``nodulemc.points.label_image``), and DICOM
-    SEGs and RTSTRUCTs (``nodulemc.points.dicom``), each a file, or in a folder, beside others.
+    - Grand-Challenge "Multiple points" JSON
+    - 3D Slicer's point lists (``.json``, ``.mrk.json``, ``.fcsv``)
+    - CSV with coordinates and optional names (see ``nodulemc.columns``). Rows of other scans are left out, by
+      SeriesInstanceUID (the CT's file name or its DICOM series) or else by the CT's path. If all rows are about one
+      other scan, they are used all the same, with a warning.
+    - label images (``nodulemc.points.label_image``): each region's centre of mass
+    - DICOM SEGs and RTSTRUCTs (``nodulemc.points.dicom``), as a file or in a folder: each region's centre of mass
 
     Raises:
         FileError: the file is missing, unreadable, too large or no JSON.
@@ -66,7 +68,7 @@ def _from_json(content: Any, path: Path) -> list[Nodule]:
 
 
 def from_grand_challenge(content: Any, source: object) -> list[Nodule]:
-    """Nodules of Grand-Challenge's "Multiple points" JSON content.
+    """Return the nodules of Grand-Challenge's "Multiple points" JSON content.
 
     Raises:
         PointsError: the content is not such a list, is too long, or a point is not three finite numbers.
@@ -115,7 +117,7 @@ def _from_csv(path: Path, volume: Volume) -> list[Nodule]:
 
 
 def _rows_of_scan(rows: Iterable[_Row], column: str, volume: Volume, path: Path) -> list[_Row]:
-    """The rows of this scan; where they are more than a scan may have, only so many that it shows."""
+    """Return the rows of this scan; if they exceed a scan's limit, only enough to show it."""
     is_ours, ours = _this_scan(column, volume, path)
     matching: list[_Row] = []
     others: list[_Row] = []
@@ -150,7 +152,7 @@ def _rows_of_scan(rows: Iterable[_Row], column: str, volume: Volume, path: Path)
 
 
 def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str], bool], object]:
-    """Whether a cell of the column means this scan, and what the column calls it."""
+    """Return a function that tells whether a cell of the column means this scan, and the scan's name there."""
     source = volume.source
     if column == UID:
         known = {volume.series_uid, source.name, *spellings(scan_name(source))}
@@ -161,7 +163,7 @@ def _this_scan(column: str, volume: Volume, path: Path) -> tuple[Callable[[str],
 
 
 def scan_name(path: Path) -> str:
-    """A CT's file name without its suffix; SeriesInstanceUIDs contain dots, so Path.stem does not do."""
+    """Return a CT's file name without its suffix; Path.stem would cut SeriesInstanceUIDs, which contain dots."""
     name = path.name
     for suffix in (".gz", ".mha", ".mhd", ".nii", ".nrrd", ".tiff", ".tif"):
         if name.lower().endswith(suffix):

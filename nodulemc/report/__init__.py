@@ -1,1 +1,1 @@
-"""Pages for people: one scan's nodules with pictures and all that is known of them, and a cohort's index."""
+"""HTML pages: one for each scan, with its nodules' pictures and numbers, and a cohort's index."""

@@ -1,4 +1,4 @@
-"""What of a nodule's patch moves the ensemble: its probability with one part after the other replaced."""
+"""Explaining a probability: the ensemble scores the patch with one part after the other replaced."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Explanation:
     """A nodule's probability without parts of its patch.
 
     Attributes:
-        parts: by the parts' names.
-        cells: by the cells of the three planes through the point; those that hold lung only are left out.
+        parts: The probabilities by the parts' names.
+        cells: The probabilities by the cells of the three planes through the point. Cells with only lung are left out.
     """
 
     parts: dict[str, float]
     cells: dict[Cell, float]
 
     def changes(self, probability: float) -> Array:
-        """By how much each cell raises the probability, 0 where that is not known; float (64, 64, 64), axes z, y, x."""
+        """Return how much each cell raises the probability, 0 if not known; float (64, 64, 64), axes z, y, x."""
         field = np.zeros((SIZE,) * 3)
         for cell, without in self.cells.items():
             field[cell_slices(cell)] = probability - without
@@ -49,14 +49,14 @@ def explanations_of(
     patches: Array,
     ensemble: Ensemble,
 ) -> list[Explanation | None]:
-    """Each nodule's explanation by what has passed the ensemble's check; None where nothing has.
+    """Explain each nodule by the kinds of explanation that have passed the ensemble's check; None if none has.
 
     Args:
-        volume: the CT.
-        predictions: its nodules'.
-        masks: theirs; empty where the ensemble has no decoder.
-        patches: theirs, from ``nodulemc.prediction.extract_patches``.
-        ensemble: that has predicted.
+        volume: The CT.
+        predictions: The predictions for its nodules.
+        masks: The nodules' masks. Empty if the ensemble has no decoder.
+        patches: The nodules' patches, from ``nodulemc.prediction.extract_patches``.
+        ensemble: The ensemble that made the predictions.
 
     Raises:
         EnsembleError: the checks are malformed, or a member's numbers overflow.
@@ -78,10 +78,10 @@ def explain(
 
     Args:
         patch: float32 (64, 64, 64), axes z, y, x, 0…1.
-        mask: bool (64, 64, 64), the nodule; None where none is known: then only the map can be made.
-        ensemble: to score with, as it votes.
-        what: those of ``WHAT`` that are wanted.
-        label: what progress is shown as; None: none is.
+        mask: bool (64, 64, 64), the nodule. None if it is not known: then only the map can be made.
+        ensemble: The ensemble that scores, with its own vote.
+        what: The wanted ones of ``WHAT``.
+        label: The label for progress. None shows no progress.
 
     Raises:
         EnsembleError: a member's numbers overflow.
@@ -101,7 +101,7 @@ def explain(
 
 
 def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> Array | None:
-    """A nodule's mask on its patch's grid, bool (64, 64, 64), axes z, y, x; None where there is nothing of it."""
+    """Return a nodule's mask on its patch's grid, bool (64, 64, 64), axes z, y, x; None if it is empty."""
     box = sitk.GetImageFromArray(mask.probability)
     box.SetSpacing(volume.image.GetSpacing())
     box.SetOrigin(volume.image.TransformIndexToPhysicalPoint(mask.lower))
@@ -111,7 +111,7 @@ def mask_on_patch(volume: Volume, point: Sequence[float], mask: NoduleMask) -> A
 
 
 def on_patch(image: sitk.Image, point: Sequence[float]) -> Array:
-    """An image at a patch's voxels, linearly interpolated, 0 beyond it; (64, 64, 64), axes z, y, x."""
+    """Return an image at a patch's voxels, linearly interpolated, 0 beyond it; (64, 64, 64), axes z, y, x."""
     spacing, direction = [VOXEL_MM] * 3, np.eye(3).ravel().tolist()
     placed = sitk.Resample(
         image, [SIZE] * 3, sitk.Transform(), sitk.sitkLinear, patch_origin(point), spacing, direction, 0.0

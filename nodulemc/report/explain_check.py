@@ -1,7 +1,7 @@
-"""Which explanations of an ensemble have held on phantoms: ``explanation.json`` beside its manifest, if it is there.
+"""The explanations of an ensemble that have held on phantoms: ``explanation.json`` beside its manifest, if it exists.
 
-``scripts/explain_check.py`` writes it. It speaks of weights and votes, not of the manifest as a whole, so that a new
-calibration leaves it valid and other weights do not.
+``scripts/explain_check.py`` writes it. It identifies weights and votes, not the manifest as a whole. So it stays valid
+with a new calibration, but not with other weights.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,14 +19,14 @@ CHECK = "scripts/explain_check.py"
 
 @dataclass(frozen=True)
 class Check:
-    """How an explanation has held on phantoms.
+    """The result of checking one kind of explanation on phantoms.
 
     Attributes:
-        correlation: Pearson's. Of a part: of the moves of the ensemble's log odds with those of the known ones. Of the
-            map: of a cell's share of all moves with its share of the nodule.
-        agreement: share of nodules. Of a part: where the ensemble's log odds move the way that the known ones do, of
-            those whose known ones move. Of the map: whose strongest cell holds some of the nodule.
-        nodules: how many phantoms it was found on.
+        correlation: Pearson's correlation. For a part: between the moves of the ensemble's log odds and those of the
+            known ones. For the map: between a cell's share of all moves and its share of the nodule.
+        agreement: A share of nodules. For a part: those whose log odds move the same way as the known ones, among those
+            whose known ones move. For the map: those whose strongest cell holds some of the nodule.
+        nodules: The number of phantoms.
     """
 
     correlation: float
@@ -40,7 +40,7 @@ class Check:
 
 
 def read_checks(manifest: EnsembleManifest) -> dict[str, Check] | None:
-    """Checks by what they are of; None where there are none of these weights and this version's method.
+    """Return the checks by their kind; None if there are none for these weights and this version's method.
 
     Raises:
         FileError: the file is unreadable or no JSON.
@@ -65,7 +65,7 @@ def _check(found: dict[str, Any]) -> Check:
 
 
 def write_checks(manifest: EnsembleManifest, checks: dict[str, Check]) -> None:
-    """Write the file of an ensemble's folder.
+    """Write the file into an ensemble's folder.
 
     Raises:
         FileError: it cannot be written.
@@ -79,5 +79,5 @@ def write_checks(manifest: EnsembleManifest, checks: dict[str, Check]) -> None:
 
 
 def _members(manifest: EnsembleManifest) -> list[list[Any]]:
-    """The members' files by their SHA-256, and their weights."""
+    """Return the SHA-256 of the members' files, and their weights."""
     return [[member.sha256, member.weight] for member in manifest.members]

@@ -1,4 +1,4 @@
-"""The file of a case page. Its libraries are looked for only where a page is asked for."""
+"""Writing a case page. Its libraries are needed only if a page is asked for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIBRARIES = ("jinja2", "PIL")  # of the extra
 
 
 def prepare_report(path: Path, inputs: Iterable[Path]) -> None:
-    """Before any work: refuse an unusable path, make its folder, and remove an earlier run's page.
+    """Before any work, refuse an unusable path, make its folder, and remove an earlier run's page.
 
     Raises:
         ConfigError: a library is missing, the suffix is not .html, or the file is one of the inputs.
@@ -49,13 +49,13 @@ def write_report(
     """Write a scan's page, whole or not at all.
 
     Args:
-        path: .html file.
-        volume: the CT.
-        predictions: its nodules'.
-        masks: theirs, on the CT's grid; empty where the ensemble has no decoder.
-        ensemble: that has predicted.
-        calibrated: whether its calibration was applied.
-        explained: the nodules' patches, where the page is to explain their probabilities.
+        path: The .html file.
+        volume: The CT.
+        predictions: The predictions for its nodules.
+        masks: The nodules' masks, on the CT's grid. Empty if the ensemble has no decoder.
+        ensemble: The ensemble that made the predictions.
+        calibrated: Whether its calibration was applied.
+        explained: The nodules' patches, if the page is to explain their probabilities.
 
     Raises:
         FileError: the file cannot be written.

@@ -1,9 +1,9 @@
-"""A nodule's patch with one part of it replaced by what would be there without it.
+"""Replacing one part of a nodule's patch, as if the part were not there.
 
-What is replaced is denser than lung: lung itself stays, voxel by voxel. Most parts become the lung around them, whose
-level is the mean of the patch's own lung voxels weighted by their nearness, with noise as strong as theirs. Parts fade
-into what stays over about a voxel, so that no edge is sharper than a scanner's. The solid part becomes ground glass.
-All arrays have axes z, y, x and a patch's grid.
+Only voxels denser than lung are replaced; lung itself stays, voxel by voxel. Most parts become like the lung around
+them: the mean of the patch's own lung voxels, weighted by their nearness, with equally strong noise. The solid part
+becomes ground glass. Parts fade into their surroundings over about a voxel, so no edge is sharper than a scanner's. All
+arrays have axes z, y, x and a patch's grid.
 """
 
 from collections.abc import Iterator
@@ -42,21 +42,21 @@ class Occlusion:
 
     Attributes:
         patch: float32 (64, 64, 64), 0…1.
-        mask: bool (64, 64, 64), the nodule; None where none is known.
+        mask: bool (64, 64, 64), the nodule. None if it is not known.
     """
 
     patch: Array
     mask: Array | None = None
 
     def without(self, part: str) -> Array:
-        """The patch without one of ``PARTS``, all of which need a mask; float32."""
+        """Return the patch without one of ``PARTS``, all of which need a mask; float32."""
         if part == SOLID:
             glass = np.float32(_scaled(GROUND_GLASS_HU)) + self._noise
             return self._blended((self._depth > -_BESIDE_MM) & ~self._wall, np.minimum(self.patch, glass))
         return self._blended(self._regions[part] & self._dense, self._lung)
 
     def without_cell(self, cell: Cell) -> Array | None:
-        """The patch without what one cell of ``CELLS`` along each axis holds; None where it is lung already."""
+        """Return the patch without the content of one of ``CELLS`` per axis; None if the cell is lung already."""
         inside = np.zeros(self.patch.shape, bool)
         inside[cell_slices(cell)] = True
         inside &= self._dense
@@ -135,14 +135,14 @@ class Occlusion:
 
 
 def plane_cells() -> Iterator[Cell]:
-    """The cells through which one of the three planes through a patch's point runs."""
+    """Return the cells on one of the three planes through a patch's point."""
     middle = CELLS // 2
     axis = range(CELLS)
     return (cell for cell in product(axis, axis, axis) if middle in cell)
 
 
 def cell_slices(cell: Cell) -> tuple[slice, ...]:
-    """A cell's voxels in a patch."""
+    """Return a cell's voxels in a patch."""
     edges = np.linspace(0, SIZE, CELLS + 1).round().astype(int)
     return tuple(slice(edges[k], edges[k + 1]) for k in cell)
 

@@ -14,10 +14,10 @@ _Point = tuple[float, float]
 
 
 def path(probability: Array) -> str:
-    """The outline on one slice, ``UNITS`` to a pixel, from the picture's upper left corner; empty where nothing is in.
+    """Return the outline on one slice, ``UNITS`` to a pixel, from the picture's upper left corner; may be empty.
 
     Args:
-        probability: float (rows, columns), the mask is what exceeds one half; beyond the array there is none.
+        probability: float (rows, columns). The mask is where it exceeds one half; beyond the array there is none.
     """
     if not (probability > THRESHOLD).any():
         return ""
@@ -27,7 +27,7 @@ def path(probability: Array) -> str:
 
 
 def _loops(segments: Array) -> Iterator[list[_Point]]:
-    """Closed chains of points (row, column) from segments (N, 2 ends, 2): neighbours share an end exactly."""
+    """Join segments (N, 2 ends, 2) to closed chains of points (row, column): neighbours share an end exactly."""
     beside: dict[_Point, list[_Point]] = defaultdict(list)
     for first, second in segments.tolist():
         if first != second:

@@ -1,4 +1,4 @@
-"""One scan's page: its nodules' pictures and all that is known of them, in a file that needs nothing else."""
+"""One scan's page: its nodules' pictures and numbers, in a file that needs nothing else."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ _EDGES = {"axial": ("R", "A"), "coronal": ("R", "H"), "sagittal": ("A", "H")}
 
 @dataclass(frozen=True)
 class Origin:
-    """What made the results.
+    """The origin of the results.
 
     Attributes:
-        manifest: the ensemble's.
+        manifest: The ensemble's manifest.
         device: The device it ran on.
         precision: The number format it ran in.
-        calibrated: whether its calibration was applied.
+        calibrated: Whether its calibration was applied.
     """
 
     manifest: EnsembleManifest
@@ -54,10 +54,10 @@ class Finding:
     """One nodule.
 
     Attributes:
-        prediction: its.
-        view: what is to be seen of it.
-        mask: its, None where the ensemble has no decoder.
-        explanation: what moves its probability, None where that was not asked for or is not to be shown.
+        prediction: Its prediction.
+        view: Its pictures.
+        mask: Its mask. None if the ensemble has no decoder.
+        explanation: The explanation of its probability. None if it was not asked for or must not be shown.
     """
 
     prediction: NodulePrediction
@@ -75,15 +75,15 @@ def case_page(
     key: str = "",
     explains: bool = False,
 ) -> str:
-    """A scan's page, HTML.
+    """Return a scan's page as HTML.
 
     Args:
-        scan: what the scan is called, for its title.
-        findings: its nodules, in their order.
-        origin: what made the predictions.
-        series: SeriesInstanceUID of a DICOM series.
-        key: what the page says it is of, for programs.
-        explains: whether explanations were asked for; the page says which of them are not shown.
+        scan: The scan's name, for the title.
+        findings: Its nodules, in their order.
+        origin: The origin of the predictions.
+        series: The SeriesInstanceUID of a DICOM series.
+        key: An identifier of the result in the page, for programs.
+        explains: Whether explanations were asked for. The page then names those that are not shown.
     """
     checks = read_checks(origin.manifest) if explains else {}
     predictions = [finding.prediction for finding in findings]

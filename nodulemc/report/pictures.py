@@ -39,7 +39,7 @@ class Window:
     width: float
 
     def grey(self, hu: Array) -> Array:
-        """HU of any shape to uint8; what is no number is shown as air."""
+        """Map HU of any shape to uint8; NaN is shown as air."""
         shown = np.nan_to_num(np.asarray(hu, np.float32), nan=_AIR_HU)
         return np.clip((shown - (self.level - self.width / 2)) * (255 / self.width), 0, 255).round().astype(np.uint8)
 
@@ -49,12 +49,12 @@ WINDOWS = {"lung": Window("Lung", -600, 1500), "soft": Window("Soft tissue", 40,
 
 @dataclass(frozen=True)
 class Picture:
-    """One plane.
+    """The picture of one plane.
 
     Attributes:
-        slices: PNGs in base64 by window, each a list with one or several slices.
-        size: columns and rows.
-        extent_mm: width and height.
+        slices: PNGs in base64 by window, each a list of one or several slices.
+        size: Columns and rows.
+        extent_mm: Width and height.
     """
 
     slices: dict[str, list[str]]
@@ -67,8 +67,8 @@ class Overview:
     """The axial slice of the whole scan at a nodule.
 
     Attributes:
-        picture: of it, in the lung window, made small.
-        box: left, top, width and height of the nodule's axial picture in it, in per cent.
+        picture: A small picture of it, in the lung window.
+        box: Left, top, width and height of the nodule's axial picture in it, in per cent.
         number: Which slice it is, counted from the feet from 1.
         count: The number of slices.
     """
@@ -81,17 +81,17 @@ class Overview:
 
 @dataclass(frozen=True)
 class View:
-    """What is to be seen of a scan at one nodule.
+    """The pictures of a scan at one nodule.
 
     Attributes:
-        part: the scan's voxels under the nodule's cube, as they are, with their place.
-        lower: index x, y, z in the scan of the part's first voxel.
-        shown: slices of the turned part, axes z, y, x, that pictures show; all around the point.
-        centre: index z, y, x of the point's voxel in what is shown.
-        levels: indices of the axial slices in what is shown, from the feet up; the point's is among them.
-        step: each how manieth slice these are.
-        planes: pictures by the planes' names; the axial one has all levels.
-        overview: where in the scan it is.
+        part: The scan's voxels in the nodule's cube, unchanged, with their place.
+        lower: The index x, y, z of the part's first voxel in the scan.
+        shown: The slices of the turned part, axes z, y, x, that the pictures show, all around the point.
+        centre: The index z, y, x of the point's voxel in the shown part.
+        levels: The indices of the axial slices in the shown part, from the feet up, including the point's.
+        step: The distance of the levels: 1 for every slice, 2 for every second.
+        planes: The pictures by the planes' names. The axial one has all levels.
+        overview: The nodule's place in the scan.
     """
 
     part: sitk.Image
@@ -142,11 +142,11 @@ class View:
 
 
 def look_at_nodule(volume: Volume, nodule: Nodule) -> View:
-    """Cut out and draw what is to be seen at a nodule.
+    """Cut out and draw the pictures at a nodule.
 
     Args:
-        volume: the CT.
-        nodule: its point lies in the CT.
+        volume: The CT.
+        nodule: A nodule with its point in the CT.
     """
     image = volume.image
     reach = EXTENT_MM / 2

@@ -1,4 +1,4 @@
-"""Pages from templates: one file each that needs nothing else, whatever the names in it."""
+"""Rendering pages from templates, each as one file that needs nothing else."""
 
 import base64
 import hashlib
@@ -20,12 +20,12 @@ def render(
     """A page's HTML; all values are escaped.
 
     Args:
-        package: which holds the template; those of this package can be included in it.
-        template: its file name.
-        script: the file name of the package's script, which the template has as ``script``, and the hash by which its
-            content security policy lets no other run as ``script_hash``.
-        filters: functions for the template.
-        values: by the template's names.
+        package: The package with the template. It may include templates of this package.
+        template: The template's file name.
+        script: The file name of the package's script. The template gets it as ``script``, and as ``script_hash`` the
+            hash for its content security policy, which lets no other script run.
+        filters: Functions for the template.
+        values: The values by the template's names.
     """
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in (package, __package__)]),

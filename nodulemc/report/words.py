@@ -1,4 +1,4 @@
-"""What numbers are called on pages: names, units, digits, and what a probability means, in plain words."""
+"""The words for numbers on pages: names, units, digits, and the meaning of a probability."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ _TAKEN = {
 
 
 class Fact(NamedTuple):
-    """One line of a table: what it is called, its value in words, and what is to be said beside it."""
+    """One line of a table: its name, its value in words, and a remark."""
 
     name: str
     value: str
@@ -50,7 +50,7 @@ class Fact(NamedTuple):
 
 
 def facts(found: Any) -> list[Fact]:
-    """Each value of a mapping or dataclass as a line; nested ones follow their name and have its unit."""
+    """Return each value of a mapping or dataclass as a line; nested ones follow their name and have its unit."""
     return [*_facts(found if isinstance(found, Mapping) else asdict(found))]
 
 
@@ -79,7 +79,7 @@ def _worded(value: Any, unit: str, decimals: int) -> str:
 
 
 def spoken(name: str) -> str:
-    """A name of the results as people write it: "long_axis" is "Long axis"."""
+    """Return a name of the results in words: "long_axis" is "Long axis"."""
     words = name.replace("_", " ").strip()
     for plain, proper in _ABBREVIATIONS.items():
         words = f" {words} ".replace(f" {plain} ", f" {proper} ").strip()
@@ -87,7 +87,7 @@ def spoken(name: str) -> str:
 
 
 def ratings(names: tuple[str, ...], values: tuple[float, ...]) -> list[Fact]:
-    """Attributes on the readers' scale, with what its ends mean."""
+    """Return attributes on the readers' scale, with the meaning of its ends."""
     return [
         Fact(spoken(name), f"{value:.1f}", f"{LOWEST} {_SCALES[name][0]}, {HIGHEST[name]} {_SCALES[name][1]}")
         for name, value in zip(names, values, strict=True)
@@ -95,7 +95,7 @@ def ratings(names: tuple[str, ...], values: tuple[float, ...]) -> list[Fact]:
 
 
 def risks(found: Mapping[str, Mapping[str, Any]]) -> list[Fact]:
-    """Risk models' results, or what is missing for them."""
+    """Return the risk models' results, or their missing inputs."""
     return [Fact(spoken(name), *_risk(result)) for name, result in found.items()]
 
 
@@ -108,7 +108,7 @@ def _risk(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def meaning(manifest: EnsembleManifest, calibrated: float | None) -> str:
-    """One sentence on what a probability means; ``calibrated`` is None where the ensemble has no calibration."""
+    """Return a sentence on the meaning of a probability; ``calibrated`` is None without a calibration."""
     if manifest.trained_on is None:
         return "The weights are untrained: the number means nothing."
     if calibrated is None:
@@ -139,10 +139,10 @@ def without(parts: Mapping[str, float], probability: float, checks: Mapping[str,
 
 
 def not_explained(checks: Mapping[str, Check] | None) -> str:
-    """One sentence on what explanations are not shown and why; empty where all are.
+    """Return a sentence on the explanations that are not shown, and why; empty if all are.
 
     Args:
-        checks: the ensemble's, None where there are none.
+        checks: The ensemble's checks. None if there are none.
     """
     if checks is None:
         return f"No explanation is shown: these weights have not been checked on phantoms ({CHECK} does that)."
