@@ -155,6 +155,7 @@ class Malicious:
         return (open, (str(self.target), "w"))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # PyTorch, before it refuses it
 @pytest.mark.parametrize("writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path, writer):
     writer({"classifier_head.2.bias": Malicious(tmp_path / "owned")}, tmp_path / "evil.pth")
