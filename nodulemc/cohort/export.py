@@ -33,7 +33,7 @@ from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.extras import import_extra
 from nodulemc.util.files import make_folder, remove_old, write_atomically
 from nodulemc.util.json_files import read_json, write_json_atomically
-from nodulemc.util.locks import wait_for_lock
+from nodulemc.util.locks import holding
 from nodulemc.util.progress import QUIET_S, progress
 
 CSV_NAME = "predictions.csv"
@@ -87,8 +87,7 @@ def export(folder: Path, output: Path, *, json: bool = False) -> CohortState:
     make_folder(output)
     try:
         # Shards that end at the same time: the last one to write has seen what all the others have done.
-        with (output / _LOCK_NAME).open("w") as lock:
-            wait_for_lock(lock)
+        with holding(output / _LOCK_NAME, wait=True):
             state = read_state(folder)
             scans = _named(state)
             ensemble = state.plan.ensemble

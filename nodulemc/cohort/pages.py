@@ -25,7 +25,7 @@ from nodulemc.report.page import Finding, Origin, case_page
 from nodulemc.report.pictures import View
 from nodulemc.report.templates import render
 from nodulemc.util.files import make_folder, remove_old, write_atomically
-from nodulemc.util.locks import wait_for_lock
+from nodulemc.util.locks import holding
 
 if TYPE_CHECKING:
     from nodulemc.cohort.identity import Identity
@@ -104,8 +104,7 @@ def write_index(folder: Path, cohort: Path) -> int:
         FileError: a file cannot be written or removed.
     """
     make_folder(folder / FOLDER)
-    with (folder / _LOCK_NAME).open("w") as lock:
-        wait_for_lock(lock)
+    with holding(folder / _LOCK_NAME, wait=True):
         # Pages first: whatever others add meanwhile, each result is kept before its page is written.
         keys = {path: _key_in(path) for path in (folder / FOLDER).iterdir()}
         state = read_state(cohort)

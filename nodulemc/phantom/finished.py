@@ -14,7 +14,7 @@ from typing import Any
 from nodulemc.errors import TableError
 from nodulemc.util.files import make_folder
 from nodulemc.util.json_files import read_json, write_json_atomically
-from nodulemc.util.locks import try_to_lock
+from nodulemc.util.locks import holding
 
 logger = logging.getLogger(__name__)
 CT, MASKS = "ct", "masks"
@@ -38,8 +38,8 @@ def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
     """
     for folder in (CT, MASKS, _NOTES):
         make_folder(output / folder)
-    with (output / _NOTES / _LOCK).open("w") as lock:
-        if not try_to_lock(lock):
+    with holding(output / _NOTES / _LOCK) as alone:
+        if not alone:
             raise TableError("another run is writing these phantoms", output, "wait for it")
         _require_same(output, made | {"method": _METHOD})
         yield

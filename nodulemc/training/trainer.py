@@ -4,6 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from nodulemc.training.step import TrainingStep, freeze_batch_norm
 from nodulemc.training.validation import validate
 from nodulemc.training.warm_start import start_tensors
 from nodulemc.util.files import make_folder
-from nodulemc.util.locks import try_to_lock
+from nodulemc.util.locks import holding
 from nodulemc.util.progress import QUIET_S, progress
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -173,8 +174,9 @@ def train_seed(
         require_no_run(folder)
     make_folder(folder)
     path = folder / CHECKPOINT_NAME
-    with path.with_suffix(".lock").open("w") as lock:
-        if accelerator.is_main_process and not try_to_lock(lock):
+    # The main process has it for all.
+    with holding(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext(True) as alone:
+        if not alone:
             raise ConfigError("another run is training this seed", folder, "wait for it, or give another --output")
         run = _SeedTrainer(config, data, folder, seed, accelerator, create)
         if path.exists():

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from nodulemc.errors import ConfigError
+from nodulemc.errors import ConfigError, FileError
 
 # What flock(2) says on file systems without locks, such as Lustre mounted without `flock`.
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -28,9 +28,22 @@ def try_to_lock(file: IO[Any]) -> bool:
     return True
 
 
-def wait_for_lock(file: IO[Any]) -> None:
-    """Lock an open file until it is closed, where its file system can, as soon as nobody else holds it."""
-    _lock(file, fcntl.LOCK_EX)
+@contextmanager
+def holding(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file, made where it is missing; whether nobody else holds it, for which ``wait`` waits.
+
+    Raises:
+        FileError: the file cannot be written or locked.
+    """
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(path.open("w"))
+            if wait:
+                _lock(file, fcntl.LOCK_EX)
+            alone = wait or try_to_lock(file)
+        except OSError as error:
+            raise FileError(f"cannot lock ({error.strerror})", path, "check that it may be written") from error
+        yield alone
 
 
 @contextmanager
@@ -38,15 +51,10 @@ def writing(path: Path) -> Iterator[None]:
     """Hold a store as its only writer.
 
     Raises:
-        ConfigError: another process holds it, or its lock cannot be written.
+        ConfigError: another process holds it.
+        FileError: its lock cannot be written.
     """
-    with ExitStack() as stack:
-        try:
-            alone = try_to_lock(stack.enter_context(_lock_file(path).open("w")))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot lock the store ({error.strerror})", path, "name a folder that can be written"
-            ) from error
+    with holding(_lock_file(path)) as alone:
         if not alone:
             raise ConfigError(
                 "another run is at work on this cohort", path, "wait for it, or see `nodulemc cohort-status`"

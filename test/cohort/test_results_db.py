@@ -12,11 +12,11 @@ from cohort.made import ENSEMBLE
 from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
 from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, db_path
-from nodulemc.errors import ConfigError, ImageError
+from nodulemc.errors import ConfigError, FileError, ImageError
 from nodulemc.measure.sizes import Measurements
 from nodulemc.points.reading import Nodule
 from nodulemc.prediction import NodulePrediction
-from nodulemc.util.locks import is_being_written, try_to_lock, wait_for_lock, writing
+from nodulemc.util.locks import holding, is_being_written, writing
 
 PLAN = Plan(1.5, "manifest.csv", "1/2", ENSEMBLE)
 PREDICTIONS = tuple(
@@ -163,7 +163,7 @@ with writing(pathlib.Path({str(path)!r})):
         with pytest.raises(ConfigError, match="another run is at work"), writing(path):
             pass
         other.kill()
-    with pytest.raises(ConfigError, match="cannot lock the store"), writing(tmp_path / "nowhere" / "cohort.sqlite"):
+    with pytest.raises(FileError, match="cannot lock"), writing(tmp_path / "nowhere" / "cohort.sqlite"):
         pass
     with writing(path):
         assert is_being_written(path)
@@ -179,15 +179,20 @@ def test_a_file_system_without_locks_can_hold_a_cohort(tmp_path, monkeypatch, nu
 
     monkeypatch.setattr(fcntl, "flock", flock)
     path = tmp_path / "cohort.sqlite"
-    with writing(path), writing(path), (tmp_path / "lock").open("w") as file:
+    with writing(path), writing(path), holding(tmp_path / "lock", wait=True) as alone:
         assert not is_being_written(path)
-        assert try_to_lock(file)
-        wait_for_lock(file)
+        assert alone
 
 
 def test_any_other_fault_of_a_lock_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
-    with pytest.raises(ConfigError, match="cannot lock the store"), writing(tmp_path / "cohort.sqlite"):
+    with pytest.raises(FileError, match="cannot lock"), writing(tmp_path / "cohort.sqlite"):
+        pass
+    (tmp_path / "folder.lock").mkdir()
+    with (
+        pytest.raises(FileError, match=r"cannot lock \(Is a directory\): .*folder\.lock"),
+        holding(tmp_path / "folder.lock"),
+    ):
         pass
 
 
