@@ -42,6 +42,18 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture(scope="module")
+def small_backbone() -> Iterator[str]:
+    """The name of a network of a few hundred weights, which this process alone knows: for all but a network's size."""
+    from models.small_i3d import SmallI3d
+
+    from nodulemc.models.architecture import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(BACKBONES, SmallI3d.name, SmallI3d())
+        yield SmallI3d.name
+
+
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
     """A folder that every user can enter, unlike ``tmp_path``."""

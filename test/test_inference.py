@@ -16,6 +16,7 @@ from ensembles import make_untrained_ensemble
 
 import nodulemc
 from nodulemc import Ensemble
+from nodulemc.models.architecture import Architecture
 from nodulemc.output.multiple_points import OUTPUT_NAME
 
 pytestmark = pytest.mark.heavy
@@ -63,8 +64,8 @@ def probabilities(file: Path) -> list[float]:
     return [point["probability"] for point in json.loads(file.read_text())["points"]]
 
 
-def test_one_ct_in_every_format_gives_the_same_probabilities(tmp_path):
-    make_untrained_ensemble(tmp_path / "resources")
+def test_one_ct_in_every_format_gives_the_same_probabilities(tmp_path, small_backbone):
+    make_untrained_ensemble(tmp_path / "resources", architecture=Architecture(small_backbone))
     image = make_ct(size=(100, 96, 60), spacing=(0.683594, 0.683594, 1.25), direction=rotation(7, -3, 12))
     points = [{"name": "n1", "point": list(centre_of(image))}, {"name": "n2", "point": list(image.GetOrigin())}]
     (tmp_path / "points.json").write_text(json.dumps({"points": points}))

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,30 +16,16 @@ from ensembles import make_untrained_ensemble
 from nodulemc import cli
 from nodulemc.cohort.results_db import ResultsDb
 from nodulemc.cohort.run import run_cohort
-from nodulemc.ensemble.ensemble import Ensemble
+from nodulemc.models.architecture import Architecture
 
 pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
-def ensemble(tmp_path_factory) -> Path:
+def ensemble(tmp_path_factory, small_backbone) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
-    make_untrained_ensemble(folder, upscales=False)
+    make_untrained_ensemble(folder, architecture=Architecture(small_backbone))
     return folder
-
-
-@cache
-def load_once(load, folder: Path, options: tuple) -> Ensemble:
-    return load(folder, **dict(options))
-
-
-@pytest.fixture(autouse=True)
-def loaded(monkeypatch):
-    """Each folder's ensemble is loaded once; other tests load them each time."""
-    load = Ensemble.load
-    monkeypatch.setattr(
-        Ensemble, "load", lambda folder, **options: load_once(load, folder, (*sorted(options.items()),))
-    )
 
 
 def cohort(manifest: Path, output: Path, ensemble: Path, *options: str) -> int:
@@ -125,9 +110,9 @@ def test_output_feeds_evaluate(ensemble, tmp_path, capsys):
     assert cli.main(["evaluate", predictions, "--table", table, "--output", str(tmp_path / "ev2")]) == 0
 
 
-def test_changed_weights_are_noticed(ensemble, tmp_path):
+def test_changed_weights_are_noticed(ensemble, small_backbone, tmp_path):
     luna, output, other = make_cohort(tmp_path / "luna", 1), tmp_path / "out", tmp_path / "other"
-    make_untrained_ensemble(other, (2,), upscales=False)
+    make_untrained_ensemble(other, (2,), architecture=Architecture(small_backbone))
     assert cohort(luna, output, ensemble) == 0
     first = results(output)
     assert cohort(luna, output, other) == 0
@@ -162,9 +147,9 @@ def test_exit_code_where_scans_are_left(ensemble, tmp_path, monkeypatch, capsys)
     assert "2 scans: 0 done (0 nodules), 0 failed, 2 to do" in capsys.readouterr().out
 
 
-def test_status_says_why_results_do_not_count(ensemble, tmp_path, monkeypatch, capsys):
+def test_status_says_why_results_do_not_count(ensemble, small_backbone, tmp_path, monkeypatch, capsys):
     luna, output, other = make_cohort(tmp_path / "luna", 2), tmp_path / "out", tmp_path / "other"
-    make_untrained_ensemble(other, (2,), upscales=False)
+    make_untrained_ensemble(other, (2,), architecture=Architecture(small_backbone))
     assert cohort(luna, output, ensemble) == 0
     monkeypatch.setattr("nodulemc.cohort.local_engine.LocalEngine.outcomes", lambda self, jobs: iter(()))
     for again, reason in (((other,), "other weights"), ((ensemble, "--precision", "bf16"), "fp32")):

@@ -34,6 +34,7 @@ from nodulemc.cohort.summary import summary
 from nodulemc.ct.volume import read_volume
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
+from nodulemc.models.architecture import Architecture
 from nodulemc.report.page import Origin
 
 pytestmark = pytest.mark.heavy
@@ -166,8 +167,8 @@ def test_network_brock_size_and_lung_rads_in_one_table(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--measure", "--clinical"])
-def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, option):
-    make_untrained_ensemble(tmp_path / "e", upscales=False)
+def test_an_ensemble_without_decoders_measures_nothing(luna, small_backbone, tmp_path, capsys, option):
+    make_untrained_ensemble(tmp_path / "e", architecture=Architecture(small_backbone))
     write_rows(tmp_path / "c.csv", ("AnnotationID", "age"), [("0_0", 60)])
     words = ["cohort", luna, "--output", tmp_path / "out", "--resources", tmp_path / "e", option]
     assert cli.main([*map(str, words), *([str(tmp_path / "c.csv")] if option == "--clinical" else [])]) == 2

@@ -21,6 +21,7 @@ from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.measure.sizes import measure
+from nodulemc.models.architecture import Architecture
 from nodulemc.points.reading import Nodule
 from nodulemc.quality import ScanWarnings
 from nodulemc.report.page import Origin
@@ -223,10 +224,10 @@ def test_other_weights_have_other_pages(luna, tmp_path):
     assert len(run(luna, out, ensemble=other)) == 3
 
 
-def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, tmp_path, capsys):
+def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, small_backbone, tmp_path, capsys):
     from ensembles import make_untrained_ensemble
 
-    make_untrained_ensemble(tmp_path / "e", upscales=False)
+    make_untrained_ensemble(tmp_path / "e", architecture=Architecture(small_backbone))
     words = [
         "cohort",
         luna,

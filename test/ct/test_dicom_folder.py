@@ -24,6 +24,7 @@ from pydicom.uid import (
 from nodulemc.cli import main
 from nodulemc.ct.volume import read_volume
 from nodulemc.errors import ImageError
+from nodulemc.models.architecture import Architecture
 from nodulemc.prediction import predict
 
 CT = make_ct(size=(20, 24, 6))
@@ -169,10 +170,10 @@ def test_predict_takes_the_series(tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_command_takes_the_series(tmp_path, capsys):
+def test_the_command_takes_the_series(tmp_path, small_backbone, capsys):
     resources = tmp_path / "resources"
     resources.mkdir()
-    make_untrained_ensemble(resources, (1,))
+    make_untrained_ensemble(resources, architecture=Architecture(small_backbone))
     chosen = write_dicom_series(make_ct(), tmp_path / "ct" / "a")
     write_dicom_series(make_ct(seed=1), tmp_path / "ct" / "b")
     points = tmp_path / "p.json"

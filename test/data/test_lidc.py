@@ -14,6 +14,7 @@ from ensembles import make_untrained_ensemble
 from nodulemc.cli import main
 from nodulemc.data.block_store import BlockStore
 from nodulemc.data.lidc import COLUMNS
+from nodulemc.models.architecture import Architecture
 
 CT = make_ct(size=(60, 50, 12))
 ONE = (marking(0, (CT.GetOrigin()[2] + 6, box(20, 10, 30, 22)), malignancy=5),)  # on the slice of index 4
@@ -158,7 +159,7 @@ def test_a_damaged_reading_is_refused(tmp_path: Path, capsys):
 
 
 @pytest.mark.heavy
-def test_a_real_scan_from_dicom_and_xml_to_a_report(shared_data: Path, tmp_path: Path):
+def test_a_real_scan_from_dicom_and_xml_to_a_report(shared_data: Path, tmp_path: Path, small_backbone):
     scans, store = shared_data / "lidc" / "scans", tmp_path / "blocks"
     assert prepare(scans, store) == 0
     found = rows(store / "table.csv")
@@ -174,7 +175,7 @@ def test_a_real_scan_from_dicom_and_xml_to_a_report(shared_data: Path, tmp_path:
     for row, other in compared:
         assert [float(row[name]) for name in same] == [float(other[name]) for name in same]
 
-    make_untrained_ensemble(tmp_path / "ensemble")
+    make_untrained_ensemble(tmp_path / "ensemble", architecture=Architecture(small_backbone))
     predict = ["predict", scans / "LIDC-IDRI-0003", "--points", store / "table.csv", "--output", tmp_path / "p.csv"]
     assert main([*map(str, predict), "--resources", str(tmp_path / "ensemble"), "--device", "cpu"]) == 0
     evaluate = ["evaluate", tmp_path / "p.csv", "--table", store / "table.csv", "--store", store]

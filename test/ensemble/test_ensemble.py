@@ -248,8 +248,8 @@ def test_soft_voting_is_the_weighted_mean_of_probabilities(ensemble):
     assert ensemble.vote(np.array([[0.1, 0.9], [0.5, 0.5]])) == pytest.approx([(0.1 + 3 * 0.9) / 4, 0.5])
 
 
-def test_calibration_is_applied_when_asked(tmp_path):
-    manifest = make_untrained_ensemble(tmp_path)
+def test_calibration_is_applied_when_asked(tmp_path, small_backbone):
+    manifest = make_untrained_ensemble(tmp_path, architecture=Architecture(small_backbone))
     with pytest.raises(EnsembleError, match="no calibration is stored"):
         Ensemble.load(tmp_path, device="cpu", calibrated=True)
     prevalences = {"training_prevalence": 0.5, "fitted_prevalence": 0.5, "prevalence": 0.09}
@@ -389,8 +389,10 @@ def test_masks_need_a_decoder(folder):
 
 
 @pytest.mark.parametrize("openvino", [True, False])
-def test_an_ensemble_that_was_loaded_without_decoders_says_so(tmp_path, openvino, backends, monkeypatch):
-    make_untrained_ensemble(tmp_path, architecture=DECODING)
+def test_an_ensemble_that_was_loaded_without_decoders_says_so(
+    tmp_path, small_backbone, openvino, backends, monkeypatch
+):
+    make_untrained_ensemble(tmp_path, architecture=Architecture(small_backbone, decoder_widths=(8, 8, 8, 8, 8)))
     if not openvino:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ensemble = Ensemble.load(tmp_path, device="cpu", precision="fp32")
@@ -511,15 +513,15 @@ def rewritten(folder, change):
         (lambda t: t.update({"classifier_head.2.bias": torch.tensor([torch.nan])}), "NaN or infinite weights"),
     ],
 )
-def test_tensors_that_are_not_the_architectures_are_refused(tmp_path, change, message):
-    make_untrained_ensemble(tmp_path)
+def test_tensors_that_are_not_the_architectures_are_refused(tmp_path, small_backbone, change, message):
+    make_untrained_ensemble(tmp_path, architecture=Architecture(small_backbone))
     rewritten(tmp_path, change)
     with pytest.raises(EnsembleError, match=message):
         Ensemble.load(tmp_path, device="cpu")
 
 
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path):
-    make_untrained_ensemble(tmp_path)
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, small_backbone):
+    make_untrained_ensemble(tmp_path, architecture=Architecture(small_backbone))
     (tmp_path / "seed_1.safetensors").write_bytes(b"junk")
     manifest = json.loads((tmp_path / "ensemble.json").read_text())
     manifest["members"][0]["sha256"] = hashlib.sha256(b"junk").hexdigest()

@@ -147,7 +147,7 @@ def test_what_is_no_list_is_refused(tmp_path, content, message):
 def trained(tmp_path_factory):
     """An untrained ensemble that claims to have been trained on CASES."""
     folder = tmp_path_factory.mktemp("trained")
-    manifest = make_untrained_ensemble(folder)
+    manifest = make_untrained_ensemble(folder, upscales=False)
     sha256 = write_trained_cases(folder, {"seed_1": CASES})
     write_manifest(folder, replace(manifest, trained_on="made", trained_cases=sha256))
     return folder

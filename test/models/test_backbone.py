@@ -15,7 +15,7 @@ from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.models.architecture import Architecture
 from nodulemc.models.backbone import centred, same
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import MultiTaskI3d, create_model
@@ -27,10 +27,8 @@ from nodulemc.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
-def architecture():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, SmallI3d.name, SmallI3d())
-        yield Architecture(SmallI3d.name, decoder_widths=(13, 8, 10, 7, 4))
+def architecture(small_backbone):
+    return Architecture(small_backbone, decoder_widths=(13, 8, 10, 7, 4))
 
 
 def randomised(model: MultiTaskI3d) -> MultiTaskI3d:
