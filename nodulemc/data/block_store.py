@@ -159,9 +159,9 @@ class _MappedFile:
 class BlockWriter:
     """Writes a store; use it as a context manager.
 
-    A block counts once its voxels are on disk. If a run was killed, the rest of its last block is dropped when the store
-    is opened again, and existing blocks are not written twice. The store is readable after the ``with`` statement has
-    ended without an exception.
+    A block counts once its voxels are on disk. If a run was killed, the rest of its last block is dropped when the
+    store is opened again, and existing blocks are not written twice. The store is readable after the ``with`` statement
+    has ended without an exception.
     """
 
     def __init__(self, folder: str | Path) -> None:
