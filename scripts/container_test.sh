@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the image and test it with a real Docker engine, as the platform runs it.
+# Build the image and test it with a real Docker engine, as Grand-Challenge runs it.
 #
 # BASE_IMAGE may name another base image (default: the Dockerfile's). Without an engine this says so and is
 # skipped, except in CI (CI=true), where it fails. The last line is "N passed, N failed".

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pydicom
 import SimpleITK as sitk
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -45,14 +46,15 @@ def write_dicom_series(image: sitk.Image, folder: Path, *, shear_mm: float = 0.0
 
 
 def change_dicom(*files: Path, **attributes: object) -> None:
-    """Rewrite DICOM files with other attributes; None takes one away."""
+    """Rewrite DICOM files with other attributes, also with values that DICOM does not know; None takes one away."""
     for file in files:
         data = pydicom.dcmread(file)
-        for name, value in attributes.items():
-            if value is None:
-                del data[name]
-            else:
-                setattr(data, name, value)
+        with disable_value_validation():
+            for name, value in attributes.items():
+                if value is None:
+                    del data[name]
+                else:
+                    setattr(data, name, value)
         data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
         data.save_as(file)
 

@@ -34,9 +34,12 @@ def untrained_weights(architecture: Architecture, seed: int) -> dict[str, torch.
     return tensors
 
 
-def shrunk_probe() -> np.ndarray:
-    """Every fourth voxel of a probe, (1, 16, 16, 16): a 64th of the work."""
-    return probe_patches()[-1:, ::4, ::4, ::4]
+def shrunk_probe(upscales: bool = True) -> np.ndarray:
+    """Every fourth voxel of a probe, (1, 16, 16, 16): a 64th of the work; what is not upscaled keeps every other one
+    along y and x.
+    """
+    step = 4 if upscales else 2
+    return probe_patches()[-1:, ::4, ::step, ::step]
 
 
 def make_untrained_ensemble(
@@ -47,13 +50,15 @@ def make_untrained_ensemble(
     weights: Sequence[float] | None = None,
     dtype: torch.dtype = torch.float16,
     probes: int = 0,
+    upscales: bool = True,
 ) -> EnsembleManifest:
     """Write an untrained ensemble and return its manifest.
 
-    Its precision is measured on so many probes, or, as most tests do not look at it, on one that is shrunk.
+    Its precision is measured on so many probes, or, as most tests do not look at it, on one that is shrunk. Without
+    upscaling patches are a quarter of the work.
     """
     architecture = architecture or Architecture("inception_i3d")
-    made = _made(tuple(seeds), architecture, tuple(weights or [1.0] * len(seeds)), dtype, probes)
+    made = _made(tuple(seeds), architecture, tuple(weights or [1.0] * len(seeds)), dtype, probes, upscales)
     shutil.copytree(_inner(made), folder, dirs_exist_ok=True)
     return read_manifest(folder)
 
@@ -65,14 +70,19 @@ def _inner(folder: tempfile.TemporaryDirectory) -> Path:
 
 @cache
 def _made(
-    seeds: tuple[int, ...], architecture: Architecture, weights: tuple[float, ...], dtype: torch.dtype, probes: int
+    seeds: tuple[int, ...],
+    architecture: Architecture,
+    weights: tuple[float, ...],
+    dtype: torch.dtype,
+    probes: int,
+    upscales: bool,
 ) -> tempfile.TemporaryDirectory:
     """An ensemble that is made once and copied by all tests that ask for it; gone with the process."""
     folder = tempfile.TemporaryDirectory()
     members = [
-        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed)
+        MemberWeights(f"seed_{seed}", architecture, untrained_weights(architecture, seed), weight, seed, upscales)
         for seed, weight in zip(seeds, weights, strict=True)
     ]
-    patches = probe_patches()[-probes:] if probes else shrunk_probe()
+    patches = probe_patches()[-probes:] if probes else shrunk_probe(upscales)
     write_ensemble(_inner(folder), members, trained_on=None, licence="Apache-2.0", dtype=dtype, probes=patches)
     return folder

@@ -7,6 +7,8 @@ from conftest import load_script
 from nodulemc.patch import VOXEL_MM
 from nodulemc.report.explain_check import Check
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def script():

@@ -124,7 +124,7 @@ def test_real_dicom_series_with_slicer_points_to_csv(tmp_path, resources, shared
     done = run("predict", folder, "--points", tmp_path / "n.mrk.json", "--resources", resources,
                "--output", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (row,) = csv.DictReader((tmp_path / "p.csv").open())
+    (row,) = csv.DictReader((tmp_path / "p.csv").read_text().splitlines())
     assert row["AnnotationID"] == "F-1"
     assert [float(row[c]) for c in ("CoordX", "CoordY", "CoordZ")] == pytest.approx([x, y, z])
     seeds = [float(row[f"seed_{k}"]) for k in (1, 2)]

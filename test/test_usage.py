@@ -105,7 +105,9 @@ def test_the_version():
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ансамбль")
-    make_untrained_ensemble(folder, architecture=Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8)))
+    make_untrained_ensemble(
+        folder, architecture=Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8)), upscales=False
+    )
     return folder
 
 
@@ -122,7 +124,7 @@ def test_unicode_names_in_the_c_locale(tmp_path, resources, locale):
                folder / "маски", "--output", folder / "итог.csv", "--resources", resources, "--device", "cpu",
                LC_ALL="C", LANG="C", **locale)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (row,) = csv.DictReader((folder / "итог.csv").open(encoding="utf-8"))
+    (row,) = csv.DictReader((folder / "итог.csv").read_text(encoding="utf-8").splitlines())
     assert row["AnnotationID"] == "очаг"
     assert (folder / "маски" / "очаг.mha").exists()
     (labels,) = (folder / "маски").glob("*.nii.gz")  # by the series' UID

@@ -134,7 +134,7 @@ class ResultsDb:
         """Open the file; a missing file is made.
 
         Raises:
-            ConfigError: it cannot be opened, or is no store of this version.
+            ConfigError: it cannot be opened, or is no database of this version.
         """
         self._path = path
         with self._explained():
@@ -289,7 +289,7 @@ class ResultsDb:
         return ConfigError(f"a damaged store ({error})", self._path, remedy)
 
 
-def store_path(folder: Path, shard: tuple[int, int] | None) -> Path:
+def db_path(folder: Path, shard: tuple[int, int] | None) -> Path:
     """Return the file for runs of the whole cohort, or of one shard."""
     return folder / (f"{STEM}{SUFFIX}" if shard is None else f"{STEM}-{shard[0]}-of-{shard[1]}{SUFFIX}")
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 from nodulemc.cohort.fingerprint import stat_signature
 from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.read_scan import Failed, Job, Unchanged
-from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, now, store_path
+from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, db_path, now
 from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome, Scored
-from nodulemc.cohort.state import StoreContent, by_scan, read_stores
+from nodulemc.cohort.state import DbContent, by_scan, read_dbs
 from nodulemc.util.locks import writing
 from nodulemc.util.progress import QUIET_S, progress
 
@@ -95,31 +95,31 @@ class Task:
 def run_cohort(task: Task, engine: Engine) -> None:
     """Score the scans that are left; each outcome is stored before the next one.
 
-    Results with the same inputs, weights and precision count, in whichever of the folder's stores they are.
+    Results with the same inputs, weights and precision count, in whichever of the folder's databases they are.
 
     Raises:
-        ConfigError: Another run is using the same store, or the store cannot be used.
+        ConfigError: Another run is using the same database, or the database cannot be used.
     """
-    path = store_path(task.output, task.shard)
+    path = db_path(task.output, task.shard)
     with writing(path):
-        contents = read_stores(task.output)
+        contents = read_dbs(task.output)
         clock = _Clock(contents)
         found = _survey(task, by_scan(contents))
-        store = ResultsDb(path)
+        db = ResultsDb(path)
         try:
-            _begin(store, task, found, clock(), _elsewhere(found.current, contents, path))
+            _begin(db, task, found, clock(), _elsewhere(found.current, contents, path))
             for job, outcome in progress(engine.outcomes(found.jobs), len(found.jobs), "cohort", unit="scans"):
-                _keep(store, task, job, _record(job, outcome, task, found.former.get(job.scan.name), clock()), outcome)
+                _keep(db, task, job, _record(job, outcome, task, found.former.get(job.scan.name), clock()), outcome)
         finally:
-            store.close()
+            db.close()
 
 
-def _keep(store: ResultsDb, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
+def _keep(db: ResultsDb, task: Task, job: Job, record: Record, outcome: Scored | Unchanged | Failed) -> None:
     """Store a scan's outcome, then write its page: a page never shows a result that is not stored."""
     if job.only_page and record.error is not None:
         logger.warning("no page: %s", record.error)  # its result stands
         return
-    store.record(record)
+    db.record(record)
     if task.pages and isinstance(outcome, Scored):
         task.pages.write(task.listed(job.scan), record, outcome)
 
@@ -127,7 +127,7 @@ def _keep(store: ResultsDb, task: Task, job: Job, record: Record, outcome: Score
 class _Clock:
     """Seconds since 1970, but later than all stored times, since clocks of other machines may be ahead."""
 
-    def __init__(self, contents: Iterable[StoreContent]) -> None:
+    def __init__(self, contents: Iterable[DbContent]) -> None:
         times = [content.plan.started for content in contents]
         times += [record.finished for content in contents for record in content.records]
         self._last = max(times, default=0)
@@ -180,16 +180,16 @@ def _survey(task: Task, known: dict[str, list[Record]]) -> _Survey:
     return found
 
 
-def _elsewhere(current: Sequence[Record], contents: Iterable[StoreContent], path: Path) -> list[Record]:
-    """Return the results that count but are not in the store at ``path``."""
+def _elsewhere(current: Sequence[Record], contents: Iterable[DbContent], path: Path) -> list[Record]:
+    """Return the results that count but are not in the database at ``path``."""
     ours = {record.scan: record for content in contents if content.path == path for record in content.records}
     return [record for record in current if ours.get(record.scan) != record]
 
 
-def _begin(store: ResultsDb, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
+def _begin(db: ResultsDb, task: Task, found: _Survey, started: float, records: Sequence[Record]) -> None:
     shard = None if task.shard is None else "{}/{}".format(*task.shard)
     plan = Plan(started, str(task.manifest), shard, task.ensemble)
-    store.begin(plan, [task.listed(scan, found.signatures.get(scan.name)) for scan in task.scans], records)
+    db.begin(plan, [task.listed(scan, found.signatures.get(scan.name)) for scan in task.scans], records)
 
 
 def _record(job: Job, outcome: Scored | Unchanged | Failed, task: Task, former: Record | None, time: float) -> Record:

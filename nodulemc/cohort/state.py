@@ -1,4 +1,4 @@
-"""The state of a cohort: the stores of all shards and runs together."""
+"""The state of a cohort: the databases of all shards and runs together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -90,8 +90,8 @@ def findings(listed: Listed, record: Record) -> list[NodulePrediction]:
 
 
 @dataclass(frozen=True)
-class StoreContent:
-    """The content of one store; see ``ResultsDb``."""
+class DbContent:
+    """The content of one database; see ``ResultsDb``."""
 
     path: Path
     plan: Plan
@@ -99,20 +99,20 @@ class StoreContent:
     records: list[Record]
 
 
-def read_stores(folder: Path) -> list[StoreContent]:
-    """Read all stores in a cohort's folder that a run has begun.
+def read_dbs(folder: Path) -> list[DbContent]:
+    """Read all databases in a cohort's folder that a run has begun.
 
     Raises:
         ConfigError: one of them cannot be used.
     """
     contents = []
     for path in sorted(folder.glob(f"{STEM}*{SUFFIX}")):
-        store = ResultsDb(path)
+        db = ResultsDb(path)
         try:
-            if not store.is_empty:
-                contents.append(StoreContent(path, store.plan(), store.listed_scans(), store.records()))
+            if not db.is_empty:
+                contents.append(DbContent(path, db.plan(), db.listed_scans(), db.records()))
         finally:
-            store.close()
+            db.close()
     return contents
 
 
@@ -122,7 +122,7 @@ def read_state(folder: Path) -> CohortState:
     Raises:
         ConfigError: the folder holds none.
     """
-    contents = read_stores(folder)
+    contents = read_dbs(folder)
     if not contents:
         raise ConfigError("no cohort", folder, "give the --output of `nodulemc cohort`")
     newest = max(contents, key=lambda content: content.plan.started)
@@ -139,7 +139,7 @@ def read_state(folder: Path) -> CohortState:
     return CohortState(newest.plan, newest.listed, records, outdated, running)
 
 
-def by_scan(contents: Iterable[StoreContent]) -> dict[str, list[Record]]:
+def by_scan(contents: Iterable[DbContent]) -> dict[str, list[Record]]:
     """Group all records by scan."""
     records: dict[str, list[Record]] = {}
     for content in contents:
@@ -156,7 +156,7 @@ class _Signature:
     signature: str
 
 
-def _last_signatures(contents: Iterable[StoreContent]) -> dict[str, _Signature]:
+def _last_signatures(contents: Iterable[DbContent]) -> dict[str, _Signature]:
     signatures: dict[str, _Signature] = {}
     for content in sorted(contents, key=lambda content: content.plan.started):
         for listed in content.listed:

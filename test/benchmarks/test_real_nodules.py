@@ -18,6 +18,8 @@ from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.models.architecture import Architecture
 from nodulemc.patch import SIZE, VOXEL_MM, extract_patch, patch_origin
 
+pytestmark = pytest.mark.heavy
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 sys.path.insert(0, str(BENCHMARKS))
@@ -35,7 +37,7 @@ CUBES = 7  # LIDC-IDRI-0003 and the next: both classes and an undecided one
 def ensemble(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
     architecture = Architecture("inception_i3d", decoder_widths=(8, 8, 8, 8, 8), attributes=("texture",))
-    make_untrained_ensemble(folder, (1, 2), architecture=architecture)
+    make_untrained_ensemble(folder, (1, 2), architecture=architecture, upscales=False)
     return folder
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
-    make_untrained_ensemble(folder)
+    make_untrained_ensemble(folder, upscales=False)
     return folder
 
 
@@ -127,7 +127,7 @@ def test_output_feeds_evaluate(ensemble, tmp_path, capsys):
 
 def test_changed_weights_are_noticed(ensemble, tmp_path):
     luna, output, other = make_cohort(tmp_path / "luna", 1), tmp_path / "out", tmp_path / "other"
-    make_untrained_ensemble(other, (2,))
+    make_untrained_ensemble(other, (2,), upscales=False)
     assert cohort(luna, output, ensemble) == 0
     first = results(output)
     assert cohort(luna, output, other) == 0
@@ -164,7 +164,7 @@ def test_exit_code_where_scans_are_left(ensemble, tmp_path, monkeypatch, capsys)
 
 def test_status_says_why_results_do_not_count(ensemble, tmp_path, monkeypatch, capsys):
     luna, output, other = make_cohort(tmp_path / "luna", 2), tmp_path / "out", tmp_path / "other"
-    make_untrained_ensemble(other, (2,))
+    make_untrained_ensemble(other, (2,), upscales=False)
     assert cohort(luna, output, ensemble) == 0
     monkeypatch.setattr("nodulemc.cohort.local_engine.LocalEngine.outcomes", lambda self, jobs: iter(()))
     for again, reason in (((other,), "other weights"), ((ensemble, "--precision", "bf16"), "fp32")):

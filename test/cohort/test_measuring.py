@@ -36,6 +36,8 @@ from nodulemc.measure.mask import nodule_mask
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.report.page import Origin
 
+pytestmark = pytest.mark.heavy
+
 SIZES = list(asdict(Measurements()))
 RISKS = ["brock_full", "brock_parsimonious", "mayo", "herder", "lung_rads_size", "risk_missing"]
 CASE = Path(__file__).parents[1] / "input"
@@ -165,7 +167,7 @@ def test_network_brock_size_and_lung_rads_in_one_table(tmp_path):
 
 @pytest.mark.parametrize("option", ["--measure", "--clinical"])
 def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, option):
-    make_untrained_ensemble(tmp_path / "e")
+    make_untrained_ensemble(tmp_path / "e", upscales=False)
     write_rows(tmp_path / "c.csv", ("AnnotationID", "age"), [("0_0", 60)])
     words = ["cohort", luna, "--output", tmp_path / "out", "--resources", tmp_path / "e", option]
     assert cli.main([*map(str, words), *([str(tmp_path / "c.csv")] if option == "--clinical" else [])]) == 2
@@ -173,7 +175,6 @@ def test_an_ensemble_without_decoders_measures_nothing(luna, tmp_path, capsys, o
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.heavy
 def test_the_command_gives_what_predict_gives(tmp_path):
     """With the shipped ensemble on a part of a phantom: sizes, risk and what is missing, in tables, pages and index."""
     phantoms, out = tmp_path / "phantoms", tmp_path / "out"

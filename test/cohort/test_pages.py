@@ -26,6 +26,8 @@ from nodulemc.quality import ScanWarnings
 from nodulemc.report.page import Origin
 from nodulemc.report.pictures import look_at_nodule
 
+pytestmark = pytest.mark.heavy
+
 
 class OnePass(Segmenting):
     """Its masks tell their patches by their size; they come with the findings alone."""
@@ -103,7 +105,7 @@ def test_each_scan_has_a_page_with_its_numbers(luna, tmp_path):
 def test_masks_and_sizes_are_those_of_the_whole_scan(luna, tmp_path):
     run(luna, tmp_path / "out")
     volume = read_volume(luna / scan_file(1))
-    for number, row in enumerate(list(csv.DictReader((luna / "table.csv").open()))[1:3], start=1):
+    for number, row in enumerate(list(csv.DictReader((luna / "table.csv").read_text().splitlines()))[1:3], start=1):
         point = [float(row[name]) for name in ("CoordX", "CoordY", "CoordZ")]
         truth = measure(volume, nodule_mask(volume, point, ball(DIAMETER_MM)))
         text = page_of(tmp_path / "out", 1).read_text(encoding="utf-8")
@@ -224,7 +226,7 @@ def test_other_weights_have_other_pages(luna, tmp_path):
 def test_the_command_makes_pages_with_an_ensemble_without_decoders(luna, tmp_path, capsys):
     from ensembles import make_untrained_ensemble
 
-    make_untrained_ensemble(tmp_path / "e")
+    make_untrained_ensemble(tmp_path / "e", upscales=False)
     words = [
         "cohort",
         luna,

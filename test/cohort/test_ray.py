@@ -64,7 +64,7 @@ def add_node(cluster, **options):
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ensemble")
-    make_untrained_ensemble(folder)
+    make_untrained_ensemble(folder, upscales=False)
     return folder
 
 

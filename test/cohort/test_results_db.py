@@ -11,7 +11,7 @@ from cohort.made import ENSEMBLE
 
 from nodulemc.cohort.clinical import Clinical
 from nodulemc.cohort.fingerprint import Fingerprint
-from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, store_path
+from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, db_path
 from nodulemc.errors import ConfigError, ImageError
 from nodulemc.measure.sizes import Measurements
 from nodulemc.points.reading import Nodule
@@ -112,6 +112,7 @@ def test_another_version(store, tmp_path):
         ResultsDb(tmp_path / "cohort.sqlite")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("read", [ResultsDb.plan, ResultsDb.listed_scans, ResultsDb.records])
 def test_damaged_pages(store, tmp_path, read):
     for k in range(200):
@@ -144,8 +145,8 @@ def test_damaged_content(store, tmp_path, change, read):
 
 
 def test_paths(tmp_path):
-    assert store_path(tmp_path, None) == tmp_path / "cohort.sqlite"
-    assert store_path(tmp_path, (2, 8)) == tmp_path / "cohort-2-of-8.sqlite"
+    assert db_path(tmp_path, None) == tmp_path / "cohort.sqlite"
+    assert db_path(tmp_path, (2, 8)) == tmp_path / "cohort-2-of-8.sqlite"
 
 
 def test_one_writer_at_a_time(tmp_path):

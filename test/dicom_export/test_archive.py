@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage
 from nodulemc.ct.volume import read_volume
 from nodulemc.points.reading import read_points
 
-pytestmark = pytest.mark.archive
+pytestmark = [pytest.mark.archive, pytest.mark.heavy]
 MODALITY, SERIES, INSTANCE = "00080060", "0020000E", "00080018"
 
 

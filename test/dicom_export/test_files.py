@@ -18,6 +18,8 @@ from nodulemc.ensemble.manifest import EnsembleManifest, Member, write_manifest
 from nodulemc.errors import CaseError
 from nodulemc.models.architecture import Architecture
 
+pytestmark = pytest.mark.heavy
+
 REMEDY = "fetch the series from the archive as it is, or leave out --dicom"
 
 

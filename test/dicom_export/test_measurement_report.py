@@ -10,6 +10,8 @@ from dicom_export.made import NAMES, PATIENT, only, run
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
+pytestmark = pytest.mark.heavy
+
 SIZES = {codes.SCT.Volume: "volume_mm3", codes.SCT.LongAxis: "long_axis_mm", codes.SCT.ShortAxis: "short_axis_mm"}
 UNITS = {"volume_mm3": "mm3", "long_axis_mm": "mm", "short_axis_mm": "mm"}
 

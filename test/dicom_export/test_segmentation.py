@@ -15,6 +15,8 @@ from dicom_export.made import NAMES, PATIENT, only, run, write_points, write_ser
 from nodulemc.ct.volume import read_volume
 from nodulemc.points.reading import read_points
 
+pytestmark = pytest.mark.heavy
+
 SEGMENTED = NAMES[:3]
 
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from datetime import date
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,8 +19,12 @@ from drawn_chest import CENTRE, NODULE, draw_chest, rigid
 from nodulemc import cli
 from nodulemc.commands import predict
 from nodulemc.ct.volume import Volume, read_volume
+from nodulemc.measure import matching
 from nodulemc.measure.dates import scan_date
 from nodulemc.measure.growth import general_warnings, read_prior, volume_change_percent, volume_doubling_time_days
+from nodulemc.measure.registration import Registration
+
+pytestmark = pytest.mark.heavy
 
 PLACES = [CENTRE + place for place in ((10.0, 5.0, -15.0), (-12.0, -8.0, 25.0))]
 BEFORE, AFTER = (8.0, 9.0), (10.0, 9.3)
@@ -58,6 +63,29 @@ def write_points(path, points, names=("a", "b")):
 @pytest.fixture(autouse=True)
 def _dense(monkeypatch):
     monkeypatch.setattr(predict, "load_ensemble", lambda args, **wanted: Dense())
+
+
+class Registered(Registration):
+    """Scans that are laid over each other once for all tests; each has files of its own."""
+
+    done: ClassVar[dict] = {}
+
+    def __init__(self, scan, earlier):
+        self.scans = scan, earlier
+
+    def around(self, point, nodule):
+        files = tuple(scan.source for scan in self.scans)
+        if files not in self.done:
+            self.done[files] = Registration(*self.scans)
+        place = (*files, *point, nodule.probability.tobytes())
+        if place not in self.done:
+            self.done[place] = self.done[files].around(point, nodule)
+        return self.done[place]
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    monkeypatch.setattr(matching, "Registration", Registered)
 
 
 def words(scans, *options, prior="prior", points=None):
@@ -113,7 +141,7 @@ def test_growth_of_two_nodules_between_two_scans(scans, tmp_path):
 def test_csv_and_table_show_it(scans, tmp_path, capsys):
     output = tmp_path / "out.csv"
     assert cli.main(words(scans, "--output", output, *YEAR)) == 0
-    first, _ = csv.DictReader(output.open())
+    first, _ = csv.DictReader(output.read_text().splitlines())
     assert [*first][-8:] == [
         "prior_nodule", "prior_volume_mm3", "interval_days", "volume_change_percent", "volume_doubling_time_days",
         "exceeds_error", "prior_distance_mm", "registration_similarity",

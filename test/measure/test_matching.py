@@ -108,6 +108,7 @@ def measured_scan(image, point, probability):
     return MeasuredScan(volume, [Nodule(None, tuple(point))], [mask], [measure(volume, mask)])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("row", [1, 8, 15])
 def test_a_real_nodule_moved_and_enlarged_by_known_amounts(shared_data, monkeypatch, row):
     """LIDC-IDRI's: the earlier scan is turned, shifted and on another grid; since then the volume has doubled."""

@@ -104,7 +104,7 @@ def test_numbers_and_masks_are_of_one_pass(case, monkeypatch):
 def test_csv_has_them_as_columns(case):
     output = case / "out.csv"
     run(case, "--output", output, "--clinical", case / "clinical.json", "--masks", case / "masks")
-    first, second = csv.DictReader(output.open())
+    first, second = csv.DictReader(output.read_text().splitlines())
     assert [*first][-len(MODELS) - 1 :] == [*MODELS, "risk_missing"]
     assert float(first["volume_mm3"]) == pytest.approx(math.pi / 6 * 12**3, rel=0.03)
     assert first["lung_rads_size"] == "4A"

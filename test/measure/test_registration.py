@@ -9,6 +9,8 @@ from drawn_chest import CENTRE, draw_chest, rigid
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.measure.registration import Registration
 
+pytestmark = pytest.mark.heavy
+
 PLACE = CENTRE + (10, 5, -10)
 NOTHING = NoduleMask((10, 10, 10), np.zeros((1, 1, 1), np.float32), None, ())
 

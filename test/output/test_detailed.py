@@ -54,7 +54,7 @@ def test_json_says_what_was_before_and_how_it_was_calibrated():
 
 def test_csv_says_so_in_each_row(tmp_path):
     write_results(tmp_path / "p.csv", predictions(True), MANIFEST, calibrated=True)
-    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [float(row["uncalibrated"]) for row in rows] == pytest.approx(VOTES)
     assert [float(row["probability"]) for row in rows] == pytest.approx([by_hand(vote) for vote in VOTES])
     assert {row["calibration"] for row in rows} == {"platt, for a prevalence of 0.09"}
@@ -79,7 +79,7 @@ def test_a_stored_map_that_is_not_applied_is_not_spoken_of(tmp_path, manifest):
     assert "uncalibrated" not in content["points"][0]
     assert "calibrat" not in table(predictions(False), manifest)
     write_results(tmp_path / "p.csv", predictions(False), manifest)
-    (header, *_) = csv.reader((tmp_path / "p.csv").open())
+    (header, *_) = csv.reader((tmp_path / "p.csv").read_text().splitlines())
     assert header[-3:] == ["warnings", "ensemble", "trained_on"]
 
 
@@ -90,7 +90,7 @@ def test_attributes_by_name_in_the_detailed_output_of_an_ensemble_that_tells_the
     for point in detailed_json(told, telling)["points"]:
         assert point["attributes"] == {"spiculation": 1.5, "texture": 4.25}
     write_results(tmp_path / "p.csv", told, telling)
-    for row in csv.DictReader((tmp_path / "p.csv").open()):
+    for row in csv.DictReader((tmp_path / "p.csv").read_text().splitlines()):
         assert (row["attribute_spiculation"], row["attribute_texture"]) == ("1.5", "4.25")
     blank, said, header, first, second, end, *_ = table(told, telling).splitlines()[3:]
     assert (blank, end) == ("", "")

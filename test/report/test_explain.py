@@ -15,6 +15,8 @@ from nodulemc.report.explain import explain, explanations_of, mask_on_patch
 from nodulemc.report.explain_check import Check, write_checks
 from nodulemc.report.occlusion import CORE, MAP, PARTS, PLEURA, RIM, SOLID, WHAT, cell_slices
 
+pytestmark = pytest.mark.heavy
+
 LUNG = (1000 - 860) / 1400
 GRIDS = {"as usual": np.eye(3), "turned": np.diag([-1, -1, 1]), "oblique": rotation(12, 5, -8)}
 GOOD, BAD = Check(0.9, 1.0, 70), Check(0.1, 0.5, 70)

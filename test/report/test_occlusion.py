@@ -30,6 +30,8 @@ from nodulemc.report.occlusion import (
     plane_cells,
 )  # fmt: skip
 
+pytestmark = pytest.mark.heavy
+
 
 def hu(scaled):
     return np.float64(scaled) * 1400 - 1000

@@ -19,6 +19,8 @@ from nodulemc.commands import predict
 from nodulemc.errors import CaseError
 from nodulemc.report.explain_check import Check, write_checks
 
+pytestmark = pytest.mark.heavy
+
 
 class Whole:
     """What a page needs of an ensemble besides its numbers."""

@@ -37,8 +37,8 @@ COMMANDS = [
     ("calibrate none --method platt --resources none", "report"),
     ("cohort none --output out", "cohort"),
     ("cohort none --output out --engine ray", "ray"),
-    ("status none", None),
-    ("export none", "cohort"),
+    ("cohort-status none", None),
+    ("cohort-export none", "cohort"),
     ("serve --port 0 --output out", "serve"),
     ("bench --resources none", None),
 ]
@@ -128,7 +128,7 @@ def test_the_missing_module_is_named_not_the_one_that_imports_it(tmp_path, monke
 @pytest.mark.heavy
 def test_scoring_needs_no_extra(tmp_path):
     """As installed from `requirements.txt` but for the fast CPU runtime."""
-    make_untrained_ensemble(tmp_path / "ensemble")
+    make_untrained_ensemble(tmp_path / "ensemble", upscales=False)
     sitk.WriteImage(make_ct(), str(tmp_path / "ct.nii.gz"))
     points = {"points": [{"name": "a", "point": list(centre_of(make_ct()))}]}
     (tmp_path / "points.json").write_text(json.dumps(points))
