@@ -78,7 +78,7 @@ def is_number(column: str) -> bool:
 
 
 def tally(labels: Iterable[int | None]) -> str:
-    """How many of some nodules are malignant and, where there are any, undecided, in words."""
+    """Return in words how many nodules are malignant and, if any, undecided."""
     counts = Counter(labels)
     return f"{counts[1]} malignant" + (f", {counts[None]} undecided" if counts[None] else "")
 

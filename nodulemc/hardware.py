@@ -1,4 +1,4 @@
-"""What this process may use of the CPU."""
+"""The parts of the CPU that this process may use."""
 
 import os
 from math import ceil
@@ -10,7 +10,7 @@ _FLAGS = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
-    """How many cores may be used: those of the affinity mask, fewer where a container's quota says so."""
+    """Return the number of usable cores: those of the affinity mask, or fewer by a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = _QUOTA.read_text().split()
@@ -20,7 +20,7 @@ def available_cores() -> int:
 
 
 def bf16_instructions() -> str | None:
-    """What this CPU multiplies bf16 with, "AMX" or "AVX-512 BF16"; None where bf16 is no faster than fp32."""
+    """Return this CPU's instructions for bf16, "AMX" or "AVX-512 BF16"; None if bf16 is no faster than fp32."""
     try:
         flags = _FLAGS.read_text()
     except OSError:  # not Linux

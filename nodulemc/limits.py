@@ -1,4 +1,4 @@
-"""How much of an input is taken before it is refused; docs/reliability.md says what else is refused.
+"""The limits of inputs; larger ones are refused. docs/reliability.md lists the other refusals.
 
 Each is far above what a real case holds and far below what would fill Grand-Challenge's 16 GiB or its five minutes.
 """

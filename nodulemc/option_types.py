@@ -1,4 +1,4 @@
-"""What the options of a command line may hold, as argparse's types.
+"""The allowed values of command-line options, as argparse types.
 
 A type says what it takes; the parser adds which option of which command was given something else.
 """

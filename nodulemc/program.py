@@ -1,4 +1,4 @@
-"""What every program of this package does around its work: exit codes, errors in one line, interrupts, encodings."""
+"""The common frame of all programs of this package: exit codes, errors in one line, interrupts, encodings."""
 
 import io
 import logging

@@ -51,7 +51,7 @@ class VoxelSource(Protocol):
     whole_scans: bool
 
     def place(self, row: Row) -> CtPlace:
-        """Where the nodule's voxels are.
+        """Return the place of the nodule's voxels.
 
         Raises:
             ImageError: they are there twice.

@@ -44,7 +44,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Marking:
-    """What one reader says of one nodule of 3 mm or more.
+    """One reader's description of one nodule of 3 mm or more.
 
     Attributes:
         reader: the session's place in the file, from 0.
@@ -59,7 +59,7 @@ class Marking:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the readers say of one CT.
+    """All readers' descriptions of one CT.
 
     Attributes:
         series: its SeriesInstanceUID.

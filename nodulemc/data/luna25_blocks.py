@@ -22,12 +22,12 @@ _REMEDY = "download the challenge's nodule blocks again"
 
 
 def image_path(folder: Path, annotation_id: str) -> Path:
-    """Where a block's voxels, or its mask, are."""
+    """Return the path of a block's voxels, or of its mask."""
     return folder / "image" / f"{annotation_id}.npy"
 
 
 def metadata_path(folder: Path, annotation_id: str) -> Path:
-    """Where a block's geometry is."""
+    """Return the path of a block's geometry."""
     return folder / "metadata" / f"{annotation_id}.npy"
 
 

@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of a table's nodules.
+    """The outcome for a table's nodules.
 
     Attributes:
         rows: those in the store, in its order.

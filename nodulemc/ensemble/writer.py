@@ -70,7 +70,7 @@ def write_ensemble(
 
     Args:
         folder: The folder, which is made if necessary. An existing ensemble is replaced once the tensors are checked.
-        seeds: The members, in voting order.
+        members: The members, in voting order.
         trained_on: A description of the training data. None for untrained weights.
         licence: The weights' licence.
         dtype: The float type of the stored tensors (torch.float32 or torch.float16).

@@ -1,1 +1,1 @@
-"""How good a set of predictions is: metrics with their uncertainty, comparison, calibration, and the report."""
+"""Judging a set of predictions: metrics with their uncertainty, comparison, calibration, and the report."""

@@ -1,4 +1,4 @@
-"""What an ensemble tells of nodules beside the readers' mean ratings, and beside two readers' agreement.
+"""Predicted attributes, compared with the readers' mean ratings and with the agreement of two readers.
 
 Nodules without a label count here, too.
 """

@@ -42,7 +42,7 @@ class PatientBootstrap:
             copies[:] = np.bincount(random.integers(self.patients, size=self.patients), minlength=self.patients)
 
     def weights(self, nodules: Array | None = None) -> Iterator[Array]:
-        """How often each nodule is in each resample.
+        """Return how often each nodule is in each resample.
 
         Args:
             nodules: positions of the nodules asked for (default: all n).

@@ -1,4 +1,4 @@
-"""What predictions say of the ensemble that made them."""
+"""The ensemble that made predictions, as they state it."""
 
 from collections import Counter
 from typing import Any

@@ -111,7 +111,7 @@ def read_prediction_rows(paths: Sequence[str | Path], labels_elsewhere: bool) ->
 
 
 def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | None) -> Predictions:
-    """What ``read_predictions`` gives, from rows that are read.
+    """Do what ``read_predictions`` does, from rows that were read before.
 
     Raises:
         TableError: see ``read_predictions``.

@@ -1,4 +1,4 @@
-"""How well probabilities agree with observed frequencies, in ten equal-width bins.
+"""The agreement of probabilities with observed frequencies, in ten equal-width bins.
 
 Source of the expected calibration error: Naeini, Cooper & Hauskrecht, AAAI 2015.
 """

@@ -10,7 +10,7 @@ LEAST_PATIENTS = 10
 
 
 def caution(predictions: Predictions) -> str | None:
-    """What to say beside intervals, None where both classes have patients enough.
+    """Return a caution for intervals. None if both classes have enough patients.
 
     Where patients are not known nodules count. A patient with nodules of both classes counts for both.
     """

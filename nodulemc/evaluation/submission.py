@@ -1,4 +1,4 @@
-"""What is to be evaluated: prediction CSVs, or a folder of Grand-Challenge's output JSON, matched with the table."""
+"""The predictions to evaluate: CSVs or a folder of Grand-Challenge's output JSON, matched with the table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which of the nodules that are evaluated are of scans or patients that the ensemble was trained on."""
+"""Finding evaluated nodules from scans or patients that the ensemble was trained on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from nodulemc.util.text import counted
 
 
 def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> Array:
-    """What is known of each nodule: one of ``nodulemc.ensemble.trained_cases.SEEN``, or None; object (n,).
+    """Return for each nodule one of ``nodulemc.ensemble.trained_cases.SEEN``, or None if unknown; object (n,).
 
     Args:
         predictions: they may say so themselves, as a cohort's do; SeriesInstanceUID and PatientID count, too.
@@ -28,7 +28,7 @@ def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> Ar
 
 
 def is_seen(seen: Array) -> Array:
-    """Which of the nodules are of scans or patients that the ensemble was trained on, bool (n,)."""
+    """Return which nodules are from scans or patients that the ensemble was trained on, bool (n,)."""
     return np.isin(seen, list(WARNINGS))
 
 

@@ -1,4 +1,4 @@
-"""Which scans of a phantom cohort's folder are whole, so that a run that was stopped goes on where it was.
+"""The complete scans in a phantom cohort's folder, so that a stopped run can continue.
 
 Hidden in the folder there is a note for each scan, with its table rows, written when the scan and its masks are there,
 and one that says how the scans are made.

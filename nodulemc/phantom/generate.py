@@ -168,7 +168,7 @@ def series_uids(seed: int, patients: int) -> list[str]:
 
 
 def patients_until_malignant(seed: int) -> int:
-    """How many patients a cohort needs for a malignant nodule."""
+    """Return the number of patients that a cohort needs for one malignant nodule."""
     members = (Patient(seed, index) for index in range(MAX_PHANTOM_PATIENTS))
     return next(k for k, patient in enumerate(members, start=1) if any(lesion.label for lesion in patient.lesions))
 

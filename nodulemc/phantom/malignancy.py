@@ -1,4 +1,4 @@
-"""Which nodules occur, and how likely each is to be malignant: the phantom's known truth (docs/phantoms.md).
+"""The phantom's known truth: the nodules that occur, and how likely each is malignant (docs/phantoms.md).
 
 The log odds of malignancy of a lesion when it is first seen are a sum of published terms:
 
@@ -69,7 +69,7 @@ _QUADRATURE = (np.arange(64) + 0.5) / 64
 
 @dataclass(frozen=True)
 class Traits:
-    """What of a nodule, apart from its size, bears on malignancy; each one of the tuples' names above."""
+    """The traits of a nodule, besides its size, that bear on malignancy; each is one of the names above."""
 
     margin: str
     density: str

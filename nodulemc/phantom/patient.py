@@ -141,7 +141,7 @@ class Patient:
         return sample_nodule(self._rng(_Stream.FORM, lesion.number), lesion.traits, normal)
 
     def scanner(self, scan: int) -> Scanner:
-        """How a scan was taken."""
+        """Return the scanner and settings of a scan."""
         return sample_scanner(self._rng(_Stream.SCAN, scan), 2 * self.anatomy.half_width)
 
     def scene(self, scan: int) -> Scene:

@@ -47,7 +47,7 @@ def _drawn(rng: np.random.Generator, kind: str) -> tuple[float, Traits]:
 
 
 def known_move(lesion: Lesion, removal: str) -> float | None:
-    """How the log odds of the known probability move; None where what is left does not occur, so that nobody knows.
+    """Return the change of the known log odds. None if the remaining nodule does not occur, so that it is not known.
 
     Args:
         lesion: a nodule that is one of ``KINDS``.

@@ -1,4 +1,4 @@
-"""Where in a procedural lung a nodule sits, given what it is attached to."""
+"""The site of a nodule in a procedural lung, given its attachment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where and how exactly training computes: device, processes and mixed precision, through Accelerate."""
+"""The device, processes and mixed precision of training, through Accelerate."""
 
 import ctypes
 import sys

@@ -28,7 +28,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class DataSummary:
-    """How many samples a seed had on each side, for the model card."""
+    """The number of samples that a seed had on each side, for the model card."""
 
     train: int
     train_malignant: int

@@ -1,4 +1,4 @@
-"""What PyTorch makes of an error in a process that reads samples, turned back into the error."""
+"""Restoring the errors of processes that read samples from PyTorch's form of them."""
 
 import re
 

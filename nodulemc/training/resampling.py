@@ -19,7 +19,7 @@ _REVERSE = np.eye(3)[::-1]  # x, y, z <-> z, y, x
 
 
 def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> Array:
-    """Where in the block each patch voxel is sampled.
+    """Return the affine map from a patch's voxels to the places in the block where they are sampled.
 
     Returns:
         float64 (3, 4): maps a patch voxel's (z, y, x, 1), relative to the patch's centre, to the block's

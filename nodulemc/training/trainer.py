@@ -50,7 +50,7 @@ CACHE = Path.home() / ".cache" / "nodulemc"
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on.
+    """The data that is trained on.
 
     Attributes:
         store: the nodules' blocks.

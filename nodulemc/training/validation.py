@@ -68,7 +68,7 @@ def validation_metrics(logits: Array, labels: Array, dice: Array) -> dict[str, f
 
 
 def attribute_metrics(names: Sequence[str], found: Sequence[Array], ratings: Sequence[Array]) -> dict[str, float]:
-    """What one validation says of each attribute, over the nodules whose rating is known.
+    """The result of one validation for each attribute, over the nodules with a known rating.
 
     Args:
         names: the attributes'.

@@ -48,7 +48,7 @@ def lacks_attributes(config: ModelConfig, seed: int) -> bool:
 
 
 def start_cases(config: ModelConfig, seed: int) -> frozenset[TrainedCase]:
-    """What a seed's start was trained on, as far as the ensemble's folder says; nothing where it starts from none.
+    """Return the training cases of a seed's start, as far as its folder states them; none without a start.
 
     Raises:
         EnsembleError: the folder is no ensemble, lacks the seed, or its list of training cases is damaged.

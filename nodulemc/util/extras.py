@@ -47,7 +47,7 @@ def check_extra(extra: str, *modules: str) -> None:
 
 
 def missing_extra(error: ImportError) -> ConfigError | None:
-    """What is to be said of a failed import: None where the module comes with no extra, which is a bug."""
+    """Return the error for a failed import. None if the module is in no extra, which is a bug."""
     name = error.name or ""
     extra = next((extra for extra, modules in MODULES.items() if _package(name) in modules), None)
     return _missing(name, error, extra) if extra else None

@@ -33,7 +33,7 @@ def restored(column: str, cells: Sequence[str], where: Callable[[int], object]) 
 
 
 def spellings(identifier: str) -> set[str]:
-    """How a table may write an identifier."""
+    """Return the ways in which a table may write an identifier."""
     return {identifier, f"{identifier}.0"} if identifier.isdecimal() else {identifier}
 
 

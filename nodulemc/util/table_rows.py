@@ -84,7 +84,7 @@ def read_table(path: str | Path, required: Sequence[str]) -> tuple[list[str], li
 
 
 def name_rows(rows: Sequence[TableRow]) -> str:
-    """Where rows of one file stand, in words: the first few lines by number, then how many more."""
+    """Describe the lines of rows in words: the first few by number, then how many more."""
     lines = [str(row.line) for row in rows[:_NAMED_LINES]]
     more = f" and {len(rows) - _NAMED_LINES} more" if len(rows) > _NAMED_LINES else ""
     return f"{rows[0].path}, {plural('line', len(rows))} {', '.join(lines)}{more}"
