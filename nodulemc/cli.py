@@ -8,9 +8,9 @@ from nodulemc import __version__
 from nodulemc.program import exit_code_of, use_utf8
 from nodulemc.usage import Parser
 
-# name: one line for `nodulemc --help`. Each command lives in nodulemc/commands/<name>.py (dashes become
-# underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`; only the chosen one
-# is imported.
+# Each command's name and its line in `nodulemc --help`. A command is in nodulemc/commands/<name>.py (dashes become
+# underscores), with `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int | None`. Only the chosen command is
+# imported.
 COMMANDS = {
     "predict": "malignancy probabilities for nodules in one CT",
     "import-reference": "turn public baseline or MClab checkpoints into an ensemble folder",

@@ -1,7 +1,7 @@
-"""The errors a user can cause, each saying what is wrong, where, and what to do about it.
+"""The errors that a user can cause. Each states the problem, its place, and a remedy.
 
-Commands print them as one line on stderr, ``error: <what>: <where>: <what to do>``, and end with the
-error's exit code. Every other exception is a bug and keeps its traceback.
+Commands print them as one line on stderr, ``error: <what>: <where>: <what to do>``, and end with the error's exit code.
+Every other exception is a bug and keeps its traceback.
 """
 
 import re
@@ -9,19 +9,19 @@ import re
 _NO_MEMORY = re.compile(
     r"can't alloc|bad.?alloc|not enough memory|(failed|unable|cannot) to (re)?alloc|cannot allocate|"
     r"failed to map segment|can't start new thread|resource temporarily unavailable|out of memory|_ALLOC_FAILED|"
-    # PyTorch's words where no algorithm of cuDNN found room to work in (pytorch issue 108645).
+    # PyTorch's words if no algorithm of cuDNN found enough room to work (pytorch issue 108645).
     r"unable to find an engine to execute",
     re.IGNORECASE,
 )
 
 
 def printable(text: str) -> str:
-    """A text from a file, its control characters escaped: a terminal would obey them."""
+    """Return a text from a file with its control characters escaped, because a terminal would obey them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class NoduleMCError(Exception):
-    """An error that the user can do something about; all errors of this package are of this class.
+    """An error that the user can do something about. All errors of this package are of this class.
 
     Args:
         what: What is wrong, with the offending value.
@@ -46,7 +46,7 @@ class NoduleMCError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # File readers put line breaks into messages, and file names may hold anything; one line of text is promised.
+        # File readers put line breaks into messages, and file names may hold anything, but the error is to be one line.
         line = ": ".join(" ".join(part.split()) for part in (self.what, self.where, self.remedy))
         return printable(line)
 
@@ -80,7 +80,7 @@ class ConfigError(NoduleMCError):
 
 
 class TrainingError(NoduleMCError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class ResourceError(NoduleMCError):
@@ -88,7 +88,7 @@ class ResourceError(NoduleMCError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory is short; libraries in C++ say so in words only."""
+    """Return whether an exception reports a lack of memory. Libraries in C++ report it only in words."""
     return isinstance(error, MemoryError) or (
         isinstance(error, (RuntimeError, OSError, ImportError)) and _NO_MEMORY.search(str(error)) is not None
     )

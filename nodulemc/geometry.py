@@ -1,4 +1,4 @@
-"""Regular voxel grids, and how two of them lie to each other. Needs no other part of the package."""
+"""Regular voxel grids, and the position of one relative to another. Needs no other part of the package."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from nodulemc.arrays import Array
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-# Headers hold rounded numbers (NIfTI: 32-bit floats); voxels this close to each other are the same.
+# Headers hold rounded numbers (NIfTI: 32-bit floats), so voxels this close to each other are the same.
 _SAME_VOXEL = 0.1
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular voxel grid; every tuple is in x, y, z order, lengths in mm, world coordinates LPS.
+    """A regular voxel grid. Every tuple is in x, y, z order, lengths are in mm, and world coordinates are LPS.
 
     Attributes:
-        size: voxels along each index axis.
+        size: The number of voxels along each index axis.
         spacing: mm per voxel.
-        origin: world position of the centre of voxel (0, 0, 0).
-        direction: row-major direction cosines, as in ITK.
+        origin: The world position of the centre of voxel (0, 0, 0).
+        direction: The direction cosines, row-major, as in ITK.
     """
 
     size: tuple[int, int, int]
@@ -37,39 +37,39 @@ class Grid:
 
     @classmethod
     def of(cls, image: sitk.Image) -> Grid:
-        """The grid of an image."""
+        """Return the grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @classmethod
     def from_matrix(cls, size: tuple[int, int, int], origin: Array, matrix: Array) -> Grid:
-        """The grid with this origin (3,) and this matrix (3, 3) from index to world offset."""
+        """Return the grid with this origin (3,) and this matrix (3, 3) from index to world offset."""
         spacing = np.linalg.norm(matrix, axis=0)
         return cls(size, tuple(spacing.tolist()), tuple(origin.tolist()), tuple((matrix / spacing).ravel().tolist()))
 
     @property
     def matrix(self) -> Array:
-        """(3, 3) matrix from index to world offset: the direction's columns times the spacing."""
+        """The (3, 3) matrix from index to world offset: the direction's columns times the spacing."""
         matrix: Array = np.array(self.direction).reshape(3, 3) * np.array(self.spacing)
         return matrix
 
     def to_world(self, index: ArrayLike) -> Array:
-        """World points (..., 3) of continuous indices (..., 3)."""
+        """Return the world points (..., 3) of continuous indices (..., 3)."""
         world: Array = np.asarray(index) @ self.matrix.T + np.array(self.origin)
         return world
 
     def to_index(self, point: ArrayLike) -> Array:
-        """Continuous indices (..., 3) of world points (..., 3)."""
+        """Return the continuous indices (..., 3) of world points (..., 3)."""
         index: Array = (np.asarray(point) - np.array(self.origin)) @ np.linalg.inv(self.matrix).T
         return index
 
     def contains(self, point: Sequence[float]) -> bool:
-        """Whether a world point lies within the outer faces of the border voxels."""
+        """Return whether a world point lies within the outer faces of the border voxels."""
         index = self.to_index(point)
         return bool((index >= -0.5).all() and (index <= np.array(self.size) - 0.5).all())
 
     def offset_of(self, other: Grid) -> tuple[int, int, int] | None:
-        """The index here of the other grid's first voxel, None where the voxels of the two do not coincide."""
-        # The far ends of the three edges tell spacing and direction apart, too.
+        """Return the index here of the other grid's first voxel. None if the voxels of the two do not coincide."""
+        # The far ends of the three edges also show differences in spacing and direction.
         edges = np.vstack([np.zeros(3), np.diag(other.size)])
         index = self.to_index(other.to_world(edges))
         offset = np.rint(index[0])
@@ -78,9 +78,9 @@ class Grid:
         return tuple(offset.astype(int).tolist())
 
     def box(self, point: ArrayLike, extent_mm: float) -> tuple[Array, Array]:
-        """Lower and upper index (3,) of the voxels that cover a world cube of this extent, cut at the grid's ends.
+        """Return the lower and upper index (3,) of the voxels that cover a world cube of this extent within the grid.
 
-        For grids whose direction is a permutation of the axes or close to it, as of any CT.
+        It is for grids whose direction is a permutation of the axes or close to it, as for any CT.
         """
         corners = np.array(np.meshgrid(*[(-0.5, 0.5)] * 3)).reshape(3, -1).T * extent_mm
         index = self.to_index(np.asarray(point) + corners)
@@ -89,12 +89,12 @@ class Grid:
         return lower, upper
 
     def crop(self, lower: ArrayLike, upper: ArrayLike) -> Grid:
-        """The grid of the voxels ``lower`` ≤ index < ``upper``, which may lie beyond this one."""
+        """Return the grid of the voxels ``lower`` ≤ index < ``upper``, which may lie beyond this one."""
         width, height, depth = np.subtract(upper, lower).tolist()
         return replace(self, size=(width, height, depth), origin=tuple(self.to_world(np.array(lower, float)).tolist()))
 
     def image(self, array: Array) -> sitk.Image:
-        """A SimpleITK image of an array (z, y, x) on this grid."""
+        """Return a SimpleITK image of an array (z, y, x) on this grid."""
         image = sitk.GetImageFromArray(np.ascontiguousarray(array))
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
@@ -103,11 +103,11 @@ class Grid:
 
 
 def size_of(voxels: Array) -> tuple[int, int, int]:
-    """Number of voxels along x, y and z of an array with axes z, y, x."""
+    """Return the number of voxels along x, y and z of an array with axes z, y, x."""
     depth, height, width = voxels.shape
     return width, height, depth
 
 
 def in_words(size: Sequence[int]) -> str:
-    """A size for messages."""
+    """Return a size in words, for messages."""
     return "×".join(map(str, size))

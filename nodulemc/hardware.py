@@ -4,7 +4,7 @@ import os
 from math import ceil
 from pathlib import Path
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")  # as options and recipes name them
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")  # the names in options and recipes
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux's cgroup v2
 _FLAGS = Path("/proc/cpuinfo")
 

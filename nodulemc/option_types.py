@@ -1,6 +1,6 @@
 """The allowed values of command-line options, as argparse types.
 
-A type says what it takes; the parser adds which option of which command was given something else.
+A type's error states the allowed values. The parser adds the option and command, and the given value.
 """
 
 import re
@@ -19,7 +19,7 @@ class UnusableValueError(Exception):
 
 
 def any_whole_number(text: str) -> int:
-    """A whole number.
+    """Return a whole number.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -28,7 +28,7 @@ def any_whole_number(text: str) -> int:
 
 
 def any_number(text: str) -> float:
-    """A number; NaN and infinity are such, too.
+    """Return a number. NaN and infinity are numbers, too.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -37,17 +37,17 @@ def any_number(text: str) -> float:
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A type of whole numbers from ``least`` to ``most``; it raises UnusableValueError for others."""
+    """Return a type for whole numbers from ``least`` to ``most``. It raises UnusableValueError for others."""
     return lambda text: _checked(any_whole_number(text), least, most)
 
 
 def number(least: float, most: float | None = None) -> Callable[[str], float]:
-    """A type of numbers from ``least`` to ``most``; it raises UnusableValueError for others and for NaN."""
+    """Return a type for numbers from ``least`` to ``most``. It raises UnusableValueError for others and for NaN."""
     return lambda text: _checked(any_number(text), least, most)
 
 
 def iso_date(text: str) -> date:
-    """A date as YYYY-MM-DD, of which the standard library's reader takes further forms.
+    """Return a date from YYYY-MM-DD. The standard library's reader would also accept other forms.
 
     Raises:
         UnusableValueError: it is none.
@@ -55,11 +55,11 @@ def iso_date(text: str) -> date:
     match = _DATE.fullmatch(text)
     try:
         return date(*map(int, match.groups() if match else ()))
-    except (TypeError, ValueError) as error:  # TypeError: no match
+    except (TypeError, ValueError) as error:  # TypeError is for no match
         raise UnusableValueError("a date as YYYY-MM-DD") from error
 
 
-SEED = whole_number(0, 2**32 - 1)  # NumPy's legacy generator, which Accelerate sets as well, takes no other
+SEED = whole_number(0, 2**32 - 1)  # NumPy's legacy generator, which Accelerate also sets, takes no other
 WORKERS = whole_number(1, 1024)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the ensemble they ask for."""
+"""Options that several commands share, and the ensemble that they name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def add_bootstrap_option(parser: argparse.ArgumentParser) -> None:
 
 
 def require_inputs(*paths: Path | None) -> None:
-    """Raise CaseError where a file or folder is missing; None stands for one that was not given."""
+    """Raise CaseError if a file or folder is missing. None stands for one that was not given."""
     for path in filter(None, paths):
         _require_input(path)
 
@@ -75,7 +75,7 @@ def _require_input(path: Path) -> None:
 
 
 def can_segment(args: argparse.Namespace) -> bool:
-    """Whether the ensemble that the options name has a decoder.
+    """Return whether the ensemble named by the options has a decoder.
 
     Raises:
         EnsembleError: the folder cannot be used.
@@ -86,13 +86,13 @@ def can_segment(args: argparse.Namespace) -> bool:
 
 
 def load_ensemble(args: argparse.Namespace, *, masks: bool = False, calibrated: bool = False) -> Ensemble:
-    """Load the ensemble that the options name.
+    """Load the ensemble named by the options.
 
     Raises:
         EnsembleError: the folder cannot be used.
-        ConfigError: the device is not there.
+        ConfigError: the device does not exist.
     """
-    from nodulemc.ensemble.ensemble import Ensemble  # `--help` and a server's open port do without
+    from nodulemc.ensemble.ensemble import Ensemble  # `--help` and opening a server's port do not need it
 
     return Ensemble.load(
         args.resources, device=args.device, precision=args.precision, masks=masks, calibrated=calibrated

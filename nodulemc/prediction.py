@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 Read = TypeVar("Read")
 Loaded = TypeVar("Loaded")
 
-# Nodules scored between two looks at the clock: a GPU's batch; a CPU gains nothing from one.
+# The number of nodules scored between two checks of the clock: a GPU's batch. A CPU gains nothing from batches.
 _AT_ONCE = {"cpu": 1, "cuda": 32}
 
 

@@ -8,7 +8,7 @@ from nodulemc.option_types import iso_date
 
 
 def add_prior_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--prior`` and what belongs to it."""
+    """Add ``--prior`` and its related options."""
     parser.add_argument(
         "--prior",
         type=Path,
@@ -26,7 +26,7 @@ def add_prior_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_prior_options(args: argparse.Namespace) -> None:
-    """Check what can be known before any work.
+    """Check the options as far as possible before any work.
 
     Raises:
         ConfigError: an option lacks another one.

@@ -20,28 +20,28 @@ Result = TypeVar("Result")
 
 
 def use_utf8() -> None:
-    """Start this program again in Python's UTF-8 mode where the locale has another encoding for the names of files.
+    """Restart this program in Python's UTF-8 mode if the locale has another encoding for the names of files.
 
-    ITK takes and gives UTF-8 only, and points may have names that the locale's encoding lacks.
+    ITK takes and returns only UTF-8, and points may have names that the locale's encoding lacks.
     """
     if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode:
         return
-    # What is shown keeps the encoding that the terminal has.
+    # The output keeps the terminal's encoding.
     encoding = {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"} if sys.stdout else {}
     os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], encoding | os.environ)  # noqa: S606
 
 
 def exit_code_of(work: Callable[[], int | None]) -> int:
-    """Call ``work()`` and return its exit code; warnings and a user's error are one line each on stderr.
+    """Call ``work()`` and return its exit code. Warnings and a user's error are one line each on stderr.
 
     Raises:
-        SystemExit: of ``work()``, or because standard output cannot be written.
+        SystemExit: ``work()`` raised it, or standard output cannot be written.
     """
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, handlers=[_Warnings()])
-    if sys.stdout is None:  # closed by whoever started the program
+    if sys.stdout is None:  # closed by the program's caller
         return _report_errors(work)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every locale has every name's letters
+        sys.stdout.reconfigure(errors="backslashreplace")  # like stderr; not every locale has every name's letters
     stdout = _Stdout(sys.stdout)
     with redirect_stdout(stdout):
         try:
@@ -50,7 +50,7 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
             stdout.flush()
 
 
-class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10's takes no arguments
+class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]  # in Python 3.10 the class takes no arguments
     """Warnings on stderr, each on its own line."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -59,7 +59,7 @@ class _Warnings(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10
 
 
 class _Stdout:
-    """Standard output that ends the program where it cannot be written: any other error of the system is a bug."""
+    """Standard output that ends the program if it cannot be written. Other errors of the system remain bugs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -77,7 +77,7 @@ class _Stdout:
         try:
             return act()
         except OSError as error:
-            # Python flushes once more when it ends.
+            # Python flushes once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             if isinstance(error, BrokenPipeError):  # the reader has seen enough, as in `| head -1`
                 sys.exit(128 + signal.SIGPIPE)
@@ -89,12 +89,12 @@ class _Stdout:
 
 
 def _report_errors(work: Callable[[], int | None]) -> int:
-    """Call ``work()`` and return its exit code; a user's error or interrupt is one line on stderr."""
+    """Call ``work()`` and return its exit code. A user's error or interrupt is one line on stderr."""
     with _noted_interrupts() as interrupts:
         try:
             return _map_out_of_memory(work)
         except (Exception, KeyboardInterrupt) as error:
-            # A library that was being imported may have made some other error of it.
+            # A library may have been interrupted during its import and have turned the interrupt into another error.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 said, code = "interrupted", 130
             elif isinstance(error, NoduleMCError):
@@ -107,7 +107,7 @@ def _report_errors(work: Callable[[], int | None]) -> int:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """End what failed work still holds, such as processes: they may write to stderr, whose last line is the error's."""
+    """End everything that failed work holds, such as processes, so that the error's line stays the last on stderr."""
     with suppress(KeyboardInterrupt):
         while error is not None:
             traceback.clear_frames(error.__traceback__)
@@ -116,14 +116,14 @@ def _let_go(error: BaseException | None) -> None:
 
 @contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Collect the interrupts of the meantime; each raises KeyboardInterrupt as ever."""
+    """Collect the interrupts during the block. Each still raises KeyboardInterrupt."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         seen.append(number)
         signal.default_int_handler(number, frame)
 
-    # A job in the background ignores them, and no other thread may handle them.
+    # A job in the background ignores interrupts, and only the main thread may handle them.
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ours = ours and threading.current_thread() is threading.main_thread()
     if ours:
@@ -136,14 +136,14 @@ def _noted_interrupts() -> Iterator[list[int]]:
 
 
 def _print_stderr(line: str) -> None:
-    """A line on stderr; the exit code is right even where nobody can read it."""
+    """Print a line on stderr. The exit code is right even if nobody can read the line."""
     with suppress(OSError):
         clear_bars()
         print(line, file=sys.stderr)
 
 
 def _map_out_of_memory(work: Callable[[], int | None]) -> int:
-    """Call ``work()`` and return its exit code; a lack of memory or of an extra becomes a user's error."""
+    """Call ``work()`` and return its exit code. A lack of memory or of an extra becomes a user's error."""
     try:
         return work() or 0
     except (MemoryError, RuntimeError, OSError, ImportError) as error:

@@ -35,10 +35,10 @@ TRAINING_PIXEL_MM = (0.4, 1.0)  # 512 pixels across a field of view of 20 to 50 
 SMALLEST_SCAN_MM = 60.0  # chosen: a chest whose geometry is in cm measures 30 to 50
 AIR_HU = (-1100, -600)  # air and lung
 SOFT_TISSUE_HU = (-200, 200)
-LEAST_FRACTION = 0.01  # chosen: of air and lung, and of soft tissue, in a chest CT
+LEAST_FRACTION = 0.01  # chosen: the least share of air and lung, and of soft tissue, in a chest CT
 MOST_NOISE_HU = 150.0  # chosen: twice what is usual at low dose
-MOST_SPREAD = 0.3  # chosen: of the members' probabilities
-# How a DICOM header says that there was no contrast agent; "non-ionic" says that there was one.
+MOST_SPREAD = 0.3  # chosen: the spread of the members' probabilities
+# The words for no contrast agent in a DICOM header. "non-ionic" means that there was one.
 _NO_AGENT = re.compile(
     r"(?:(?:no|none|non?[ -]?contrast|not|nil|null|n|n[/.]?a\.?|false|without|w/?o|un-?enhanced|non-?enhanced|nativ\w*"
     r"|ohne|kein\w*|sans|aucun|senza|sin|ningun[oa]|geen|zonder|-+|0+(?:[.,]0*)?(?: ?(?:ml|cc))?)"

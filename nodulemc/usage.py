@@ -1,4 +1,4 @@
-"""Command lines: help that fits the terminal, and usage errors in the one line that all errors have."""
+"""Command lines: help that fits the terminal, and usage errors in the one-line form of all errors."""
 
 import argparse
 import re
@@ -10,28 +10,28 @@ from nodulemc.errors import ConfigError
 from nodulemc.option_types import UnusableValueError, any_number, any_whole_number
 
 _OPTION = re.compile(r"--?[a-zA-Z][^\s=]*")
-_FEW = 4  # so many names are listed
-_ALIKE = 0.7  # difflib's ratio from which on a name may be a misspelled one
+_FEW = 4  # the largest number of listed names
+_ALIKE = 0.7  # from this ratio of difflib on, a name may be misspelled
 
 
 class Parser(argparse.ArgumentParser):
-    """Options cannot be abbreviated, and an error is raised as a ConfigError instead of printed."""
+    """A parser whose options cannot be abbreviated. An error is raised as a ConfigError instead of printed."""
 
     def __init__(self, prog: str, description: str | None = None, **options: Any) -> None:
         super().__init__(prog, description=description, formatter_class=_Help, allow_abbrev=False, **options)
         self.register("type", int, any_whole_number)
         self.register("type", float, any_number)
 
-    def parse_args(  # type: ignore[override]  # narrower: always of given words, and never into another type
+    def parse_args(  # type: ignore[override]  # narrower: the words are given, and the result's type is fixed
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse the words of a command line.
 
         Raises:
-            ConfigError: they are not what the parser's arguments ask for.
+            ConfigError: they do not fit the parser's arguments.
             SystemExit: help or the version was asked for and is printed.
         """
-        # argparse would rather tell of the argument that is missing because its option is misspelled.
+        # Otherwise argparse would report a missing argument, although the argument's option is only misspelled.
         for word in takewhile(lambda word: word != "--", args):
             name = word.partition("=")[0]
             if _OPTION.fullmatch(name) and name not in self._option_string_actions:
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument "), self.prog, remedy)
 
     def _order(self, message: str) -> str:
-        """What to do where an option that takes any number of words may have taken the last one for its own."""
+        """Return a remedy if an option with any number of words may have taken the last word for its own."""
         takers = [action.option_strings[0] for action in self._get_optional_actions() if action.nargs == "+"]
         missing = [str(action.metavar) for action in self._get_positional_actions() if f" {action.metavar}" in message]
         return f"give {' '.join(missing)} before {' and '.join(takers)}; " if takers and missing else ""
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
             raise self._unknown(f"{name} {value}", value, known)
 
     def _unknown(self, what: str, given: str, known: Collection[str]) -> ConfigError:
-        from difflib import get_close_matches  # nothing else needs it
+        from difflib import get_close_matches  # only this needs it
 
         if len(known) <= _FEW:
             return ConfigError(what, self.prog, f"use {', '.join(known)}")
@@ -72,15 +72,15 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Wraps each paragraph to the terminal; one with an indented line, such as an example, stays as it is."""
+    """Wraps each paragraph to the terminal. A paragraph with an indented line, such as an example, stays as it is."""
 
     def _format_usage(self, *args: Any) -> str:
-        import textwrap  # a case is scored without
+        import textwrap  # scoring a case does not need it
 
         usage = super()._format_usage(*args)
         if all(len(line) <= self._width for line in usage.splitlines()):
             return usage
-        # Where the terminal is narrow, argparse's indent leaves too little, and it breaks no group.
+        # On a narrow terminal, argparse's indent leaves too little room, and argparse breaks no group.
         words = re.sub(r"(--[\w-]+) (?=\w|{)", "\\1\xa0", " ".join(usage.split()))
         wrapper = textwrap.TextWrapper(
             self._width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False

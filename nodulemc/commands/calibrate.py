@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fit, show what it changes on patients left out of the fit, and store."""
+    """Fit, show the effect on patients left out of the fit, and store."""
     check_extra("report")
     from nodulemc.ensemble.manifest import FILE_NAME, read_manifest, write_manifest
     from nodulemc.ensemble.trained_cases import read_trained_cases

@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score what is left, export, and say how it went."""
+    """Score the remaining scans, export, and print the outcome."""
     from nodulemc.cohort.export import export, written
     from nodulemc.cohort.manifest import read_cohort_manifest
     from nodulemc.cohort.run import Task, run_cohort
@@ -118,10 +118,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measures(args: argparse.Namespace, manifest: EnsembleManifest) -> bool:
-    """Whether nodules are measured.
+    """Return whether nodules are measured.
 
     Raises:
-        EnsembleError: it is asked for, and no member has a decoder.
+        EnsembleError: measuring is asked for, and no member has a decoder.
     """
     asked = args.measure or args.clinical is not None
     if asked and not manifest.segments:
@@ -131,7 +131,7 @@ def _measures(args: argparse.Namespace, manifest: EnsembleManifest) -> bool:
 
 
 def _clinical(args: argparse.Namespace, scans: Sequence[Scan]) -> dict[str, Clinical]:
-    """What is known of the scans; says of how many nothing is."""
+    """Return the clinical facts about the scans, and print for how many scans there are none."""
     from nodulemc.cohort.clinical import read_clinical_table
 
     found = read_clinical_table(args.clinical).of_all(scans)
@@ -145,7 +145,7 @@ def _clinical(args: argparse.Namespace, scans: Sequence[Scan]) -> dict[str, Clin
 def _engine(
     args: argparse.Namespace, manifest: EnsembleManifest, *, measures: bool
 ) -> Iterator[tuple[Engine, str, Identity]]:
-    """The engine that the options ask for, the device that it runs on, and what it scores with."""
+    """Yield the engine that the options ask for, its device, and the identity of the scoring ensemble."""
     from nodulemc.cohort.identity import Identity
     from nodulemc.cohort.local_engine import LocalEngine
     from nodulemc.ensemble.ensemble import Ensemble

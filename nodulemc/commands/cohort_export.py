@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and say what was there."""
+    """Export and print the number of results."""
     check_extra("cohort", "pyarrow")
     from nodulemc.cohort.export import export, written
     from nodulemc.cohort.summary import summary

@@ -99,14 +99,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _open_store(folder: Path) -> StoredNodules:
     from nodulemc.evaluation.stored_nodules import (
-        StoredNodules,  # torch, which nothing else here needs, is slow to import
+        StoredNodules,  # needs torch, which is slow to import and needed nowhere else here
     )
 
     return StoredNodules(folder)
 
 
 def _cases_of(folder: Path, predictions: Predictions) -> TrainedCases | None:
-    """What the ensemble that has made the predictions was trained on; warns where that cannot be told."""
+    """Return the training cases of the ensemble that made the predictions. Warn if they are not known."""
     from nodulemc.ensemble.manifest import read_manifest
     from nodulemc.ensemble.trained_cases import FILE_NAME, read_trained_cases
     from nodulemc.evaluation.origin import ensembles
@@ -138,7 +138,7 @@ def _summary(metrics: dict[str, Any], origin: str) -> str:
 
 
 def _of_attribute(name: str, found: dict[str, Any]) -> str:
-    """One attribute's rank correlation and mean error, both in whole numbers, and between two readers, where known."""
+    """Describe an attribute's rank correlation and mean error, in whole numbers, and between two readers, if known."""
     sides = {"": found, "; in whole numbers ": found["whole"], "; two readers ": found["readers"] or {}}
     words = (
         f"{words}{side['spearman']:.3f}, mean error {side['mae']:.3f}"
@@ -149,7 +149,7 @@ def _of_attribute(name: str, found: dict[str, Any]) -> str:
 
 
 def _of_score(name: str, found: dict[str, Any]) -> str:
-    """One score's AUC, the network's on the same nodules and by how much it is higher."""
+    """Describe a score's AUC, the network's on the same nodules, and the difference."""
     nodules = counted(found["nodules"], "nodule")
     if found["auc"] is None:
         return f"{'auc of ' + name:<32}none: {nodules} with it, of one class"

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Import and say what was written."""
+    """Import, and print what was written."""
     from nodulemc.util.files import make_folder
 
     require_inputs(*args.checkpoints)

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the cohort and say what it holds."""
+    """Write the cohort, and print its content."""
     check_extra("train", "threadpoolctl", *(["pyarrow"] if args.blocks else []))
     from nodulemc.ct.volume import read_volume
     from nodulemc.phantom.block_store import write_block_store

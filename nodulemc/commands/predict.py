@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict, write or print the results, and say where they are."""
+    """Predict, write or print the results, and print their place."""
     from nodulemc.util.files import no_empty_folders
 
     folders = [path.parent for path in (args.output, args.markups, args.report) if path]
@@ -128,7 +128,7 @@ def _predict(args: argparse.Namespace) -> None:
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
     )
-    # The output comes last: where it is, all other files are complete.
+    # The output comes last. If it exists, all other files are complete.
     if segments:
         predictions, masks, files = _segment(args, volume, nodules, seen, ensemble, known, prior)
     else:
@@ -158,7 +158,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _check_further(args: argparse.Namespace) -> bool:
-    """Check what ``--dicom`` and ``--report`` need, and whether the ensemble has masks for them."""
+    """Check the requirements of ``--dicom`` and ``--report``, and whether the ensemble has masks for them."""
     segments = False
     if args.explain:
         _check_explanation(args)
@@ -176,7 +176,7 @@ def _check_further(args: argparse.Namespace) -> bool:
 
 
 def _check_explanation(args: argparse.Namespace) -> None:
-    """Check that there is a page to explain on, and warn where nothing of the ensemble may be explained."""
+    """Check that there is a page for the explanation. Warn if the ensemble has nothing that may be explained."""
     from nodulemc.ensemble.manifest import read_manifest
     from nodulemc.report.explain_check import read_checks
     from nodulemc.report.words import not_explained
@@ -238,7 +238,7 @@ def _segment(
     known: list[dict[str, Any]] | None,
     prior: Prior | None,
 ) -> tuple[list[NodulePrediction], list[NoduleMask], list[Path]]:
-    """Predictions with what their masks tell, as far as it was asked for, the masks, and their files."""
+    """Return predictions with the requested facts from their masks, the masks, and their files."""
     from nodulemc.measure.mask import score_and_segment
     from nodulemc.measure.mask_files import write_masks
     from nodulemc.measure.nodule import measured
@@ -262,9 +262,7 @@ def _in_words(predictions: Sequence[NodulePrediction]) -> str:
 def _read(
     args: argparse.Namespace,
 ) -> tuple[Volume, list[Nodule], tuple[Array, ScanWarnings], list[dict[str, Any]] | None, Prior | None]:
-    """The CT, its nodules, their patches with what is to be said of them, what is known for the risk models, and the
-    earlier scan.
-    """
+    """Return the CT, its nodules, their patches with warnings, the inputs of the risk models, and the earlier scan."""
     from nodulemc.ct.volume import read_volume
     from nodulemc.points.reading import read_points
     from nodulemc.prediction import prepare_inputs
@@ -281,7 +279,7 @@ def _read(
 
 
 def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nodule]) -> None:
-    """Refuse masks' files that would replace each other or an input."""
+    """Refuse names of masks' files that would replace each other or an input."""
     from nodulemc.measure.mask_files import label_image_paths, mask_paths
 
     mask_paths(args.masks, nodules, [*_inputs(args)])

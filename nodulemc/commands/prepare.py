@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the store and say what it holds and what was left out."""
+    """Write the store, and print its content and the nodules left out."""
     check_extra("train", "pyarrow", "threadpoolctl", *(("defusedxml", "scipy") if args.lidc else ()))
     _check(args)
     require_inputs(args.table, args.ct, args.nodule_blocks, args.lidc, args.nodule_masks)
@@ -98,7 +98,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace) -> Prepared:
     if args.lidc:
-        from nodulemc.data.lidc import prepare_lidc  # what it imports is needed for nothing else
+        from nodulemc.data.lidc import prepare_lidc  # its imports are needed for nothing else
 
         return prepare_lidc(args.lidc, args.output, args.workers)
     from nodulemc.data.extract import ChallengeBlockSource, ScanSource, SlabSource

@@ -10,7 +10,7 @@ from pathlib import Path
 from nodulemc.options import add_ensemble_options, load_ensemble
 
 EXAMPLE = "nodulemc serve --port 4743 --input case --output results"
-_PORT = 4743  # Grand-Challenge's
+_PORT = 4743  # Grand-Challenge's port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

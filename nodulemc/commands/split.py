@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the split and say what is in it."""
+    """Write the split, and print its content."""
     from nodulemc.data import split
     from nodulemc.data.block_store import BlockStore
     from nodulemc.data.nodule_table import read_table
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _samples(text: str) -> int:
-    """How many validation samples: none, or some of both classes."""
+    """Return the number of validation samples: none, or some of both classes."""
     return whole_number(0)(text) and whole_number(2, MAX_TABLE_ROWS)(text)
 
 

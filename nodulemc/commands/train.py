@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             require_no_run(folder)
     make_folder(args.output)
     if config.model.start_from is not None:
-        for seed in args.seeds:  # one that is missing would show only when the seeds before it are trained
+        for seed in args.seeds:  # otherwise a missing one would show only after the seeds before it are trained
             start_tensors(config.model, seed)
     cases = [
         training_cases(samples) | start_cases(config.model, seed)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     trained = []
     for (seed, folder), samples in zip(folders.items(), cycle(data), strict=False):
-        # A new one for each seed, so that no state, such as the gradient scaler's, passes from seed to seed.
+        # Each seed gets a new one, so that no state, such as the gradient scaler's, passes from seed to seed.
         accelerator = create_accelerator(config.run.precision)
         start = config.model.start_from
         if config.model.attributes and start and accelerator.is_main_process and lacks_attributes(config.model, seed):
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _described(trained: TrainedSeed) -> str:
-    """The figures after the last epoch."""
+    """Describe the figures after the last epoch."""
     last = trained.history[-1]
     names = {"train_loss": "training loss", "validation_auc": "validation AUC"}
     figures = ", ".join(f"{words} {last[name]:.4f}" for name, words in names.items() if name in last)
@@ -109,7 +109,7 @@ def _described(trained: TrainedSeed) -> str:
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ConfigError where a seed is given twice."""
+    """Raise ConfigError if a seed is given twice."""
     for seed in seeds:
         if seeds.count(seed) > 1:
             raise ConfigError(f"seed {seed} is given twice", "--seeds", "give each once")

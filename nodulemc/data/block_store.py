@@ -177,7 +177,7 @@ class BlockWriter:
         try:
             with ExitStack() as files:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # The journal is opened first and closed last, because its lock is the store's.
+                # The voxels' file is opened first and closed last, because its lock is the store's.
                 self._voxels = self._open(files, _VOXELS)
                 if not try_to_lock(self._voxels):
                     raise TableError("another run is writing this block store", self._folder, "wait for it")
@@ -211,7 +211,7 @@ class BlockWriter:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """Return the rows of the blocks written so far, by AnnotationID, in order."""
+        """The rows of the blocks written so far, by AnnotationID, in order."""
         return {name: _row_of(entry) for name, entry in self._entries.items()}
 
     def add(self, block: NoduleBlock) -> None:

@@ -22,21 +22,21 @@ from nodulemc.util.table_rows import TableRow
 def attribute_figures(
     rows: Sequence[TableRow], table: Mapping[str, TableRow] | None, resamples: int
 ) -> dict[str, dict[str, Any]]:
-    """Rank correlation and mean absolute error of each attribute that is predicted and rated.
+    """Return rank correlation and mean absolute error of each attribute that is both predicted and rated.
 
     Args:
-        rows: of the predictions, each nodule once (``nodulemc.evaluation.submission.Submission.rows``).
-        table: rows by AnnotationID; readers' mean ratings count where they have the column ``readers``. A single
-            reader's are in columns such as ``texture_reader1``.
-        resamples: of patients, for the intervals.
+        rows: The predictions' rows, each nodule once (``nodulemc.evaluation.submission.Submission.rows``).
+        table: The table's rows by AnnotationID. Readers' mean ratings count if they have the column ``readers``. A
+            single reader's ratings are in columns such as ``texture_reader1``.
+        resamples: The number of resamples of patients, for the intervals.
 
     Returns:
-        By attribute: ``nodules``, ``spearman``, ``mae``, both with ``_ci95``; ``whole``, which has these of the
-        predictions rounded to whole numbers, as readers rate; and ``readers``, which has them of two readers of one
-        nodule, or None where no nodule has two. Figures that do not exist are None.
+        A dict by attribute, with ``nodules``, ``spearman`` and ``mae``, the last two also with ``_ci95``. ``whole`` has
+            the same figures for predictions rounded to whole numbers, as readers rate. ``readers`` has them for two
+            readers of one nodule; it is None if no nodule has two. Figures that do not exist are None.
 
     Raises:
-        TableError: naming the line: an attribute or a rating is off its scale.
+        TableError: an attribute or a rating is off its scale. The message names the line.
     """
     pairs = [(row, table[row.cells["AnnotationID"]]) for row in rows] if table else []
     pairs = [(row, rated) for row, rated in pairs if READERS in rated.cells]
@@ -64,15 +64,15 @@ def attribute_figures(
 
 
 def rank_correlation(first: Array, second: Array, weights: Array) -> Array:
-    """Spearman's rank correlation of pairs that count several times, or in part.
+    """Return Spearman's rank correlation of pairs that count several times, or in part.
 
     Args:
         first: Values (n,).
         second: The values (n,) that they are paired with.
-        weights: how much each pair counts (B, n).
+        weights: The weight of each pair (B, n).
 
     Returns:
-        (B,), NaN where the pairs that count have one value on a side.
+        (B,). It is NaN if the pairs that count have only one value on a side.
     """
     (a, a_varies), (b, b_varies) = _ranks(first, weights), _ranks(second, weights)
     total = weights.sum(axis=1, keepdims=True)
@@ -83,7 +83,7 @@ def rank_correlation(first: Array, second: Array, weights: Array) -> Array:
 
 
 def _ranks(values: Array, weights: Array) -> tuple[Array, Array]:
-    """Mid-ranks less one half (B, n), and whether there is more than one (B,)."""
+    """Return mid-ranks minus one half (B, n), and whether there is more than one rank (B,)."""
     order = np.argsort(values, kind="stable")
     _, starts, group = np.unique(values[order], return_index=True, return_inverse=True)
     counts = np.add.reduceat(weights[:, order], starts, axis=1)
@@ -101,7 +101,7 @@ def _agreement(
     bootstrap: PatientBootstrap,
     positions: Array,
 ) -> dict[str, Any]:
-    """Figures of pairs of values (n,), each of one of the nodules at these positions, and counting in this share."""
+    """Return the figures of pairs of values (n,), each with the index of its nodule and the share that it counts."""
 
     def statistics(weights: Array) -> Array:
         counting = weights[:, nodule] * shares
@@ -120,7 +120,7 @@ def _agreement(
 def _between_readers(
     readings: Sequence[Sequence[float]], bootstrap: PatientBootstrap, positions: Array
 ) -> dict[str, Any] | None:
-    """Figures of every two readers of one nodule, in both orders; each nodule counts once."""
+    """Return the figures of every two readers of one nodule, in both orders. Each nodule counts once."""
     twos = [
         (a, b, k, 1 / (len(own) * (len(own) - 1))) for k, own in enumerate(readings) for a, b in permutations(own, 2)
     ]

@@ -12,7 +12,7 @@ from nodulemc.arrays import Array
 from nodulemc.util.progress import QUIET_S, progress
 from nodulemc.util.text import counted
 
-# Resamples handled at a time; a bounded amount of memory, whatever their number.
+# The number of resamples handled at a time, so that memory stays bounded for any number of them.
 _AT_ONCE = 100
 _TAILS = (2.5, 97.5)
 
@@ -21,17 +21,17 @@ class PatientBootstrap:
     """The same resamples for every statistic, so that differences between statistics are paired.
 
     Attributes:
-        size: number of resamples.
-        patients: number of patients drawn from.
+        size: The number of resamples.
+        patients: The number of patients that are drawn from.
     """
 
     def __init__(self, patients: Array, size: int, seed: int = 0) -> None:
         """Draw the resamples.
 
         Args:
-            patients: int (n,), each nodule's patient, 0…number of patients − 1.
-            size: number of resamples.
-            seed: of the random numbers.
+            patients: int (n,), the patient of each nodule, 0…number of patients − 1.
+            size: The number of resamples.
+            seed: The seed of the random numbers.
         """
         self.size = size
         self.patients = int(patients.max()) + 1
@@ -42,13 +42,13 @@ class PatientBootstrap:
             copies[:] = np.bincount(random.integers(self.patients, size=self.patients), minlength=self.patients)
 
     def weights(self, nodules: Array | None = None) -> Iterator[Array]:
-        """Return how often each nodule is in each resample.
+        """Yield how often each nodule is in each resample.
 
         Args:
-            nodules: positions of the nodules asked for (default: all n).
+            nodules: The positions of the wanted nodules (default: all n).
 
         Yields:
-            int64 (some resamples, nodules), until all resamples were given.
+            int64 (some resamples, nodules), until all resamples are given.
         """
         patient_of = self._patient_of if nodules is None else self._patient_of[nodules]
         starts = range(0, self.size, _AT_ONCE)
@@ -56,17 +56,20 @@ class PatientBootstrap:
             yield self._copies[start : start + _AT_ONCE, patient_of].astype(np.int64)
 
     def apply(self, statistic: Callable[[Array], Array], nodules: Array | None = None) -> Array:
-        """``statistic`` of every resample: maps weights (B, nodules) to (B, …); results are joined along B."""
+        """Return ``statistic`` of every resample.
+
+        It maps weights (B, nodules) to (B, …). The results are joined along B.
+        """
         return np.concatenate([statistic(weights) for weights in self.weights(nodules)])
 
 
 def interval95(values: Array) -> list[float] | None:
-    """Percentile interval of resampled values (B,).
+    """Return the percentile interval of resampled values (B,).
 
-    NaN stands for a resample in which the statistic does not exist (a single class); such resamples are left out.
+    NaN marks a resample in which the statistic does not exist (a single class). Such resamples are left out.
 
     Returns:
-        The 2.5th and 97.5th percentile, or None where the statistic exists in less than half of the resamples.
+        The 2.5th and 97.5th percentile. None if the statistic exists in less than half of the resamples.
     """
     existing = values[~np.isnan(values)]
     if 2 * len(existing) < len(values) or not len(existing):

@@ -1,7 +1,7 @@
 """The six figures of the LUNA25 challenge, as its public evaluation computes them.
 
 Source: the challenge's public evaluation code (LUNA25, https://luna25.grand-challenge.org). It resamples nodules, not
-patients, gives no intervals for sensitivity and specificity, and reads the last two off the ROC curve's corners.
+patients, gives no intervals for sensitivity and specificity, and reads these two from the corners of the ROC curve.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ _TARGET = 0.95
 
 
 def challenge_figures(labels: Array, probabilities: Array) -> dict[str, float]:
-    """The challenge's figures, by the challenge's names.
+    """Return the challenge's figures, by the challenge's names.
 
-    The order of nodules matters to the interval's random resamples.
+    The interval's random resamples depend on the order of the nodules.
 
     Args:
-        labels: int (n,), 1 malignant, 0 benign, both occurring.
+        labels: int (n,), 1 malignant, 0 benign. Both must occur.
         probabilities: float (n,).
     """
     auc = float(roc_auc_score(labels, probabilities))
@@ -33,7 +33,7 @@ def challenge_figures(labels: Array, probabilities: Array) -> dict[str, float]:
         index = random.choice(len(labels), len(labels), replace=True)
         copies = np.bincount(index, minlength=len(labels))
         resampled.append(ranking.curves(copies[None]).auc()[0])
-    # A resample of one class has no AUC; the challenge skips it.
+    # A resample of one class has no AUC. The challenge skips it.
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
     false_rate, true_rate, _ = roc_curve(labels, probabilities)
     return {

@@ -1,4 +1,4 @@
-"""Two sets of predictions for the same nodules: is one AUC higher?"""
+"""Comparing two sets of predictions for the same nodules: is one AUC higher?"""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ from nodulemc.util.text import counted
 
 @dataclass(frozen=True)
 class Comparison:
-    """AUC of the first predictions minus that of the second.
+    """The AUC of the first predictions minus that of the second.
 
     Attributes:
-        nodules: The number of nodules that both have.
+        nodules: The number of nodules in both sets.
         malignant: The number of malignant ones among them.
-        caution: what to say beside the intervals, None where there is nothing to be said.
-        patients: how many patients were resampled; None where each nodule was resampled by itself.
-        auc: of the first and the second.
-        difference: first minus second.
-        delong_ci95, delong_p: of the paired DeLong test; None where a class has a single nodule.
-        bootstrap_ci95, bootstrap_p: of the patient-level bootstrap, on the same resamples for both; None where
+        caution: The caution for the intervals. None if there is none.
+        patients: The number of patients that were resampled. None if each nodule was resampled by itself.
+        auc: The AUC of the first and of the second predictions.
+        difference: The first AUC minus the second.
+        delong_ci95, delong_p: The results of the paired DeLong test. None if a class has a single nodule.
+        bootstrap_ci95, bootstrap_p: The results of the patient-level bootstrap, on the same resamples for both. None if
             most resamples have a single class.
     """
 
@@ -47,7 +47,7 @@ def compare(first: Predictions, second: Predictions, resamples: int) -> Comparis
     """Compare two sets of predictions of the same nodules, in any order.
 
     Raises:
-        TableError: nodules are in one set only, or have different labels.
+        TableError: some nodules are in only one set, or have different labels.
     """
     second = _in_order_of(first, second)
     labels = first.labels
@@ -75,7 +75,7 @@ def compare(first: Predictions, second: Predictions, resamples: int) -> Comparis
 
 
 def _two_sided_p(differences: Array) -> float:
-    """Twice the smaller share of resampled differences on either side of 0, each side counted with one more.
+    """Return twice the smaller share of resampled differences on either side of 0, with one added to each side's count.
 
     Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), section 4.2: a p-value is never 0.
     """

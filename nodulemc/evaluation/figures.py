@@ -18,12 +18,12 @@ _CLASSES = ((1, "malignant"), (0, "benign"))
 
 
 def roc_chart(evaluation: Evaluation) -> Markup:
-    """ROC curve with its band over patients, Grand-Challenge's band over nodules, and the operating points."""
+    """Draw the ROC curve with its band over patients, Grand-Challenge's band over nodules, and the operating points."""
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     chart = Chart(f"ROC curve, area {metrics['auc']:.3f}")
     chart.axes("1 − specificity", "Sensitivity", _TENTHS, _TENTHS)
     chart.area(_outline(GRID, evaluation.roc_band), "band")
-    # The library never draws the last nodule, and where the others are of one class draws for ever.
+    # The library never draws the last nodule. If the others are of one class, it draws for ever.
     if len(np.unique(predictions.labels[:-1])) == 2:
         nodule_band = get_bootstrapped_roc_ci_curves(predictions.probabilities, predictions.labels)
         for edge in (nodule_band.low_tpr_vals, nodule_band.high_tpr_vals):
@@ -41,7 +41,7 @@ def roc_chart(evaluation: Evaluation) -> Markup:
 
 
 def precision_chart(evaluation: Evaluation) -> Markup:
-    """Precision-recall curve with its band over patients, and the precision of calling every nodule malignant."""
+    """Draw the precision-recall curve with its band over patients, and the precision of calling all malignant."""
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     chart = Chart(f"Precision-recall curve, average precision {metrics['average_precision']:.3f}")
     chart.axes("Sensitivity (recall)", "Precision", _TENTHS, _TENTHS)
@@ -49,7 +49,7 @@ def precision_chart(evaluation: Evaluation) -> Markup:
     share = metrics["malignant"] / metrics["nodules"]
     chart.line([(0, share), (1, share)], "reference")
     precision, recall, _ = precision_recall_curve(predictions.labels, predictions.probabilities)
-    # Between two thresholds precision belongs to the higher sensitivity: steps, not slopes.
+    # Between two thresholds, precision belongs to the higher sensitivity, so the curve has steps, not slopes.
     corners = [(recall[0], precision[0])]
     for left, right in zip(range(len(recall) - 1), range(1, len(recall)), strict=True):
         corners += [(recall[right], precision[left]), (recall[right], precision[right])]
@@ -58,7 +58,7 @@ def precision_chart(evaluation: Evaluation) -> Markup:
 
 
 def calibration_chart(evaluation: Evaluation) -> Markup:
-    """Observed share of malignant nodules against the mean probability of each bin."""
+    """Draw the observed share of malignant nodules against the mean probability of each bin."""
     bins, (low, high) = evaluation.reliability, evaluation.observed_band
     chart = Chart(f"Calibration plot, expected error {evaluation.metrics['expected_calibration_error']:.3f}")
     chart.axes("Predicted probability", "Observed share malignant", _TENTHS, _TENTHS)
@@ -74,7 +74,7 @@ def calibration_chart(evaluation: Evaluation) -> Markup:
 
 
 def histograms(predictions: Predictions) -> Markup:
-    """Probabilities of malignant nodules upwards and of benign ones downwards, each class on its own scale."""
+    """Draw probabilities of malignant nodules upwards and of benign ones downwards, each class on its own scale."""
     edges = np.linspace(0, 1, _HISTOGRAM_BINS + 1)
     chart = Chart("Histograms of probabilities by class", y=(-1.08, 1.08))
     chart.axes("Predicted probability", "Nodules in each bin", _TENTHS)
@@ -97,14 +97,14 @@ def histograms(predictions: Predictions) -> Markup:
 
 
 def _outline(x: Array, band: Array) -> list[tuple[float, float]]:
-    """Around a band (2, G), leaving out where it does not exist."""
+    """Return the outline of a band (2, G), without the places where it does not exist."""
     there = ~np.isnan(band).any(axis=0)
     x, (low, high) = x[there], band[:, there]
     return [*zip(x, low, strict=True), *zip(x[::-1], high[::-1], strict=True)]
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Without the points that the eye cannot tell from the one before."""
+    """Return the points without those that the eye cannot distinguish from the previous one."""
     kept = points[:1]
     for point in points[1:-1]:
         if max(abs(point[0] - kept[-1][0]), abs(point[1] - kept[-1][1])) > 0.0015:

@@ -1,4 +1,4 @@
-"""Fitting a calibration map to validation predictions, and how much better it makes unseen patients' probabilities."""
+"""Fitting a calibration map to validation predictions, and measuring the gain on unseen patients' probabilities."""
 
 from typing import Any
 
@@ -22,20 +22,23 @@ _FOLDS = 5
 def fit_calibration(
     predictions: Predictions, method: str, *, training_prevalence: float, prevalence: float | None = None
 ) -> dict[str, Any]:
-    """Fit a map by maximum likelihood ("temperature": Guo et al., ICML 2017; "platt": Platt 1999) or by isotonic
+    """Fit a calibration map.
+
+    The map is fitted by maximum likelihood ("temperature": Guo et al., ICML 2017; "platt": Platt 1999) or by isotonic
     regression ("isotonic": Zadrozny & Elkan, KDD 2002).
 
     Args:
-        predictions: of nodules that were not trained on.
-        method: one of ``nodulemc.ensemble.calibration.METHODS``.
-        training_prevalence: the share of malignant samples in training, 0.5 where classes were drawn evenly.
-        prevalence: the share of malignant nodules where probabilities will be used (default: as in ``predictions``).
+        predictions: Predictions of nodules that were not in the training data.
+        method: One of ``nodulemc.ensemble.calibration.METHODS``.
+        training_prevalence: The share of malignant samples in training, 0.5 if classes were drawn evenly.
+        prevalence: The share of malignant nodules where the probabilities will be used (default: as in
+            ``predictions``).
 
     Returns:
-        The map, as ``nodulemc.ensemble.calibration`` describes it.
+        The map, in the form described by ``nodulemc.ensemble.calibration``.
 
     Raises:
-        TableError: malignant nodules do not get the higher probabilities, so a map would turn the order around.
+        TableError: malignant nodules do not get the higher probabilities, so that a map would reverse the order.
         ConfigError: a prevalence is not between 0 and 1.
     """
     fitted = float(predictions.labels.mean())
@@ -60,7 +63,7 @@ def fit_calibration(
 
 
 def held_out(predictions: Predictions, method: str, *, training_prevalence: float) -> Array:
-    """Probabilities calibrated by maps that were fitted on other patients' nodules (five folds), float64 (n,).
+    """Return probabilities calibrated by maps fitted on other patients' nodules (five folds), float64 (n,).
 
     Raises:
         TableError: a class has too few patients for five folds, or as ``fit_calibration``.
@@ -79,7 +82,7 @@ def held_out(predictions: Predictions, method: str, *, training_prevalence: floa
 
 
 def calibration_figures(labels: Array, probabilities: Array) -> dict[str, float]:
-    """Brier score, log loss and expected calibration error of probabilities (n,) for labels int (n,)."""
+    """Return Brier score, log loss and expected calibration error of probabilities (n,) for labels int (n,)."""
     bins = reliability(labels, probabilities, np.ones((1, len(labels))))
     return {
         "brier": float(brier_score_loss(labels, probabilities)),

@@ -1,4 +1,4 @@
-"""All figures of an evaluation: the content of ``metrics.json``, and the curves the report draws."""
+"""All figures of an evaluation: the content of ``metrics.json``, and the curves in the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,22 +23,22 @@ from nodulemc.evaluation.training_cases import is_seen, seen_in_training
 from nodulemc.evaluation.weighted_curves import Ranking
 
 OPERATING_POINTS = ("0.90", "0.95")
-# Where the curves' bands are taken: false positive rates of the ROC curve, sensitivities of the other.
+# The positions of the curves' bands: false positive rates for the ROC curve, sensitivities for the other curve.
 GRID = np.linspace(0, 1, 201)
 _TARGETS = np.array([float(name) for name in OPERATING_POINTS])
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures and what is drawn from them.
+    """The figures and the data of the charts.
 
     Attributes:
-        metrics: the content of ``metrics.json``.
-        submission: what was evaluated.
-        roc_band: 95 % band of the sensitivity at the false positive rates of ``GRID``, (2, G).
-        precision_band: 95 % band of the precision at the sensitivities of ``GRID``, (2, G).
-        reliability: of the predictions, one sample.
-        observed_band: 95 % band of the observed share in each bin, (2, BINS), NaN where it does not exist.
+        metrics: The content of ``metrics.json``.
+        submission: The evaluated submission.
+        roc_band: The 95 % band of the sensitivity at the false positive rates of ``GRID``, (2, G).
+        precision_band: The 95 % band of the precision at the sensitivities of ``GRID``, (2, G).
+        reliability: The reliability of the predictions, as one sample.
+        observed_band: The 95 % band of the observed share in each bin, (2, BINS), NaN if it does not exist.
     """
 
     metrics: dict[str, Any]
@@ -57,11 +57,14 @@ def evaluate(
     attributes: dict[str, Any] | None = None,
     scores: Sequence[str] = (),
 ) -> Evaluation:
-    """Compute everything, with ``resamples`` patient-level bootstrap resamples.
+    """Compute everything.
 
-    ``cases`` are what the ensemble was trained on, None where that is not known but from the predictions;
-    ``attributes`` are those of ``nodulemc.evaluation.attributes``, where there are any;
-    ``scores`` are columns to set beside the network's probability, see ``nodulemc.evaluation.scores``.
+    Args:
+        submission: The predictions.
+        resamples: The number of patient-level bootstrap resamples.
+        cases: The training cases of the ensemble. None if they are known only from the predictions, or not at all.
+        attributes: The figures of ``nodulemc.evaluation.attributes``, if there are any.
+        scores: The columns to compare with the network's probability, see ``nodulemc.evaluation.scores``.
 
     Raises:
         TableError: an age or diameter in the table, or a score, is not a number, or no nodule has a score.
@@ -120,7 +123,7 @@ def evaluate(
 
 
 def _resampled(predictions: Predictions, bootstrap: PatientBootstrap) -> dict[str, Array]:
-    """Every statistic of every resample, by name: (resamples,) or (resamples, points)."""
+    """Return every statistic of every resample, by name: (resamples,) or (resamples, points)."""
     labels, probabilities = predictions.labels, predictions.probabilities
     ranking = Ranking(labels, probabilities)
     squared_errors = (probabilities - labels) ** 2
@@ -152,7 +155,7 @@ def _at_points(values: Array, drawn: Array) -> dict[str, Any]:
 
 
 def _seen(predictions: Predictions, bootstrap: PatientBootstrap, seen: Array) -> dict[str, Any] | None:
-    """How many nodules the ensemble has seen in training, and the figures of the others; None where it is not known."""
+    """Return the number of nodules seen in training, and the figures of the others. None if this is not known."""
     if not np.isin(seen, SEEN).any():
         return None
     scan, patient, not_seen = (int(np.count_nonzero(seen == kind)) for kind in SEEN)
@@ -171,7 +174,7 @@ def _group(predictions: Predictions, bootstrap: PatientBootstrap, nodules: Array
 
 
 def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: Array) -> dict[str, Any]:
-    """The main figures of the nodules at these positions; those that need both classes are None where there is one."""
+    """Return the main figures of the nodules at these positions. Some are None if only one class occurs."""
     labels, probabilities = part.labels, part.probabilities
     malignant = int(labels.sum())
     found = {"nodules": len(labels), "malignant": malignant, "brier": float(np.mean((probabilities - labels) ** 2))}
@@ -189,10 +192,10 @@ def _summary(part: Predictions, bootstrap: PatientBootstrap, nodules: Array) -> 
 
 
 def _band(drawn: Array) -> Array:
-    """Percentile band of resampled points (B, points): (2, points), NaN where there is no interval."""
+    """Return the percentile band of resampled points (B, points): (2, points), NaN if there is no interval."""
     return np.array([interval95(column) or (np.nan, np.nan) for column in drawn.T]).T
 
 
 def _natural(name: str) -> tuple[int, float, str]:
-    """Folds 1, 2, 10 in this order, names behind numbers."""
+    """Return a sort key that puts folds 1, 2, 10 in this order, and names after numbers."""
     return (0, float(name), "") if name.replace(".", "", 1).isdigit() else (1, 0.0, name)

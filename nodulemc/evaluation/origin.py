@@ -1,4 +1,4 @@
-"""The ensemble that made predictions, as they state it."""
+"""The ensemble that made some predictions, as the predictions state it."""
 
 from collections import Counter
 from typing import Any
@@ -11,10 +11,10 @@ _COLUMNS = (ENSEMBLE, TRAINED_ON, CALIBRATION)
 
 
 def ensembles(predictions: Predictions) -> list[dict[str, Any]]:
-    """The ensembles that the predictions name, with the number of nodules of each; nothing where they name none.
+    """Return the ensembles that the predictions name, each with its number of nodules. Empty if they name none.
 
-    Each has ``sha256`` of its ensemble.json, ``trained_on`` and ``calibration``, None where there is none. Predictions
-    that say how they were calibrated, but not by what they were made, have no ``sha256``.
+    Each has the ``sha256`` of its ensemble.json, ``trained_on`` and ``calibration``; values that are not stated are
+    None. Predictions that state their calibration, but not their ensemble, have no ``sha256``.
     """
     found = Counter(tuple(cells.get(column) for column in _COLUMNS) for cells in predictions.columns)
     return [
@@ -25,7 +25,7 @@ def ensembles(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def in_words(ensemble: dict[str, Any]) -> str:
-    """One of them, in a sentence's words."""
+    """Describe one of them in a sentence."""
     calibrated = f"calibrated: {ensemble['calibration']}" if ensemble["calibration"] else "not calibrated"
     if ensemble["sha256"] is None:
         return f"an ensemble that is not named, {calibrated}"

@@ -17,25 +17,25 @@ from nodulemc.util.table_rows import TableRow, name_rows, read_rows
 from nodulemc.util.text import plain_number
 
 logger = logging.getLogger(__name__)
-# LUNA25's AnnotationID: patient, nodule, date of the study.
+# LUNA25's AnnotationID consists of patient, nodule, and date of the study.
 _LUNA25_ID = re.compile(r"(?P<patient>\d+)_\d+_\d{8}")
 _LABEL_REMEDY = "write 0 (benign), 1 (malignant) or nothing"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for n nodules, each of them once.
+    """Predictions for n nodules, each nodule once.
 
     Attributes:
-        ids: AnnotationIDs, in the input's order.
-        labels: int (n,), 1 for malignant, 0 for benign; both occur.
+        ids: The AnnotationIDs, in the input's order.
+        labels: int (n,), 1 for malignant, 0 for benign. Both occur.
         probabilities: float64 (n,), 0…1.
-        seeds: each seed's probabilities, float64 (n,), by column name; empty where the input has none.
-        folds: each nodule's fold, or None where the input names none.
-        patients: int (n,), 0…number of patients − 1. Where patients are not known each nodule is its own.
-        patients_known: whether ``patients`` are patients.
-        columns: each nodule's further columns, as text.
-        source: the files or folder the predictions came from.
+        seeds: The probabilities of each seed, float64 (n,), by column name. Empty if the input has none.
+        folds: The fold of each nodule. None if the input names none.
+        patients: int (n,), 0…number of patients − 1. If patients are not known, each nodule is its own.
+        patients_known: Whether ``patients`` are real patients.
+        columns: The further columns of each nodule, as text.
+        source: The files or folder that the predictions come from.
     """
 
     ids: list[str]
@@ -52,7 +52,7 @@ class Predictions:
         return len(self.ids)
 
     def take(self, index: Array) -> "Predictions":
-        """The predictions at these positions, in this order; patients keep their numbers."""
+        """Return the predictions at these positions, in this order. Patients keep their numbers."""
         return replace(
             self,
             ids=[self.ids[i] for i in index],
@@ -70,8 +70,8 @@ def read_table(path: str | Path) -> dict[str, TableRow]:
 
     Raises:
         FileError: the file cannot be read.
-        TableError: naming lines: the table cannot be used, an AnnotationID is empty or repeats, a label is neither 0
-            nor 1 nor empty.
+        TableError: the table cannot be used, an AnnotationID is empty or repeats, or a label is neither 0 nor 1 nor
+            empty. The message names the lines.
     """
     rows = read_rows(path, ("AnnotationID", "label"))
     _require(rows, _has_label_or_none, "label", _LABEL_REMEDY)
@@ -81,26 +81,27 @@ def read_table(path: str | Path) -> dict[str, TableRow]:
 def read_predictions(paths: Sequence[str | Path], table: Mapping[str, TableRow] | None = None) -> Predictions:
     """Read prediction CSVs, one after the other (for example one per fold).
 
-    Columns: ``AnnotationID``, ``probability``, ``label`` (not needed where the table is given), optional ``fold`` and
-    ``seed_…``. The table adds its columns; nodules of the table without a prediction are left out, as are, with a
-    warning, nodules without a label.
+    The columns are ``AnnotationID``, ``probability``, ``label`` (not needed with a table), and optionally ``fold`` and
+    ``seed_…``. The table adds its columns. Its nodules without a prediction are left out. Nodules without a label are
+    left out with a warning.
 
     Args:
-        paths: the CSV files.
-        table: rows by AnnotationID, from ``read_table``.
+        paths: The CSV files.
+        table: The rows by AnnotationID, from ``read_table``.
 
     Raises:
         FileError: a file cannot be read.
-        TableError: naming lines: a table cannot be used, an AnnotationID is empty, repeats or is not in the table, a
-            probability is not a number in 0…1, a label is neither 0 nor 1 nor empty or differs from the table's, or
-            there are no labels or all are the same.
+        TableError: a table cannot be used, an AnnotationID is empty, repeats or is not in the table, a probability is
+            not a number in 0…1, a label is neither 0 nor 1 nor empty or differs from the table's, or there are no
+            labels or all are the same. The message names the lines.
     """
     return predictions_of(read_prediction_rows(paths, table is not None), table)
 
 
 def read_prediction_rows(paths: Sequence[str | Path], labels_elsewhere: bool) -> list[TableRow]:
-    """The rows of prediction CSVs, one file after the other, each with AnnotationID, probability and, where labels are
-    not elsewhere, label.
+    """Return the rows of prediction CSVs, one file after the other.
+
+    Each has AnnotationID, probability and, if labels are not elsewhere, label.
 
     Raises:
         FileError: a file cannot be read.
@@ -111,7 +112,7 @@ def read_prediction_rows(paths: Sequence[str | Path], labels_elsewhere: bool) ->
 
 
 def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | None) -> Predictions:
-    """Do what ``read_predictions`` does, from rows that were read before.
+    """Do the same as ``read_predictions``, from rows that were read before.
 
     Raises:
         TableError: see ``read_predictions``.
@@ -164,7 +165,7 @@ def assemble(
     folds: Sequence[str] | None,
     source: str,
 ) -> Predictions:
-    """Put checked values together; ``columns`` hold each nodule's ``label`` and ``PatientID`` where known.
+    """Put checked values together. ``columns`` hold the ``label`` of each nodule, and its ``PatientID`` if known.
 
     Nodules without a label are left out, with a warning.
 
@@ -194,7 +195,9 @@ def assemble(
 
 
 def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> tuple[Array, bool]:
-    """Patients' numbers (n,) by ``patient_names``, one per nodule where these are not known; and if they are.
+    """Return the patients' numbers (n,), and whether the patients are known.
+
+    The numbers follow ``patient_names``. If patients are not known, each nodule has its own number.
 
     Raises:
         TableError: some nodules have a PatientID and others do not.
@@ -206,7 +209,7 @@ def patients_of(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source
 
 
 def patient_names(ids: Sequence[str], columns: Sequence[Mapping[str, str]], source: str) -> list[str] | None:
-    """The nodules' patients by ``PatientID``, else by LUNA25's AnnotationIDs, else None.
+    """Return the nodules' patients by ``PatientID``, else by LUNA25's AnnotationIDs, else None.
 
     Raises:
         TableError: some nodules have a PatientID and others do not.
@@ -235,7 +238,7 @@ def _by_id(rows: Sequence[TableRow]) -> dict[str, TableRow]:
 
 
 def _require(rows: Sequence[TableRow], holds: Callable[[TableRow], bool], column: str, remedy: str) -> None:
-    """Refuse the rows of the first file for which ``holds`` does not hold, naming the first value and all lines."""
+    """Refuse the rows of the first file for which ``holds`` is false. The message has the first value and all lines."""
     bad = [row for row in rows if not holds(row)]
     bad = [row for row in bad if row.path == bad[0].path]
     if bad:
@@ -243,7 +246,7 @@ def _require(rows: Sequence[TableRow], holds: Callable[[TableRow], bool], column
 
 
 def filled(row: TableRow) -> dict[str, str]:
-    """The row's cells that hold something."""
+    """Return the row's cells that are not empty."""
     return {column: cell for column, cell in row.cells.items() if cell}
 
 
@@ -252,7 +255,7 @@ def _has_label_or_none(row: TableRow) -> bool:
 
 
 def _labels(row: TableRow, table: Mapping[str, TableRow]) -> tuple[str, str]:
-    """A nodule's label in the table, and as its prediction has it."""
+    """Return a nodule's label in the table, and in its prediction."""
     return table[row.cells["AnnotationID"]].cells["label"], row.cells.get("label", "")
 
 

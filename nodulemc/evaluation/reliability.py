@@ -14,12 +14,12 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Reliability:
-    """Bins of B weighted samples.
+    """The bins of B weighted samples.
 
     Attributes:
-        count: (B, BINS), nodules in each bin.
+        count: (B, BINS), the number of nodules in each bin.
         predicted: (B, BINS), their mean probability, NaN in an empty bin.
-        observed: (B, BINS), the share of them that is malignant, NaN in an empty bin.
+        observed: (B, BINS), their malignant share, NaN in an empty bin.
     """
 
     count: Array
@@ -27,7 +27,7 @@ class Reliability:
     observed: Array
 
     def expected_calibration_error(self) -> Array:
-        """Mean distance between ``predicted`` and ``observed``, each bin weighing as its nodules: (B,)."""
+        """Return the mean distance between ``predicted`` and ``observed``, bins weighted by their nodules: (B,)."""
         distance = np.nan_to_num(np.abs(self.predicted - self.observed))
         error: Array = (self.count * distance).sum(axis=1) / self.count.sum(axis=1)
         return error
@@ -36,7 +36,7 @@ class Reliability:
 def reliability(labels: Array, probabilities: Array, weights: Array) -> Reliability:
     """Bin labels int (n,) and probabilities (n,) for each sample of ``weights`` (B, n).
 
-    A probability on a bin's lower edge is in that bin; 1 is in the last.
+    A probability on a bin's lower edge is in that bin. 1 is in the last bin.
     """
     bin_of = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     member = (bin_of[:, None] == np.arange(BINS)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""``report.html``: one page that needs nothing else, from an evaluation."""
+"""``report.html``: one self-contained page, made from an evaluation."""
 
 import re
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from nodulemc.report.templates import render
 
 _SUBGROUP_NAMES = {"age": "Age (years)", "sex": "Sex", "diameter_mm": "Diameter (mm)"}
 
-# Signs in the names of subgroups, as people write them.
+# Signs in the names of subgroups, in their printed form.
 _SPOKEN = {">=": "≥ ", "-<": " to < ", "<": "< ", "-": "–"}
 _SIGNS = re.compile("|".join(_SPOKEN))
 
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One line of the forest plot; places are per cent of the axis.
+    """One line of the forest plot. Places are per cent of the axis.
 
     Attributes:
-        name: of the group.
+        name: The name of the group.
         nodules: The number of nodules.
         malignant: The number of malignant ones.
-        auc: None where the group has one class.
-        interval: its 95 % interval, None where there is none.
-        caution: what to say beside the interval, None where there is nothing to be said.
-        place: The AUC's place on the axis, None as the AUC.
+        auc: The AUC. None if the group has one class.
+        interval: The 95 % interval of the AUC. None if there is none.
+        caution: The caution for the interval. None if there is none.
+        place: The AUC's place on the axis. None if there is no AUC.
         low: The place of the interval's lower end.
         high: The place of the interval's upper end.
     """
@@ -47,12 +47,12 @@ class ForestRow:
 
 
 def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, note: str | None = None) -> str:
-    """The page's HTML.
+    """Return the page's HTML.
 
     Args:
-        evaluation: what to show.
-        patch_of: a nodule's patch by AnnotationID, for pictures of the most wrong cases.
-        note: what a reader should know of the predictions, shown above all figures.
+        evaluation: The evaluation to show.
+        patch_of: Returns a nodule's patch by AnnotationID, for pictures of the most wrong cases.
+        note: A note on the predictions for the reader, shown above all figures.
     """
     predictions, metrics = evaluation.submission.predictions, evaluation.metrics
     axis_low, ticks = _forest_axis(metrics)
@@ -82,7 +82,7 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
 
 
 def _forest(metrics: dict[str, Any], axis_low: float) -> dict[str, list[ForestRow]]:
-    """The forest plot's rows by heading."""
+    """Return the forest plot's rows by heading."""
     groups = {"Whole set": {"All nodules": metrics}, "Fold": metrics["folds"], "Seed": metrics["seeds"]}
     groups |= {_SUBGROUP_NAMES[name]: bands for name, bands in metrics["subgroups"].items()}
     return {
@@ -108,7 +108,7 @@ def _forest_row(name: str, figures: dict[str, Any], axis_low: float) -> ForestRo
 
 
 def _forest_axis(metrics: dict[str, Any]) -> tuple[float, list[float]]:
-    """The axis' lower end, a multiple of 0.1 below all intervals, and its ticks up to 1."""
+    """Return the axis' lower end, a multiple of 0.1 below all intervals, and its ticks up to 1."""
     groups = [metrics, *metrics["folds"].values(), *metrics["seeds"].values()]
     groups += [figures for bands in metrics["subgroups"].values() for figures in bands.values()]
     ends = [figures["auc_ci95"][0] for figures in groups if figures["auc_ci95"]]

@@ -1,6 +1,6 @@
-"""Other scores of the same nodules beside the network's probability: a risk model's, a size, or any column that ranks.
+"""Comparing the network's probability with other scores: a risk model's, a size, or any column that ranks nodules.
 
-Each is judged on the nodules that have it, and there compared with the network on the same resamples.
+Each score is judged on the nodules that have it. There it is compared with the network on the same resamples.
 """
 
 import math
@@ -27,14 +27,14 @@ _FIGURES = (
 
 
 def score_figures(predictions: Predictions, columns: Sequence[str], resamples: int) -> dict[str, dict[str, Any]]:
-    """Each column's AUC, the network's on the same nodules, and the network's minus the column's.
+    """Return the AUC of each column, the network's AUC on the same nodules, and the network's minus the column's.
 
-    Figures are None where the nodules that have the score are of one class.
+    Figures are None if the nodules that have the score are of one class.
 
     Args:
-        predictions: with the columns of their files and of the table.
-        columns: names of those that rank nodules, the higher the more likely malignant.
-        resamples: of patients.
+        predictions: The predictions, with the columns of their files and of the table.
+        columns: The names of the columns that rank nodules. Higher values mean more likely malignant.
+        resamples: The number of resamples of patients.
 
     Raises:
         TableError: no nodule has such a column, or a cell of it is no number.
@@ -65,7 +65,7 @@ def _figures(predictions: Predictions, column: str, resamples: int) -> dict[str,
 
 
 def _value(predictions: Predictions, k: int, column: str) -> float:
-    """A nodule's score, NaN where it has none; of Lung-RADS categories their rank."""
+    """Return a nodule's score, NaN if it has none. The score of a Lung-RADS category is its rank."""
     text = predictions.columns[k].get(column, "")
     if column == LUNG_RADS and text in CATEGORIES:
         return float(CATEGORIES.index(text))

@@ -1,18 +1,18 @@
-"""A caution where a class has so few patients that no interval can be relied on."""
+"""A caution if a class has too few patients for reliable intervals."""
 
 import numpy as np
 
 from nodulemc.evaluation.predictions import Predictions
 from nodulemc.util.text import counted
 
-# Below it, percentile intervals of an AUC are much too narrow, and resamples of one class are many.
+# With fewer patients, percentile intervals of an AUC are much too narrow, and many resamples have only one class.
 LEAST_PATIENTS = 10
 
 
 def caution(predictions: Predictions) -> str | None:
     """Return a caution for intervals. None if both classes have enough patients.
 
-    Where patients are not known nodules count. A patient with nodules of both classes counts for both.
+    If patients are not known, nodules are counted. A patient with nodules of both classes counts for both.
     """
     few = []
     for label, kind in ((1, "malignant"), (0, "benign")):

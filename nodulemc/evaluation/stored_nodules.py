@@ -14,7 +14,7 @@ from nodulemc.util.csv_files import write_csv_atomically
 from nodulemc.util.progress import progress
 from nodulemc.util.table_rows import TableRow
 
-# Patches in memory at a time.
+# The number of patches in memory at a time.
 _BATCH = 16
 
 
@@ -22,7 +22,7 @@ class StoredNodules:
     """A block store, by AnnotationID.
 
     Attributes:
-        table: the nodules' rows, as ``nodulemc.evaluation.predictions.read_table`` gives those of a CSV.
+        table: The nodules' rows, in the form of ``nodulemc.evaluation.predictions.read_table``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class StoredNodules:
         }
 
     def patch(self, name: str) -> Array | None:
-        """A nodule's patch, float32 (64, 64, 64), axes z, y, x, values 0…1; None where the store has no such nodule."""
+        """Return a nodule's patch, float32 (64, 64, 64), axes z, y, x, values 0…1. None if it is not in the store."""
         return self._patch(name) if name in self._position else None
 
     def _patch(self, name: str) -> Array:
@@ -49,8 +49,8 @@ class StoredNodules:
     def predict(self, ensemble: Ensemble, output: Path) -> None:
         """Predict all nodules and write a CSV.
 
-        Columns: AnnotationID, label, probability, one for each seed, PatientID, one for each attribute, and what the
-        ensemble is.
+        Its columns are AnnotationID, label, probability, one for each seed, PatientID, one for each attribute, and
+        those that describe the ensemble.
 
         Raises:
             FileError: the file cannot be written.
@@ -76,5 +76,5 @@ class StoredNodules:
 
 
 def _volume(block: NoduleBlock, source: Path) -> Volume:
-    """The block as a CT. It holds every voxel of the scan that a patch around its point can touch."""
+    """Return the block as a CT. It holds every voxel of the scan that a patch around its point can touch."""
     return Volume(block.grid.image(block.voxels), source)

@@ -17,10 +17,10 @@ _UNKNOWN = "unknown"
 
 
 def subgroups(predictions: Predictions) -> dict[str, dict[str, Array]]:
-    """Positions of the nodules of each subgroup, by criterion and band.
+    """Return the positions of the nodules of each subgroup, by criterion and band.
 
-    Criteria: ``age`` (column Age_at_StudyDate, years), ``sex`` (Gender), ``diameter_mm`` (diameter_mm); one that no
-    nodule has a value for is left out, and so are empty bands. Bands hold their lower edge.
+    The criteria are ``age`` (column Age_at_StudyDate, years), ``sex`` (Gender) and ``diameter_mm`` (diameter_mm).
+    Criteria without values and empty bands are left out. A band includes its lower edge.
 
     Raises:
         TableError: an age or diameter is not a number.
@@ -34,14 +34,14 @@ def subgroups(predictions: Predictions) -> dict[str, dict[str, Array]]:
 
 
 def _bands(predictions: Predictions, column: str, edges: tuple[int, ...], *, whole: bool) -> dict[str, Array]:
-    """Positions by band; the bands of whole numbers are named by their last number, others by the next edge."""
+    """Return positions by band. Bands of whole numbers are named by their last number, others by the next edge."""
     between = [f"{low}-{high - 1}" if whole else f"{low}-<{high}" for low, high in pairwise(edges)]
     names = [f"<{edges[0]}", *between, f">={edges[-1]}", _UNKNOWN]
     values = [
         _number(cells.get(column, ""), column, name)
         for name, cells in zip(predictions.ids, predictions.columns, strict=True)
     ]
-    # NaN sorts behind every edge, one band further.
+    # NaN sorts after every edge, and so falls into one band more.
     places = [len(edges) + 1 if math.isnan(v) else int(np.searchsorted(edges, v, side="right")) for v in values]
     found = _categories([names[place] for place in places])
     return {name: found[name] for name in names if name in found}
@@ -53,7 +53,7 @@ def _categories(values: list[str]) -> dict[str, Array]:
 
 
 def _number(text: str, column: str, nodule: str) -> float:
-    """The cell's number, NaN for an empty cell."""
+    """Return the cell's number, NaN for an empty cell."""
     if text == "":
         return math.nan
     try:

@@ -21,13 +21,13 @@ class Submission:
     """Predictions, and how they match the table.
 
     Attributes:
-        rows: what was read of each nodule, those without a label too.
-        predictions: each nodule once: of a nodule predicted twice, the first.
-        listed: positions in ``predictions`` of all predictions as listed, repeats included, int (m,), m >= n.
-        listed_probabilities: their probabilities (m,). The challenge counts repeats.
-        omitted: AnnotationIDs in the table with a label and without a prediction.
-        duplicate: AnnotationIDs predicted more than once.
-        unknown: AnnotationIDs predicted that are not in the table.
+        rows: The row of each nodule, including nodules without a label.
+        predictions: Each nodule once. If a nodule is predicted twice, the first prediction counts.
+        listed: The positions in ``predictions`` of all predictions as listed, with repeats, int (m,), m >= n.
+        listed_probabilities: Their probabilities (m,). The challenge counts repeats.
+        omitted: The AnnotationIDs in the table that have a label but no prediction.
+        duplicate: The AnnotationIDs that are predicted more than once.
+        unknown: The predicted AnnotationIDs that are not in the table.
     """
 
     rows: Sequence[TableRow]
@@ -40,19 +40,19 @@ class Submission:
 
     @property
     def problems(self) -> dict[str, list[str]]:
-        """The AnnotationIDs that do not match one to one, by what is wrong with them."""
+        """The AnnotationIDs that do not match one to one, by the kind of problem."""
         return {"omitted": self.omitted, "duplicate": self.duplicate, "unknown": self.unknown}
 
 
 def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None) -> Submission:
     """Read prediction CSVs, or one folder of Grand-Challenge's results.
 
-    In CSVs an unknown or repeated nodule is refused. A folder is what an algorithm answered, so there it is reported,
-    as is a nodule without an answer.
+    In CSVs an unknown or repeated nodule is refused. A folder holds an algorithm's answers, so such nodules are
+    reported there, as are nodules without an answer.
 
     Raises:
         FileError: a file cannot be read.
-        TableError: a file cannot be used; or folders are given without a table, several, or together with files.
+        TableError: a file cannot be used, or a folder is given without a table, with another folder, or with files.
     """
     folders = [path for path in paths if path.is_dir()]
     if not folders:
@@ -68,7 +68,7 @@ def read_submission(paths: Sequence[Path], table: Mapping[str, TableRow] | None)
 def matched(
     predictions: Predictions, table: Mapping[str, TableRow] | None, rows: Sequence[TableRow] = ()
 ) -> Submission:
-    """A submission in which each nodule is known and listed once."""
+    """Return a submission in which each nodule is known and listed once."""
     known = set(predictions.ids)
     return Submission(
         rows=rows,
@@ -82,10 +82,10 @@ def matched(
 
 
 def from_grand_challenge(folder: Path, table: Mapping[str, TableRow]) -> Submission:
-    """A submission from a folder of Grand-Challenge's output JSON.
+    """Return a submission from a folder of Grand-Challenge's output JSON.
 
     Raises:
-        FileError, TableError: a file cannot be used, or the nodules that the table knows are of one class only.
+        FileError, TableError: a file cannot be used, or the nodules known to the table are of only one class.
     """
     points = read_grand_challenge_results(folder)
     counts = Counter(point.name for point in points)

@@ -1,4 +1,4 @@
-"""Small line charts as inline SVG: a frame with axes, and marks placed in data units. Colours are the page's CSS."""
+"""Small line charts as inline SVG: a frame with axes, and marks in data units. The page's CSS sets the colours."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ class Chart:
     """A chart that scales with the page.
 
     Args:
-        title: what it shows, read out by screen readers.
-        size: width and height in SVG units; text is 12 units high.
+        title: The chart's title, which screen readers read out.
+        size: The width and height in SVG units. Text is 12 units high.
         x: The range of the horizontal axis in data units.
         y: The range of the vertical axis in data units.
-        margins: left, right, top, bottom, in SVG units.
+        margins: The left, right, top and bottom margins, in SVG units.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Chart:
         self._marks: list[Markup] = []
 
     def axes(self, x_label: str, y_label: str, x_ticks: Sequence[float] = (), y_ticks: Sequence[float] = ()) -> None:
-        """Grid lines, tick labels and axis names."""
+        """Draw grid lines, tick labels and axis names."""
         left, top, right, bottom = self._box
         for tick in x_ticks:
             x = self._at_x(tick)
@@ -52,15 +52,15 @@ class Chart:
         )  # fmt: skip
 
     def line(self, points: Points, style: str) -> None:
-        """A line through points."""
+        """Draw a line through points."""
         self._add('<polyline class="{}" points="{}"/>', style, self._path(points))
 
     def area(self, points: Points, style: str) -> None:
-        """A filled outline."""
+        """Draw a filled outline."""
         self._add('<polygon class="{}" points="{}"/>', style, self._path(points))
 
     def bar(self, x: tuple[float, float], y: tuple[float, float], style: str, note: str) -> None:
-        """A rectangle between two x and two y; ``note`` shows under the pointer."""
+        """Draw a rectangle between two x and two y. ``note`` shows under the pointer."""
         left, right = self._at_x(x[0]), self._at_x(x[1])
         top, bottom = self._at_y(max(y)), self._at_y(min(y))
         self._add(
@@ -69,18 +69,18 @@ class Chart:
         )  # fmt: skip
 
     def dot(self, x: float, y: float, style: str, note: str) -> None:
-        """A round mark; ``note`` shows under the pointer."""
+        """Draw a round mark. ``note`` shows under the pointer."""
         self._add(
             '<circle class="{}" cx="{}" cy="{}" r="4.5"><title>{}</title></circle>',
             style, _n(self._at_x(x)), _n(self._at_y(y)), note,
         )  # fmt: skip
 
     def label(self, x: float, y: float, text: str, *, dx: float = 0, dy: float = 0, anchor: str = "start") -> None:
-        """Text beside a point, moved by SVG units."""
+        """Write text beside a point, moved by SVG units."""
         self._text("label", self._at_x(x) + dx, self._at_y(y) + dy, text, anchor)
 
     def render(self) -> Markup:
-        """The chart as an ``svg`` element."""
+        """Return the chart as an ``svg`` element."""
         return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
             _n(self._size[0]), _n(self._size[1]), self._title, Markup("").join(self._marks)
         )
@@ -105,5 +105,5 @@ class Chart:
 
 
 def _n(value: float) -> str:
-    """A coordinate to a tenth of a unit."""
+    """Return a coordinate to a tenth of a unit."""
     return f"{value:.1f}".removesuffix(".0")

@@ -17,8 +17,9 @@ def seen_in_training(predictions: Predictions, cases: TrainedCases | None) -> Ar
     """Return for each nodule one of ``nodulemc.ensemble.trained_cases.SEEN``, or None if unknown; object (n,).
 
     Args:
-        predictions: they may say so themselves, as a cohort's do; SeriesInstanceUID and PatientID count, too.
-        cases: what the ensemble was trained on, None where that is not known.
+        predictions: The predictions. They may state this themselves, as a cohort's do. SeriesInstanceUID and PatientID
+            are used, too.
+        cases: The training cases of the ensemble. None if they are not known.
     """
     stated = [cells.get(SEEN_IN_TRAINING) for cells in predictions.columns]
     if cases is not None:
@@ -33,7 +34,7 @@ def is_seen(seen: Array) -> Array:
 
 
 def in_words(metrics: dict[str, Any]) -> str | None:
-    """One line on ``seen_in_training`` of ``metrics.json``, None where the ensemble is not known to have seen any."""
+    """Return one line on ``seen_in_training`` of ``metrics.json``. None if no nodule is known to have been seen."""
     figures, total = metrics["seen_in_training"], metrics["nodules"]
     if figures is None or not figures["nodules"]:
         return None

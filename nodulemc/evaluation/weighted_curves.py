@@ -1,6 +1,6 @@
-"""ROC and precision-recall curves of many weighted samples at once, and what is read off them.
+"""ROC and precision-recall curves of many weighted samples at once, and the figures read from them.
 
-All nodules are sorted by probability once; each sample (a bootstrap resample) gives every nodule a whole weight.
+All nodules are sorted by probability once. Each sample (a bootstrap resample) gives every nodule a whole weight.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 
 from nodulemc.arrays import Array
 
-# A rate within this of an operating point reaches it; rates are quotients of whole numbers far coarser than this.
+# A rate this close to an operating point reaches it. Rates are quotients of whole numbers, far coarser than this.
 _ROUNDING = 1e-12
 
 
 class Ranking:
-    """The order of nodules by falling probability, with ties kept together.
+    """The order of nodules by decreasing probability, with ties kept together.
 
     Args:
         labels: int (n,), 1 malignant, 0 benign.
@@ -28,7 +28,7 @@ class Ranking:
         self._malignant = labels[self._order].astype(np.int64)
 
     def curves(self, weights: Array) -> "Curves":
-        """The curves of each sample: ``weights`` int (B, n), in the order of ``labels``."""
+        """Return the curves of each sample: ``weights`` int (B, n), in the order of ``labels``."""
         ranked = weights[:, self._order]
         positive = np.cumsum(ranked * self._malignant, axis=1)
         return Curves(
@@ -41,7 +41,7 @@ class Ranking:
 class Curves:
     """Cumulative counts of B samples at T thresholds, from the highest threshold down.
 
-    Where a sample has one class only, what needs the other is NaN.
+    If a sample has only one class, figures that need the other are NaN.
 
     Attributes:
         true_positives: int64 (B, T), malignant nodules at or above the threshold.
@@ -53,47 +53,47 @@ class Curves:
 
     @property
     def positives(self) -> Array:
-        """Number of malignant nodules in each sample, float64 (B,), NaN for none."""
+        """The number of malignant nodules in each sample, float64 (B,), NaN for none."""
         return _nan_for_zero(self.true_positives[:, -1])
 
     @property
     def negatives(self) -> Array:
-        """Number of benign nodules in each sample, float64 (B,), NaN for none."""
+        """The number of benign nodules in each sample, float64 (B,), NaN for none."""
         return _nan_for_zero(self.false_positives[:, -1])
 
     def auc(self) -> Array:
-        """Area under the ROC curve (B,), ties counting half."""
+        """Return the area under the ROC curve (B,). Ties count half."""
         steps = np.diff(self.false_positives, axis=1, prepend=0)
         twice_height = 2 * self.true_positives - np.diff(self.true_positives, axis=1, prepend=0)
         area: Array = (steps * twice_height).sum(axis=1) / (2 * self.positives * self.negatives)
         return area
 
     def average_precision(self) -> Array:
-        """Mean precision over the malignant nodules (B,), as scikit-learn defines it."""
+        """Return the mean precision over the malignant nodules (B,), as scikit-learn defines it."""
         called = np.maximum(self.true_positives + self.false_positives, 1)
         gained = np.diff(self.true_positives, axis=1, prepend=0)
         mean: Array = (gained * (self.true_positives / called)).sum(axis=1) / self.positives
         return mean
 
     def sensitivity_at(self, specificities: Array) -> Array:
-        """Highest sensitivity with at least each specificity: (S,) to (B, S); 0 where no threshold reaches it."""
+        """Return the highest sensitivity with at least each specificity: (S,) to (B, S); 0 if there is none."""
         allowed = (1 - np.asarray(specificities) + _ROUNDING) * self.negatives[:, None]
         reached = _count_at_most(self.false_positives, allowed)
         found = np.take_along_axis(_from_zero(self.true_positives), reached, axis=1)
         return np.where(np.isnan(allowed), np.nan, found / self.positives[:, None])
 
     def specificity_at(self, sensitivities: Array) -> Array:
-        """Highest specificity with at least each sensitivity: (S,) to (B, S)."""
+        """Return the highest specificity with at least each sensitivity: (S,) to (B, S)."""
         return 1 - self._at_sensitivity(self.false_positives, sensitivities) / self.negatives[:, None]
 
     def precision_at(self, sensitivities: Array) -> Array:
-        """Precision at the highest threshold with at least each sensitivity: (S,) to (B, S)."""
+        """Return the precision at the highest threshold with at least each sensitivity: (S,) to (B, S)."""
         true = self._at_sensitivity(self.true_positives, sensitivities)
         false = self._at_sensitivity(self.false_positives, sensitivities)
         return true / _nan_for_zero(true + false)
 
     def _at_sensitivity(self, counts: Array, sensitivities: Array) -> Array:
-        """``counts`` at the highest threshold with at least each sensitivity."""
+        """Return ``counts`` at the highest threshold with at least each sensitivity."""
         needed = (np.asarray(sensitivities) - _ROUNDING) * self.positives[:, None]
         below = _count_at_most(self.true_positives, np.nan_to_num(needed))
         found = np.take_along_axis(counts, np.minimum(below, counts.shape[1] - 1), axis=1)
@@ -101,12 +101,12 @@ class Curves:
 
 
 def _count_at_most(rising: Array, limits: Array) -> Array:
-    """How many of each row's values (B, T), which never fall, are at most its limits (B, S)."""
+    """Return how many of each row's values (B, T), which never fall, are at most its limits (B, S)."""
     return np.stack([np.searchsorted(row, ends, side="right") for row, ends in zip(rising, limits, strict=True)])
 
 
 def _from_zero(counts: Array) -> Array:
-    """Counts with the threshold above all probabilities in front: (B, T) to (B, T + 1)."""
+    """Return the counts with those of a threshold above all probabilities in front: (B, T) to (B, T + 1)."""
     return np.pad(counts, ((0, 0), (1, 0)))
 
 

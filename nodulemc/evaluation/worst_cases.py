@@ -1,4 +1,4 @@
-"""The most wrong predictions, with pictures of the nodules where images are at hand."""
+"""The most wrong predictions, with pictures of the nodules if images are available."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from nodulemc.patch import SIZE
 _SHOWN = 6
 _PICTURE_PIXELS = 160
 _DETAILS = (("Age_at_StudyDate", "{} years"), ("Gender", "{}"), ("diameter_mm", "{} mm"))
-# A nodule's patch by its AnnotationID: float32 (64, 64, 64), axes z, y, x, values 0…1; or None.
+# Returns a nodule's patch by its AnnotationID: float32 (64, 64, 64), axes z, y, x, values 0…1; or None.
 PatchOf = Callable[[str], Array | None]
 
 
@@ -24,10 +24,11 @@ class Case:
     """One nodule on the page.
 
     Attributes:
-        name: AnnotationID.
-        probability: predicted.
-        details: age, sex and diameter, in words, as far as the table has them.
-        pictures: axial, coronal and sagittal picture through the nodule's point as data URLs; empty without images.
+        name: The AnnotationID.
+        probability: The predicted probability.
+        details: Age, sex and diameter, in words, as far as the table has them.
+        pictures: The axial, coronal and sagittal picture through the nodule's point, as data URLs. Empty without
+            images.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Case:
 
 
 def most_wrong(predictions: Predictions, label: int, patch_of: PatchOf) -> list[Case]:
-    """The malignant nodules (label 1) with the lowest probabilities, or the benign ones with the highest."""
+    """Return the malignant nodules (label 1) with the lowest probabilities, or the benign ones with the highest."""
     members = np.flatnonzero(predictions.labels == label)
     worst = members[np.argsort(-np.abs(predictions.probabilities[members] - label), kind="stable")][:_SHOWN]
     return [_case(predictions, int(position), patch_of) for position in worst]
@@ -56,7 +57,7 @@ def _case(predictions: Predictions, position: int, patch_of: PatchOf) -> Case:
 
 
 def _planes(patch: Array) -> tuple[Array, Array, Array]:
-    """Axial (seen from the feet), coronal (from the front) and sagittal plane (from the left), head up."""
+    """Return the axial (seen from the feet), coronal (from the front) and sagittal plane (from the left), head up."""
     middle = SIZE // 2
     return patch[middle], patch[::-1, middle], patch[::-1, :, middle]
 
@@ -69,6 +70,6 @@ def _data_url(plane: Array) -> str:
 
 
 def _rounded(text: str) -> str:
-    """Long decimals shortened to one digit."""
+    """Return the text with long decimals shortened to one digit."""
     head, point, decimals = text.partition(".")
     return f"{float(text):.1f}" if point and head.isdigit() and decimals.isdigit() else text

@@ -162,7 +162,7 @@ class Backbone(ABC):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Return the numbers of channels of the feature maps."""
+        """The numbers of channels of the feature maps."""
         return tuple(self.feature_maps(ChannelCounts(), INPUT_CHANNELS))
 
 

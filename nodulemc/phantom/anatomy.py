@@ -1,14 +1,14 @@
 """A procedural thorax as functions of position: chest wall, ribs, spine, mediastinum, diaphragm, lungs, fissures.
 
-Body coordinates are in mm, x to the patient's left, y to the back, z to the head, with the carina near the origin;
-a scan moves and slightly stretches them (``nodulemc.phantom.render.Scene``). Every function is pointwise, so any part
-of a body can be evaluated by itself, with the same values as in the whole. Coordinates ``x``, ``y``, ``z`` are float32
-arrays whose shapes broadcast to one another, such as (1, 1, W), (1, H, 1) and (D, 1, 1); what is returned for them is
-float32 of the broadcast shape, if nothing else is said.
+Body coordinates are in mm, x to the patient's left, y to the back, z to the head, with the carina near the origin. A
+scan moves and slightly stretches them (``nodulemc.phantom.render.Scene``). Every function is pointwise. So any part of
+a body can be evaluated by itself, with the same values as in the whole. Coordinates ``x``, ``y``, ``z`` are float32
+arrays whose shapes broadcast to one another, such as (1, 1, W), (1, H, 1) and (D, 1, 1). Unless stated otherwise,
+results are float32 of the broadcast shape.
 
-HU values: air -1000, inflated lung -870 rising by 55 towards the dependent back, fat -105, muscle 50, unenhanced
-blood and organs 35-60, marrow 90-190 within cortex of 750 (Hofer, CT Teaching Manual; for lung in low-dose
-screening, Gallardo-Estrella et al., PLoS One 2017;12:e0188902).
+HU values: air -1000, inflated lung -870 rising by 55 towards the dependent back, fat -105, muscle 50, unenhanced blood
+and organs 35-60, marrow 90-190 within cortex of 750 (Hofer, CT Teaching Manual; for lung in low-dose screening,
+Gallardo-Estrella et al., PLoS One 2017;12:e0188902).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,9 +29,9 @@ class Thorax:
     """Distances in mm at points, float32 of the points' shape.
 
     Attributes:
-        lung, cavity: into the lungs, and into the cavity that they lie in; positive inside.
-        oblique_fissure: from the oblique fissure of the point's side; positive in front of and above it.
-        minor_fissure: from the right lung's minor fissure, positive above it; 1000 on the left.
+        lung, cavity: The depth in the lungs, and in the cavity that holds them; positive inside.
+        oblique_fissure: The distance from the oblique fissure of the point's side; positive in front of and above it.
+        minor_fissure: The distance from the right lung's minor fissure, positive above it; 1000 on the left.
     """
 
     lung: Array
@@ -78,11 +78,11 @@ class Anatomy:
         )
 
     def thorax(self, x: Array, y: Array, z: Array) -> Thorax:
-        """Lungs, the cavity they lie in, and their fissures (approximate distances, exact zero surfaces)."""
+        """Return lungs, their cavity and their fissures. Distances are approximate; the zero surfaces are exact."""
         return self._thorax(*self._warped(x, y, z))
 
     def _thorax(self, x: Array, y: Array, z: Array) -> Thorax:
-        """As ``thorax``, at warped coordinates."""
+        """Return ``thorax`` at warped coordinates."""
         cavity = self._cavity(x, y, z)
         right = x < 0
         radius = np.where(right, np.float32(80), np.float32(72))
@@ -92,7 +92,7 @@ class Anatomy:
         lung = np.minimum(np.minimum(cavity, diaphragm * np.float32(0.8)), -self._mediastinum(x, y, z))
         side = right.astype(int)
         tilt_cos, tilt_sin = (f(self.oblique_tilt).astype(np.float32)[1 - side] for f in (np.cos, np.sin))
-        # In front of and above the oblique fissure is positive; it bows a little.
+        # Positive is in front of and above the oblique fissure, which is slightly curved.
         oblique = (
             (z + np.float32(20) - self.oblique_height.astype(np.float32)[1 - side]) * tilt_cos
             - (y - np.float32(-5)) * tilt_sin
@@ -106,7 +106,7 @@ class Anatomy:
         return Thorax(lung, cavity, oblique, minor)
 
     def _cavity(self, x: Array, y: Array, z: Array) -> Array:
-        """Distance (mm) into the cavity at warped coordinates, positive inside."""
+        """Return the depth (mm) in the cavity at warped coordinates, positive inside."""
         u = np.clip((np.float32(self.apex) - z) / np.float32(175), 1e-3, 1)
         profile = np.sqrt(1 - (1 - u) ** np.float32(2.5))
         xs = (x / (np.float32(self.half_width) * profile)) ** 2
@@ -117,7 +117,7 @@ class Anatomy:
         return depth
 
     def _mediastinum(self, x: Array, y: Array, z: Array) -> Array:
-        """Distance (mm) into what lies between the lungs at warped coordinates, positive inside."""
+        """Return the depth (mm) in the mediastinum, between the lungs, at warped coordinates, positive inside."""
         parts = [
             _ellipsoid(x, y, z, (24, -24, -64), [self.heart * r for r in (60, 52, 60)]),
             _ellipsoid(x, y, z, (0, -4, 60), (30, 52, 84)),
@@ -132,22 +132,25 @@ class Anatomy:
         return depth
 
     def lobe(self, thorax: Thorax, x: Array) -> Array:
-        """Index into ``sites.LOBES`` at each point: integers of the shape of ``thorax``, to which ``x`` broadcasts."""
+        """Return the index into ``sites.LOBES`` at each point.
+
+        The result has integers, in the shape of ``thorax``, to which ``x`` broadcasts.
+        """
         front = thorax.oblique_fissure > 0
         right = np.where(front, np.where(thorax.minor_fissure > 0, 0, 1), 2)
         return np.where(x < 0, right, np.where(front, 3, 4))
 
     def fissure_distance(self, thorax: Thorax) -> Array:
-        """Unsigned distance (mm) to the nearest fissure, float32 of the shape of ``thorax``.
+        """Return the unsigned distance (mm) to the nearest fissure, float32 of the shape of ``thorax``.
 
-        The minor fissure only exists in front of the oblique one.
+        The minor fissure exists only in front of the oblique one.
         """
         minor = np.where(thorax.oblique_fissure > 0, np.abs(thorax.minor_fissure), np.float32(1e3))
         distance: Array = np.minimum(np.abs(thorax.oblique_fissure), minor)
         return distance
 
     def tissue(self, x: Array, y: Array, z: Array) -> tuple[Thorax, Array, Array]:
-        """The thorax, HU of all that is neither lung nor bone, and the distance (mm) into bone, positive inside."""
+        """Return the thorax, HU of everything but lung and bone, and the depth (mm) in bone, positive inside."""
         x, y, z = self._warped(x, y, z)
         thorax = self._thorax(x, y, z)
         outward = -thorax.cavity
@@ -164,7 +167,7 @@ class Anatomy:
         return thorax, hu, self._bone(thorax, x, y, z)
 
     def _paint_inside(self, hu: Array, thorax: Thorax, x: Array, y: Array, z: Array) -> None:
-        """Blend what lies in the cavity into ``hu``, float32 of the shape of ``thorax``, at warped coordinates."""
+        """Blend the content of the cavity into ``hu``, float32 of the shape of ``thorax``, at warped coordinates."""
         inside = thorax.cavity
         _paint(hu, inside, -85.0)
         below = np.float32(-70) - z + np.where(x < 0, np.float32(0), np.float32(-8))
@@ -198,9 +201,9 @@ class Anatomy:
                 _paint_tube(hu, x, y, z, start, end, radius - narrower, value)
 
     def _bone(self, thorax: Thorax, x: Array, y: Array, z: Array) -> Array:
-        """Distance (mm) into bone at warped coordinates, positive inside."""
+        """Return the depth (mm) in bone at warped coordinates, positive inside."""
         outward = -thorax.cavity
-        # Ribs: in the shell around the cavity, falling from the spine to the front, one per pitch.
+        # The ribs lie in the shell around the cavity and fall from the spine to the front, with one rib per pitch.
         slant = (z + np.float32(self.rib_slope) * (np.float32(self.half_depth) - y)) / np.float32(
             self.rib_pitch
         ) + np.float32(self.rib_phase)
@@ -225,7 +228,10 @@ class Anatomy:
         return depth
 
     def lung_tissue(self, x: Array, y: Array, z: Array, texture: Array) -> Array:
-        """HU of parenchyma; ``texture`` is noise of unit variance, of the points' shape, for the smallest vessels."""
+        """Return HU of parenchyma.
+
+        ``texture`` is noise of unit variance, of the points' shape. It represents the smallest vessels.
+        """
         hu: Array = np.float32(self.lung_hu) + np.float32(self.gradient_hu) * y / np.float32(90) + 20 * texture
         if self.emphysema:
             waves = sum(np.sin(x * w[0] + y * w[1] + z * w[2] + w[3]) for w in self.emphysema_waves.astype(np.float32))
@@ -234,16 +240,22 @@ class Anatomy:
         return hu
 
     def bone_hu(self, depth: Array) -> Array:
-        """HU at depths (mm, of any shape) into bone: cortex, then marrow."""
+        """Return HU at depths (mm, of any shape) in bone: cortex, then marrow."""
         hu: Array = np.float32(750) - np.float32(750 - self.marrow) * np.clip((depth - 1) / 2, 0, 1)
         return hu
 
     def inward_normal(self, points: Array, step: float = 0.5) -> Array:
-        """Unit vectors (N, 3) into the lung at points (N, 3), mm, on its surface, from differences over ``step`` mm."""
+        """Return unit vectors (N, 3) into the lung at points (N, 3), mm, on its surface.
+
+        They come from differences over ``step`` mm.
+        """
         return _unit(self._slope(points, lambda thorax: thorax.lung, step))
 
     def fissure_normal(self, points: Array, step: float = 0.5) -> Array:
-        """Unit normals (N, 3) of the fissure nearest to points (N, 3), mm, from differences over ``step`` mm."""
+        """Return unit normals (N, 3) of the fissure nearest to points (N, 3), mm.
+
+        They come from differences over ``step`` mm.
+        """
         thorax = self.thorax(*points.T.astype(np.float32))
         minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
         across_minor = self._slope(points, lambda there: there.minor_fissure, step)
@@ -251,7 +263,7 @@ class Anatomy:
         return _unit(np.where(minor[:, None], across_minor, across_oblique))
 
     def _slope(self, points: Array, field: Callable[[Thorax], Array], step: float) -> Array:
-        """Gradients (N, 3) of a field, by mm, at points (N, 3), mm."""
+        """Return gradients (N, 3) of a field, per mm, at points (N, 3), mm."""
         columns = []
         for axis in range(3):
             offset = np.zeros(3)
@@ -262,7 +274,7 @@ class Anatomy:
 
 
 def _unit(vectors: Array) -> Array:
-    """Vectors (N, 3), each of length 1."""
+    """Return vectors (N, 3), scaled to length 1."""
     unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     return unit
 
@@ -275,7 +287,7 @@ def _paint(hu: Array, depth: Array, value: float) -> None:
 def _paint_tube(
     hu: Array, x: Array, y: Array, z: Array, start: _Point, end: _Point, radius: float, value: float
 ) -> None:
-    """Blend a tube (mm) into ``hu``; most boxes that are rendered by themselves hold none of it."""
+    """Blend a tube (mm) into ``hu``. Most boxes that are rendered by themselves contain no part of it."""
     for c, a, b in zip((x, y, z), start, end, strict=True):
         if c.max() < min(a, b) - radius - _SOFT_EDGE_MM or c.min() > max(a, b) + radius + _SOFT_EDGE_MM:
             return
@@ -283,7 +295,7 @@ def _paint_tube(
 
 
 def _ellipsoid(x: Array, y: Array, z: Array, centre: _Point, radii: Sequence[float]) -> Array:
-    """Approximate distance (mm) into an ellipsoid, positive inside."""
+    """Return the approximate depth (mm) in an ellipsoid, positive inside."""
     squares = [((c - o) / np.float32(r)) ** 2 for c, o, r in zip((x, y, z), centre, radii, strict=True)]
     q = np.sqrt(squares[0] + squares[1] + squares[2]) + np.float32(1e-4)
     depth: Array = (1 - q) * np.float32(min(radii))
@@ -291,7 +303,7 @@ def _ellipsoid(x: Array, y: Array, z: Array, centre: _Point, radii: Sequence[flo
 
 
 def _capsule(x: Array, y: Array, z: Array, start: _Point, end: _Point, radius: float) -> Array:
-    """Distance (mm) into a tube with round ends, positive inside."""
+    """Return the depth (mm) in a tube with round ends, positive inside."""
     axis = np.subtract(end, start).astype(np.float32)
     offsets = [c - o for c, o in zip((x, y, z), np.array(start, np.float32), strict=True)]
     along = sum(o * a for o, a in zip(offsets, axis, strict=True)) / np.float32(axis @ axis)

@@ -1,4 +1,4 @@
-"""Phantom nodules straight into a block store, without whole CTs on the way."""
+"""Writing phantom nodules directly into a block store, without whole CTs."""
 
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ from nodulemc.util.progress import progress
 def write_block_store(
     folder: Path, seed: int, patients: int, workers: int, controls: float | None = None
 ) -> list[dict[str, Any]]:
-    """Write the nodules of a cohort's first patients to a block store; returns the table's rows.
+    """Write the nodules of a cohort's first patients to a block store, and return the table's rows.
 
-    The blocks hold the voxels that `nodulemc prepare` would cut from the cohort's whole CTs. A run that was stopped
-    goes on where it was.
+    The blocks hold the voxels that `nodulemc prepare` would cut from the cohort's whole CTs. A stopped run continues
+    where it was.
 
     Args:
-        folder: to write to.
-        seed: the cohort's.
-        patients: how many.
-        workers: processes that draw.
-        controls: see ``nodulemc.phantom.controls.keeps``.
+        folder: The folder of the store.
+        seed: The cohort's seed.
+        patients: The number of patients.
+        workers: The number of processes that draw.
+        controls: See ``nodulemc.phantom.controls.keeps``.
 
     Raises:
         TableError, FileError: the folder cannot be written, or holds other blocks.
@@ -44,7 +44,7 @@ def write_block_store(
 
 
 def _annotations(seed: int, patients: int, controls: float | None) -> set[str]:
-    """AnnotationIDs of a cohort's first patients."""
+    """Return the AnnotationIDs of a cohort's first patients."""
     return {
         annotation_id(patient, scan, lesion)
         for patient in (Patient(seed, index) for index in range(patients))

@@ -1,7 +1,7 @@
 """The complete scans in a phantom cohort's folder, so that a stopped run can continue.
 
-Hidden in the folder there is a note for each scan, with its table rows, written when the scan and its masks are there,
-and one that says how the scans are made.
+The folder has hidden notes. One note for each scan holds its table rows; it is written after the scan and its masks.
+Another note describes how the scans are made.
 """
 
 import logging
@@ -20,21 +20,21 @@ logger = logging.getLogger(__name__)
 CT, MASKS = "ct", "masks"
 _NOTES = ".phantom"
 _COHORT, _LOCK = "cohort.json", "lock"
-# To be raised when the same seed gives other voxels.
+# Raise this number if the same seed gives other voxels.
 _METHOD = 1
 
 
 @contextmanager
 def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
-    """Make the cohort's folders and have them for oneself.
+    """Make the cohort's folders, and lock them against other runs.
 
     Args:
-        output: the cohort's folder.
-        made: how its scans are made; JSON values.
+        output: The cohort's folder.
+        made: The description of how its scans are made; JSON values.
 
     Raises:
         FileError: the folder cannot be made or written.
-        TableError: another run is at work, or its scans were made otherwise.
+        TableError: another run is at work, or the scans in the folder were made in another way.
     """
     for folder in (CT, MASKS, _NOTES):
         make_folder(output / folder)
@@ -46,7 +46,7 @@ def writing(output: Path, made: dict[str, Any]) -> Iterator[None]:
 
 
 def finished_rows(output: Path, series_uid: str) -> list[dict[str, Any]] | None:
-    """The table rows of a scan that is whole; None where it is not, or a file of it is gone."""
+    """Return the table rows of a complete scan. None if it is not complete, or one of its files is gone."""
     note = _note(output, series_uid)
     if not note.is_file():
         return None
@@ -61,17 +61,17 @@ def finish(output: Path, series_uid: str, rows: list[dict[str, Any]]) -> None:
 
 
 def ct_file(output: Path, series_uid: str) -> Path:
-    """A scan's file."""
+    """Return the path of a scan's file."""
     return output / CT / f"{series_uid}.mha"
 
 
 def mask_file(output: Path, annotation_id: str) -> Path:
-    """A nodule's mask."""
+    """Return the path of a nodule's mask."""
     return output / MASKS / f"{annotation_id}.mha"
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` make a file of the cohort that gets its place only when it is whole."""
+    """Let ``write`` make a file of the cohort. The file gets its place only when it is complete."""
     temporary = path.parent.parent / _NOTES / path.name
     write(temporary)
     with temporary.open("rb") as file:

@@ -35,7 +35,7 @@ _COMPRESSION = 1
 
 
 def scan_rows(patient: Patient, scan: int, scene: Scene) -> list[dict[str, Any]]:
-    """The table rows of one scan, in the order of the scene's nodules."""
+    """Return the table rows of one scan, in the order of the scene's nodules."""
     rows = []
     for lesion, placed in zip(patient.shown(scan), scene.nodules, strict=True):
         imaging = {
@@ -48,7 +48,7 @@ def scan_rows(patient: Patient, scan: int, scene: Scene) -> list[dict[str, Any]]
 
 
 def annotation_id(patient: Patient, scan: int, lesion: Lesion) -> str:
-    """A row's AnnotationID, as LUNA25 forms it."""
+    """Return a row's AnnotationID, in LUNA25's form."""
     return f"{patient.identifier}_{lesion.number}_{_study_date(patient, scan)}"
 
 
@@ -59,7 +59,7 @@ def _study_date(patient: Patient, scan: int) -> int:
 def _table_row(
     patient: Patient, scan: int, lesion: Lesion, centroid: Iterable[float], imaging: dict[str, Any]
 ) -> dict[str, Any]:
-    """One nodule in one scan: LUNA25's columns, then the phantom's truth."""
+    """Return the row of one nodule in one scan: LUNA25's columns, then the phantom's truth."""
     x, y, z = (round(float(c), 2) for c in centroid)
     diameter = lesion.diameter(scan)
     return {
@@ -88,11 +88,11 @@ def _table_row(
 
 
 def nodule_blocks(patient: Patient, controls: float | None = None) -> list[NoduleBlock]:
-    """Every nodule of every scan with BLOCK_MM around it, the same voxels as in the whole scans.
+    """Return every nodule of every scan with BLOCK_MM around it, with the same voxels as in the whole scans.
 
     Args:
-        patient: whose.
-        controls: see ``nodulemc.phantom.controls.keeps``.
+        patient: The patient.
+        controls: See ``nodulemc.phantom.controls.keeps``.
     """
     blocks = []
     for scan in patient.scans:
@@ -110,9 +110,9 @@ def nodule_blocks(patient: Patient, controls: float | None = None) -> list[Nodul
 
 
 def iter_nodule_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> Iterator[NoduleBlock]:
-    """The nodule blocks of these patients (numbers from 0) of a seed's cohort, in order.
+    """Yield the nodule blocks of these patients (numbers from 0) of a seed's cohort, in order.
 
-    With several workers the calling script needs the usual ``if __name__ == "__main__"`` guard.
+    With several workers, the calling script needs the usual ``if __name__ == "__main__"`` guard.
     """
     for blocks in iter_patients_blocks(seed, patients, workers):
         yield from blocks
@@ -121,7 +121,7 @@ def iter_nodule_blocks(seed: int, patients: Iterable[int], workers: int = 1) -> 
 def iter_patients_blocks(
     seed: int, patients: Iterable[int], workers: int = 1, controls: float | None = None
 ) -> Iterator[list[NoduleBlock]]:
-    """As ``iter_nodule_blocks``, one list for each patient, with the rows that ``controls`` keeps."""
+    """Yield a list of blocks for each patient, as in ``iter_nodule_blocks``, with the rows that ``controls`` keeps."""
     return in_order(partial(_blocks_of, seed, controls), patients, workers)
 
 
@@ -130,7 +130,7 @@ def _blocks_of(seed: int, controls: float | None, index: int) -> list[NoduleBloc
 
 
 def mask_on_box(rendered: Rendered, lower: Array, upper: Array) -> Array:
-    """A nodule's mask on the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of its scan; uint8 z, y, x."""
+    """Return a nodule's mask on the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of its scan; uint8 z, y, x."""
     out = np.zeros((upper - lower)[::-1], np.uint8)
     low, high = np.maximum(lower, rendered.lower), np.minimum(upper, rendered.upper)
     target = tuple(map(slice, (low - lower)[::-1], (high - lower)[::-1]))
@@ -141,12 +141,16 @@ def mask_on_box(rendered: Rendered, lower: Array, upper: Array) -> Array:
 def write_cohort(
     output: Path, seed: int, patients: int, workers: int, host: Host | None = None
 ) -> list[dict[str, Any]]:
-    """Write ``ct/``, ``masks/`` and ``table.csv``; returns the table's rows.
+    """Write ``ct/``, ``masks/`` and ``table.csv``, and return the table's rows.
 
-    Scans that an earlier run has finished are kept.
+    Scans that an earlier run finished are kept.
 
     Args:
-        host: the real scan that gets the nodules; None draws whole procedural scans.
+        output: The cohort's folder.
+        seed: The cohort's seed.
+        patients: The number of patients.
+        workers: The number of processes.
+        host: The real scan that gets the nodules. None draws whole procedural scans.
 
     Raises:
         TableError: the folder holds other scans, or another run is writing to it.
@@ -162,7 +166,7 @@ def write_cohort(
 
 
 def series_uids(seed: int, patients: int) -> list[str]:
-    """The scans of a cohort's first patients."""
+    """Return the SeriesInstanceUIDs of a cohort's first patients."""
     members = (Patient(seed, index) for index in range(patients))
     return [patient.series_uid(scan) for patient in members for scan in patient.scans]
 
@@ -219,7 +223,7 @@ def _write_ct(output: Path, series_uid: str, grid: Grid, array: Array) -> None:
 
 
 def _write_mask(output: Path, annotation: str, grid: Grid, rendered: Rendered) -> None:
-    """Write a mask: the scan's voxels, cut to the nodule and MASK_MARGIN around."""
+    """Write a mask: the scan's voxels, cut to the nodule and MASK_MARGIN around it."""
     filled = np.argwhere(rendered.mask)[:, ::-1]
     lower = np.maximum(rendered.lower + filled.min(axis=0) - MASK_MARGIN, 0)
     upper = np.minimum(rendered.lower + filled.max(axis=0) + 1 + MASK_MARGIN, grid.size)

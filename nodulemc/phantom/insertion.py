@@ -1,4 +1,4 @@
-"""Nodules in the lung of a given real scan, drawn with that scan's own blur and noise."""
+"""Nodules in the lung of a given real scan, drawn with the scan's own blur and noise."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,16 +32,16 @@ _GAP_MM = 6.0
 
 @dataclass(frozen=True)
 class Host:
-    """A real scan and what inserting a nodule needs to know of it.
+    """A real scan, and the facts about it that inserting a nodule needs.
 
     Attributes:
-        volume: the scan.
-        grid: its grid.
+        volume: The scan.
+        grid: The scan's grid.
         hu: int16 voxels, z, y, x.
         depth: mm from the lung's surface, positive inside, z, y, x.
-        blur: standard deviations in mm of its point spread function along the voxel axes x, y, z.
-        noise_hu: standard deviation of its noise in soft tissue.
-        noise_filter: its noise's correlation between neighbouring voxels.
+        blur: The standard deviations in mm of the scan's point spread function along the voxel axes x, y, z.
+        noise_hu: The standard deviation of its noise in soft tissue.
+        noise_filter: The correlation of its noise between neighbouring voxels.
     """
 
     volume: Volume
@@ -77,16 +77,16 @@ class Host:
 
     @property
     def digest(self) -> str:
-        """Hash of its voxels and grid."""
+        """A hash of the voxels and grid."""
         return sha256(repr(self.grid).encode() + self.hu.tobytes()).hexdigest()
 
     @cached_property
     def inside(self) -> Array:
-        """(N, 3) indices x, y, z of the lung's voxels."""
+        """The (N, 3) indices x, y, z of the lung's voxels."""
         return np.argwhere(self.depth > 0)[:, ::-1]
 
     def at(self, array: Array, points: Array) -> Array:
-        """Nearest voxels of an array (z, y, x) at world points (N, 3), cut at the scan's ends."""
+        """Return the nearest voxels of an array (z, y, x) at world points (N, 3), limited to the scan."""
         index = np.clip(np.rint(self.grid.to_index(points)).astype(int), 0, np.array(self.grid.size) - 1)
         nearest: Array = array[index[:, 2], index[:, 1], index[:, 0]]
         return nearest
@@ -109,7 +109,7 @@ def insert(host: Host, patient: Patient, scan: int) -> tuple[Array, list[tuple[L
         rendered = render_nodule(nodule, centroid, diameter, host.grid, host.blur)
         box = tuple(map(slice, rendered.lower[::-1], rendered.upper[::-1]))
         grain = noise((*patient.noise_key(scan), lesion.number), host.noise_filter, rendered.lower, rendered.upper)
-        # What the nodule covers of the scan's noise is replaced, so that the noise is as strong as around it.
+        # The noise that the nodule covers is replaced, so that the noise is as strong as around the nodule.
         share = np.sqrt(1 - (1 - np.clip(rendered.cover, 0, 1)) ** 2)
         value = hu[box] * (1 - rendered.cover) + rendered.filled + share * np.float32(host.noise_hu) * grain
         hu[box] = np.clip(np.rint(value), -32768, 32767).astype(np.int16)
@@ -118,9 +118,9 @@ def insert(host: Host, patient: Patient, scan: int) -> tuple[Array, list[tuple[L
 
 
 def host_sites(host: Host, patient: Patient) -> list[Site]:
-    """A site in the host's lung for each of a patient's lesions, the same in all scans.
+    """Return a site in the host's lung for each of a patient's lesions, the same in all scans.
 
-    Fissures are not looked for in a real scan: perifissural nodules keep their flat form and lie free.
+    Fissures are not searched in a real scan. Perifissural nodules keep their flat form and lie free.
 
     Raises:
         ImageError: the lung has no room for a nodule.
@@ -182,7 +182,7 @@ def _candidate(
 
 
 def _depth_slope(host: Host, points: Array) -> Array:
-    """Unit vectors (N, 3), world axes, in which the depth grows; over 3 mm, as voxel surfaces are ragged."""
+    """Return unit vectors (N, 3), world axes, in which the depth grows; over 3 mm, as voxel surfaces are ragged."""
     slopes = [host.at(host.depth, points + step) - host.at(host.depth, points - step) for step in np.eye(3) * 3.0]
     slope = np.stack(slopes, axis=1)
     unit: Array = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
@@ -190,7 +190,7 @@ def _depth_slope(host: Host, points: Array) -> Array:
 
 
 def _lung_depth(image: sitk.Image, volume: Volume) -> Array:
-    """Signed depth into the lungs in mm (float32 z, y, x)."""
+    """Return the signed depth in the lungs in mm (float32 z, y, x)."""
     smooth = sitk.SmoothingRecursiveGaussian(image, _SMOOTHING_MM)
     mask = sitk.BinaryThreshold(smooth, *_LUNG_HU)
     spacing = image.GetSpacing()
@@ -216,10 +216,10 @@ def _smallest(spacing: tuple[float, ...]) -> int:
 
 
 def estimate_blur(hu: Array, axis: int, spacing: float, volume: Volume) -> float:
-    """Standard deviation in mm of the point spread function along an array axis.
+    """Estimate the standard deviation in mm of the point spread function along an array axis.
 
-    A step of height H blurred by σ rises at most by H / (σ √(2π)) per mm. The sharpest edges between lung and
-    tissue are those that lie across the axis; the less sharp ones run askew.
+    A step of height H blurred by σ rises at most by H / (σ √(2π)) per mm. The sharpest edges between lung and tissue
+    lie across the axis. Less sharp edges are oblique to it.
 
     Raises:
         ImageError: there are no edges of 600 HU or more.
@@ -233,7 +233,7 @@ def estimate_blur(hu: Array, axis: int, spacing: float, volume: Volume) -> float
     steepest = np.abs(difference[reach : reach + count])
     before, after = line[:count], line[2 * reach : 2 * reach + count]
     height = np.abs(after - before)
-    # Edges that stay within the step: thin walls and vessels would look too sharp.
+    # Only edges that stay within the step count, because thin walls and vessels would look too sharp.
     rise = sum(np.abs(difference[k : k + count]) for k in range(2 * reach))
     edges = (
         (height > _STEP_HU) & (rise < 1.25 * height) & (steepest >= np.abs(difference[reach - 1 : reach - 1 + count]))
@@ -249,7 +249,9 @@ def estimate_blur(hu: Array, axis: int, spacing: float, volume: Volume) -> float
 
 
 def estimate_noise(hu: Array, volume: Volume) -> tuple[float, NoiseFilter]:
-    """Noise of even soft tissue: standard deviation in HU, and texture from the correlation of neighbours.
+    """Estimate the noise of even soft tissue: its standard deviation in HU, and its texture.
+
+    The texture comes from the correlation of neighbours.
 
     Raises:
         ImageError: there is no even soft tissue.

@@ -1,17 +1,17 @@
 """The phantom's known truth: the nodules that occur, and how likely each is malignant (docs/phantoms.md).
 
-The log odds of malignancy of a lesion when it is first seen are a sum of published terms:
+The log odds of malignancy of a lesion at first sight are a sum of published terms:
 
 - size: the Brock (PanCan) model's term, McWilliams et al., N Engl J Med 2013;369:910-919;
 - margin: likelihood ratios of smooth, lobulated and spiculated edges, Gurney, Radiology 1993;186:405-413;
-- density: malignancy rates of solid (7 %), part-solid (63 %) and nonsolid (18 %) nodules in ELCAP,
-  Henschke et al., AJR 2002;178:1053-1057;
+- density: malignancy rates of solid (7 %), part-solid (63 %) and nonsolid (18 %) nodules in ELCAP, Henschke et al., AJR
+  2002;178:1053-1057;
 - benign calcification: likelihood ratio 0.01 (Gurney 1993);
-- attachment: no perifissural nodule became a cancer in Ahn et al., Radiology 2010;254:949-956; nodules attached
-  to the pleura seldom do, Xu et al., Radiology 2009;250:264-272.
+- attachment: no perifissural nodule became a cancer in Ahn et al., Radiology 2010;254:949-956; nodules attached to the
+  pleura seldom do, Xu et al., Radiology 2009;250:264-272.
 
-Malignant lesions grow from scan to scan, benign ones do not, so a nodule's size in a later scan says more than
-at first sight. `probability` is the exact posterior of one scan's nodule given all that its image can show.
+Malignant lesions grow from scan to scan, and benign ones do not. So a nodule's size in a later scan says more than at
+first sight. `probability` is the exact posterior of one scan's nodule, given everything that its image can show.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ MARGINS = ("smooth", "lobulated", "spiculated")
 CALCIFICATIONS = ("none", "central", "diffuse", "laminated")
 ATTACHMENTS = ("none", "vessel", "pleura", "fissure")
 
-# Diameter at first sight: log-normal, cut to what screening reports (NLST: 4 mm and more) and a 50 mm patch shows.
+# The diameter at first sight is log-normal. It is limited to sizes that screening reports (NLST: 4 mm and more) and
+# that a 50 mm patch can show.
 MEDIAN_MM = 7.0
 LOG_SD = 0.38
 RANGE_MM = (4.0, 20.0)
-# Below this diameter spicules cannot be told and subsolid nodules are rare (ELCAP: 9 of 136 up to 5 mm).
+# Below this diameter spicules cannot be recognised, and subsolid nodules are rare (ELCAP: 9 of 136 up to 5 mm).
 SMALL_MM = 5.0
 _DENSITY_FREQUENCY = {True: (0.93, 0.015, 0.055), False: (0.80, 0.06, 0.14)}
 _MARGIN_FREQUENCY = {True: (0.82, 0.18, 0.0), False: (0.64, 0.22, 0.14)}
@@ -49,10 +50,10 @@ _DENSITY_LOG_ODDS = {
 }
 _CALCIFIED_LOG_ODDS = log(0.01)
 _ATTACHMENT_LOG_ODDS = {"none": 0.0, "vessel": 0.0, "pleura": log(0.3), "fissure": log(0.01)}
-# Sets the share of malignant rows to LUNA25's 9.0 %.
+# This value sets the share of malignant rows to LUNA25's 9.0 %.
 _INTERCEPT = -5.66
 
-# Volume doubling times of malignant nodules in days: log-normal around these medians. Subsolid: means of 598 and
+# Volume doubling times of malignant nodules in days are log-normal around these medians. Subsolid: means of 598 and
 # 848 in PMC5945695. Solid: between its mean of 267 (surgical) and 518 among screened cancers (Lindell et al.,
 # Radiology 2007;242:555-562). None is faster than _FASTEST_DAYS, so that all nodules stay within a patch.
 _DOUBLING_DAYS = {"solid": 450.0, "part-solid": 600.0, "ground-glass": 850.0}
@@ -60,7 +61,7 @@ _DOUBLING_LOG_SD = 0.35
 _FASTEST_DAYS = 200.0
 _YEAR_DAYS = 365.25
 
-# Scans per patient as in LUNA25's table; a lesion may appear later than the first scan, and may be seen only once.
+# Scans per patient are as in LUNA25's table. A lesion may appear after the first scan, and may be seen only once.
 SCAN_COUNT_FREQUENCY = (880 / 2120, 709 / 2120, 531 / 2120)
 SEEN_AT_FIRST_SCAN = 0.7
 SEEN_ONCE = 0.25
@@ -78,7 +79,7 @@ class Traits:
 
 
 def sample_diameter(rng: np.random.Generator) -> float:
-    """Diameter at first sight in mm: that of the sphere of the nodule's volume."""
+    """Draw the diameter at first sight in mm: that of a sphere with the nodule's volume."""
     while True:
         diameter = MEDIAN_MM * np.exp(LOG_SD * rng.standard_normal())
         if RANGE_MM[0] <= diameter <= RANGE_MM[1]:
@@ -99,7 +100,7 @@ def sample_traits(rng: np.random.Generator, diameter: float) -> Traits:
 
 
 def first_sight_probability(diameter: Array | float, traits: Traits) -> Array:
-    """Probability that a lesion is malignant, from its diameter (mm, any shape) when first seen."""
+    """Return the probability that a lesion is malignant, from its diameter (mm, any shape) when first seen."""
     log_odds = (
         _INTERCEPT
         + _SIZE_COEFFICIENT * ((np.asarray(diameter) / 10) ** -0.5 - _SIZE_OFFSET)
@@ -112,7 +113,7 @@ def first_sight_probability(diameter: Array | float, traits: Traits) -> Array:
 
 
 def sample_doubling_days(rng: np.random.Generator, density: str) -> float:
-    """Volume doubling time of a malignant lesion in days."""
+    """Draw the volume doubling time of a malignant lesion in days."""
     while True:
         days = _DOUBLING_DAYS[density] * np.exp(_DOUBLING_LOG_SD * rng.standard_normal())
         if days >= _FASTEST_DAYS:
@@ -120,15 +121,15 @@ def sample_doubling_days(rng: np.random.Generator, density: str) -> float:
 
 
 def growth(years: float, doubling_days: Array | float) -> Array:
-    """By what factor a diameter grows."""
+    """Return the factor by which a diameter grows."""
     return 2 ** (years * _YEAR_DAYS / (3 * np.asarray(doubling_days)))
 
 
 def probability(diameter: float, traits: Traits) -> float:
-    """Probability that a nodule seen at this diameter (mm) is malignant, not knowing which scan of how many it is.
+    """Return the probability that a nodule seen at this diameter (mm) is malignant, from a scan of unknown number.
 
-    By Bayes' rule over the years since first sight and, for malignant lesions, the doubling time. This is what the
-    labels follow, row by row, and no reader of single scans can rank better.
+    It follows from Bayes' rule over the years since first sight and, for malignant lesions, the doubling time. The
+    labels follow it, row by row. No reader of single scans can rank better.
     """
     density_here = _first_sight_density(np.array([diameter]), traits)
     benign = float(density_here[0] * (1 - first_sight_probability(diameter, traits)))
@@ -143,14 +144,14 @@ def probability(diameter: float, traits: Traits) -> float:
 
 
 def expected_auc(scores: ArrayLike, probabilities: ArrayLike) -> float:
-    """Expected AUC of a reader's scores over the drawing of the labels, whose chance an empirical AUC keeps.
+    """Return the expected AUC of a reader's scores over the drawing of the labels, without an empirical AUC's chance.
 
     Args:
-        scores: (N,) the reader's, higher for malignant.
+        scores: (N,) the reader's scores, higher for malignant.
         probabilities: (N,) the cohort's known probabilities, in the same order.
 
     Returns:
-        Expected share of malignant-benign pairs ranked rightly (ties count half).
+        The expected share of correctly ranked malignant-benign pairs (ties count half).
     """
     p = np.asarray(probabilities, float)
     _, group = np.unique(np.asarray(scores, float), return_inverse=True)
@@ -162,7 +163,7 @@ def expected_auc(scores: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def best_auc(probabilities: ArrayLike) -> float:
-    """The best expected AUC any reader can reach: that of the known probabilities (N,) themselves."""
+    """Return the best expected AUC that any reader can reach: that of the known probabilities (N,) themselves."""
     return expected_auc(probabilities, probabilities)
 
 
@@ -175,7 +176,10 @@ def _may_calcify(margin: str, density: str) -> bool:
 
 
 def _trait_frequency(traits: Traits, small: bool) -> float:
-    """How often these traits occur among nodules under, or from, SMALL_MM; the calcification's pattern is not told."""
+    """Return how often these traits occur among nodules below SMALL_MM, or from it on.
+
+    The pattern of a calcification is not counted.
+    """
     attached = _ATTACHMENT_FREQUENCY[ATTACHMENTS.index(traits.attachment)]
     if traits.attachment == "fissure":
         return attached
@@ -189,14 +193,14 @@ def _trait_frequency(traits: Traits, small: bool) -> float:
 
 
 def _first_sight_density(diameter: Array, traits: Traits) -> Array:
-    """Unnormalised joint density of a diameter (mm) at first sight and the traits."""
+    """Return the unnormalised joint density of a diameter (mm) at first sight and the traits."""
     normal = np.exp(-0.5 * (np.log(diameter / MEDIAN_MM) / LOG_SD) ** 2) / diameter
     frequency = np.where(diameter < SMALL_MM, _trait_frequency(traits, True), _trait_frequency(traits, False))
     return np.where((diameter >= RANGE_MM[0]) & (diameter <= RANGE_MM[1]), normal * frequency, 0.0)
 
 
 def _doubling_quantiles(density: str) -> Array:
-    """Midpoint quantiles of the doubling time, by inverting a fine table of its truncated log-normal."""
+    """Return midpoint quantiles of the doubling time, by inverting a fine table of its truncated log-normal."""
     days = np.exp(np.linspace(np.log(_FASTEST_DAYS), np.log(_DOUBLING_DAYS[density]) + 5 * _DOUBLING_LOG_SD, 2000))
     weight = np.exp(-0.5 * (np.log(days / _DOUBLING_DAYS[density]) / _DOUBLING_LOG_SD) ** 2)
     cumulative = np.cumsum(weight)
@@ -205,7 +209,7 @@ def _doubling_quantiles(density: str) -> Array:
 
 
 def years_since_first_sight() -> Array:
-    """Share of all rows seen 0, 1 and 2 years after the lesion's first scan, under `cohort`'s schedule."""
+    """Return the shares of all rows seen 0, 1 and 2 years after the lesion's first scan, under `cohort`'s schedule."""
     rows = np.zeros(3)
     for scans, frequency in enumerate(SCAN_COUNT_FREQUENCY, start=1):
         for first in range(scans):

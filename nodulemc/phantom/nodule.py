@@ -1,8 +1,8 @@
-"""A nodule's shape and substance, and how much of each voxel it fills.
+"""A nodule's shape and substance, and the share of each voxel that it fills.
 
-The body is star-shaped: along each direction from its centre it ends at one radius. Its volume, and so its
-equivalent diameter, is exact by construction. Spicules are drawn but belong neither to the diameter nor to the
-mask, as readers outline a nodule's body.
+The body is star-shaped: along each direction from its centre it ends at one radius. Its volume, and so its equivalent
+diameter, is exact by construction. Spicules are drawn, but belong neither to the diameter nor to the mask, as readers
+outline a nodule's body.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from nodulemc.phantom.malignancy import Traits
 
 SOFT_TISSUE_HU = 40.0
 _BLUR_REACH = 3.0
-# The largest radius is found on a lattice of directions, between which it may be a little larger.
+# The largest radius is found on a lattice of directions. Between them it may be slightly larger.
 _SAFETY = 1.05
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """One lesion's form, the same in every scan but for its size; directions are unit vectors, lengths in radii.
+    """One lesion's form, the same in every scan except for its size. Directions are unit vectors, lengths are in radii.
 
     Attributes:
-        traits: margin, density, calcification, attachment.
+        traits: The margin, density, calcification and attachment.
         axes: (3, 3) the ellipsoid's axes as rows, divided by their half lengths.
-        bumps: (K, 3) directions of unevenness; ``bump_height`` (K,), ``bump_width`` their concentration.
-        lobes: (L, 3) directions of the centres of spheres joined to the body; ``lobe_distance`` and
-            ``lobe_radius`` (L,).
-        spicules: (S, 3) directions; ``spicule_length`` (S,) in mm.
-        plane: (3,) unit vector out of the lung and distance of the pleura from the centre, or None.
-        fill: share of air that a ground-glass part replaces.
-        core: radius of a part-solid nodule's core, and its centre's offset (3,).
+        bumps: (K, 3) the directions of unevenness; ``bump_height`` (K,) and their concentration ``bump_width``.
+        lobes: (L, 3) the directions of the centres of spheres joined to the body; ``lobe_distance`` and ``lobe_radius``
+            (L,).
+        spicules: (S, 3) the directions of spicules; ``spicule_length`` (S,) in mm.
+        plane: The (3,) unit vector out of the lung and the distance of the pleura from the centre. Or None.
+        fill: The share of air that a ground-glass part replaces.
+        core: The radius of a part-solid nodule's core, and the offset (3,) of its centre.
         tissue_hu, calcium_hu: HU of the solid substance and of its calcified part.
     """
 
@@ -55,7 +55,7 @@ class Nodule:
     calcium_hu: float
 
     def radius(self, directions: Array) -> Array:
-        """Relative radius along unit directions (N, 3)."""
+        """Return the relative radius along unit directions (N, 3)."""
         radius: Array = 1 / np.linalg.norm(directions @ self.axes.T, axis=1)
         radius *= 1 + np.exp(self.bump_width * (directions @ self.bumps.T - 1)) @ self.bump_height
         if len(self.lobes):
@@ -80,7 +80,7 @@ class Nodule:
 
 @dataclass(frozen=True)
 class Measures:
-    """Diameter of the sphere of equal volume, centroid (3,) and largest radius of a body."""
+    """The diameter of the sphere of equal volume, the centroid (3,) and the largest radius of a body."""
 
     diameter: float
     centroid: Array
@@ -92,10 +92,10 @@ class Rendered:
     """A nodule on a box of voxels, arrays (z, y, x).
 
     Attributes:
-        lower, upper: the box, in indices x, y, z of the grid it was drawn on.
-        cover: blurred share of each voxel that its substance takes, 0-1; ``hu`` times it is ``filled``.
-        filled: blurred HU times cover.
-        mask: uint8, 1 where the voxel's centre lies in the body.
+        lower, upper: The box, in indices x, y, z of the grid that the nodule was drawn on.
+        cover: The blurred share of each voxel that its substance takes, 0-1. ``hu`` times it is ``filled``.
+        filled: The blurred product of HU and cover.
+        mask: uint8, 1 if the voxel's centre lies in the body.
     """
 
     lower: Array
@@ -109,12 +109,14 @@ def sample_nodule(rng: np.random.Generator, traits: Traits, normal: Array) -> No
     """Draw a form for these traits.
 
     Args:
-        normal: (3,) unit vector along which the surroundings bind it: out of the lung for pleura, across the
-            fissure for fissure; ignored otherwise.
+        rng: The source of random numbers.
+        traits: The traits of the nodule.
+        normal: (3,) the unit vector along which the surroundings bind the nodule: out of the lung for pleura, across
+            the fissure for fissure. It is ignored otherwise.
     """
     axes = _random_rotation(rng)
     halves = np.array([1.0, rng.uniform(0.82, 1.0), rng.uniform(0.72, 0.95)])
-    if traits.attachment == "fissure":  # flat against the fissure, as intrapulmonary lymph nodes are
+    if traits.attachment == "fissure":  # flat against the fissure, like intrapulmonary lymph nodes
         axes = _rotation_with_last_row(rng, normal)
         halves = np.array([1.0, rng.uniform(0.75, 1.0), rng.uniform(0.5, 0.68)])
     count, height, width = (18, (-0.16, 0.24), 16.0) if traits.margin == "spiculated" else (5, (-0.02, 0.04), 3.0)
@@ -146,9 +148,11 @@ def render_nodule(
     """Draw a nodule on a grid.
 
     Args:
-        centroid: world point of the body's centroid, mm.
-        diameter: of the sphere of the body's volume, mm.
-        blur: standard deviations of the point spread function along the grid's axes, mm.
+        nodule: The form of the nodule.
+        centroid: The world point of the body's centroid, mm.
+        diameter: The diameter of the sphere with the body's volume, mm.
+        grid: The grid.
+        blur: The standard deviations of the point spread function along the grid's axes, mm.
     """
     body = nodule.measures
     scale = diameter / body.diameter
@@ -173,7 +177,7 @@ def render_nodule(
 
 
 def _offsets(grid: Grid, samples: list[Array], centre: Array) -> Array:
-    """World offsets (z, y, x, 3) from the centre, in mm, of continuous indices along x, y and z."""
+    """Return the world offsets (z, y, x, 3) from the centre, in mm, of continuous indices along x, y and z."""
     offsets = np.zeros((*(len(s) for s in samples[::-1]), 3), np.float32)
     for axis, along in enumerate(samples):
         steps = along[:, None] * grid.matrix[:, axis]
@@ -184,7 +188,7 @@ def _offsets(grid: Grid, samples: list[Array], centre: Array) -> Array:
 
 
 def _in_body(nodule: Nodule, offsets: Array, scale: float) -> Array:
-    """Whether points (..., 3) lie within the body."""
+    """Return whether points (..., 3) lie in the body."""
     distance = np.maximum(np.linalg.norm(offsets, axis=-1), 1e-3).reshape(-1)
     edge = scale * nodule.radius(offsets.reshape(-1, 3) / distance[:, None])
     inside: Array = (distance <= edge).reshape(offsets.shape[:-1])
@@ -192,7 +196,7 @@ def _in_body(nodule: Nodule, offsets: Array, scale: float) -> Array:
 
 
 def _substance(nodule: Nodule, offset: Array, scale: float, farthest: float) -> tuple[Array, Array]:
-    """Share filled and HU at offsets (z, y, x, 3) from the centre; z, y, x."""
+    """Return the filled share and HU at offsets (z, y, x, 3) from the centre; z, y, x."""
     shape = offset.shape[:-1]
     offset = offset.reshape(-1, 3)
     distance = np.linalg.norm(offset, axis=1)
@@ -218,7 +222,7 @@ def _substance(nodule: Nodule, offset: Array, scale: float, farthest: float) -> 
 
 
 def _laid_out(values: Array, places: Array, shape: tuple[int, ...]) -> Array:
-    """Values at these places (flat indices) of an array of this shape, and zero elsewhere."""
+    """Return an array of this shape with values at these places (flat indices), and zero elsewhere."""
     out = np.zeros(shape, np.float32)
     out.reshape(-1)[places] = values
     return out
@@ -233,7 +237,7 @@ def _in_core(nodule: Nodule, offset: Array, scale: float) -> Array:
 
 
 def _spicule_fill(nodule: Nodule, direction: Array, distance: Array, edge: Array) -> Array:
-    """1 within a spicule, a cone from just under the surface outwards."""
+    """Return 1 in a spicule, a cone that starts just below the surface and points outwards."""
     fill = np.zeros(len(distance), np.float32)
     height = distance - edge
     shell = np.flatnonzero((height > -1.0) & (height < nodule.spicule_length.max()))
@@ -249,7 +253,7 @@ def _spicule_fill(nodule: Nodule, direction: Array, distance: Array, edge: Array
 
 
 def _blur_weights(sigma: float, parts: int) -> tuple[int, Array]:
-    """First sample relative to a voxel's own first one, and the weights of a Gaussian of ``sigma`` voxels."""
+    """Return the first sample relative to a voxel's own first one, and a Gaussian's weights for ``sigma`` voxels."""
     reach = int(np.ceil(3.5 * sigma * parts))
     steps = np.arange(-reach, parts + reach)
     weights = np.exp(-0.5 * (((steps + 0.5) / parts - 0.5) / sigma) ** 2)
@@ -257,9 +261,9 @@ def _blur_weights(sigma: float, parts: int) -> tuple[int, Array]:
 
 
 def _sampled(array: Array, weights: list[tuple[int, Array]], parts: Array) -> Array:
-    """Weighted means of ``parts`` samples per voxel and their neighbours, per axis (x, y, z); arrays are z, y, x.
+    """Return weighted means of ``parts`` samples per voxel and their neighbours, per axis (x, y, z).
 
-    Written without matrix products, whose rounding depends on the number of threads.
+    Arrays are z, y, x. The code uses no matrix products, because their rounding depends on the number of threads.
     """
     for axis, (first, taps), n in zip((2, 1, 0), weights, parts, strict=True):
         padding = [(0, 0)] * 3
@@ -275,7 +279,7 @@ def _sampled(array: Array, weights: list[tuple[int, Array]], parts: Array) -> Ar
 
 
 def _sphere(count: int) -> Array:
-    """Evenly spread unit vectors (Fibonacci lattice)."""
+    """Return evenly spread unit vectors (Fibonacci lattice)."""
     k = np.arange(count) + 0.5
     z = 1 - 2 * k / count
     angle = np.pi * (1 + np.sqrt(5)) * k
@@ -284,7 +288,7 @@ def _sphere(count: int) -> Array:
 
 
 def _spread_directions(rng: np.random.Generator, count: int) -> Array:
-    """Random unit vectors that keep apart from each other."""
+    """Return random unit vectors with some distance between them."""
     if not count:
         return np.zeros((0, 3))
     directions = _sphere(count) + rng.normal(0, 0.35 / np.sqrt(count) * 2, (count, 3))

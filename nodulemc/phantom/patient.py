@@ -1,4 +1,4 @@
-"""A phantom patient: who, which scans, which lesions, drawn from a seed and the patient's number alone."""
+"""A phantom patient with scans and lesions, drawn only from a seed and the patient's number."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,14 +20,14 @@ from nodulemc.phantom.sites import Site, choose_site
 from nodulemc.phantom.vessels import LungTrees, grow_trees
 
 FIRST_YEAR = 1999
-# Patients by number of nodules, from one on, as in LUNA25's table; more than eight are left out.
+# The numbers of patients by number of nodules, from one on, as in LUNA25's table. More than eight are left out.
 _LESION_COUNTS = np.array([1307, 427, 179, 95, 49, 30, 19, 8])
 _MALE_SHARE = 0.6
 _MARGIN_MM = (14.0, 10.0)
 
 
 class _Stream(IntEnum):
-    """What a patient's random streams are for; each draws independently of the others."""
+    """The purposes of a patient's random streams. Each stream draws independently of the others."""
 
     HISTORY = 0
     ANATOMY = 1
@@ -45,11 +45,11 @@ class Lesion:
     """A lesion over the years.
 
     Attributes:
-        number: from 1, within the patient.
-        first_scan, last_scan: the scans that show it.
-        first_diameter: in mm, at the first of them.
-        label: 1 malignant, 0 benign; the same in every scan.
-        doubling_days: volume doubling time, None where it does not grow.
+        number: The number of the lesion within the patient, from 1.
+        first_scan, last_scan: The first and last scan that show it.
+        first_diameter: The diameter in mm, in the first of them.
+        label: 1 malignant, 0 benign. The same in every scan.
+        doubling_days: The volume doubling time. None if the lesion does not grow.
     """
 
     number: int
@@ -62,29 +62,29 @@ class Lesion:
 
     @property
     def largest(self) -> float:
-        """Diameter in mm in the last scan."""
+        """The diameter in mm in the last scan."""
         return self.diameter(self.last_scan)
 
     def diameter(self, scan: int) -> float:
-        """Diameter in mm in a scan that shows it."""
+        """Return the diameter in mm in a scan that shows the lesion."""
         if self.doubling_days is None:
             return self.first_diameter
         return self.first_diameter * float(malignancy.growth(scan - self.first_scan, self.doubling_days))
 
 
 def identifier_of(seed: int, index: int) -> int:
-    """PatientID of a patient (from 0) of a seed's cohort."""
+    """Return the PatientID of a patient (from 0) of a seed's cohort."""
     return (seed + 1) * (MAX_PHANTOM_PATIENTS + 1) + index + 1
 
 
 class Patient:
-    """Patient ``index`` of the cohort of ``seed``; body and scenes are made when first asked for."""
+    """Patient ``index`` of the cohort of ``seed``. Body and scenes are made on first use."""
 
     def __init__(self, seed: int, index: int) -> None:
         self.seed = seed
         self.index = index
         rng = self._rng(_Stream.HISTORY)
-        # Unique over seeds, so that cohorts can be joined.
+        # The identifier is unique over seeds, so that cohorts can be joined.
         self.identifier = identifier_of(seed, index)
         self.male = bool(rng.random() < _MALE_SHARE)
         count = 1 + int(rng.choice(3, p=malignancy.SCAN_COUNT_FREQUENCY))
@@ -99,11 +99,11 @@ class Patient:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.index, *stream)))
 
     def shown(self, scan: int) -> list[Lesion]:
-        """The lesions a scan shows."""
+        """Return the lesions that a scan shows."""
         return [lesion for lesion in self.lesions if lesion.first_scan <= scan <= lesion.last_scan]
 
     def series_uid(self, scan: int) -> str:
-        """A DICOM UID under the UUID root 2.25 (DICOM PS3.5, B.2)."""
+        """Return a DICOM UID under the UUID root 2.25 (DICOM PS3.5, B.2)."""
         digest = sha256(f"nodulemc phantom {self.seed} {self.index} {scan}".encode()).digest()
         return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
@@ -129,15 +129,15 @@ class Patient:
         return sites
 
     def site_rng(self, lesion: Lesion) -> np.random.Generator:
-        """The stream that draws a lesion's site, in procedural and in real lungs."""
+        """Return the stream that draws a lesion's site, in procedural and in real lungs."""
         return self._rng(_Stream.SITE, lesion.number)
 
     def control_rng(self, scan: int, lesion: Lesion) -> np.random.Generator:
-        """The stream that draws whether a benign nodule of a scan is a control."""
+        """Return the stream that draws whether a benign nodule of a scan is a control."""
         return self._rng(_Stream.CONTROL, scan, lesion.number)
 
     def form(self, lesion: Lesion, normal: Array) -> Nodule:
-        """A lesion's form; ``normal`` (3,) is its site's."""
+        """Return a lesion's form; ``normal`` (3,) is that of its site."""
         return sample_nodule(self._rng(_Stream.FORM, lesion.number), lesion.traits, normal)
 
     def scanner(self, scan: int) -> Scanner:
@@ -145,10 +145,10 @@ class Patient:
         return sample_scanner(self._rng(_Stream.SCAN, scan), 2 * self.anatomy.half_width)
 
     def scene(self, scan: int) -> Scene:
-        """All that a scan shows, with the lesions of `shown` in their order."""
+        """Return everything that a scan shows, with the lesions of `shown` in their order."""
         scanner = self.scanner(scan)
         rng = self._rng(_Stream.SCAN, scan, 1)
-        stretch = 1 + rng.normal(0, (0.006, 0.008, 0.015))  # breath
+        stretch = 1 + rng.normal(0, (0.006, 0.008, 0.015))  # the depth of breath
         offset = np.round(rng.normal(0, (6, 8, 0)) + (0, rng.uniform(-160, 40), rng.uniform(-250, 50)), 2)
         bottom, top = (-158.0 - _MARGIN_MM[0]), (self.anatomy.apex + _MARGIN_MM[1])
         depth = int(np.ceil((top - bottom) * stretch[2] / scanner.spacing[2]))
@@ -175,7 +175,7 @@ class Patient:
         )
 
     def noise_key(self, scan: int) -> tuple[int, ...]:
-        """Seed of a scan's noise."""
+        """Return the seed of a scan's noise."""
         return (self.seed, self.index, int(_Stream.NOISE), scan)
 
 

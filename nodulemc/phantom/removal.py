@@ -1,6 +1,6 @@
-"""Phantom nodules with what bears on malignancy taken away: the picture drawn anew, and the known probability's move.
+"""Phantom nodules without a trait that bears on malignancy: the new picture, and the change of the known probability.
 
-Each patient here has one nodule of every kind, drawn as a cohort's are, but in equal numbers.
+Each patient here has one nodule of every kind, drawn as in a cohort, but in equal numbers.
 """
 
 from dataclasses import replace
@@ -15,11 +15,11 @@ from nodulemc.phantom.render import PlacedNodule, Scene
 
 KINDS = SPICULATED, PLEURAL, *_ = ("spiculated", "pleura", "part-solid", "ground-glass", "solid")
 REMOVALS = SPICULES, DENSITY, CONTACT, SIZE = ("spicules", "density", "contact", "size")
-_FREE_MM = 8.0  # from the pleura
+_FREE_MM = 8.0  # the distance from the pleura
 
 
 def kind_of(traits: Traits) -> str | None:
-    """One of ``KINDS``: spiculated, at the pleura, or another one of a density; None for mixtures and at a fissure."""
+    """Return one of ``KINDS``: spiculated, at the pleura, or another of a density. None for mixtures and fissures."""
     spiculated, pleural = traits.margin == "spiculated", traits.attachment == "pleura"
     if traits.attachment == "fissure" or (spiculated and pleural):
         return None
@@ -27,7 +27,7 @@ def kind_of(traits: Traits) -> str | None:
 
 
 def patient_of_all_kinds(seed: int, index: int) -> Patient:
-    """Patient ``index`` of a seed's cohort with other lesions, in one scan: one of each of ``KINDS`` in their order."""
+    """Return patient ``index`` of a seed's cohort with other lesions, in one scan: each of ``KINDS``, in order."""
     patient = Patient(seed, index)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     drawn = [_drawn(rng, kind) for kind in KINDS]
@@ -50,13 +50,13 @@ def known_move(lesion: Lesion, removal: str) -> float | None:
     """Return the change of the known log odds. None if the remaining nodule does not occur, so that it is not known.
 
     Args:
-        lesion: a nodule that is one of ``KINDS``.
-        removal: one of ``REMOVALS``. What it has none of leaves it as it is.
+        lesion: A nodule that is one of ``KINDS``.
+        removal: One of ``REMOVALS``. A nodule without this trait stays as it is.
     """
     traits, diameter = lesion.traits, lesion.first_diameter
-    if removal in (DENSITY, SIZE) and traits.margin == "spiculated":  # ground glass and small ones have no spicules
+    if removal in (DENSITY, SIZE) and traits.margin == "spiculated":  # ground glass and small nodules have no spicules
         return None
-    if removal == SIZE and traits.density != "solid":  # a core of another one looks solid
+    if removal == SIZE and traits.density != "solid":  # the core of another nodule looks solid
         return None
     left = {
         SPICULES: replace(traits, margin="smooth" if traits.margin == "spiculated" else traits.margin),
@@ -73,12 +73,12 @@ def _log_odds(diameter: float, traits: Traits) -> float:
 
 
 def scene_without(scene: Scene, index: int, removal: str) -> Scene:
-    """A scan with something taken from one of its nodules.
+    """Return a scan with a trait removed from one of its nodules.
 
     Args:
-        scene: with the nodule.
-        index: which it is.
-        removal: one of ``REMOVALS``.
+        scene: The scan with the nodule.
+        index: The index of the nodule.
+        removal: One of ``REMOVALS``.
     """
     placed = scene.nodules[index]
     left = PlacedNodule(_without(placed.nodule, removal), placed.centroid, placed.diameter)

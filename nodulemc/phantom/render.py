@@ -1,8 +1,8 @@
 """Voxels of a procedural scan: tissue, lungs, fissures, vessels, bronchi, nodules, then noise.
 
-Anatomy varies slowly, so its distances and HU are computed on a lattice of 2.5 mm fixed to the body and interpolated
-linearly; edges are then drawn from the distances, as wide as the scanner's blur makes them. Every step is pointwise
-or seeded by position, so a part of a scan has the very voxels of the whole.
+Anatomy varies slowly. So its distances and HU are computed on a lattice of 2.5 mm that is fixed to the body, and
+interpolated linearly. Edges are then drawn from the distances, as wide as the scanner's blur makes them. Every step is
+pointwise or seeded by position, so a part of a scan has exactly the voxels of the whole.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ LATTICE_MM = 2.5
 VESSEL_HU, LUMEN_HU = 35.0, -960.0
 FISSURE_MM = 0.45
 HU_RANGE = (-1024, 3071)
-# A smoothstep of width w has the standard deviation w / sqrt(20); a triangle of half width h has h / sqrt(6).
+# A smoothstep of width w has the standard deviation w / sqrt(20). A triangle of half width h has h / sqrt(6).
 _STEP_WIDTH = np.sqrt(20.0)
 _LINE_WIDTH = np.sqrt(6.0)
 _SLAB = 48
@@ -38,14 +38,14 @@ class PlacedNodule:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that one scan shows.
+    """Everything that one scan shows.
 
     Attributes:
-        anatomy, trees: the patient's body, in body coordinates.
-        nodules: in world coordinates.
-        scanner, grid: how it is imaged; the grid's direction is the identity.
+        anatomy, trees: The patient's body, in body coordinates.
+        nodules: The nodules, in world coordinates.
+        scanner, grid: The imaging. The grid's direction is the identity.
         offset, stretch: world = body × stretch + offset, per axis.
-        texture_key, noise_key: seeds of the patient's parenchyma and of the scan's noise.
+        texture_key, noise_key: The seeds of the patient's parenchyma and of the scan's noise.
     """
 
     anatomy: Anatomy
@@ -60,7 +60,7 @@ class Scene:
 
 
 def render(scene: Scene, drawn: list[Rendered]) -> Array:
-    """The whole scan: int16 HU, axes z, y, x; ``drawn`` is `draw_nodules` of the same scene."""
+    """Return the whole scan: int16 HU, axes z, y, x; ``drawn`` is `draw_nodules` of the same scene."""
     width, height, depth = scene.grid.size
     out = np.empty((depth, height, width), np.int16)
     for start in range(0, depth, _SLAB):
@@ -70,15 +70,18 @@ def render(scene: Scene, drawn: list[Rendered]) -> Array:
 
 
 def draw_nodules(scene: Scene) -> list[Rendered]:
-    """The scan's nodules on its grid, in the scene's order."""
+    """Return the scan's nodules on its grid, in the scene's order."""
     return [render_nodule(n.nodule, n.centroid, n.diameter, scene.grid, scene.scanner.blur) for n in scene.nodules]
 
 
 def render_box(scene: Scene, lower: ArrayLike, upper: ArrayLike, drawn: list[Rendered]) -> Array:
-    """The voxels ``lower`` ≤ index < ``upper`` (x, y, z) of the scan: int16 HU, axes z, y, x.
+    """Return the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of the scan: int16 HU, axes z, y, x.
 
     Args:
-        drawn: `draw_nodules` of the same scene.
+        scene: The scan.
+        lower: The first index.
+        upper: The index after the last one.
+        drawn: The result of `draw_nodules` for the same scene.
     """
     low, high = np.asarray(lower), np.asarray(upper)
     axes = [
@@ -105,7 +108,7 @@ def _add_nodule(hu: Array, nodule: Rendered, lower: Array, upper: Array) -> None
 
 
 def _background(scene: Scene, axes: list[Array]) -> Array:
-    """Everything but vessels, bronchi and nodules, without noise; float32 z, y, x."""
+    """Return everything but vessels, bronchi and nodules, without noise; float32 z, y, x."""
     places = [
         ((axis - offset) / (stretch * LATTICE_MM))
         for axis, offset, stretch in zip(axes, scene.offset, scene.stretch, strict=True)
@@ -140,7 +143,7 @@ def _background(scene: Scene, axes: list[Array]) -> Array:
 
 
 def _between(array: Array, index: Array, t: Array, axis: int) -> Array:
-    """Linear interpolation along an axis at ``index + t``."""
+    """Interpolate linearly along an axis at ``index + t``."""
     out = np.take(np.diff(array, axis=axis), index, axis)
     out *= t
     out += np.take(array, index, axis)
@@ -148,10 +151,10 @@ def _between(array: Array, index: Array, t: Array, axis: int) -> Array:
 
 
 def _lattice(scene: Scene, first: list[int], last: list[int]) -> Array:
-    """Fields (F, z, y, x) on lattice nodes first ≤ node < last, less one node of margin at each end.
+    """Return fields (F, z, y, x) on lattice nodes first ≤ node < last, without one node of margin at each end.
 
-    Fields: tissue HU, lung HU, lung distance, depth into bone, distance to the oblique and the minor fissure; lung
-    and fissure distances are in standard deviations of the scanner's blur across the surface.
+    The fields are tissue HU, lung HU, lung distance, depth in bone, and distance to the oblique and the minor fissure.
+    Lung and fissure distances are in standard deviations of the scanner's blur across the surface.
     """
     x, y, z = (
         (np.arange(a, b, dtype=np.float32) * np.float32(LATTICE_MM)).reshape(
@@ -176,7 +179,7 @@ def _lattice(scene: Scene, first: list[int], last: list[int]) -> Array:
 
 
 def _in_blurs(scene: Scene, distance: Array) -> Array:
-    """A distance field on the lattice, made exact to first order, in blurs across its surface; without the margin."""
+    """Return a distance field on the lattice without its margin, in blurs across its surface, exact to first order."""
     c = slice(1, -1)
     spread: Array | np.float32 = np.float32(1e-6)
     slope: Array | np.float32 = np.float32(1e-6)
@@ -192,7 +195,7 @@ def _in_blurs(scene: Scene, distance: Array) -> Array:
 
 
 def _compose(scene: Scene, fields: Array) -> Array:
-    """One slice's HU (y, x) from its fields (F, y, x)."""
+    """Return one slice's HU (y, x) from its fields (F, y, x)."""
     hu: Array
     hu, lung_hu, lung, bone, oblique, minor = fields
     edge = np.float32(2.2 * max(scene.scanner.blur[:2]) * 2)
@@ -226,13 +229,13 @@ def _smoothstep(t: Array) -> Array:
 
 
 def _draw_tubes(hu: Array, scene: Scene, axes: list[Array], tubes: Tubes, value: float) -> None:
-    """Blend tubes of one HU value into a box of voxels; where tubes overlap the largest cover counts."""
+    """Blend tubes of one HU value into a box of voxels. If tubes overlap, the largest cover counts."""
     start, end = (p * scene.stretch + scene.offset for p in (tubes.start, tubes.end))
     axis = end - start
     length = np.maximum(np.linalg.norm(axis, axis=1), 1e-6)
     in_plane, _, along_z = scene.scanner.blur
     tilt = (axis[:, 2] / length) ** 2
-    # Area of the blur across the tube, as one radius: in-plane twice for a tube along z.
+    # The area of the blur across the tube, as one radius. For a tube along z it is in-plane twice.
     blur = np.sqrt(in_plane * np.sqrt(along_z**2 * (1 - tilt) + in_plane**2 * tilt))
     width = _STEP_WIDTH * blur
     thick = np.maximum(tubes.start_radius, tubes.end_radius)
@@ -242,7 +245,7 @@ def _draw_tubes(hu: Array, scene: Scene, axes: list[Array], tubes: Tubes, value:
     seen = np.flatnonzero(((high > world_low) & (low < world_high)).all(axis=1))
     if not len(seen):
         return
-    # A tube thinner than the blur keeps its cross-section: its peak is its area over the blur's.
+    # A tube thinner than the blur keeps its cross-section. Its peak is its area divided by the blur's.
     mean_radius = (tubes.start_radius + tubes.end_radius)[seen] / 2
     peak = (1 - np.exp(-0.5 * (mean_radius / blur[seen]) ** 2)) / _smoothstep(mean_radius / width[seen] + 0.5)
     spacing = np.array(scene.grid.spacing)
@@ -295,7 +298,7 @@ def _draw_tubes(hu: Array, scene: Scene, axes: list[Array], tubes: Tubes, value:
 
 
 def _noise_level(scene: Scene, axes: list[Array]) -> Array:
-    """Standard deviation in HU (z, y, x): highest deep in the body, and at the shoulders."""
+    """Return the standard deviation in HU (z, y, x). It is highest deep in the body, and at the shoulders."""
     x, y, z = (
         ((axis - offset) / stretch).astype(np.float32)
         for axis, offset, stretch in zip(axes, scene.offset, scene.stretch, strict=True)

@@ -1,8 +1,8 @@
 """The scanner: voxel spacing, slice thickness, blur and correlated noise of low-dose screening CT.
 
 Ranges follow the NLST protocol (National Lung Screening Trial Research Team, Radiology 2011;258:243-253: slices of
-1.0-2.5 mm, low dose, soft or sharp kernel) and its nodules' in-plane spacings of 0.5-0.9 mm (NLSTx, Veasey et al.,
-ISBI 2020:1870-1874). A slice's sensitivity profile has the nominal thickness as its full width at half maximum.
+1.0-2.5 mm, low dose, soft or sharp kernel) and its nodules' in-plane spacings of 0.5-0.9 mm (NLSTx, Veasey et al., ISBI
+2020:1870-1874). The full width at half maximum of a slice's sensitivity profile is the nominal thickness.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nodulemc.arrays import Array
 
 IN_PLANE_VOXELS = 512
 _FWHM = 2.3548
-# Tiles of noise; eight by eight hold a slice of 512 x 512 with the filter's margin around.
+# The size of a tile of noise. Eight by eight tiles hold a slice of 512 x 512 with the filter's margin around it.
 _TILE = (16, 65, 65)
 _BEFORE = 4
 # (slice spacing, slice thickness) in mm with their frequency.
@@ -30,7 +30,7 @@ _SLICES = (
 
 @dataclass(frozen=True)
 class NoiseFilter:
-    """Separable symmetric filter that gives white noise its texture; half of it, from the centre outwards."""
+    """A separable symmetric filter that gives white noise its texture. It holds one half, from the centre outwards."""
 
     in_plane: tuple[float, ...]
     along_z: tuple[float, ...]
@@ -38,14 +38,14 @@ class NoiseFilter:
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scan's imaging.
+    """The imaging of one scan.
 
     Attributes:
         spacing: x, y, z in mm.
-        thickness: nominal slice thickness in mm.
-        blur: standard deviations in mm of the point spread function along the voxel axes x, y, z.
-        noise_hu: standard deviation at the centre of the body.
-        noise_filter: the noise's texture.
+        thickness: The nominal slice thickness in mm.
+        blur: The standard deviations in mm of the point spread function along the voxel axes x, y, z.
+        noise_hu: The standard deviation of noise at the centre of the body.
+        noise_filter: The texture of the noise.
     """
 
     spacing: tuple[float, float, float]
@@ -77,7 +77,7 @@ def sample_scanner(rng: np.random.Generator, lung_width: float) -> Scanner:
 
 
 def correlation_taps(lag_one: float) -> tuple[float, ...]:
-    """Half filter (centre, neighbour) whose output has this correlation between neighbours, at most 2/3."""
+    """Return the half filter (centre, neighbour) whose output has this correlation between neighbours, at most 2/3."""
     # For taps (t, 1, t): correlation 2t / (1 + 2t²).
     lag_one = float(np.clip(lag_one, -0.6, 0.66))
     t = 0.0 if abs(lag_one) < 1e-6 else (1 - np.sqrt(1 - 2 * lag_one**2)) / (2 * lag_one)
@@ -85,10 +85,13 @@ def correlation_taps(lag_one: float) -> tuple[float, ...]:
 
 
 def noise(key: tuple[int, ...], texture: NoiseFilter, lower: Array, upper: Array) -> Array:
-    """Unit-variance noise of the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of a scan.
+    """Return unit-variance noise of the voxels ``lower`` ≤ index < ``upper`` (x, y, z) of a scan.
 
     Args:
-        key: the scan's own seed; the same key gives the same noise, however the scan is cut into parts.
+        key: The scan's own seed. The same key gives the same noise, for any division of the scan into parts.
+        texture: The filter of the noise.
+        lower: The first index.
+        upper: The index after the last one.
 
     Returns:
         float32 array (z, y, x).
@@ -104,7 +107,7 @@ def noise(key: tuple[int, ...], texture: NoiseFilter, lower: Array, upper: Array
 
 
 def white_noise(key: tuple[int, ...], lower: Array, upper: Array) -> Array:
-    """Standard normal noise on a box of integer positions (z, y, x), the same however space is cut into boxes."""
+    """Return standard normal noise on a box of integer positions (z, y, x), the same for any division into boxes."""
     out = np.empty(upper - lower, np.float32)
     first, last = (lower + _BEFORE) // _TILE, (upper - 1 + _BEFORE) // _TILE
     for offset in np.ndindex(*(last - first + 1)):
@@ -116,7 +119,7 @@ def white_noise(key: tuple[int, ...], lower: Array, upper: Array) -> Array:
     return out
 
 
-@lru_cache(maxsize=160)  # two layers of a scan, so that its next slab finds what it shares with this one
+@lru_cache(maxsize=160)  # two layers of a scan, so that its next slab finds the shared tiles
 def _tile(key: tuple[int, ...], *position: int) -> Array:
     # Positions may be negative; seeds are natural numbers.
     seed = np.random.SeedSequence(key[0], spawn_key=(*key[1:], *(2**16 + p for p in position)))
@@ -142,13 +145,13 @@ def _filtered(array: Array, taps: tuple[float, ...], axis: int) -> Array:
 
 
 def _in_plane_taps(sigma: float) -> tuple[float, ...]:
-    """Blur as of the kernel less a share of its wider neighbourhood: filtered back projection dampens slow noise."""
+    """Return the kernel's blur minus a share of a wider blur, as filtered back projection dampens slow noise."""
     k = np.arange(3)
     narrow, wide = (np.exp(-0.5 * (k / s) ** 2) / s for s in (0.75 * sigma, 1.9 * sigma))
     return tuple((narrow - 0.45 * wide).tolist())
 
 
 def _unit_taps(taps: tuple[float, ...]) -> tuple[float, ...]:
-    """Scale so that white noise of unit variance stays of unit variance."""
+    """Scale the taps so that white noise keeps unit variance."""
     norm = np.sqrt(taps[0] ** 2 + 2 * sum(t**2 for t in taps[1:]))
     return tuple(float(t / norm) for t in taps)

@@ -21,9 +21,9 @@ class Site:
     """A place in body coordinates.
 
     Attributes:
-        point: (3,) where the nodule touches what it is attached to, or its centroid where it is free.
-        normal: (3,) unit vector out of the lung (pleura), across the fissure, or away from the vessel.
-        lobe: its name, empty where it is not known.
+        point: (3,) the point where the nodule touches its attachment. For a free nodule, its centroid.
+        normal: (3,) the unit vector out of the lung (pleura), across the fissure, or away from the vessel.
+        lobe: The name of the lobe. Empty if it is not known.
     """
 
     point: Array
@@ -31,7 +31,7 @@ class Site:
     lobe: str
 
     def centroid(self, nodule: Nodule, diameter: float) -> Array:
-        """Body coordinates of the centroid of a nodule of this diameter (mm) at this site."""
+        """Return the body coordinates of the centroid of a nodule of this diameter (mm) at this site."""
         if nodule.plane is not None:
             scale = diameter / nodule.measures.diameter
             _, distance = nodule.plane
@@ -52,9 +52,12 @@ def choose_site(
     """Draw a site for a nodule.
 
     Args:
+        anatomy: The patient's body.
+        vessels: The patient's vessels.
         attachment: none, vessel, pleura or fissure.
-        diameter: the largest the nodule will grow to, mm.
-        taken: points (3,) and diameters of the patient's nodules so far, which are kept clear of.
+        diameter: The largest diameter that the nodule will reach, mm.
+        taken: Points (3,) and diameters of the patient's earlier nodules. The site keeps clear of them.
+        rng: The source of random numbers.
     """
     clearance = diameter / 2 + 3
     while True:
@@ -70,7 +73,7 @@ def choose_site(
 def _candidates(
     anatomy: Anatomy, vessels: Tubes, attachment: str, clearance: float, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Points (N, 3) and normals (N, 3) that suit the attachment."""
+    """Return points (N, 3) and normals (N, 3) that suit the attachment."""
     if attachment == "vessel":
         radius = (vessels.start_radius + vessels.end_radius) / 2
         fitting = np.flatnonzero((radius > _VESSEL_RADIUS_MM[0]) & (radius < _VESSEL_RADIUS_MM[1]))
@@ -83,7 +86,7 @@ def _candidates(
     points = rng.uniform(-half, half, (_CANDIDATES, 3))
     if attachment == "none":
         thorax = anatomy.thorax(*points.T.astype(np.float32))
-        # The largest nodules would find no place if they had to stay wholly clear of the fissures.
+        # The largest nodules would find no place if they had to keep completely clear of the fissures.
         good = (thorax.lung > clearance) & (anatomy.fissure_distance(thorax) > min(clearance, 9))
         return _kept(good, points, np.zeros_like(points))
     if attachment == "fissure":
@@ -100,23 +103,23 @@ def _candidates(
         normals = -anatomy.inward_normal(points)
         points = points + normals * _lung_depth(anatomy, points)[:, None]
     thorax = anatomy.thorax(*points.T.astype(np.float32))
-    # Costal pleura only, where the lung's surface is the cavity's, and away from the sharp recesses.
+    # Only costal pleura counts, where the lung's surface is the cavity's, and away from the sharp recesses.
     inside = points - normals * (1.2 * clearance)
     good = (np.abs(thorax.lung) < 0.3) & (thorax.cavity < 1) & (_lung_depth(anatomy, inside) > 0.8 * clearance)
     return _kept(good, points, normals)
 
 
 def _kept(good: Array, points: Array, normals: Array) -> tuple[Array, Array]:
-    """Those points (M, 3) and normals (M, 3) of N that are good (N,)."""
+    """Return those points (M, 3) and normals (M, 3) of N that are good (N,)."""
     return points[good], normals[good]
 
 
 def _lung_depth(anatomy: Anatomy, points: Array) -> Array:
-    """Distance (mm) into the lung (N,) at points (N, 3), positive inside."""
+    """Return the depth (mm) in the lung (N,) at points (N, 3), positive inside."""
     return anatomy.thorax(*points.T.astype(np.float32)).lung
 
 
 def _signed_fissure(thorax: Thorax) -> Array:
-    """Distance (mm) from the nearest fissure, of the shape of ``thorax``, positive above or in front of it."""
+    """Return the distance (mm) from the nearest fissure, of the shape of ``thorax``, positive above or in front."""
     minor = (thorax.oblique_fissure > 0) & (np.abs(thorax.minor_fissure) < np.abs(thorax.oblique_fissure))
     return np.where(minor, thorax.minor_fissure, thorax.oblique_fissure)

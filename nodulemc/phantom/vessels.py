@@ -1,8 +1,8 @@
 """Pulmonary arteries, veins and bronchi: trees of tapering tubes that fill the lobes.
 
-Each lobe's terminal points are halved again and again along their longest axis; a branch runs from its parent
-towards the middle of the points it serves. Radii follow Murray's law with the exponent measured in pulmonary
-arteries, n ~ r^2.4 for n terminals served (Murray, Proc Natl Acad Sci 1926;12:207-214; Huang et al., J Appl Physiol
+Each lobe's terminal points are halved again and again along their longest axis. A branch runs from its parent towards
+the middle of the points that it serves. Radii follow Murray's law with the exponent measured in pulmonary arteries, n ~
+r^2.4 for n served terminals (Murray, Proc Natl Acad Sci 1926;12:207-214; Huang et al., J Appl Physiol
 1996;81:2123-2133).
 """
 
@@ -36,7 +36,7 @@ class Tubes:
 
     @classmethod
     def join(cls, parts: list["Tubes"]) -> "Tubes":
-        """All the tubes of several sets."""
+        """Return all tubes of several sets."""
         fields = ("start", "end", "start_radius", "end_radius")
         return cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
@@ -67,7 +67,7 @@ def grow_trees(anatomy: Anatomy, rng: np.random.Generator) -> LungTrees:
 
 
 def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tuple[Array, Array]:
-    """Points spread evenly in one lung, away from its surface and fissures, with their lobes."""
+    """Return points spread evenly in one lung, away from its surface and fissures, with their lobes."""
     size = np.array([anatomy.half_width + 10, 2 * anatomy.half_depth + 20, anatomy.apex + 160])
     low = np.array([-size[0] if right else 0.0, -anatomy.half_depth - 7, -160.0])
     points = (low + rng.random((_TERMINALS_PER_LUNG * 12, 3)) * size).astype(np.float32)
@@ -77,7 +77,7 @@ def _terminals(anatomy: Anatomy, rng: np.random.Generator, *, right: bool) -> tu
 
 
 def _tree(root: Array, points: Array, rng: np.random.Generator) -> Tubes:
-    """One tree from ``root`` to all ``points`` (N, 3)."""
+    """Return one tree from ``root`` to all ``points`` (N, 3)."""
     cluster: Array = np.zeros(len(points), int)
     parent = root[None]
     parent_radius = np.array([_radius(len(points))])
@@ -85,7 +85,7 @@ def _tree(root: Array, points: Array, rng: np.random.Generator) -> Tubes:
     while len(points):
         count = np.bincount(cluster)
         centroid = np.stack([np.bincount(cluster, column) for column in points.T], axis=1) / count[:, None]
-        # A branch goes part of the way to the middle of its points, and all the way to a single one.
+        # A branch goes part of the way to the middle of its points, and all the way to a single point.
         reach = np.where(count == 1, 1.0, rng.uniform(0.38, 0.55, len(count)))[:, None]
         node = parent + reach * (centroid - parent)
         radius = _radius(count)
@@ -101,7 +101,7 @@ def _tree(root: Array, points: Array, rng: np.random.Generator) -> Tubes:
 
 
 def _halved(points: Array, cluster: Array, clusters: int) -> tuple[Array, Array, Array]:
-    """Split each cluster at the median of its longest axis; returns points, new clusters, and each one's origin."""
+    """Split each cluster at the median of its longest axis. Return points, new clusters, and the origin of each."""
     low, high = np.full((clusters, 3), np.inf), np.full((clusters, 3), -np.inf)
     np.minimum.at(low, cluster, points)
     np.maximum.at(high, cluster, points)
@@ -120,7 +120,7 @@ def _radius(count: Array | int) -> Array:
 
 
 def _bent(start: Array, end: Array, r0: Array, r1: Array, rng: np.random.Generator) -> Tubes:
-    """Two tubes for each branch, with a slight bend between."""
+    """Return two tubes for each branch, with a slight bend between them."""
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
     middle = (start + end) / 2 + rng.normal(0, 0.05, start.shape) * length
     half = (r0 + r1) / 2
@@ -133,10 +133,10 @@ def _bent(start: Array, end: Array, r0: Array, r1: Array, rng: np.random.Generat
 
 
 def _bronchi(arteries: Tubes) -> Tubes:
-    """Lumens beside the larger arteries, whose diameter they share."""
+    """Return lumens beside the larger arteries, with the arteries' diameters."""
     large = arteries.end_radius > _BRONCHUS_FROM_RADIUS_MM
     start, end = arteries.start[large], arteries.end[large]
     r0, r1 = 0.85 * arteries.start_radius[large], 0.85 * arteries.end_radius[large]
-    # Towards the back and the middle of the body, where the airways lie beside the arteries.
+    # They lie towards the back and the middle of the body, as airways do beside arteries.
     towards = np.array([0.0, 0.8, 0.6])
     return Tubes(start + 2.3 * r0[:, None] * towards, end + 2.3 * r1[:, None] * towards, r0, r1)
