@@ -1,15 +1,15 @@
-"""Scans per second of `nodulemc cohort`, beside the sum of its floors measured in the same run, and its memory.
+"""Scans per second of `nodulemc cohort` and its memory, compared with the sum of its floors from the same run.
 
     python benchmarks/cohort.py PHANTOMS [--scans 500]
 
-PHANTOMS is a folder of `nodulemc phantom`. Its scans are taken as often as needed, each time under another name and
-with other nodule names, by hard links: each is read, inflated, hashed and scored anew, but comes from the page cache,
-as it does for the floors. These are what a scan costs at least, all cores at work on one thing: reading the CT
+PHANTOMS is a folder of `nodulemc phantom`. Its scans are used as often as needed by hard links, each time under another
+name and with other nodule names. So each is read, inflated, hashed and scored anew, but comes from the page cache, as
+for the floors. The floors are the least cost of a scan, with all cores at work on one thing: reading the CT
 (``read_volume``, one process per core), and the network for its nodules. They are measured before and after the run,
-and the means count. Start-up, patches, hashes, the store and the exports are what the floors leave out.
+and their means count. They leave out start-up, patches, hashes, the store and the exports.
 
-Memory is that of all processes of the run together; its peak is given for each quarter of the run. Run it on an idle
-machine.
+Memory is that of all processes of the run together. Its peak is given for each quarter of the run. Run the benchmark on
+an idle machine.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _QUARTERS = 4
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phantoms", type=Path, metavar="PHANTOMS", help="folder of `nodulemc phantom`")
     parser.add_argument("--scans", type=int, default=20, metavar="N", help="default: 20")
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def multiply(phantoms: list[Scan], count: int, folder: Path) -> int:
-    """A folder in LUNA25's layout with ``count`` scans; returns its number of nodules."""
+    """Make a folder in LUNA25's layout with ``count`` scans, and return its number of nodules."""
     (folder / "ct").mkdir(parents=True)
     rows = []
     for number, scan in enumerate(islice(cycle(phantoms), count)):
@@ -85,7 +85,7 @@ def multiply(phantoms: list[Scan], count: int, folder: Path) -> int:
 
 
 def floors(phantoms: list[Scan], args: argparse.Namespace) -> tuple[float, float]:
-    """Seconds for reading one CT, and for one nodule's network, with all cores at work."""
+    """Return the seconds for reading one CT, and for one nodule's network, with all cores at work."""
     cores = available_cores()
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         paths = list(islice(cycle(scan.path for scan in phantoms), max(_READS * cores, len(phantoms))))
@@ -107,7 +107,7 @@ def _read(path: Path) -> None:
 
 
 def run(folder: Path, args: argparse.Namespace) -> tuple[float, list[float]]:
-    """Seconds of the command, and the peak of its memory in MB in each quarter of that time."""
+    """Return the seconds of the command, and the peak of its memory in MB in each quarter of that time."""
     command = [sys.executable, "-m", "nodulemc.cli", "cohort", folder / "cohort", "--output", folder / "out"]
     command += ["--resources", args.resources.resolve(), "--precision", args.precision]
     start = time.perf_counter()
@@ -124,7 +124,7 @@ def run(folder: Path, args: argparse.Namespace) -> tuple[float, list[float]]:
 
 
 def _family(process: int) -> list[int]:
-    """A process and all below it."""
+    """Return a process and all its descendants."""
     try:
         children = Path(f"/proc/{process}/task").glob("*/children")
         below = [int(child) for file in children for child in file.read_text().split()]

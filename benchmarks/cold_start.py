@@ -1,10 +1,10 @@
-"""From a cold process to the JSON: wall time and peak memory by number of nodules, and where the time goes.
+"""From a cold process to the JSON: wall time and peak memory by number of nodules, and the time of each phase.
 
     python benchmarks/cold_start.py
 
-The CT is a phantom of 162 × 512 × 512 voxels, a compressed .mha. Whole cases run inference.py in fresh processes and
-alternate with benchmarks/reference_loop.py, which works as the reference implementation does. Phases are timed one
-after the other in one process, each beside its floor. Run it on an idle machine.
+The CT is a phantom of 162 × 512 × 512 voxels, a compressed .mha. Whole cases run inference.py in fresh processes. They
+alternate with benchmarks/reference_loop.py, which works like the reference implementation. Phases are timed one after
+the other in one process, each with its floor. Run it on an idle machine.
 """
 
 import argparse
@@ -32,7 +32,7 @@ REFERENCE_NODULES = (1, 10)
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def write_ct(path: Path, slices: int) -> None:
-    """A compressed phantom CT."""
+    """Write a compressed phantom CT."""
     path.parent.mkdir(parents=True)
     scene = Patient(3, 0).scene(0)
     voxels = render(scene, draw_nodules(scene))
@@ -72,7 +72,7 @@ def write_ct(path: Path, slices: int) -> None:
 
 
 def write_points(folder: Path, count: int) -> None:
-    """Points spread over the CT."""
+    """Write points that are spread over the CT."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(folder / "images" / "chest-ct" / "ct.mha"))
     reader.ReadImageInformation()
@@ -85,7 +85,7 @@ def write_points(folder: Path, count: int) -> None:
 
 
 def measure_cases(folder: Path, args: argparse.Namespace, flops: float, rates: dict[str, float]) -> list[dict]:
-    """Whole cold cases, alternating with the reference loop."""
+    """Measure whole cold cases, alternating with the reference loop."""
     rows = []
     output = folder / "output"
     output.mkdir()
@@ -118,7 +118,7 @@ def measure_cases(folder: Path, args: argparse.Namespace, flops: float, rates: d
 
 
 def measure_phases(folder: Path, resources: Path, device: str, precision: str) -> dict[str, float]:
-    """Median seconds of each phase over fresh processes."""
+    """Return the median seconds of each phase over fresh processes."""
     command = [sys.executable, ROOT / "benchmarks" / "phases.py", folder, resources, device, precision]
     run = partial(subprocess.run, list(map(str, command)), capture_output=True, check=True, text=True)
     runs = [json.loads(run().stdout) for _ in range(5)]
@@ -126,7 +126,7 @@ def measure_phases(folder: Path, resources: Path, device: str, precision: str) -
 
 
 def phase_floors(folder: Path, resources: Path, network: float) -> dict[str, float]:
-    """What a phase cannot do without, measured now: inflating, hashing, the FLOPs."""
+    """Measure now the least work of a phase: inflating, hashing, the FLOPs."""
     from zlib_ng import zlib_ng
 
     content = (folder / "images" / "chest-ct" / "ct.mha").read_bytes()

@@ -1,11 +1,11 @@
-"""How far the faster paths are from plain PyTorch in fp32, on phantom nodules the ensemble has not seen.
+"""The distance of the faster paths from plain PyTorch in fp32, on phantom nodules that the ensemble has not seen.
 
     python benchmarks/exactness.py [--store STORE]
 
 The yardstick runs each seed as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
-each path it prints the largest difference in a seed's and in the voted probability, the pairs of nodules that change
-places, and both AUCs. "Rounded to bf16" or fp16 is what the type does, by rounding in fp32, so on any CPU. Without
---store it draws the nodules of seed 25 first.
+each path the script prints the largest difference in a seed's and in the voted probability, the pairs of nodules that
+swap places, and both AUCs. "Rounded to bf16" or fp16 is the effect of the type, imitated by rounding in fp32, so on any
+CPU. Without --store it first draws the nodules of seed 25.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SEED, PATIENTS = 25, 100
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--store", type=Path, help="block store to take the nodules from")
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def paths(resources: Path) -> Iterator[tuple[str, Ensemble | TorchMembers]]:
-    """The faster paths of this machine, by name."""
+    """Yield the faster paths of this machine, by name."""
     members = read_manifest(resources).members
     for precision in precisions("cpu"):
         yield f"CPU {precision}", Ensemble.load(resources, device="cpu", precision=precision)
@@ -91,7 +91,7 @@ def paths(resources: Path) -> Iterator[tuple[str, Ensemble | TorchMembers]]:
 
 @torch.no_grad()
 def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
-    """Each seed's probability of each nodule, (N, seeds), without any of the shortcuts."""
+    """Return each seed's probability of each nodule, (N, seeds), without any of the shortcuts."""
     networks = [plain_network(resources, member) for member in read_manifest(resources).members]
     results = np.empty((len(patches), len(networks)))
     for k, patch in enumerate(progress(patches, len(patches), "plain")):
@@ -101,7 +101,7 @@ def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
 
 
 def plain_network(resources: Path, member: Member) -> MultiTaskI3d:
-    """A seed as it was trained."""
+    """Return a seed as it was trained."""
     network = create_model(member.architecture, with_decoder=False)
     tensors = read_weights(resources, member)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})

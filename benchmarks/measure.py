@@ -1,4 +1,4 @@
-"""What the benchmarks share: floors measured on the same machine in the same run, and the file of last results."""
+"""The shared parts of the benchmarks: floors measured in the same run, and the file of last results."""
 
 import json
 import platform
@@ -29,12 +29,12 @@ _SIDE = {"cpu": 3072, "cuda": 8192}
 
 
 def precisions(device: str) -> list[str]:
-    """What is worth measuring: on a CPU without bf16 instructions OpenVINO computes in fp32 whatever is asked."""
+    """Return the precisions worth measuring: on a CPU without bf16 instructions OpenVINO always computes in fp32."""
     return ["fp32", "bf16"] if device == "cuda" or bf16_instructions() else ["fp32"]
 
 
 def seconds(work: Callable[[], Any], repeats: int = 5, device: str = "cpu") -> float:
-    """Median wall time of some work."""
+    """Return the median wall time of some work."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -46,14 +46,17 @@ def seconds(work: Callable[[], Any], repeats: int = 5, device: str = "cpu") -> f
 
 
 def matrix_rate(precision: str, device: str = "cpu", side: int | None = None) -> float:
-    """FLOP/s of a large matrix product: the best of some, as other work on the machine can only slow it down."""
+    """Return the FLOP/s of a large matrix product.
+
+    The best of several counts, as other work on the machine can only slow it down.
+    """
     side = side or _SIDE[device]
     a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     return 2 * side**3 / min(seconds(lambda: a @ b, 1, device) for _ in range(8))
 
 
 def network_flops(backbone: str = "inception_i3d") -> float:
-    """FLOPs of one seed for one nodule: the convolutions of the network as published, on its upscaled input."""
+    """Return the FLOPs of one seed for one nodule: the convolutions of the published network on its upscaled input."""
     with torch.device("meta"):
         network = create_model(Architecture(backbone), with_decoder=False).eval()
         with FlopCounterMode(display=False) as counter:
@@ -62,7 +65,7 @@ def network_flops(backbone: str = "inception_i3d") -> float:
 
 
 def pass_flops(network: nn.Module) -> float:
-    """FLOPs of one pass of an inference network for one nodule, as it is run."""
+    """Return the FLOPs of one pass of an inference network for one nodule, as it is run."""
     on_paper = deepcopy(network).to("meta")
     with FlopCounterMode(display=False) as counter:
         on_paper.classify(torch.empty(1, 1, SIZE, SIZE, SIZE, device="meta"))
@@ -70,35 +73,35 @@ def pass_flops(network: nn.Module) -> float:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Start to look for the highest memory of a GPU; nothing on a CPU."""
+    """Reset a GPU's peak of memory. Do nothing on a CPU."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_mb(device: str) -> float | None:
-    """The highest memory of a GPU that tensors took since ``reset_peak_memory``; None on a CPU."""
+    """Return the peak of a GPU's memory in tensors since ``reset_peak_memory``. None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
 
 
 def swapped_gaps(expected: np.ndarray, found: np.ndarray) -> list[float]:
-    """The expected differences of the pairs that the found values rank the other way round."""
+    """Return the expected differences of the pairs that the found values rank the other way round."""
     pairs = np.array(list(combinations(range(len(expected)), 2)))
     before, after = (values[pairs[:, 0]] - values[pairs[:, 1]] for values in (expected, found))
     return np.abs(before[before * after < 0]).tolist()
 
 
 def run_cold(arguments: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak memory in MB of a fresh Python process.
+    """Return the wall seconds and peak memory in MB of a fresh Python process.
 
     Raises:
-        RuntimeError: it failed; with the last line that it wrote to stderr.
+        RuntimeError: the process failed. The message has its last line on stderr.
     """
     with tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors)
         peak = 0
-        # What wait4 says of the peak counts this process's own memory, from before the new program was started.
+        # The peak from wait4 includes this process's own memory, from the time before the new program started.
         while process.poll() is None:
             peak = max(peak, _peak_kb(process.pid))
             time.sleep(0.005)
@@ -119,7 +122,7 @@ def _peak_kb(process: int) -> int:
 
 
 def record(name: str, content: dict[str, Any]) -> None:
-    """Keep a benchmark's figures in results.json, in place of its last ones on this kind of machine."""
+    """Keep a benchmark's figures in results.json. They replace its last ones on this kind of machine."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results.setdefault(name, {})[machine()] = {"torch": torch.__version__} | content
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
@@ -127,7 +130,7 @@ def record(name: str, content: dict[str, Any]) -> None:
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Return the machine in words."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

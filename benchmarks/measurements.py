@@ -1,8 +1,8 @@
-"""How far measurements are from the truth: balls by size and slice thickness, their growth, phantoms, LIDC nodules.
+"""The errors of measurements: balls by size and slice thickness, their growth, phantoms, LIDC nodules.
 
-Masks are known, so the errors are those of measuring, not of an ensemble. Balls lie at random places on random grids;
-their mask on the patch's grid is the share of each voxel (soft) or in and out (hard), between which a decoder's is.
-Deterministic; about four minutes on one core:
+Masks are known, so the errors are those of measuring, not of an ensemble. Balls lie at random places on random grids.
+Their mask on the patch's grid is either the share of each voxel (soft) or in and out (hard). A decoder's mask is
+between the two. The script is deterministic and takes about four minutes on one core:
 
     python benchmarks/measurements.py [--data ../shared/data]
 """
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _ball(rng: np.random.Generator, diameter: float, slice_mm: float, edge: str) -> Measurements:
-    """A ball measured at a random place of patch and scan."""
+    """Return the measurements of a ball at a random place of patch and scan."""
     ct = _scan((PIXEL_MM, PIXEL_MM, slice_mm))
     middle = np.array(ct.GetSize()) / 2 + rng.uniform(-0.5, 0.5, 3)
     place = np.indices((SIZE,) * 3).transpose(1, 2, 3, 0)
@@ -73,7 +73,7 @@ def _scan(spacing: Sequence[float]) -> sitk.Image:
 
 
 def _errors(found: Iterable[Measurements], diameter: float) -> str:
-    """One cell: errors of volume, long and short axis; how many balls fell between the slices."""
+    """Return one cell: errors of volume, long and short axis, and the number of balls that fell between the slices."""
     found = list(found)
     there = [m for m in found if m.volume_mm3 is not None]
     if not there:
@@ -85,7 +85,7 @@ def _errors(found: Iterable[Measurements], diameter: float) -> str:
 
 
 def _both(errors: Sequence[float], digits: int) -> str:
-    """Mean error, and the largest of either sign."""
+    """Return the mean error, and the largest of either sign."""
     return f"{np.mean(errors):+.{digits}f} (≤ {np.abs(errors).max():.{digits}f})"
 
 
@@ -99,7 +99,7 @@ def _growth(rng: np.random.Generator) -> None:
 
 
 def _change_error(rng: np.random.Generator, diameter: float, slice_mm: float, k: int) -> float:
-    """Error in percentage points of the change between a ball and a larger one, each at a random place."""
+    """Return the error, in percentage points, of the change between a ball and a larger one, each at a random place."""
     edge = ("soft", "hard")[k % 2]
     larger = diameter * (1 + GROWTH_PERCENT / 100) ** (1 / 3)
     before, after = (_ball(rng, mm, slice_mm, edge).volume_mm3 for mm in (diameter, larger))
@@ -116,7 +116,7 @@ def _phantoms(rng: np.random.Generator) -> None:
 
 
 def _phantom(rng: np.random.Generator, margin: str, slice_mm: float) -> float:
-    """Error in % of the volume of a phantom nodule's mask, whose true volume is exact by construction."""
+    """Return the error in % of the volume of a phantom nodule's mask. The true volume is exact by construction."""
     diameter = rng.uniform(6, 20)
     nodule = sample_nodule(rng, Traits(margin, "solid", "none", "free"), np.array([1.0, 0, 0]))
     ct = _scan((PIXEL_MM, PIXEL_MM, slice_mm))

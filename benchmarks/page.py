@@ -1,10 +1,10 @@
-"""What masks, measurements and the case page cost over the prediction of a real scan, each in cold processes.
+"""The cost of masks, measurements and the case page on top of predicting a real scan, each in cold processes.
 
     python benchmarks/page.py [--data ../shared/data]
 
-The scan is LIDC-IDRI-0003 (140 DICOM slices) with the nodules that its readers have outlined. Prediction alone is the
-floor; it runs once a round beside the others, and what they cost is the median of their rounds' differences to it. Run
-it on an idle machine, about a minute.
+The scan is LIDC-IDRI-0003 (140 DICOM slices) with the nodules that its readers outlined. Prediction alone is the floor.
+It runs once in each round beside the others. Their cost is the median over rounds of the difference to it. Run it on an
+idle machine; it takes about a minute.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FLOOR = "prediction"
 
 
 class Cost(NamedTuple):
-    """Of one kind of run: medians of its rounds, and the largest peak."""
+    """The cost of one kind of run: medians of its rounds, and the largest peak."""
 
     seconds: float
     over_floor_seconds: float
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print and keep."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with lidc/")
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_points(scan: Path, file: Path) -> int:
-    """Write the centres of the nodules that the readers of a scan have outlined; returns how many."""
+    """Write the centres of the nodules that the readers of a scan outlined, and return their number."""
     image = read_volume(scan).image
     found = nodules_of(read_reading(scan / READERS).markings, Grid.of(image))
     points = [image.TransformContinuousIndexToPhysicalPoint(nodule.centre.tolist()) for nodule in found]
@@ -71,7 +71,7 @@ def write_points(scan: Path, file: Path) -> int:
 
 
 def measure(scan: Path, folder: Path, args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
-    """Seconds and peak memory in MB of each kind of run, round by round."""
+    """Return the seconds and peak memory in MB of each kind of run, round by round."""
     kinds: dict[str, list[Any]] = {
         FLOOR: [],
         "--masks": ["--masks", folder / "masks"],
@@ -88,7 +88,7 @@ def measure(scan: Path, folder: Path, args: argparse.Namespace) -> dict[str, lis
 
 
 def cost(rounds: dict[str, list[tuple[float, float]]], name: str) -> Cost:
-    """What one kind of run costs, beside the floor of the same rounds."""
+    """Return the cost of one kind of run, beside the floor of the same rounds."""
     own, floor = ([seconds for seconds, _ in rounds[kind]] for kind in (name, FLOOR))
     return Cost(
         statistics.median(own),

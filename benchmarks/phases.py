@@ -1,8 +1,8 @@
-"""One case phase after phase, without their overlap, in a process of its own: a part of benchmarks/cold_start.py.
+"""One case phase by phase, without overlap, in its own process: a part of benchmarks/cold_start.py.
 
 python benchmarks/phases.py INPUT RESOURCES DEVICE PRECISION [floor]
 
-With "floor" it ends after what every case waits for: the imports, the GPU's start, and reading the CT.
+With "floor" it ends after the work that every case waits for: the imports, the GPU's start, and reading the CT.
 """
 
 import json

@@ -1,8 +1,9 @@
-"""Where points are warned about: real nodules, phantom nodules, random points, and files in other conventions.
+"""The warnings about points: real nodules, phantom nodules, random points, and files in other conventions.
 
-Chooses the least contrast on the LIDC-IDRI patients of even number and prints what the warnings do to those of odd
-number, to phantoms and to random points in air, lung, airways, chest wall and mediastinum; then how files are taken
-that hold RAS, voxel indices or swapped axes. Deterministic; about three minutes on one core:
+The script chooses the least contrast on the LIDC-IDRI patients of even number. It prints the effect of the warnings on
+those of odd number, on phantoms, and on random points in air, lung, airways, chest wall and mediastinum. Then it prints
+how files with RAS, voxel indices or swapped axes are treated. It is deterministic and takes about three minutes on one
+core:
 
     python benchmarks/placement.py [--data ../shared/data]
 
@@ -37,9 +38,9 @@ from nodulemc.quality import patch_warnings
 
 SEED = 11
 PHANTOM_BLOCKS, PHANTOM_SCANS, INSERTED_SCANS = 80, 5, 12  # patients
-POINTS = 150  # of each kind in each scan
+POINTS = 150  # per kind and scan
 CUBE_POINTS = 20
-MOST_WARNED = 0.015  # of the nodules that the contrast is chosen on; 2 % are allowed
+MOST_WARNED = 0.015  # the share of the nodules used for choosing the contrast; 2 % are allowed
 GRID_MM = 2.0
 USUAL_LUNG_HU = -850
 TEXTURES = ("ground glass", "part-solid", "solid")
@@ -57,7 +58,7 @@ READINGS: dict[str | None, Callable[[Volume, Sequence[float]], Sequence[float]]]
 
 @dataclass(frozen=True)
 class Found:
-    """A point: of what kind it is, what is around it, and which of WARNINGS it gets."""
+    """A point: its kind, its surroundings, and those of WARNINGS that it gets."""
 
     kind: str
     around: Surroundings
@@ -89,7 +90,7 @@ def main() -> int:
 
 
 def judge(volume: Volume, kind: str, points: Sequence[Sequence[float]]) -> Iterator[Found]:
-    """What is said of each point that lies inside the scan."""
+    """Yield the warnings about each point that lies inside the scan."""
     air = OpenAir(volume)
     for point in points:
         if volume.distance_outside_mm(point) == 0:
@@ -99,12 +100,12 @@ def judge(volume: Volume, kind: str, points: Sequence[Sequence[float]]) -> Itera
 
 
 def half(patient: str) -> str:
-    """Which half of LIDC-IDRI's patients one belongs to."""
+    """Return the half of LIDC-IDRI's patients that one belongs to."""
     return "chosen on" if int(patient[-4:]) % 2 == 0 else "judged on"
 
 
 def lidc_nodules(folder: Path) -> Iterator[Found]:
-    """Cubes, and slabs with usual lung above and below, where they have nothing; each also with its point 2 mm off."""
+    """Yield cubes, and slabs continued by usual lung above and below; each also with its point 2 mm off."""
     rng = np.random.default_rng(SEED)
     for source in ("cubes", "slabs"):
         for row in _rows(folder / source / "table.csv"):
@@ -121,7 +122,7 @@ def lidc_nodules(folder: Path) -> Iterator[Found]:
 
 
 def cube_points(folder: Path) -> Iterator[Found]:
-    """Random points in the lung of the cubes, 5 mm and more from the nodule and from the cube's faces."""
+    """Yield random points in the lung of the cubes, 5 mm or more from the nodule and from the cube's faces."""
     for row in _rows(folder / "cubes" / "table.csv"):
         image = sitk.ReadImage(str(folder / "cubes" / "ct" / f"{row['SeriesInstanceUID']}.mha"))
         mask = sitk.ReadImage(str(folder / "cubes" / "masks" / f"{row['AnnotationID']}.mha"))
@@ -135,7 +136,7 @@ def cube_points(folder: Path) -> Iterator[Found]:
 
 
 def phantom_nodules() -> Iterator[Found]:
-    """Phantom nodules by their density."""
+    """Yield phantom nodules by their density."""
     for block in iter_nodule_blocks(SEED, range(PHANTOM_BLOCKS)):
         centre = [block.row[name] for name in ("CoordX", "CoordY", "CoordZ")]
         yield from judge(
@@ -146,7 +147,7 @@ def phantom_nodules() -> Iterator[Found]:
 
 
 def phantom_scans() -> Iterator[tuple[Volume, list[Sequence[float]]]]:
-    """Whole phantom scans and their nodules."""
+    """Yield whole phantom scans and their nodules."""
     for patient in (Patient(SEED, index) for index in range(PHANTOM_SCANS)):
         scene = patient.scene(0)
         image = scene.grid.image(render(scene, draw_nodules(scene)))
@@ -154,7 +155,7 @@ def phantom_scans() -> Iterator[tuple[Volume, list[Sequence[float]]]]:
 
 
 def inserted_scans(volume: Volume) -> Iterator[tuple[Volume, list[Sequence[float]]]]:
-    """A real scan with phantom nodules in it, and these."""
+    """Yield a real scan with phantom nodules in it, and these nodules."""
     host = Host.measure(volume)
     for patient in (Patient(SEED, index) for index in range(INSERTED_SCANS)):
         hu, placed = insert(host, patient, 0)
@@ -162,7 +163,7 @@ def inserted_scans(volume: Volume) -> Iterator[tuple[Volume, list[Sequence[float
 
 
 def lidc_points(xml: Path, volume: Volume) -> list[Sequence[float]]:
-    """Nodules of the readers' XML: centres of outlines, those within 8 mm of each other as one."""
+    """Return the nodules of the readers' XML: centres of outlines. Centres within 8 mm of each other are one nodule."""
     space = {"": "http://www.nih.gov"}
     nodules: list[list[np.ndarray]] = []
     for outlined in ElementTree.parse(xml).getroot().iterfind(".//unblindedReadNodule", space):  # noqa: S314 - the archive's
@@ -188,7 +189,7 @@ def _corners(roi: ElementTree.Element, space: dict[str, str], volume: Volume) ->
 
 
 def region_points(volume: Volume, scan: str) -> Iterator[Found]:
-    """Random points of a whole scan: in air, at the skin, in lung, airways, chest wall, and deeper inside."""
+    """Yield random points of a whole scan: in air, at the skin, in lung, airways, chest wall, and deeper inside."""
     image = _coarse(volume.image)
     hu = sitk.GetArrayFromImage(image)
     body = _body(hu)
@@ -214,7 +215,7 @@ def region_points(volume: Volume, scan: str) -> Iterator[Found]:
 
 
 def sample(region: np.ndarray, image: sitk.Image, count: int) -> list[Sequence[float]]:
-    """Random points in a region (bool, axes z, y, x) on an image's grid; fewer where it has fewer voxels."""
+    """Return random points in a region (bool, axes z, y, x) on an image's grid; fewer if it has fewer voxels."""
     rng = np.random.default_rng(SEED)
     voxels = np.argwhere(region)
     chosen = rng.choice(len(voxels), min(count, len(voxels)), replace=False)
@@ -229,7 +230,7 @@ def _coarse(image: sitk.Image) -> sitk.Image:
 
 
 def _body(hu: np.ndarray) -> np.ndarray:
-    """The largest piece of tissue with all that it encloses in a slice; no table, no clothes."""
+    """Return the largest piece of tissue with everything that it encloses in a slice, without table and clothes."""
     tissue = ndimage.binary_opening(hu > -400, iterations=3)
     labels, count = ndimage.label(tissue)
     body = labels == 1 + np.argmax(ndimage.sum_labels(tissue, labels, range(1, count + 1)))
@@ -238,7 +239,7 @@ def _body(hu: np.ndarray) -> np.ndarray:
 
 
 def _lung_of_part(image: sitk.Image) -> np.ndarray:
-    """Lung with its vessels where no body's outline is to be seen."""
+    """Return lung with its vessels, for a scan that does not show the body's outline."""
     hu = ndimage.gaussian_filter(sitk.GetArrayFromImage(image).astype(np.float32), 1)
     lung = _large((hu > -950) & (hu < -600), 2000)
     margin = 8
@@ -258,7 +259,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 
 def print_points(found: Sequence[Found]) -> None:
-    """The chosen contrast and the table of points."""
+    """Print the chosen contrast and the table of points."""
     chosen_on = [f.around.contrast_hu for f in found if f.kind.startswith("chosen on") and f.kind.endswith(TEXTURES)]
     at_most = np.quantile(chosen_on, MOST_WARNED)
     print(f"least contrast {LEAST_CONTRAST_HU} HU; {at_most:.0f} HU would warn {MOST_WARNED:.1%} of {len(chosen_on)}\n")
@@ -275,7 +276,7 @@ def print_points(found: Sequence[Found]) -> None:
 
 
 def print_readings(files: Sequence[tuple[Volume, Sequence[Sequence[float]]]]) -> None:
-    """How many files are recognised in each convention, those of one nodule and those of several apart."""
+    """Print how many files are recognised in each convention, separately for files of one nodule and of several."""
     print("\n| file holds | of one nodule | of several | taken for something else |\n|---|---|---|---|")
     for name, write in READINGS.items():
         said = {True: [], False: []}
@@ -289,7 +290,7 @@ def print_readings(files: Sequence[tuple[Volume, Sequence[Sequence[float]]]]) ->
 
 
 def reading(volume: Volume, points: Sequence[Sequence[float]]) -> str | None:
-    """The key of READINGS that the warning or the error names."""
+    """Return the key of READINGS that the warning or the error names."""
     try:
         warnings = prepare_inputs(volume, [Nodule(None, tuple(p)) for p in points])[1].scan
     except PointsError as error:
@@ -300,7 +301,7 @@ def reading(volume: Volume, points: Sequence[Sequence[float]]) -> str | None:
 
 
 def print_times(volume: Volume, point: Sequence[float]) -> None:
-    """What a nodule and, where a point is dark, a scan costs."""
+    """Print the cost of a nodule and, if a point is dark, of a scan."""
     patch = extract_patch(volume, point)
     surroundings(patch)
     start = time.perf_counter()

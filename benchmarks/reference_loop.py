@@ -1,8 +1,8 @@
-"""One case as the public reference implementation works: the yardstick of benchmarks/cold_start.py.
+"""One case in the manner of the public reference implementation: the yardstick of benchmarks/cold_start.py.
 
-Eager fp32 PyTorch, one nodule at a time; for each nodule every seed is built anew, with its decoder, and its checkpoint
-of 196 MB read again, as MClab's processor_ensemble.py does. The decoder is not run. Written for this comparison; it
-gives the same probabilities as this package.
+It is eager fp32 PyTorch, one nodule at a time. For each nodule every seed is built anew, with its decoder, and its
+checkpoint of 196 MB is read again, as in MClab's processor_ensemble.py. The decoder is not run. The script was written
+for this comparison and gives the same probabilities as this package.
 
     python benchmarks/reference_loop.py INPUT OUTPUT CHECKPOINT...
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 @torch.no_grad()
 def probability(patch: torch.Tensor, checkpoint: Path) -> float:
-    """One seed's probability of one nodule."""
+    """Return one seed's probability of one nodule."""
     network = create_model(ARCHITECTURE, with_decoder=True)
     network.load_state_dict(torch.load(checkpoint, map_location="cpu"))
     upscaled = torch.nn.functional.interpolate(patch, size=(64, 128, 128)).repeat(1, 3, 1, 1, 1)
@@ -51,7 +51,7 @@ def probability(patch: torch.Tensor, checkpoint: Path) -> float:
 
 
 def write_checkpoints(folder: Path, resources: Path, members: Iterable[Member]) -> list[Path]:
-    """An ensemble's seeds as the reference's training leaves them: fp32 state dicts with a decoder."""
+    """Write an ensemble's seeds in the form of the reference's training: fp32 state dicts with a decoder."""
     paths = []
     for member in members:
         tensors = create_model(ARCHITECTURE, with_decoder=True).state_dict()

@@ -1,7 +1,7 @@
-"""How far a nodule's place in an earlier scan is from the truth, how like the scans are there, and how long it takes.
+"""The error of a nodule's place in an earlier scan, the similarity of the scans there, and the time it takes.
 
-Real scans are moved, put on another grid and given noise; a breath bends them. Other patients' scans show what a wrong
-registration looks like. Deterministic; about five minutes on one core:
+Real scans are moved, resampled to another grid and given noise, and a breath bends them. Other patients' scans show the
+effect of a wrong registration. The script is deterministic and takes about five minutes on one core:
 
     python benchmarks/registration.py [--data ../shared/data]
 """
@@ -27,7 +27,7 @@ SEED = 11
 NOISE_HU = 25.0
 MOST_TURN_DEG, MOST_SHIFT_MM = 8.0, 60.0
 BREATH_MM = 8.0
-CUBE_MM = 42.0  # of a cube of 51 mm, so that a turned one is within it
+CUBE_MM = 42.0  # the used part of a cube of 51 mm, so that it stays inside when turned
 NOTHING = NoduleMask((0, 0, 0), np.zeros((1, 1, 1), np.float32), None, ())
 
 Place = Sequence[float]
@@ -107,7 +107,7 @@ def _cubes(rng: np.random.Generator, folder: Path) -> None:
 def _moved(
     rng: np.random.Generator, image: sitk.Image, spacing: Sequence[float], breath: float, extent: float | None = None
 ) -> tuple[sitk.Image, Callable[[Place], np.ndarray]]:
-    """A scan of what was there before a known motion, and where that puts a point."""
+    """Return the scan before a known motion, and a function that moves points in the same way."""
     size = np.array(image.GetSize())
     centre = np.array(image.TransformContinuousIndexToPhysicalPoint(((size - 1) / 2).tolist()))
     turn, shift = rng.uniform(-MOST_TURN_DEG, MOST_TURN_DEG, 3), rng.uniform(-MOST_SHIFT_MM, MOST_SHIFT_MM, 3)
@@ -134,7 +134,7 @@ def _moved(
 
 
 def _breath(centre: np.ndarray, extents: np.ndarray, most: float) -> sitk.Transform:
-    """A smooth displacement, mostly along the body, most towards the feet."""
+    """Return a smooth displacement, mostly along the body and largest towards the feet."""
     step = 8.0
     low = centre - extents / 2 - 60
     axes = [low[k] + step * np.arange(int((extents[k] + 120) / step) + 2) for k in range(3)]
@@ -149,7 +149,7 @@ def _breath(centre: np.ndarray, extents: np.ndarray, most: float) -> sitk.Transf
 
 
 def _nodules(folder: Path, scan: Volume) -> list[tuple[Place, NoduleMask]]:
-    """The centres and masks of the nodules that its readers have outlined."""
+    """Return the centres and masks of the nodules that the scan's readers outlined."""
     (reading,) = filter(None, map(read_reading, folder.glob("*.xml")))
     found = nodules_of(reading.markings, Grid.of(scan.image))
     return [

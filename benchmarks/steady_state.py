@@ -2,9 +2,10 @@
 
     python benchmarks/steady_state.py [--device cuda]
 
-On a CPU it measures OpenVINO and, for comparison, PyTorch. The floor of a nodule is the network's FLOPs as published
-over the rate of a large matrix product, measured just before; folding the upscaling into the first convolution saves
-part of those FLOPs, so a ratio below 1 is possible. Peak memory is the device's on a GPU. Run it on an idle machine.
+On a CPU it measures OpenVINO and, for comparison, PyTorch. The floor of a nodule is the published network's FLOPs
+divided by the rate of a large matrix product, measured just before. Folding the upscaling into the first convolution
+saves part of those FLOPs, so a ratio below 1 is possible. On a GPU, peak memory is the device's. Run it on an idle
+machine.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from nodulemc.ensemble.synthetic_patches import probe_patches
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=PACKAGED_MODEL, metavar="DIR", help="ensemble folder")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def measure(backend: str, args: argparse.Namespace, precision: str, batch: int, floor: float) -> dict:
-    """One line of the table."""
+    """Return one line of the table."""
     members = read_manifest(args.resources).members
     if backend == "OpenVINO":
         from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers

@@ -1,13 +1,13 @@
-"""How fast training is, and whether reading and augmentation keep up with the network.
+"""The speed of training, and whether reading and augmentation keep up with the network.
 
-Prints training samples per second, the share of the time spent waiting for data, the rate of the network alone on
-images that are on the device already, the ratio of the two rates, the rates of reading and of resampling alone, and
+The script prints training samples per second, the share of time spent waiting for data, the rate of the network alone
+on images that are already on the device, the ratio of the two rates, the rates of reading and of resampling alone, and
 peak memory. Run it on an idle machine:
 
     python benchmarks/training.py configs/nodulemc.yaml --store blocks
 
 Without --store it makes blocks of a usual size (0.7 mm pixels, 1.25 mm slices) in a temporary folder. With
-ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment the step is compiled, as training's then is.
+ACCELERATE_DYNAMO_BACKEND=INDUCTOR in the environment the step is compiled, as in training.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def write_random_blocks(folder: Path, count: int) -> None:
-    """Blocks of noise, a tenth of them malignant."""
+    """Write blocks of noise, a tenth of them malignant."""
     random = np.random.default_rng(0)
     shape = np.ceil(BLOCK_MM / SPACING_MM).astype(int)[::-1]
     matrix = np.diag(SPACING_MM)
@@ -75,14 +75,14 @@ def write_random_blocks(folder: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one recipe costs on a device.
+    """The cost of one recipe on a device.
 
     Attributes:
-        training, network, reading, resampling: samples per second, of training and of its parts alone.
-        waiting: share of training's time spent waiting for data.
-        start: seconds of the first step, in which a compiled one is compiled, without waiting for data.
-        compiler: what compiles the step, "no" for nothing.
-        gpu_memory: the highest in bytes, None without a GPU.
+        training, network, reading, resampling: Samples per second, of training and of its parts alone.
+        waiting: The share of training's time spent waiting for data.
+        start: The seconds of the first step, including compilation but not waiting for data.
+        compiler: The step's compiler, "no" for none.
+        gpu_memory: The peak in bytes. None without a GPU.
     """
 
     training: float
@@ -105,21 +105,21 @@ def measure(
     """Time training, and the network, reading and resampling alone.
 
     Args:
-        config: the recipe.
-        store: the blocks.
-        warmup: steps before the clock runs, at least 1.
-        steps: steps to time.
-        create: builds the network.
+        config: The recipe.
+        store: The blocks.
+        warmup: The number of steps before the clock runs, at least 1.
+        steps: The number of steps to time.
+        create: Builds the network.
     """
     accelerator = create_accelerator(config.run.precision)
     torch.manual_seed(SEED)
-    # Random weights are as fast as those that the recipe would fetch.
+    # Random weights are as fast as the recipe's own.
     model = replace(config.model, kinetics=None, start_from=None)
     undecided = any(row["label"] is None for row in store.table)
     step = TrainingStep(create(model, SEED), config, accelerator, undecided=undecided)
     step.prepare_to_train()
     rate, samples = config.optimizer.learning_rate, steps * config.run.batch_size
-    # One epoch for all that follows: between two the queue runs dry.
+    # One epoch for everything below, because the queue runs dry between two epochs.
     read_ahead = PREFETCHED * config.run.workers
     batches = iter(make_batches(config, store, accelerator, warmup + 2 * steps + read_ahead))
 
@@ -129,12 +129,12 @@ def measure(
         waited = time.perf_counter() - start
         batch = raw.to(accelerator.device)
         inputs = (*batch.resample(), batch.labels, rate, batch.ratings)
-        # As in training, where each step's loss is looked at.
+        # As in training, which reads each step's loss.
         step(*inputs).tolist()
         return waited, inputs
 
     def read() -> Batch:
-        # Looking at a value waits for the device.
+        # Reading a value waits for the device.
         batch = next(batches).to(accelerator.device)
         batch.labels.tolist()
         return batch
@@ -144,7 +144,7 @@ def measure(
         train()
     training_s, waits = timed(lambda: [train()[0] for _ in range(steps)])
     network_s, _ = timed(lambda: [step(*inputs).tolist() for _ in range(steps)])
-    # What was read while the network worked would make reading look faster than it is.
+    # Samples read while the network worked would make reading look faster than it is.
     for _ in itertools.islice(batches, read_ahead):
         pass
     reading_s, (*_, batch) = timed(lambda: [read() for _ in range(steps)])
@@ -163,14 +163,14 @@ def measure(
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds that some work takes, and its result."""
+    """Return the seconds that some work takes, and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
 
 
 def report(config: TrainingConfig, figures: Figures) -> None:
-    """Print and keep."""
+    """Print and keep the figures."""
     accelerator = create_accelerator(config.run.precision)
     device, size = accelerator.device, config.run.batch_size
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -195,7 +195,7 @@ def report(config: TrainingConfig, figures: Figures) -> None:
 
 
 def make_batches(config: TrainingConfig, store: BlockStore, accelerator: Accelerator, steps: int) -> DataLoader:
-    """The loader that training has, over all blocks."""
+    """Return the loader of training, over all blocks."""
     labels = [row["label"] for row in store.table]
     data = TrainingData(store, labels, range(len(store)), ())
     targets, ratings = data.targets(soft=config.run.soft_labels), data.ratings(config.model.attributes)

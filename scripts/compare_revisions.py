@@ -1,11 +1,11 @@
-"""Do two revisions give the same bytes? Run both on the same inputs, and compare what they write.
+"""Do two revisions give the same bytes? Run both on the same inputs, and compare their outputs.
 
     .venv/bin/python scripts/compare_revisions.py OLD [NEW]
 
 OLD and NEW are git revisions (NEW: HEAD). Each is checked out into a temporary worktree and run with the packages of
-this script's Python, on the CPU. One line per output says whether it is the same, or where it first differs. What must
-differ is taken out first (``BLANKED``, ``UNCOMPARED``): when, how fast and by which revision a file was made. Options
-and keys that have changed their names stand in ``SPELLINGS``.
+this script's Python, on the CPU. One line per output says whether it is the same, or where it first differs. Content
+that must differ is removed first (``BLANKED``, ``UNCOMPARED``): the time, speed and revision with which a file was
+made. ``SPELLINGS`` has the options and keys that changed their names.
 
 Exit code: 0 all the same, 1 a difference, 2 an error. It takes about three minutes on two idle cores.
 """
@@ -38,14 +38,14 @@ sys.path.insert(0, str(REPOSITORY / "test"))
 
 from dicom import change_dicom, write_dicom_series  # noqa: E402
 
-# Names of one thing. A revision gets the first that its `--help` or its configs/nodulemc.yaml has.
+# Each row has the names of one thing. A revision gets the first one in its `--help` or its configs/nodulemc.yaml.
 SPELLINGS = (
     ("export", "cohort-export"),
     ("--resources", "--ensemble"),
     ("--masks", "--nodule-masks"),
     ("central_epochs", "centre_crop_epochs"),
 )
-# What is taken out of every file; a pattern's first group stays.
+# The patterns removed from every file. A pattern's first group stays.
 BLANKED = (
     re.compile(rb'("git_revision": )(?:"[^"]*"|null)'),
     re.compile(rb"(git revision )(?:[0-9a-f]{40}(?:-dirty)?|unknown)"),
@@ -54,18 +54,18 @@ BLANKED = (
     re.compile(rb"(?<=^epoch,seconds,)([^\n]*\n1,)[0-9.]+"),
 )
 BLANKED_ELEMENT = re.compile("Date$|Time$|^SoftwareVersions$|^ImplementationVersionName$")
-NEW_UID = re.compile(r"1\.2\.826\.0\.1\.3680043\.(?:8\.498|10\.511\.3)\.[0-9]+")  # by pydicom and by highdicom
-UNCOMPARED = ("*.lock", "*.sqlite*", "checkpoint.pt", "tensorboard/*")  # hold times, or are for the program alone
+NEW_UID = re.compile(r"1\.2\.826\.0\.1\.3680043\.(?:8\.498|10\.511\.3)\.[0-9]+")  # made by pydicom and highdicom
+UNCOMPARED = ("*.lock", "*.sqlite*", "checkpoint.pt", "tensorboard/*")  # they hold times, or are only for the program
 RECIPE = """
 model: {{kinetics: null, decoder_widths: [16, 16, 16, 8, 8]}}
 run: {{epochs: 1, {central_epochs}: 1, batch_size: 4, samples_per_epoch: 8, workers: 0, precision: bf16}}
 card: {{trained_on: phantoms, licence: Apache-2.0}}
 """
-# Of the phantoms of seed 8: nodules to train on, malignant ones among them, and to validate with.
+# Nodules of the phantoms of seed 8: those to train on, malignant ones among them, and those to validate with.
 TRAIN = ("9000002_1_20000102", "9000002_1_20010102", "9000003_1_19990102", "9000003_1_20000102")
 VALIDATION = ("9000001_1_20000102", "9000001_2_20000102")
 INFERENCE = "inference.py"
-DICOM_VOXELS = (70, 70, 30)  # beside the nodule, x, y, z
+DICOM_VOXELS = (70, 70, 30)  # around the nodule, x, y, z
 STUDY_COLUMNS = (
     "AnnotationID", "PatientID", "SeriesInstanceUID", "CoordX", "CoordY", "CoordZ", "label", "diameter_mm",
     "Age_at_StudyDate", "Gender",
@@ -74,19 +74,19 @@ PATIENT = {"StudyDate": "20240229", "PatientID": "4711", "PatientName": "Doe^Jan
 
 
 class Step(NamedTuple):
-    """A command in today's words, and the files and folders that it writes; none to compare what it prints."""
+    """A command in today's words, and the files and folders that it writes; none to compare its printed output."""
 
     words: str
     outputs: tuple[str, ...] = ()
 
     @property
     def printed(self) -> str:
-        """The file for what the command prints."""
+        """The file for the command's printed output."""
         return f"{self.words.split()[0]}.txt"
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """All that is compared."""
+        """Everything that is compared."""
         return self.outputs or (self.printed,)
 
 
@@ -96,7 +96,7 @@ PHANTOM = f"predict input/phantom.mha --points input/phantom.csv {ENSEMBLE}"
 PRIOR = "--prior input/phantom.mha --prior-points input/phantom.csv --date 2026-02-01 --prior-date 2025-01-31"
 STUDY = "input/predictions.csv --table input/table.csv"
 SPLIT = "split input/table.csv --seed 3"
-# The steps of a chain are done in their order, the chains side by side.
+# The steps of a chain run in their order, the chains in parallel.
 CHAINS = (
     (
         Step("phantom --output phantom --patients 1 --seed 5 --workers 1", ("phantom",)),
@@ -159,7 +159,7 @@ def main() -> int:
 
 
 def commit_of(revision: str) -> str:
-    """The commit that a revision names."""
+    """Return the commit that a revision names."""
     done = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if done.returncode:
         raise CaseError("no such revision", revision, "name a commit, branch or tag of this repository")
@@ -173,7 +173,7 @@ def git(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def checkout(commit: str, folder: Path) -> Iterator[None]:
-    """A temporary worktree."""
+    """Make a temporary worktree."""
     done = git("worktree", "add", "--detach", folder, commit)
     if done.returncode:
         raise CaseError("git cannot check it out", commit, done.stderr)
@@ -184,9 +184,10 @@ def checkout(commit: str, folder: Path) -> Iterator[None]:
 
 
 def run_revision(commit: str, folder: Path, results: Path) -> dict[str, str]:
-    """Do all steps with a commit's code, move the outputs to ``results`` and return what could not be made, and why.
+    """Do all steps with a commit's code, and move the outputs to ``results``.
 
-    Both revisions run in the same folders, as paths are part of some outputs.
+    Return the outputs that could not be made, with the reasons. Both revisions run in the same folders, as paths are
+    part of some outputs.
     """
     code, work = folder / "code", folder / "work"
     with checkout(commit, code):
@@ -208,8 +209,8 @@ class Revision:
     """A checkout's programs, run in ``work``.
 
     Attributes:
-        code: the checkout.
-        failures: the outputs that could not be made, with the error.
+        code: The checkout.
+        failures: The outputs that could not be made, with the error.
     """
 
     def __init__(self, code: Path, work: Path) -> None:
@@ -218,7 +219,7 @@ class Revision:
         self._work = work
 
     def run_chain(self, steps: Sequence[Step]) -> None:
-        """Run commands, one after the other, even where one fails."""
+        """Run commands, one after the other, even if one fails."""
         for step in steps:
             done = self.run(*self._words_of(step))
             if not step.outputs:
@@ -240,7 +241,7 @@ class Revision:
         )
 
     def _words_of(self, step: Step) -> list[str]:
-        """A step's words as the revision spells them."""
+        """Return a step's words in the revision's spelling."""
         program, *words = step.words.split()
         if program != INFERENCE:
             program = spelled(program, self.run("--help").stdout)
@@ -249,13 +250,13 @@ class Revision:
 
 
 def spelled(word: str, text: str) -> str:
-    """The name that begins a line of a help or a recipe, of all that stand for the same thing."""
+    """Return the name that begins a line of a help or a recipe, from all names of the same thing."""
     names = next((names for names in SPELLINGS if word in names), (word,))
     return next((name for name in names if re.search(rf"(?m)^ +{re.escape(name)}(?![\w-])", text)), word)
 
 
 def make_inputs(folder: Path, revision: Revision) -> None:
-    """What both revisions read, made by the first one where it is a program's own output."""
+    """Make the inputs of both revisions. The first revision makes those that are a program's own output."""
     shutil.copytree(revision.code / "resources", folder / "ensemble")
     shutil.copytree(revision.code / "test" / "input", folder / "case")
     done = revision.run("phantom", *f"--output {folder}/phantoms --patients 2 --seed 7 --workers 1".split())
@@ -271,7 +272,7 @@ def make_inputs(folder: Path, revision: Revision) -> None:
 
 
 def write_phantom(folder: Path, rows: Sequence[dict[str, str]]) -> None:
-    """The first phantom's CT with its points, and the surroundings of its first nodule as a DICOM series."""
+    """Write the first phantom's CT with its points, and the surroundings of its first nodule as a DICOM series."""
     series = rows[0]["SeriesInstanceUID"]
     image = sitk.ReadImage(folder / "phantoms" / "ct" / f"{series}.mha")
     points = [[row[f"Coord{axis}"] for axis in "XYZ"] for row in rows if row["SeriesInstanceUID"] == series]
@@ -287,7 +288,7 @@ def write_phantom(folder: Path, rows: Sequence[dict[str, str]]) -> None:
 
 
 def write_study(folder: Path) -> None:
-    """A table of 120 patients with two nodules each, and two sets of predictions for them."""
+    """Write a table of 120 patients with two nodules each, and two sets of predictions for them."""
     random = np.random.default_rng(22)
     nodules = [(f"{patient}_{number}_20000102", patient) for patient in range(1000, 1120) for number in (1, 2)]
     labels = random.random(len(nodules)) < 0.3
@@ -319,13 +320,13 @@ def write_study(folder: Path) -> None:
 
 
 def write_rows(file: Path, rows: Iterable[Iterable[object]]) -> None:
-    """A CSV file."""
+    """Write a CSV file."""
     with file.open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)
 
 
 def difference(old: Path, new: Path) -> str | None:
-    """Where two files or folders first differ; None where they hold the same."""
+    """Return where two files or folders first differ. None if they are the same."""
     names = sorted({*file_names(old), *file_names(new)})
     if not names:
         return "written by neither"
@@ -333,7 +334,7 @@ def difference(old: Path, new: Path) -> str | None:
 
 
 def file_names(place: Path) -> list[str]:
-    """The compared files of a folder, or "" for one that is a file."""
+    """Return the compared files of a folder, or "" for a file."""
     if place.is_file():
         return [""]
     names = [path.relative_to(place) for path in place.rglob("*") if path.is_file()]
@@ -341,7 +342,7 @@ def file_names(place: Path) -> list[str]:
 
 
 def file_difference(old: Path, new: Path) -> str | None:
-    """Where two files first differ."""
+    """Return where two files first differ."""
     for file, side in ((old, "new"), (new, "old")):
         if not file.is_file():
             return f": only in {side}"
@@ -357,7 +358,7 @@ def file_difference(old: Path, new: Path) -> str | None:
 
 
 def comparable(file: Path) -> bytes:
-    """A file's content without what must differ."""
+    """Return a file's content without the parts that must differ."""
     content = file.read_bytes()
     if content[128:132] == b"DICM":
         return dicom_text(file)
@@ -367,7 +368,7 @@ def comparable(file: Path) -> bytes:
 
 
 def dicom_text(file: Path) -> bytes:
-    """A DICOM file's elements as text, without what must differ; new UIDs are numbered as they come."""
+    """Return a DICOM file's elements as text, without the parts that must differ. New UIDs are numbered in order."""
     data = pydicom.dcmread(file)
     for part in (data.file_meta, data):
         part.walk(blank_element)
@@ -377,7 +378,7 @@ def dicom_text(file: Path) -> bytes:
 
 
 def blank_element(_: pydicom.Dataset, element: pydicom.DataElement) -> None:
-    """Empty an element that tells when or by which version the file was made."""
+    """Empty an element that shows when or by which version the file was made."""
     if BLANKED_ELEMENT.search(element.keyword):
         element.value = None
 

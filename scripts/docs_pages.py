@@ -1,4 +1,4 @@
-"""Pages of the documentation site that are made of other files; MkDocs calls this module (see mkdocs.yml)."""
+"""Pages of the documentation site that are made from other files. MkDocs calls this module (see mkdocs.yml)."""
 
 import re
 from pathlib import Path
@@ -26,6 +26,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _moved(link: re.Match[str]) -> str:
-    """A link from the repository's top, as it is from the site's."""
+    """Change a link of the repository's top to one of the site."""
     name, hash_, anchor = link[1].partition("#")
     return f"]({TOP.get(name, name.removeprefix('docs/'))}{hash_}{anchor})"

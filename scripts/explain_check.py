@@ -1,10 +1,11 @@
 """Check on phantoms whether the explanations of a case page hold for an ensemble, and note it in the ensemble's folder.
 
-Nodules are drawn whose probability of malignancy is known (docs/phantoms.md). What the page would replace is replaced,
-with the ensemble's own masks, and the moves of the ensemble's log odds are set beside those of the known probability
-with the same taken away: spicules, density, pleura contact, size. Each nodule is also drawn anew without it, which
-tells a fault of the replacement from one of the ensemble. For the map, the cells' moves are set beside the share of the
-nodule that they hold. Then `nodulemc predict --explain` shows what has passed, until the ensemble's weights change.
+The script draws nodules with a known probability of malignancy (docs/phantoms.md). It replaces the same parts as the
+page, with the ensemble's own masks: spicules, density, pleura contact, size. It compares the moves of the ensemble's
+log odds with those of the known probability without the same part. Each nodule is also drawn anew without it, to
+distinguish a fault of the replacement from one of the ensemble. For the map, it compares the cells' moves with the
+share of the nodule in them. Then `nodulemc predict --explain` shows the explanations that have passed, until the
+ensemble's weights change.
 
     .venv/bin/python scripts/explain_check.py --resources resources
 """
@@ -43,18 +44,19 @@ from nodulemc.report.explain_check import FILE_NAME, Check, write_checks
 from nodulemc.report.occlusion import CORE, MAP, PARTS, PLEURA, RIM, SOLID, cell_slices
 from nodulemc.util.progress import progress
 
-# What a part that is replaced stands for.
+# The trait that each replaced part represents.
 REMOVALS = {SOLID: DENSITY, RIM: SPICULES, PLEURA: CONTACT, CORE: SIZE}
-_SEED = 901  # not one trained on
-_PATIENTS, _MAPS = 14, 6  # of five nodules each; nodules, the largest of them
+_SEED = 901  # not used in training
+_PATIENTS, _MAPS = 14, 6  # patients with five nodules each; the number of maps, for the largest nodules
 _MARGIN_MM = 4.0  # around a patch, for interpolation
-_LEAST_MOVE = 0.5  # of the known log odds, to say which way
-_LEAST_P = 1e-6  # of a vote, whose log odds are finite
+_LEAST_MOVE = 0.5  # the least move of the known log odds that has a direction
+_LEAST_P = 1e-6  # the least vote, so that log odds are finite
 
 
 class Move(NamedTuple):
-    """How log odds move without one thing: the known ones, and the ensemble's where a part is replaced and where the
-    nodule is drawn anew; None where that changes nothing.
+    """The moves of log odds without one part: the known one, and the ensemble's for a replaced part and a new drawing.
+
+    The last one is None if the removal changes nothing.
     """
 
     known: float
@@ -72,11 +74,11 @@ class Case:
 
     @property
     def point(self) -> tuple[float, float, float]:
-        """Its centroid."""
+        """The nodule's centroid."""
         return self.scene.nodules[self.index].centroid
 
     def cut(self) -> tuple[Volume, np.ndarray]:
-        """The scan around it, and its patch."""
+        """Return the scan around the nodule, and its patch."""
         grid = self.scene.grid
         lower, upper = grid.box(self.point, EXTENT_MM + 2 * _MARGIN_MM)
         voxels = render_box(self.scene, lower, upper, draw_nodules(self.scene))
@@ -84,17 +86,17 @@ class Case:
         return volume, extract_patch(volume, self.point)
 
     def without(self, part: str) -> "Case":
-        """The same, drawn without what a part stands for."""
+        """Return the same case, drawn without the trait that a part represents."""
         return Case(self.lesion, scene_without(self.scene, self.index, REMOVALS[part]), self.index)
 
     def on_patch(self) -> np.ndarray:
-        """The share of each of the patch's voxels that the nodule fills."""
+        """Return the share of each of the patch's voxels that the nodule fills."""
         drawn = draw_nodules(self.scene)[self.index]
         return on_patch(self.scene.grid.crop(drawn.lower, drawn.upper).image(drawn.cover), self.point)
 
 
 def main() -> int:
-    """Draw, replace, compare, note; returns the exit code."""
+    """Draw, replace, compare and note the result. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resources", type=Path, default=Path("resources"), metavar="DIR", help="ensemble folder")
     return exit_code_of(lambda: check(parser.parse_args()))
@@ -119,14 +121,14 @@ def check(args: argparse.Namespace) -> None:
 
 
 def cases_of(index: int) -> list[Case]:
-    """The nodules of one patient."""
+    """Return the nodules of one patient."""
     patient = patient_of_all_kinds(_SEED, index)
     scene = patient.scene(0)
     return [Case(lesion, scene, k) for k, lesion in enumerate(patient.lesions)]
 
 
 def moves_of(case: Case, ensemble: Ensemble) -> dict[str, Move]:
-    """What becomes of a nodule without each part, where that is known; nothing where the ensemble finds no mask."""
+    """Return the moves for a nodule without each part, if they are known. Empty if the ensemble finds no mask."""
     patch, mask = seen(case, ensemble)
     if mask is None:
         return {}
@@ -142,7 +144,7 @@ def moves_of(case: Case, ensemble: Ensemble) -> dict[str, Move]:
 
 
 def map_of(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell's share of all moves, and its share of what the cells hold of the nodule; of cells with structures."""
+    """Return each cell's share of all moves, and its share of the nodule; only for cells with structures."""
     patch, mask = seen(case, ensemble)
     base = log_odds(vote(patch, ensemble))
     filled = case.on_patch()
@@ -153,7 +155,7 @@ def map_of(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seen(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray | None]:
-    """A nodule's patch, and the ensemble's mask on it, None where there is none."""
+    """Return a nodule's patch, and the ensemble's mask on it. The mask is None if there is none."""
     volume, patch = case.cut()
     if not ensemble.manifest.segments:
         return patch, None
@@ -162,37 +164,37 @@ def seen(case: Case, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray | None]
 
 
 def vote(patch: np.ndarray, ensemble: Ensemble) -> float:
-    """The ensemble's probability of one patch."""
+    """Return the ensemble's probability of one patch."""
     return float(ensemble.vote(ensemble.member_probabilities(patch[None]))[0])
 
 
 def log_odds(probability: float) -> float:
-    """Of a probability, kept finite."""
+    """Return the log odds of a probability, kept finite."""
     p = np.clip(probability, _LEAST_P, 1 - _LEAST_P)
     return float(np.log(p / (1 - p)))
 
 
 def check_of(moves: Sequence[Move]) -> Check:
-    """How a part's moves agree with the known ones."""
+    """Return the agreement of a part's moves with the known ones."""
     known, replaced = (np.array([getattr(move, name) for move in moves]) for name in ("known", "replaced"))
     moving = abs(known) >= _LEAST_MOVE
     return Check(correlation(known, replaced), float(np.mean(known[moving] * replaced[moving] > 0)), len(moves))
 
 
 def check_of_maps(maps: Sequence[tuple[np.ndarray, np.ndarray]]) -> Check:
-    """How well maps point to nodules."""
+    """Return how well maps point to nodules."""
     moves, held = (np.concatenate(shares) for shares in zip(*maps, strict=True))
     hits = [shares[cells.argmax()] > 0 for cells, shares in maps]
     return Check(correlation(moves, held), float(np.mean(hits)), len(maps))
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's, 0 where one of them is the same everywhere."""
+    """Return Pearson's correlation, 0 if one of the two is constant."""
     return float(np.corrcoef(a, b)[0, 1]) if np.std(a) and np.std(b) else 0.0
 
 
 def table(checks: dict[str, Check], moves: dict[str, list[Move]]) -> Iterator[str]:
-    """The table's lines."""
+    """Yield the table's lines."""
     heads = ["", "nodules", "known", "drawn anew", "replaced", "replaced, none known", "r anew", "r known"]
     yield f"| {' | '.join([*heads, 'agreement', 'shown'])} |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
@@ -202,10 +204,10 @@ def table(checks: dict[str, Check], moves: dict[str, list[Move]]) -> Iterator[st
 
 
 def cells_of(moves: Sequence[Move]) -> list[str]:
-    """Mean moves of log odds and a correlation.
+    """Return mean moves of log odds and a correlation.
 
-    Of nodules with what is taken away: known, drawn anew and replaced; of those without: replaced. The correlation is
-    of the ensemble's two moves, drawn anew and replaced.
+    For nodules that have the part: known, drawn anew and replaced. For those without it: replaced. The correlation is
+    between the ensemble's two moves, drawn anew and replaced.
     """
     having = np.array([move for move in moves if move.anew is not None], float)
     lacking = [move.replaced for move in moves if move.anew is None]

@@ -1,8 +1,8 @@
 """Evaluate an ensemble on phantoms it has not seen: OUTPUT/store, predictions.csv, metrics.json, report.html, table.md.
 
-Nodules are drawn with their surroundings only, not as whole CTs, and kept for a run that is stopped and repeated.
-table.md sets the ensemble beside the best reachable AUC, the diameter alone, its single seeds and, where one is given,
-an ensemble trained without the segmentation task, by the AUC on the labels and by its expectation over their drawing.
+Nodules are drawn only with their surroundings, not as whole CTs. They are kept, so that a stopped run can be repeated.
+table.md compares the ensemble with the best reachable AUC, the diameter alone, its single seeds and, if given, an
+ensemble trained without the segmentation task. It uses the AUC on the labels and its expectation over their drawing.
 
     .venv/bin/python scripts/phantom_report.py OUTPUT --patients 460 --seed 25 --resources resources
 """
@@ -32,7 +32,7 @@ from nodulemc.util.progress import progress
 
 
 def main() -> int:
-    """Draw the nodules that are not there yet, evaluate, compare; returns the exit code."""
+    """Draw the missing nodules, evaluate and compare. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, metavar="OUTPUT")
     parser.add_argument("--patients", type=int, default=460, metavar="N", help="default: 460, over 1,000 nodules")
@@ -58,7 +58,7 @@ def compare(store: Path, args: argparse.Namespace) -> None:
     known = pd.to_numeric(truth["probability"])
     readers = {
         "best reachable: the known probability": known,
-        # Ranks like the diameter itself, whatever its coefficients.
+        # It ranks like the diameter itself, with any coefficients.
         "logistic regression on the diameter alone": pd.to_numeric(truth["diameter_mm"]),
     }
     predictions = read(args.output / "predictions.csv")
@@ -86,7 +86,7 @@ def compare(store: Path, args: argparse.Namespace) -> None:
 
 
 def table_rows(readers: dict[str, pd.Series], truth: pd.DataFrame) -> list[str]:
-    """The table's lines, one for each reader; the first is the best reachable, the second the diameter."""
+    """Return the table's lines, one for each reader. The first is the best reachable, the second the diameter."""
     labels, known = truth["label"].to_numpy(), pd.to_numeric(truth["probability"])
     rankings = {name: Ranking(labels, values.to_numpy()) for name, values in readers.items()}
     bootstrap = PatientBootstrap(np.unique(truth["PatientID"], return_inverse=True)[1], RESAMPLES)
@@ -100,7 +100,7 @@ def table_rows(readers: dict[str, pd.Series], truth: pd.DataFrame) -> list[str]:
     on_way, expected_on_way = of_the_way(on_labels), of_the_way(expected)
     lines = ["| | AUC on the labels | of the way | 95 % CI | AUC expected | of the way |", "|---|---|---|---|---|---|"]
     for name in readers:
-        # None where most resamples have one class only. The way's two ends are the same in each resample.
+        # None if most resamples have only one class. The two ends of the way are the same in each resample.
         low, high = interval95(drawn[name]) or (0, 0)
         interval = f"{low:.0%} to {high:.0%}" if low < high else ""
         cells = [f"{on_labels[name]:.4f}", f"{on_way[name]:.0%}", interval, f"{expected[name]:.4f}"]
@@ -109,18 +109,18 @@ def table_rows(readers: dict[str, pd.Series], truth: pd.DataFrame) -> list[str]:
 
 
 def of_the_way(aucs: dict[str, Any]) -> dict[str, Any]:
-    """How far each reader is on the way from the diameter, the second of them, to the best reachable, the first."""
+    """Return how far each reader is on the way from the diameter, the second one, to the best reachable, the first."""
     best, diameter, *_ = aucs.values()
     return {name: (auc - diameter) / (best - diameter) for name, auc in aucs.items()}
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Predictions by AnnotationID."""
+    """Return predictions by AnnotationID."""
     return pd.read_csv(path, dtype={"AnnotationID": str}).set_index("AnnotationID")
 
 
 def mean_dice(folder: Path, resources: Path, count: int) -> float:
-    """Mean Dice of the ensemble's masks at one half, on the patches' grid."""
+    """Return the mean Dice of the ensemble's masks at one half, on the patches' grid."""
     store = BlockStore(folder)
     ensemble = Ensemble.load(resources, masks=True)
     samples = NoduleDataset(store, [0] * len(store), None, 0)

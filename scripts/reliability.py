@@ -1,4 +1,4 @@
-"""Do bad inputs, faults and fuzzing, and write the tables of docs/reliability.md with what happened.
+"""Try bad inputs, faults and fuzzing, and write the results into the tables of docs/reliability.md.
 
 python scripts/reliability.py [--seconds 240] [--jobs 2] [--signals 20]
 """
@@ -26,20 +26,20 @@ DOCUMENT = REPOSITORY / "docs" / "reliability.md"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def judged_inputs() -> list[dict]:
-    """Outcome, message, seconds and memory of every bad input, in the order of its table."""
+    """Return outcome, message, seconds and memory of every bad input, in the order of its table."""
     command = [sys.executable, bad_inputs.__file__, *(row.name for row in bad_inputs.ROWS)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=REPOSITORY)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def input_tables(results: list[dict]) -> str:
-    """One table per group of bad inputs: what happened and what was said."""
+    """Return one table per group of bad inputs, with outcomes and messages."""
     parts, remaining = [], iter(results)
     for group, rows in bad_inputs.GROUPS.items():
         cells = []
@@ -52,7 +52,7 @@ def input_tables(results: list[dict]) -> str:
 
 
 def injected(signals: int) -> dict[str, list[Ending]]:
-    """Every fault, done to the real program."""
+    """Inject every fault into the real program."""
     endings: dict[str, list[Ending]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,7 +75,7 @@ def injected(signals: int) -> dict[str, list[Ending]]:
 
 
 def fault_table(endings: dict[str, list[Ending]]) -> str:
-    """How often each fault was done, and what it left."""
+    """Return a table of how often each fault was injected, and its results."""
     rows = []
     for name, runs in endings.items():
         states = Counter(run.state for run in runs)
@@ -85,26 +85,26 @@ def fault_table(endings: dict[str, list[Ending]]) -> str:
 
 
 def _code(run: Ending) -> int:
-    """The exit code as a shell or container engine gives it."""
+    """Return the exit code in the form of a shell or container engine."""
     return run.code if run.code >= 0 else 128 - run.code
 
 
 def fuzzed(seconds: float, jobs: int) -> dict[str, dict]:
-    """Each target's inputs tried and the fault found, None where there was none."""
+    """Return the number of tried inputs of each target, and the fault found, None if there was none."""
     command = [sys.executable, str(REPOSITORY / "test" / "fuzz" / "fuzz.py"), f"--seconds={seconds}", f"--jobs={jobs}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return json.loads(done.stdout)
 
 
 def fuzz_table(report: dict[str, dict]) -> str:
-    """Inputs tried per parser."""
+    """Return a table of the tried inputs per parser."""
     rows = [(name.replace("_", " "), f"{r['tried']:,}", int(r["fault"] is not None)) for name, r in report.items()]
     total = sum(r["tried"] for r in report.values())
     return table(("parser", "inputs tried", "faults found"), [*rows, ("all", f"{total:,}", sum(r[2] for r in rows))])
 
 
 def summary(results: list[dict], endings: dict[str, list[Ending]], report: dict[str, dict]) -> str:
-    """The figures in one table."""
+    """Return all figures in one table."""
     hostile = [r for r, row in zip(results, bad_inputs.ROWS, strict=True) if row.hostile]
     runs = [run for name, group in endings.items() if name != "none" for run in group]
     outcomes = Counter(result["outcome"] for result in results)
@@ -127,7 +127,7 @@ def summary(results: list[dict], endings: dict[str, list[Ending]], report: dict[
 
 
 def replaced(document: str, name: str, text: str) -> str:
-    """The document with what stands between a section's markers exchanged."""
+    """Return the document with a new text between a section's markers."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     assert pattern.search(document), begin  # noqa: S101
@@ -135,7 +135,7 @@ def replaced(document: str, name: str, text: str) -> str:
 
 
 def main() -> int:
-    """Run everything and write the document; exit code 1 where something is not as it must be."""
+    """Run everything and write the document. Return exit code 1 if something is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=240, help="of fuzzing, over all parsers (default: 240)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="fuzzers side by side (default: cores)")

@@ -1,7 +1,7 @@
-"""Screenshots of the page of real nodules, with the attribution that is owed: screenshots.py SCAN POINTS OUTPUT.
+"""Screenshots of the page of real nodules, with the required attribution: screenshots.py SCAN POINTS OUTPUT.
 
-SCAN is a scan of LIDC-IDRI (a DICOM folder) and POINTS its nodules, as for `nodulemc predict`. OUTPUT gets desktop.png,
-phone.png and ATTRIBUTION.txt. Needs Chromium, its driver and the extras report and dev.
+SCAN is a scan of LIDC-IDRI (a DICOM folder) and POINTS has its nodules, as for `nodulemc predict`. OUTPUT gets
+desktop.png, phone.png and ATTRIBUTION.txt. The script needs Chromium, its driver and the extras report and dev.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The parts of benchmarks/gpu.py: each module's ``rows`` yields what it measures, row after row."""
+"""The parts of benchmarks/gpu.py. The function ``rows`` of each module yields its measurements, row by row."""

@@ -1,6 +1,6 @@
-"""Fast: from a cold process to the JSON, beside what every case waits for, measured in the same run.
+"""Fast: from a cold process to the JSON, beside the work that every case waits for, measured in the same run.
 
-The floor is a process that imports what inference does, starts the GPU and reads the CT, one after the other.
+The floor is a process that imports the modules of inference, starts the GPU and reads the CT, one after the other.
 """
 
 import statistics
@@ -14,12 +14,12 @@ from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting
 
 _ROOT = Path(__file__).resolve().parents[2]
-# The longest that a case may take, in floors.
+# The longest time that a case may take, in floors.
 _GOAL = 1.2
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """1, 10 and 50 nodules; the floor alternates with the shortest case."""
+    """Measure 1, 10 and 50 nodules. The floor alternates with the shortest case."""
     yield from attempt("cold cases", _cases(setting))
 
 

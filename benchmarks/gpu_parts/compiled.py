@@ -1,6 +1,6 @@
-"""Fast: ways to run the networks that the package does not have, beside how they run today; compiling comes last.
+"""Fast: ways to run the networks that the package does not use, beside the present way. Compiling comes last.
 
-Each is in a fresh process, with what its start costs and how far its numbers are off.
+Each runs in a fresh process. Its rows have the cost of its start and the error of its numbers.
 """
 
 import tempfile
@@ -19,12 +19,12 @@ from nodulemc.ensemble.backends.torch_backend import DTYPES
 from nodulemc.models.upscaled_stem import PatchNetwork
 
 _BATCH = 8
-# Batch size, and of a member as ever and of a candidate: name, seconds to start, seconds a batch, largest difference.
+# Batch size. For the present way and for a candidate: name, seconds to start, seconds per batch, largest difference.
 Beside = tuple[int, list[tuple[str, float, float, float]]]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Two rows for each candidate."""
+    """Yield two rows for each candidate."""
     for name, measure in CANDIDATES.items():
         yield from attempt(name, _candidate(setting, name, measure))
 
@@ -39,7 +39,7 @@ def _candidate(setting: Setting, name: str, measure: Callable[[Setting], Beside]
 
 
 class _Member(nn.Module):
-    """A member's probability as the only output, which is what exporting takes."""
+    """A member with its probability as the only output, as exporting requires."""
 
     def __init__(self, network: PatchNetwork) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _Member(nn.Module):
 
 
 def _members(setting: Setting) -> tuple[list[nn.Module], Tensor]:
-    """The members on the device in the shorter precision, channels last, and a batch."""
+    """Return the members on the device in the shorter precision, channels last, and a batch."""
     dtype, layout = DTYPES[setting.half], torch.channels_last_3d
     members = [_Member(network).to(setting.device, dtype, memory_format=layout) for network in setting.networks()]
     batch = torch.from_numpy(probes(2 if setting.small else _BATCH)).unsqueeze(1)
@@ -77,7 +77,7 @@ def contiguous(setting: Setting) -> Beside:
 
 @torch.no_grad()
 def on_streams(setting: Setting) -> Beside:
-    """All members at once, each on a stream of its own, instead of one after the other."""
+    """All members at once, each on its own stream, instead of one after the other."""
     members, batch = _members(setting)
     streams = [torch.cuda.Stream() for _ in members]
 
@@ -103,7 +103,7 @@ def compiled(setting: Setting, mode: str = "default") -> Beside:
     members, batch = _members(setting)
     options = {"mode": mode} if setting.compiler == "inductor" else {}
     run = torch.compile(members[0], backend=setting.compiler, **options)
-    # In reduce-overhead mode the next run overwrites the output.
+    # In reduce-overhead mode, the next run overwrites the output.
     return _beside_eager(
         setting, f"one member, torch.compile ({mode})", lambda: members[0](batch), lambda: run(batch).clone()
     )
@@ -111,7 +111,7 @@ def compiled(setting: Setting, mode: str = "default") -> Beside:
 
 @torch.no_grad()
 def ahead_of_time(setting: Setting) -> Beside:
-    """torch.export and AOTInductor, whose compiling is no part of the start; only the first where nothing compiles."""
+    """torch.export and AOTInductor. Compiling is no part of the start. If nothing compiles, only torch.export runs."""
     members, batch = _members(setting)
     start = time.perf_counter()
     program = torch.export.export(members[0], (batch,))

@@ -15,7 +15,7 @@ SPACING_MM = (0.7, 0.7, 1.25)
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Copies of a batch, then patches."""
+    """Measure copies of a batch, then patches."""
     yield from attempt("copies", _copies(setting))
     yield from attempt("patches cut out of a CT", _patches(setting))
 
@@ -65,7 +65,7 @@ def _patches(setting: Setting) -> Iterator[Row]:
 
 
 def _on_device(setting: Setting, voxels: np.ndarray, points: list[list[float]]) -> torch.Tensor:
-    """Training's way from stored blocks to patches, without augmentation."""
+    """Cut patches as training does from stored blocks, without augmentation."""
     from nodulemc.data.block_store import NoduleBlock
     from nodulemc.training.augmentation import IDENTITY
     from nodulemc.training.dataset import collate, cut_sample

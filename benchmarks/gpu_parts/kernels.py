@@ -1,4 +1,4 @@
-"""Fast: pools, layout changes, upsampling, bias and ReLU, each as the package does it beside PyTorch's usual way."""
+"""Fast: pools, layout changes, upsampling, bias and ReLU, each in the package's way beside PyTorch's usual way."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -45,7 +45,7 @@ Run = Callable[[], Tensor]
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Inference of a batch of 8 in the shorter precision, training of one of 32; the networks come last."""
+    """Measure inference of a batch of 8 in the shorter precision, and training of one of 32. The networks come last."""
     for name, (shape, window) in _POOLED.items():
         yield from attempt(name, _pool(setting, name, shape, window))
     yield from attempt("concatenation", _concatenation(setting))
@@ -59,7 +59,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 def _beside(setting: Setting, name: str, ours: Run, usual: Run, inner: int = _INNER) -> Row:
-    """Milliseconds of ours, the usual way's, and the largest difference between their results."""
+    """Return milliseconds of the package's and the usual way, and the largest difference between their results."""
     difference = float((ours().double() - usual().double()).abs().max())
     our_s, usual_s = (_each(setting, run, inner) for run in (ours, usual))
     beside = f"PyTorch's usual way {1e3 * usual_s:.4g}, {usual_s / our_s:.3g} times; difference {difference:.1e}"
@@ -67,13 +67,13 @@ def _beside(setting: Setting, name: str, ours: Run, usual: Run, inner: int = _IN
 
 
 def _each(setting: Setting, run: Run, inner: int) -> float:
-    """Seconds of one of several in a row, as a GPU runs them without waiting for the CPU."""
+    """Return the seconds of one of several runs in a row, as a GPU does them without waiting for the CPU."""
     inner = 1 if setting.small else inner
     return seconds(lambda: [run() for _ in range(inner)], setting.repeats, setting.device) / inner
 
 
 def _taken(yes: bool, run: Run) -> Run:
-    """Something done in 2-D where the package can, or nowhere."""
+    """Do something in 2-D where the package can, or nowhere."""
 
     def taken() -> Tensor:
         before, channels_last.fits = channels_last.fits, lambda _: yes
@@ -148,7 +148,7 @@ def _convolution(
 
     if kernel != (1, 1, 1):
         setting.require_gpu()
-    # cuDNN is given the output as a summand of weight 0: what its memory held before must not come through.
+    # cuDNN gets the output as a summand of weight 0. The previous content of its memory must have no effect.
     expected = usual()
     torch.full_like(expected, torch.nan)
     if not torch.isfinite(ours()).all():
@@ -157,7 +157,7 @@ def _convolution(
 
 
 def _member(setting: Setting, name: str, fused: bool) -> Iterator[Row]:
-    """One member beside itself without any of it."""
+    """Measure one member beside itself without any of these."""
     dtype, layout = DTYPES[setting.half], torch.channels_last_3d
     ours, usual = (setting.networks()[0].to(setting.device, dtype, memory_format=layout) for _ in range(2))
     fuse(ours, fused)
@@ -172,7 +172,7 @@ def _member(setting: Setting, name: str, fused: bool) -> Iterator[Row]:
 
 
 def _training(setting: Setting) -> Iterator[Row]:
-    """Forward and backward of the published network in bf16, without the optimizer."""
+    """Measure forward and backward of the published network in bf16, without the optimizer."""
     torch.manual_seed(0)
     widths = UNTRAINED.decoder_widths if setting.small else published_widths(BACKBONES[UNTRAINED.backbone].channels)
     network = create_model(replace(UNTRAINED, decoder_widths=widths), with_decoder=True)

@@ -10,13 +10,13 @@ from gpu_parts.setting import Setting, probes
 from nodulemc.models.upscaled_stem import PatchNetwork
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
-# Of the measured bf16 rate, on a GPU of the H100's class, from this batch on.
+# The goal: this share of the measured bf16 rate, on a GPU of the H100's class, from this batch on.
 _GOAL, _GOAL_BATCH = 0.35, 8
 _KERNELS, _NAME = 8, 100
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """For each precision its matrix-product rate, then the ensemble's."""
+    """Measure for each precision its matrix-product rate, then the ensemble's."""
     networks = setting.networks()
     done = sum(map(pass_flops, networks))
     published = sum(network_flops(member.architecture.backbone) for member in setting.manifest.members)
@@ -55,7 +55,7 @@ def _seconds_per_nodule(setting: Setting, networks: list[PatchNetwork], precisio
 
 
 def slowest_kernels(setting: Setting, networks: list[PatchNetwork]) -> Iterator[Row]:
-    """The kernels that take the most of the device's time."""
+    """Yield the kernels that take the most of the device's time."""
     seeds, patches = setting.seeds(networks, setting.half), probes(2 if setting.small else _GOAL_BATCH)
     seeds.member_probabilities(patches)
     on_gpu = setting.device == "cuda"

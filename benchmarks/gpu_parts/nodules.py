@@ -1,9 +1,9 @@
-"""Nodules' patches for benchmarks/gpu.py, phantom and real ones, into one file.
+"""Patches of phantom and real nodules for benchmarks/gpu.py, in one file.
 
     python benchmarks/gpu_parts/nodules.py FILE.npz [--cubes DIR]
 
-Drawing phantoms and reading scans needs SimpleITK; a machine without it takes the file with --patches FILE.npz.
-Patches are stored in fp16, to half a Hounsfield unit.
+Drawing phantoms and reading scans needs SimpleITK. A machine without it gets the file with --patches FILE.npz. Patches
+are stored in fp16, exact to half a Hounsfield unit.
 """
 
 import argparse
@@ -30,7 +30,10 @@ def main() -> None:
 
 
 def collect(cubes: Path, count: int, workers: int) -> tuple[np.ndarray, str]:
-    """Up to so many probes, phantom nodules and real ones each: float32 (N, 64, 64, 64), and in words what they are."""
+    """Return up to this number of probes, phantom nodules and real ones each, and a description.
+
+    The patches are float32 (N, 64, 64, 64).
+    """
     parts = {"probes": probe_patches()[:count], "phantom": phantom_patches(count, workers)}
     if (cubes / "table.csv").is_file():
         parts["LIDC-IDRI"] = real_patches(cubes, count)
@@ -39,13 +42,13 @@ def collect(cubes: Path, count: int, workers: int) -> tuple[np.ndarray, str]:
 
 
 def read_patches(path: Path) -> tuple[np.ndarray, str]:
-    """What ``main`` wrote."""
+    """Read the file that ``main`` wrote."""
     with np.load(path) as content:
         return content["patches"].astype(np.float32), str(content["words"])
 
 
 def phantom_patches(count: int, workers: int) -> np.ndarray:
-    """Patches of the first nodules of a cohort that no ensemble has learnt from."""
+    """Return patches of the first nodules of a cohort that no ensemble was trained on."""
     from nodulemc.ct.volume import Volume
     from nodulemc.data.nodule_table import COORDINATES
     from nodulemc.patch import extract_patch
@@ -62,7 +65,7 @@ def phantom_patches(count: int, workers: int) -> np.ndarray:
 
 
 def real_patches(cubes: Path, count: int) -> np.ndarray:
-    """Patches of the first nodules of a folder with ct/ and table.csv."""
+    """Return patches of the first nodules of a folder with ct/ and table.csv."""
     from nodulemc.ct.volume import read_volume
     from nodulemc.data.nodule_table import COORDINATES
     from nodulemc.patch import extract_patch

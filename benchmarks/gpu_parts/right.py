@@ -19,12 +19,12 @@ from nodulemc.models.upscaled_stem import PatchNetwork
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _MASKS = 4
 _SMALL_BATCHES = (1, 2)
-_NODULES = 24  # probes, phantom and real ones each
+_NODULES = 24  # for probes, phantom and real nodules each
 _PATHS = (("fp32", "fp32", False), ("fp32 with TF32", "fp32", True), ("bf16", "bf16", False), ("fp16", "fp16", False))
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Differences of probabilities and masks by precision, over batch sizes; then what ``auto`` makes of them."""
+    """Measure differences of probabilities and masks by precision, over batch sizes, then the choice of ``auto``."""
     patches, words = _patches(setting)
     yield Row("nodules", len(patches), "", words)
     decoders = any(member.segments for member in setting.manifest.members)
@@ -42,7 +42,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 
 class _Truth(NamedTuple):
-    """Patches and their probabilities (N, members), and few patches and their masks, None without decoders."""
+    """Patches with their probabilities (N, members), and a few patches with their masks, None without decoders."""
 
     patches: np.ndarray
     expected: np.ndarray
@@ -62,7 +62,7 @@ def _patches(setting: Setting) -> tuple[np.ndarray, str]:
 
 
 def _by_batch(setting: Setting, seeds: TorchMembers, patches: np.ndarray) -> dict[int, np.ndarray]:
-    """Each batch size's probabilities (N, members)."""
+    """Return the probabilities (N, members) of each batch size."""
     found = {}
     for batch in _SMALL_BATCHES if setting.small else _BATCHES:
         seeds.batch_size = batch

@@ -1,4 +1,4 @@
-"""Robust: the device's memory runs out for real, and two processes share one device."""
+"""Robust: the device really runs out of memory, and two processes share one device."""
 
 import gc
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes
 from nodulemc.ensemble.backends.torch_backend import TorchMembers
 
-# What an allocator needs besides what the same work needed before.
+# The memory that an allocator needs besides the previous need of the same work.
 _MARGIN = 1.1
 _FIT, _SMALL_FIT = 8, 1
 _START_S = 120
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """Halving, leaving the device, not getting there, and sharing it."""
+    """Measure halving, leaving the device, not getting there, and sharing it."""
     yield from attempt("memory for few nodules", _halving(setting))
     yield from attempt("memory for no nodule", _leaving(setting))
     yield from attempt("memory for no member", _not_getting_there(setting))
@@ -73,7 +73,7 @@ def _not_getting_there(setting: Setting) -> Iterator[Row]:
 
 def _on_cpu(setting: Setting, name: str, seeds: TorchMembers, found: np.ndarray, expected: np.ndarray) -> Row:
     right = _right(setting, found, expected) and (seeds.device, seeds.precision) == ("cpu", "fp32")
-    # The weights stay as the GPU had them.
+    # The weights stay as they were on the GPU.
     beside = f"ended on the {seeds.device} in {seeds.precision}; difference from fp32 throughout"
     return Row(name, float(np.abs(found - expected).max()), "", beside, right)
 
@@ -84,7 +84,7 @@ def _right(setting: Setting, found: np.ndarray, expected: np.ndarray) -> bool:
 
 @contextmanager
 def memory_for(nodules: int, seeds: TorchMembers, setting: Setting) -> Iterator[None]:
-    """Leave the device as much memory as so many nodules need; a CPU only says that more do not fit."""
+    """Leave the device as much memory as this number of nodules needs. A CPU only reports that more do not fit."""
     if setting.device != "cuda":
         _pretend(nodules, seeds)
         yield
@@ -103,7 +103,7 @@ def memory_for(nodules: int, seeds: TorchMembers, setting: Setting) -> Iterator[
 
 @contextmanager
 def _memory_limit(allowed: float) -> Iterator[None]:
-    """Let PyTorch hold so many bytes of the GPU at most."""
+    """Let PyTorch hold at most this number of bytes of the GPU."""
     torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / torch.cuda.mem_get_info()[1]))
     try:
         yield
@@ -112,7 +112,7 @@ def _memory_limit(allowed: float) -> Iterator[None]:
 
 
 def _pretend(nodules: int, seeds: TorchMembers) -> None:
-    """Let seeds on a CPU find no memory for more nodules, until they have left for the CPU."""
+    """Let seeds on a CPU find no memory for more nodules, until they have moved to the CPU."""
     run_batch, leave = seeds._run_batch, seeds._leave_gpu
 
     def run(_self: TorchMembers, patches: np.ndarray, *arguments: object) -> None:
@@ -129,7 +129,7 @@ def _pretend(nodules: int, seeds: TorchMembers) -> None:
 
 
 class _Refused(TorchMembers):
-    """Seeds whose first move finds no memory, as on a GPU that is full."""
+    """Seeds whose first move finds no memory, as on a full GPU."""
 
     _moves = 0
 
@@ -161,7 +161,7 @@ def _meet_at(barrier: Barrier) -> None:
 
 
 def _share(setting: Setting) -> tuple[float, np.ndarray]:
-    """Nodules per second and probabilities of one of two processes; the clock runs once both are ready."""
+    """Return nodules per second and probabilities of one of two processes. The clock runs once both are ready."""
     seeds, patches = setting.seeds(setting.networks(), setting.half), _patches(setting)
     seeds.member_probabilities(patches)
     _barrier.wait(_START_S)

@@ -1,4 +1,4 @@
-"""What all parts are given: the device, the ensemble and its networks, and the nodules."""
+"""The input of all parts: the device, the ensemble and its networks, and the nodules."""
 
 import shutil
 from collections.abc import Callable
@@ -35,33 +35,33 @@ UNTRAINED = Architecture("inception_i3d", decoder_widths=(64, 64, 48, 32, 16))
 
 
 class ShrunkNetwork(PatchNetwork):
-    """The same network on patches shrunk to 16³, a 64th of the work: for trying the benchmark itself out on a CPU."""
+    """The same network on patches shrunk to 16³, a 64th of the work, for trying the benchmark itself on a CPU."""
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
-        """As ``PatchNetwork``."""
+        """See ``PatchNetwork``."""
         logits, masks, *attributes = super().forward(_shrunk(patches))
         return logits, F.interpolate(masks[:, None], scale_factor=_SHRINK)[:, 0], *attributes
 
     def classify(self, patches: Tensor) -> Tensor:
-        """As ``PatchNetwork``."""
+        """See ``PatchNetwork``."""
         return super().classify(_shrunk(patches))
 
 
 def _shrunk(patches: Tensor) -> Tensor:
-    # Every fourth voxel: not every CPU averages bf16 and fp16.
+    # It takes every fourth voxel, as not every CPU can average bf16 and fp16.
     return patches[:, :, ::_SHRINK, ::_SHRINK, ::_SHRINK]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a part is to measure on.
+    """The input of a part.
 
     Attributes:
         device: "cuda" or "cpu".
-        small: whether only to try the benchmark itself out, on few and shrunk patches.
-        resources: the ensemble's folder.
-        patches: file of nodules' patches (see ``gpu_parts.nodules``); None to draw and read them.
-        cubes: folder of real nodules.
+        small: Whether only the benchmark itself is tried, on few and shrunk patches.
+        resources: The ensemble's folder.
+        patches: The file of nodules' patches (see ``gpu_parts.nodules``). None to draw and read them.
+        cubes: The folder of real nodules.
     """
 
     device: str
@@ -78,22 +78,22 @@ class Setting:
 
     @property
     def half(self) -> str:
-        """The shorter precision that the device is fast at; fp32 in a small run, as not every CPU has another one."""
+        """The shorter precision that is fast on the device. In a small run fp32, as not every CPU has another one."""
         exact = replace(self.manifest, max_deviation={"bf16": 0.0, "fp16": 0.0})
         return "fp32" if self.small else choose_precision("auto", self.device, exact)
 
     @property
     def compiler(self) -> str:
-        """What compiles for torch.compile; a small run only traces and does without a C++ compiler."""
+        """The compiler for torch.compile. A small run only traces, and does not need a C++ compiler."""
         return "eager" if self.small else "inductor"
 
     @property
     def repeats(self) -> int:
-        """How often what is timed is done."""
+        """The number of repetitions of timed work."""
         return 1 if self.small else 5
 
     def networks(self, *, masks: bool = False) -> list[PatchNetwork]:
-        """The members' networks, folded, in fp32 on the CPU; for masks with their decoders, where they have one."""
+        """Return the members' networks, folded, in fp32 on the CPU. For masks they have their decoders, if any."""
         return [self._network(member, masks and member.segments) for member in self.manifest.members]
 
     def _network(self, member: Member, masks: bool) -> PatchNetwork:
@@ -101,17 +101,17 @@ class Setting:
         return ShrunkNetwork(network.network, upscaled=member.upscales).eval() if self.small else network
 
     def seeds(self, networks: list[PatchNetwork], precision: str, *, way: Way | None = None) -> TorchMembers:
-        """The networks on the device, themselves left as they are.
+        """Return the networks on the device. The given networks are not changed.
 
         Raises:
-            RuntimeError: they did not fit it.
+            RuntimeError: they did not fit on it.
         """
         seeds = TorchMembers(deepcopy(networks), self.device, precision, way=way)
         self.require(seeds)
         return seeds
 
     def require(self, seeds: TorchMembers) -> None:
-        """Raise RuntimeError where seeds are not on the device, so that no figure of the CPU passes for a GPU's."""
+        """Raise RuntimeError if seeds are not on the device, so that no figure of the CPU is taken for a GPU's."""
         if seeds.device != self.device:
             raise RuntimeError(f"the seeds left the {self.device} for the {seeds.device}")
 
@@ -121,29 +121,31 @@ class Setting:
             raise RuntimeError("it needs a GPU")
 
     def alone(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Result of some work that leaves traces in its process, in one of its own; a small run leaves none."""
+        """Return the result of work that leaves traces in its process, run in its own. A small run leaves no traces."""
         return work(*arguments) if self.small else in_process(work, *arguments)
 
     def vote(self, per_member: np.ndarray) -> np.ndarray:
-        """The ensemble's vote."""
+        """Return the ensemble's vote."""
         return Ensemble(self.manifest, None).vote(per_member)
 
 
 def probes(count: int) -> np.ndarray:
-    """So many made patches."""
+    """Return this number of synthetic patches."""
     patches = probe_patches()
     return patches[np.arange(count) % len(patches)]
 
 
 def timed(run: Callable[[], object], setting: Setting) -> tuple[float, float]:
-    """Seconds by which the first run is longer than a later one, and of a later one."""
+    """Return the seconds by which the first run is longer than a later one, and those of a later one."""
     first = seconds(run, 1, setting.device)
     each = seconds(run, setting.repeats, setting.device)
     return max(0.0, first - each), each
 
 
 def in_process(work: Callable[..., Result], *arguments: Any) -> Result:
-    """Result of some work in a fresh process, as cuDNN keeps what it chose, and Accelerate its state, for good.
+    """Return the result of some work in a fresh process.
+
+    cuDNN keeps its choices and Accelerate its state as long as a process lives.
 
     Raises:
         BrokenProcessPool: the process died.
@@ -153,9 +155,9 @@ def in_process(work: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def find_ensemble(folder: Path, temporary: Path) -> tuple[Path, str]:
-    """The ensemble's members that are here, or one that is made now, and in words which they are.
+    """Return the ensemble's available members, or a new ensemble, and a description of them.
 
-    A tree may have to be small to travel, so weight files may be left out of the folder, or the folder itself.
+    A tree may have to be small to travel. So the folder may lack weight files, or be missing.
     """
     try:
         manifest = read_manifest(folder)

@@ -1,6 +1,6 @@
-"""Training: samples per second and its parts, in each precision, compiled or not, and a run that is taken up again.
+"""Training: samples per second and its parts, in each precision, compiled or not, and a resumed run.
 
-What trains is imported where it is used: each recipe is in a process of its own.
+The modules of training are imported where they are used, as each recipe is in its own process.
 """
 
 import os
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _CONFIG = Path(__file__).resolve().parents[2] / "configs" / "nodulemc.yaml"
 _SEED = 5
-# Of the pure step's rate.
+# The share of the pure step's rate.
 _GOAL = 0.9
 
 
 class _StoppedError(Exception):
-    """Stands for whatever ends a run early."""
+    """Represents anything that ends a run early."""
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """The published recipe in fresh processes; compiling, which takes long, comes last."""
+    """Measure the published recipe in fresh processes. Compiling, which takes long, comes last."""
     from training import write_random_blocks
 
     half = setting.half
@@ -49,7 +49,7 @@ def rows(setting: Setting) -> Iterator[Row]:
 
 def _config(setting: Setting, precision: str) -> TrainingConfig:
     config = read_config(_CONFIG)
-    # From random weights: a bare machine has no others, and they take no other time.
+    # Training starts from random weights. A bare machine has no others, and their speed is the same.
     config = replace(config, model=replace(config.model, kinetics=None))
     if setting.small:
         config = replace(
@@ -69,7 +69,7 @@ def _create(setting: Setting, model: ModelConfig, seed: int) -> PatchNetwork:
 
 def _recipe(setting: Setting, store: Path, precision: str, compiler: str) -> Iterator[Row]:
     config = _config(setting, precision)
-    # Accelerate asks only once whether to compile.
+    # Accelerate checks only once whether to compile.
     alone = setting.alone if compiler == "no" else in_process
     figures = alone(_measure, setting, store, config, compiler)
     name = f"{precision}{'' if compiler == 'no' else f', compiled by {figures.compiler}'}"
@@ -105,14 +105,17 @@ def _resumed(setting: Setting, store: Path, folder: Path) -> Iterator[Row]:
 
 
 def _train_thrice(setting: Setting, store: Path, folder: Path) -> tuple[float, float]:
-    """Mean difference of the weights of a resumed run, and of a second whole one, from those of a whole run."""
+    """Return the mean differences of two runs' weights from those of a whole run.
+
+    The first run is resumed, and the second is another whole one.
+    """
     from nodulemc.training import trainer
     from nodulemc.training.devices import create_accelerator
 
     config = _config(setting, setting.half)
     size = 2 if setting.small else 8
     run = replace(config.run, epochs=2, batch_size=size, samples_per_epoch=size, workers=0)
-    # A smaller decoder, so that little time goes into writing checkpoints.
+    # The decoder is smaller, so that writing checkpoints takes little time.
     config = replace(config, model=replace(config.model, decoder_widths=UNTRAINED.decoder_widths), run=run)
     blocks = BlockStore(store)
     labels = [k % 2 for k in range(len(blocks))]

@@ -1,4 +1,4 @@
-"""Fast: each of ``nodulemc.ensemble.backends.ways`` in a fresh process, and the row for its table that follows."""
+"""Fast: each of ``nodulemc.ensemble.backends.ways`` in a fresh process, and the resulting row for its table."""
 
 import math
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ _WAYS = {
     "CUDA graphs, fused": Way(graphs=True, fused=True),
 }
 _BATCHES, _SMALL_BATCHES = (1, 8, 32), (1, 2)
-# The batch by which the table's row is chosen, the gain that is worth one, and the nodules of a usual case.
+# The batch that decides the table's row, the least gain for a row, and the number of nodules of a usual case.
 _JUDGED, _GAIN, _CASE = 8, 0.05, 10
 
-Timed = tuple[float, float, float | None]  # seconds to start, seconds a nodule, peak MB
+Timed = tuple[float, float, float | None]  # seconds to start, seconds per nodule, peak MB
 
 
 def rows(setting: Setting) -> Iterator[Row]:
-    """What each way costs with all members, and the row."""
+    """Measure the cost of each way with all members, and yield the row."""
     costs: dict[str, dict[int, Timed]] = {}
     for name, way in _WAYS.items():
         yield from attempt(name, _way(setting, name, way, costs))
@@ -44,9 +44,9 @@ def _way(setting: Setting, name: str, way: Way, costs: dict[str, dict[int, Timed
 
 
 def time_way(setting: Setting, way: Way) -> dict[int, Timed]:
-    """Batch size -> what a way of the package costs with all members."""
+    """Return the cost of one of the package's ways with all members, by batch size."""
     networks = setting.networks()
-    # What every way has to wait for, on a shape of its own: cuDNN's choice for a shape is final.
+    # The part that every way waits for has its own shape, as cuDNN's choice for a shape is final.
     setting.seeds(networks, setting.half).member_probabilities(probes(3))
     results = {}
     for batch in _SMALL_BATCHES if setting.small else _BATCHES:
@@ -60,7 +60,7 @@ def time_way(setting: Setting, way: Way) -> dict[int, Timed]:
 
 
 def recommended(setting: Setting, costs: dict[str, dict[int, Timed]]) -> Iterator[Row]:
-    """The row for the table: the fastest way that is worth it, from the nodule on that pays its start back."""
+    """Yield the row for the table: the fastest way with enough gain, from the nodule on that pays for its start."""
     batch = _SMALL_BATCHES[-1] if setting.small else _JUDGED
     found = {name: _table_row(setting, name, costs, batch) for name in costs if name != "eager"}
     worth = {name: row for name, row in found.items() if row is not None}
@@ -76,7 +76,7 @@ def _table_row(setting: Setting, name: str, costs: dict[str, dict[int, Timed]], 
         return None
     pays = math.ceil(start / gain)
     way = _WAYS[name]
-    # cuDNN's choice is made with a shape's first nodule, so its search is there from the beginning or not at all.
+    # cuDNN makes its choice at a shape's first nodule, so its search is on from the beginning or not at all.
     if way.cudnn_benchmark and pays > _CASE:
         return None
     capability = torch.cuda.get_device_capability() if setting.device == "cuda" else (0, 0)
