@@ -1,6 +1,6 @@
-"""Random transforms of a training sample: drawn here as numbers, applied with the resampling in one step.
+"""Random transforms of training samples. They are drawn here as numbers and applied by the resampling, in one step.
 
-Source: MClab's public code (dataloader_mask.py, train_amp.py); docs/training.md lists what differs from it.
+Source: MClab's public code (dataloader_mask.py, train_amp.py). docs/training.md lists the differences.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from nodulemc.training.config import AugmentationConfig
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One sample's transform: flips and transposition of the patch, then rotation, then shift.
+    """The transform of one sample: flips and transposition of the patch, then rotation, then shift.
 
     Attributes:
-        angles_deg: rotation angles about the axes z, y, x.
-        shift_mm: displacement of the patch's centre, z, y, x in mm.
-        flips: whether array axes 1 and 2 are reversed.
-        transposed: whether array axes 1 and 2 are exchanged.
+        angles_deg: The rotation angles about the axes z, y, x, in degrees.
+        shift_mm: The displacement of the patch's centre, z, y, x in mm.
+        flips: Whether array axes 1 and 2 are reversed.
+        transposed: Whether array axes 1 and 2 are exchanged.
     """
 
     angles_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -28,7 +28,10 @@ class Augmentation:
     transposed: bool = False
 
     def matrix(self) -> Array:
-        """Offset of an output voxel from the patch's centre -> offset in the world, both z, y, x; float64 (3, 3)."""
+        """Return the matrix, float64 (3, 3), from an output voxel's offset to the world's offset.
+
+        Both offsets are z, y, x, from the patch's centre.
+        """
         return _rotation(self.angles_deg) @ _reflection(self.flips, self.transposed)
 
 
@@ -36,10 +39,10 @@ IDENTITY = Augmentation()
 
 
 def draw_augmentation(config: AugmentationConfig, random: np.random.Generator) -> Augmentation:
-    """Draw one sample's transform.
+    """Draw the transform of one sample.
 
-    Angles are uniform. A shift has a uniformly random direction and a uniformly random length, so that small
-    shifts are the denser ones, as in the public code. Flips and transposition are fair coins, tossed for a share
+    The angles are uniform. A shift has a uniformly random direction and a uniformly random length. So small shifts are
+    the denser ones, as in the public code. Flips and transposition are fair coins, tossed for a share
     ``flip_probability`` of the samples. The first axis is never flipped.
     """
     angles = random.uniform(-config.rotation_degrees, config.rotation_degrees, 3)
@@ -53,7 +56,7 @@ def draw_augmentation(config: AugmentationConfig, random: np.random.Generator) -
 
 
 def _rotation(angles_deg: tuple[float, float, float]) -> Array:
-    """Rotations about z, y and x, the last applied first; array axes z, y, x."""
+    """Return the product of the rotations about z, y and x. The last is applied first; array axes are z, y, x."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.radians(angles_deg)):
         one, other = (axis + 1) % 3, (axis + 2) % 3

@@ -1,4 +1,4 @@
-"""The training recipe: what a YAML file may say, its defaults (the published ones) and its limits."""
+"""The training recipe: the allowed content of its YAML file, the defaults (the published values) and the limits."""
 
 import math
 import re
@@ -27,7 +27,7 @@ KINETICS_DOWNLOAD = "download"
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
-# A field's description says which values it takes; numbers, texts and switches are never converted into each other.
+# A field's description states its allowed values. Numbers, texts and switches are never converted into each other.
 
 
 def _whole(low: int, high: int, default: Any = ...) -> Any:
@@ -36,7 +36,7 @@ def _whole(low: int, high: int, default: Any = ...) -> Any:
 
 
 def _real(low: float, high: float, default: Any = ..., *, above: bool = False, below: bool = False) -> Any:
-    """A finite number from ``low`` to ``high``; ``above`` and ``below`` exclude the ends."""
+    """Return a field for a finite number from ``low`` to ``high``; ``above`` and ``below`` exclude the ends."""
     limits: dict[str, Any] = {"gt" if above else "ge": low, "lt" if below else "le": high}
     text = f"a number {'above' if above else 'from'} {low:g} {'to below' if below else 'to'} {high:g}"
     return Field(default, strict=True, allow_inf_nan=False, description=text, **limits)
@@ -81,17 +81,18 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        backbone: one of ``nodulemc.models.architecture.BACKBONES``.
-        head_widths: hidden widths of the classification MLP.
-        decoder_widths: output widths of the decoder's five stages, coarse to fine.
-        kinetics: file with the backbone's Kinetics-400 weights, or "download"; None trains from random weights. With
-            them the backbone's BatchNorm stays frozen, without them BatchNorm learns.
-        start_from: ensemble folder with decoders, whose weights of the same seed, or of the only one, training starts
-            from, all of them, BatchNorm learning on; instead of Kinetics-400 weights, which need not be named then.
-        start_averaged: start every seed from the mean of that ensemble's members' weights instead.
-        attributes: the readers' ratings that a second head learns; none for no such head. It starts from random
-            weights where ``start_from`` has none.
-        frozen: the parts, "backbone" or "classifier_head", that keep the weights they start with.
+        backbone: One of ``nodulemc.models.architecture.BACKBONES``.
+        head_widths: The hidden widths of the classification MLP.
+        decoder_widths: The output widths of the decoder's five stages, coarse to fine.
+        kinetics: The file with the backbone's Kinetics-400 weights, or "download". None trains from random weights.
+            With these weights the backbone's BatchNorm stays frozen; without them it learns.
+        start_from: An ensemble folder with decoders. Training starts from all weights of its member with the same seed,
+            or of its only member, and BatchNorm learns. It replaces the Kinetics-400 weights, which need not be named
+            then.
+        start_averaged: Start every seed from the mean of that ensemble's members' weights instead.
+        attributes: The readers' ratings that a second head learns. Without any, there is no such head. It starts from
+            random weights if ``start_from`` has no such head.
+        frozen: The parts, "backbone" or "classifier_head", that keep the weights they start with.
     """
 
     backbone: str = _one_of(tuple(BACKBONES), "inception_i3d")
@@ -106,14 +107,14 @@ class ModelConfig:
     @model_validator(mode="before")
     @classmethod
     def _without_download(cls, values: Any) -> Any:
-        """An ensemble to start from takes the place of the weights that are downloaded by default."""
+        """Let an ensemble to start from replace the weights that are downloaded by default."""
         if isinstance(values, dict) and values.get("start_from") is not None:
             return {"kinetics": None} | values
         return values
 
     @property
     def architecture(self) -> Architecture:
-        """As ``ensemble.json`` states it, the decoder included."""
+        """The architecture, with the decoder, in the form of ``ensemble.json``."""
         return Architecture(self.backbone, self.head_widths, self.decoder_widths, attributes=self.attributes)
 
 
@@ -122,10 +123,10 @@ class OptimizerConfig:
     """Adam and its learning rate.
 
     Attributes:
-        learning_rate: the highest.
-        weight_decay: L2, on all parameters.
-        betas: Adam's moment decays.
-        warmup_steps: over how many steps the learning rate rises linearly to its highest.
+        learning_rate: The highest learning rate.
+        weight_decay: The L2 penalty, on all parameters.
+        betas: Adam's decay rates of the two moments.
+        warmup_steps: The number of steps in which the learning rate rises linearly to its highest.
         decay: "none", or "cosine" to fall to zero at the last step.
     """
 
@@ -136,7 +137,7 @@ class OptimizerConfig:
     decay: str = _one_of(DECAYS, "none")
 
     def rate_at(self, step: int, steps: int) -> float:
-        """Learning rate of step ``step`` (from 0) of ``steps``."""
+        """Return the learning rate of step ``step`` (from 0) of ``steps``."""
         rate = self.learning_rate
         if self.decay == "cosine":
             rate *= (1 + math.cos(math.pi * step / steps)) / 2
@@ -148,9 +149,9 @@ class AugmentationConfig:
     """Random transforms of training samples.
 
     Attributes:
-        rotation_degrees: largest angle about each axis.
-        shift_mm: largest distance of a shift; the block store has room for 2.5.
-        flip_probability: per sample, of flips and transposition of array axes 1 and 2.
+        rotation_degrees: The largest angle about each axis.
+        shift_mm: The largest distance of a shift. The block store has room for 2.5.
+        flip_probability: The share of samples for which flips and transposition of array axes 1 and 2 are drawn.
     """
 
     rotation_degrees: float = _real(0, 180, 20.0)
@@ -160,23 +161,24 @@ class AugmentationConfig:
 
 @dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class RunConfig:
-    """How long, in which portions, how exactly.
+    """The length of a run, its batches, its losses and its precision.
 
     Attributes:
-        epochs: passes over the training set.
-        central_epochs: how many of them, from the first on, learn from the central half of the patch along each axis
-            (25 mm), an eighth of the work.
-        batch_size: samples per step over all processes.
-        samples_per_epoch: draws per epoch, rounded up to whole batches; None for the size of the training set.
-        segmentation_weight: λ on the Dice loss.
-        dice: "batch" for one Dice over all voxels of the batch, which large nodules dominate, as published; "nodule"
-            for the mean of each nodule's.
-        attribute_weight: that on the attributes' loss, where the model has some.
-        soft_labels: learn the class from the readers' mean malignancy rating, 1…5 made 0…1, where it is known; else
-            from the label.
-        ema_decay: of the moving average, per step.
-        precision: "auto" is bf16 where the device is fast at it, fp16 on older CUDA GPUs, else fp32.
-        workers: processes that read samples ahead; 0 reads in the training process.
+        epochs: The number of passes over the training set.
+        central_epochs: The number of epochs, from the first on, that learn from the central half of the patch along
+            each axis (25 mm). Such an epoch costs an eighth of the work.
+        batch_size: The number of samples per step, over all processes.
+        samples_per_epoch: The number of draws per epoch, rounded up to whole batches. None uses the size of the
+            training set.
+        segmentation_weight: The weight λ of the Dice loss.
+        dice: "batch" for one Dice over all voxels of the batch, as published; large nodules dominate it. "nodule" for
+            the mean of all nodules' Dice.
+        attribute_weight: The weight of the attributes' loss, if the model has attributes.
+        soft_labels: Learn the class from the readers' mean malignancy rating, with 1…5 mapped to 0…1. Nodules without a
+            rating use their label.
+        ema_decay: The decay of the moving average, per step.
+        precision: "auto" is bf16 if the device is fast at it, fp16 on older CUDA GPUs, and fp32 otherwise.
+        workers: The number of processes that read samples ahead. 0 reads in the training process.
     """
 
     epochs: int = _whole(1, 10_000, 15)
@@ -194,18 +196,18 @@ class RunConfig:
 
 @dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class CardConfig:
-    """What the ensemble says of itself; there is no default for it, as only whoever trains knows.
+    """The ensemble's statements about itself. They have no defaults, as only the person who trains knows them.
 
     Attributes:
-        trained_on: the data, in a few words.
-        licence: of the weights.
+        trained_on: The data, in a few words.
+        licence: The licence of the weights.
     """
 
     trained_on: str | None = _text_or_null(None)
     licence: str | None = _text_or_null(None)
 
     def require(self, where: object) -> None:
-        """Raise ConfigError, with the key's name, where a value is missing."""
+        """Raise ConfigError, with the key's name, if a value is missing."""
         for key, example in (("trained_on", "LUNA25 training set (NLST)"), ("licence", "CC-BY-4.0")):
             if getattr(self, key) is None:
                 raise ConfigError(f"card.{key} is not given", where, f"state it in the recipe, for example: {example}")
@@ -213,7 +215,7 @@ class CardConfig:
 
 @dataclass(frozen=True, config=_NO_OTHER_KEYS)
 class TrainingConfig:
-    """The whole recipe; sections and keys as in the YAML file."""
+    """The whole recipe. Its sections and keys are those of the YAML file."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
@@ -222,7 +224,7 @@ class TrainingConfig:
     card: CardConfig = Field(default_factory=CardConfig)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Sections -> keys -> plain values, lists for tuples."""
+        """Return a dictionary from sections to keys to plain values, with lists for tuples."""
         return {
             section: {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
             for section, content in asdict(self).items()
@@ -230,25 +232,26 @@ class TrainingConfig:
 
 
 def read_config(path: str | Path) -> TrainingConfig:
-    """Read a recipe; keys that are left out have the published values.
+    """Read a recipe. Keys that are left out get the published values.
 
     Raises:
-        ConfigError: the file is unreadable or no YAML, or a key is unknown, repeated, of the wrong type or outside
-            its limits; the message has the key and the value.
+        ConfigError: the file is unreadable or no YAML, or a key is unknown, repeated, of the wrong type or outside its
+            limits. The message names the key and the value.
     """
     path = Path(path)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe ({error.strerror})", path, "check the path") from error
-    # Besides its own errors: no UTF-8, a date that is none, a value that its tag does not fit, thousands of brackets.
+    # Besides its own errors, YAML raises others: for bytes that are no UTF-8, for a date that does not exist, for a
+    # value that does not fit its tag, and for thousands of brackets.
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"malformed YAML ({error})", path, "repair the file") from error
     return parse_config({} if content is None else content, path)
 
 
 def parse_config(content: Any, where: object) -> TrainingConfig:
-    """Check a recipe given as sections -> keys -> plain values; errors as ``read_config``."""
+    """Check a recipe, given as a dictionary from sections to keys to plain values; errors as in ``read_config``."""
     try:
         config = TypeAdapter(TrainingConfig).validate_python(content)
     except ValidationError as error:
@@ -264,8 +267,8 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
 
 
 def _explained(content: Any, kind: str, path: tuple[Any, ...], given: Any, where: object) -> ConfigError:
-    """What pydantic found wrong at ``path`` (section, key), with the key's whole value and what else to give."""
-    if kind == "invalid_key":  # no text, but one in ``path``
+    """Turn pydantic's finding at ``path`` (section, key) into an error with the key's whole value and a remedy."""
+    if kind == "invalid_key":  # the key is no text, although ``path`` has it as one
         path = (*path[:-1], given)
     value = reduce(getitem, path, content)
     *_, parent, name = (None, "the recipe", *path)
@@ -280,7 +283,7 @@ def _explained(content: Any, kind: str, path: tuple[Any, ...], given: Any, where
 
 
 def _fields(path: tuple[Any, ...]) -> dict[str, FieldInfo]:
-    """The recipe's fields, or a section's."""
+    """Return the fields of the recipe, or of a section."""
     kind: Any = TrainingConfig
     for name in path:
         kind = kind.__pydantic_fields__[name].annotation
@@ -289,9 +292,10 @@ def _fields(path: tuple[Any, ...]) -> dict[str, FieldInfo]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys, of which YAML would silently take the last, and reads 1e-4 as a number.
+    """A SafeLoader that refuses repeated keys and reads 1e-4 as a number.
 
-    Sets are refused as well: pydantic would make lists of them, in any order.
+    YAML would silently take the last of repeated keys. Sets are refused as well: pydantic would turn them into lists,
+    in any order.
     """
 
     yaml_constructors = {  # noqa: RUF012, as in yaml
@@ -306,6 +310,6 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.2's numbers with an exponent; 1.1, PyYAML's, asks for a point and a sign.
+# Numbers with an exponent as in YAML 1.2. PyYAML follows YAML 1.1, which requires a point and a sign in them.
 _EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+.0123456789"])

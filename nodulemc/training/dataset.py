@@ -1,7 +1,7 @@
-"""Samples and batches from a block store: read ahead, as stored, with each sample's transform beside its voxels.
+"""Samples and batches from a block store. Blocks are read ahead, as stored, together with each sample's transform.
 
-What is random about a sample depends only on the run's seed, the epoch and the sample's place in it, so a run gives
-the same batches whatever the number of worker processes, and after a restart.
+The randomness of a sample depends only on the run's seed, the epoch and the sample's place in it. So a run gives the
+same batches with any number of worker processes, and after a restart.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,16 @@ from nodulemc.training.config import AugmentationConfig
 from nodulemc.training.resampling import resample, sampling_affine
 from nodulemc.util.worker_pool import SPAWN
 
-# Batches that each reading process keeps ready.
+# The number of batches that each reading process keeps ready.
 PREFETCHED = 4
 _CORNERS = np.array([(*corner, 1.0) for corner in product((-CENTRE_INDEX, CENTRE_INDEX), repeat=3)])
-# Keeps the random streams of epochs' draws and of samples' transforms apart.
+# Keep the random streams of epochs' draws and of samples' transforms apart.
 _DRAW, _TRANSFORM = 0, 1
 
 
 @dataclass(frozen=True)
 class SampleRef:
-    """One place in an epoch: which block is read there, and what its transform is drawn from."""
+    """One place in an epoch: the block to read there, and the numbers from which its transform is drawn."""
 
     index: int
     epoch: int
@@ -40,20 +40,20 @@ class SampleRef:
 
 
 class Batch(NamedTuple):
-    """Blocks of several nodules, each cut to what its patch needs.
+    """The blocks of several nodules, each cut to the box that its patch needs.
 
-    They come one after the other and are padded to one size on the device only: padded they are two to three times
-    as many bytes to hand over, to pin and to free.
+    The blocks are stored one after the other, and padded to one size only on the device. Padded blocks would be two to
+    three times as many bytes to hand over, to pin and to free.
 
     Attributes:
         voxels: int16 (all blocks' voxels,), HU, z slowest.
         masks: uint8, the same shape.
-        sizes: each block's (D, H, W).
+        sizes: The size (D, H, W) of each block.
         affines: float64 (N, 3, 4), see ``sampling_affine``.
         scan_bounds: float64 (N, 2, 3), see ``resample``.
         labels: float32 (N,), 1 malignant, NaN undecided.
-        ratings: float32 (N, A), the readers' mean ratings with their scales made 0…1, NaN where unknown; A is 0 where
-            none are asked for.
+        ratings: float32 (N, A), the readers' mean ratings with their scales mapped to 0…1, NaN if unknown. A is 0 if no
+            ratings are asked for.
         indices: int64 (N,), the blocks' numbers in the store.
     """
 
@@ -67,13 +67,13 @@ class Batch(NamedTuple):
     indices: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device, asynchronously where the memory is pinned."""
+        """Copy to a device, asynchronously if the memory is pinned."""
         tensors = ((name, x) for name, x in self._asdict().items() if isinstance(x, Tensor))
         moved: dict[str, Any] = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors}
         return self._replace(**moved)
 
     def resample(self, size: int = SIZE) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
+        """Return images (N, 1, S, S, S) and masks (N, S, S, S); see ``nodulemc.training.resampling.resample``."""
         voxels, masks = _pad(self.voxels, self.sizes), _pad(self.masks, self.sizes)
         return resample(
             voxels, masks, self.affines, torch.tensor(self.sizes, device=voxels.device), self.scan_bounds, size
@@ -81,7 +81,7 @@ class Batch(NamedTuple):
 
 
 def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Blocks that come one after the other as (N, D, H, W), padded with zeros at the far ends to the largest."""
+    """Return blocks stored one after the other as (N, D, H, W), padded with zeros at the far ends to the largest."""
     padded = values.new_zeros((len(sizes), *map(max, zip(*sizes, strict=True))))
     for block, part, (d, h, w) in zip(padded, values.split([*map(prod, sizes)]), sizes, strict=True):
         block[:d, :h, :w] = part.view(d, h, w)
@@ -89,7 +89,7 @@ def _pad(values: Tensor, sizes: Sequence[tuple[int, int, int]]) -> Tensor:
 
 
 class NoduleDataset(Dataset[Batch]):
-    """Blocks of a store, each cut to the box that its patch needs."""
+    """The blocks of a store, each cut to the box that its patch needs."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class NoduleDataset(Dataset[Batch]):
         """Prepare to read.
 
         Args:
-            store: the blocks.
-            labels: every block's label, in the store's order, NaN where undecided.
-            augmentation: how to transform samples, None to leave them as inference sees them.
-            seed: the run's.
-            ratings: float32 (blocks, A), see ``Batch``; None for none.
+            store: The blocks.
+            labels: The label of every block, in the store's order, NaN if undecided.
+            augmentation: The transforms of samples. None leaves samples as inference sees them.
+            seed: The run's seed.
+            ratings: float32 (blocks, A), see ``Batch``. None for no ratings.
         """
         self._store = store
         self._labels = labels
@@ -115,7 +115,7 @@ class NoduleDataset(Dataset[Batch]):
         self._seed = seed
 
     def __getitem__(self, draw: SampleRef) -> Batch:
-        """One sample as a batch of one."""
+        """Return one sample as a batch of one."""
         block = self._store[draw.index]
         transform = IDENTITY
         if self._augmentation is not None:
@@ -126,7 +126,7 @@ class NoduleDataset(Dataset[Batch]):
 
 
 def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, ratings: Sequence[float] = ()) -> Batch:
-    """The part of a block between whose voxels the patch is sampled."""
+    """Return the part of a block whose voxels the patch's sampling needs."""
     if block.mask is None:
         raise ValueError(f"block {index} has no mask")
     corners = _CORNERS @ affine.T
@@ -149,16 +149,16 @@ def cut_sample(block: NoduleBlock, affine: Array, label: float, index: int, rati
 
 
 def collate(samples: Sequence[Batch]) -> Batch:
-    """Join samples."""
+    """Join samples to one batch."""
     columns = zip(*samples, strict=True)
     joined: list[Any] = [torch.cat(x) if isinstance(x[0], Tensor) else sum(x, ()) for x in columns]
     return Batch(*joined)
 
 
 class BalancedBatchSampler(Sampler[list[SampleRef]]):
-    """Batches drawn with replacement, malignant and benign equally often; each process gets its share of each batch.
+    """Draws batches with replacement, malignant and benign samples equally often.
 
-    Undecided samples have the share of the draws that they have of the samples.
+    Each process gets its share of each batch. Undecided samples have the same share of the draws as of the samples.
 
     Source: MClab's public code (train_amp.py), which draws as many samples per epoch as the training set has. Here the
     last batch is full, too.
@@ -178,13 +178,13 @@ class BalancedBatchSampler(Sampler[list[SampleRef]]):
         """Describe the epochs.
 
         Args:
-            indices: the training blocks' numbers in the store.
-            labels: their labels, in the same order, None where undecided.
-            batch_size: over all processes, a multiple of ``processes``.
-            samples: draws per epoch, rounded up to whole batches.
-            seed: the run's.
-            process: this process's number.
-            processes: how many there are.
+            indices: The training blocks' numbers in the store.
+            labels: The blocks' labels, in the same order, None if undecided.
+            batch_size: The number of samples per step over all processes, a multiple of ``processes``.
+            samples: The number of draws per epoch, rounded up to whole batches.
+            seed: The run's seed.
+            process: The number of this process.
+            processes: The number of processes.
         """
         self.epoch = 0
         self._indices = np.asarray(indices)
@@ -212,7 +212,7 @@ class BalancedBatchSampler(Sampler[list[SampleRef]]):
 
 
 class SequentialBatchSampler(Sampler[list[SampleRef]]):
-    """Every block once, in order; each process gets every n-th."""
+    """Gives every block once, in order; each process gets every n-th block."""
 
     def __init__(self, indices: Sequence[int], *, batch_size: int, process: int = 0, processes: int = 1) -> None:
         own = [SampleRef(index, 0, place) for place, index in enumerate(indices)][process::processes]
@@ -228,7 +228,7 @@ class SequentialBatchSampler(Sampler[list[SampleRef]]):
 def make_loader(
     dataset: NoduleDataset, batches: Sampler[list[SampleRef]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
-    """A loader whose workers keep reading ahead of the network, and stay alive between epochs."""
+    """Return a loader whose workers keep reading ahead of the network, and stay alive between epochs."""
     return DataLoader(
         dataset,
         batch_sampler=batches,

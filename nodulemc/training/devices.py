@@ -10,22 +10,24 @@ from accelerate.utils import parse_flag_from_env
 from nodulemc.errors import ConfigError
 from nodulemc.hardware import bf16_instructions
 
-# From glibc's malloc.h.
+# The numbers of these settings in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = -1
 
 
 def create_accelerator(precision: str) -> Accelerator:
-    """The accelerator for the devices that ``accelerate launch`` gave this process, or those it finds.
+    """Return the accelerator for the devices that ``accelerate launch`` gave this process, or for those it finds.
 
     Args:
-        precision: "fp32", "bf16", "fp16" (with gradient scaling), or "auto": bf16 where it is fast (GPUs of
-            compute capability 8.0 and later, CPUs with AMX or AVX-512 BF16), fp16 on other GPUs, fp32 on other CPUs.
+        precision: "fp32", "bf16", "fp16" (with gradient scaling), or "auto". "auto" is bf16 if the device is fast at it
+            (GPUs of compute capability 8.0 and later, CPUs with AMX or AVX-512 BF16), fp16 on other GPUs, and fp32 on
+            other CPUs.
 
     Raises:
         ConfigError: fp16 is wanted on a CPU.
     """
-    # Only told so here does Accelerate join processes on CPUs; its launcher's variable alone leaves each by itself.
+    # Accelerate joins processes on CPUs only if it is told so here. With its launcher's variable alone, each process
+    # would train by itself.
     device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
     on_cuda = device.type == "cuda"
     if precision == "auto":
@@ -41,10 +43,10 @@ def create_accelerator(precision: str) -> Accelerator:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next allocation instead of handing it back to the system.
+    """Let glibc keep freed memory for the next allocation instead of returning it to the system.
 
-    A training step frees and asks for gigabytes of activations. Getting them from the system each time, page by
-    page, cost a third of a step's time on two cores. Other C libraries, without this setting, are left alone.
+    A training step frees and allocates gigabytes of activations. Getting them from the system each time, page by page,
+    cost a third of a step's time on two cores. Other C libraries lack this setting and are left alone.
     """
     if not sys.platform.startswith("linux"):
         return

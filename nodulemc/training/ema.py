@@ -1,4 +1,4 @@
-"""Exponential moving average of a network: what is validated and shipped."""
+"""The exponential moving average of a network, which is validated and shipped in its place."""
 
 from copy import deepcopy
 from typing import Generic, TypeVar
@@ -10,16 +10,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class ExponentialMovingAverage(Generic[Network]):
-    """A second network that follows the trained one, its buffers (BatchNorm's statistics) included.
+    """A second network that follows the trained one, including its buffers (BatchNorm's statistics).
 
-    The decay grows as min(decay, (1 + n) / (10 + n)) with the number n of updates, so that short runs forget
-    their random start. Source: slides (0.998 per step) and the package ``torch_ema`` that MClab's public code uses
-    with this growth.
+    The decay grows as min(decay, (1 + n) / (10 + n)) with the number n of updates, so that short runs forget their
+    random start. Source: the slides (0.998 per step), and the package ``torch_ema`` with this growth, which MClab's
+    public code uses.
 
     Attributes:
-        network: the averaged network, in eval mode, without gradients.
-        decay: the largest decay per update.
-        updates: how many there have been.
+        network: The averaged network, in eval mode, without gradients.
+        decay: The largest decay per update.
+        updates: The number of updates so far.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -29,7 +29,7 @@ class ExponentialMovingAverage(Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: Network) -> None:
-        """Move the average towards ``network``; integer buffers are copied."""
+        """Move the average towards ``network``. Integer buffers are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))

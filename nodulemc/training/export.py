@@ -1,4 +1,4 @@
-"""From trained seeds to an ensemble folder with its model card."""
+"""Writing an ensemble folder and its model card from trained seeds."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class DataSummary:
 
     @classmethod
     def of(cls, data: TrainingData) -> "DataSummary":
-        """Count."""
+        """Count the samples."""
         train, validation = (Counter(data.labels[k] for k in side) for side in (data.train, data.validation))
         return cls(train.total(), train[1], validation.total(), validation[1], train[None], validation[None])
 
@@ -54,19 +54,20 @@ def export_ensemble(
     cases: Sequence[frozenset[TrainedCase]] | None = None,
     fold: int | None = None,
 ) -> EnsembleManifest:
-    """Write the seeds' averaged weights in half precision, what they were trained on, and ``MODEL_CARD.md``.
+    """Write the seeds' averaged weights in half precision, their training cases, and ``MODEL_CARD.md``.
 
     Args:
-        folder: made where it does not exist; an ensemble already there is replaced.
-        seeds: finished runs.
-        config: their recipe.
-        data: what they were trained on: one for all seeds, or one each.
-        decoder: keep the decoders, for masks.
-        cases: each seed's, with those of the ensemble that it started from; None where they are not known.
-        fold: the fold that was validated on, None for a split without folds.
+        folder: Made if it does not exist. An ensemble already there is replaced.
+        seeds: The finished runs.
+        config: Their recipe.
+        data: The summary of their data: one for all seeds, or one each.
+        decoder: Whether to keep the decoders, for masks.
+        cases: The training cases of each seed, with those of the ensemble that it started from. None if they are not
+            known.
+        fold: The fold used for validation. None for a split without folds.
 
     Raises:
-        ConfigError: the recipe does not say what the weights are trained on, or their licence.
+        ConfigError: the recipe does not state the training data of the weights, or their licence.
         EnsembleError: the weights are not finite in half precision.
         FileError: the folder cannot be written.
     """
@@ -150,7 +151,7 @@ def _model_card(
 
 
 def _cases(cases: frozenset[TrainedCase], config: TrainingConfig) -> list[str]:
-    """Lines on which cases there were."""
+    """Return the card's lines on the training cases."""
     patients = counted(len({case.patient for case in cases}), "patient")
     start = ", those of the ensemble that was started from included as far as it lists them"
     what = f"{counted(len(cases), 'scan')} of {patients}{start if config.model.start_from else ''}"
@@ -164,7 +165,7 @@ def _metrics_row(trained: TrainedSeed) -> str:
 
 
 def _data_tables(seeds: Sequence[TrainedSeed], data: Sequence[DataSummary]) -> list[str]:
-    """Lines of a table of how many nodules there were; where each seed had its own, of one for each seed."""
+    """Return the lines of a table of the numbers of nodules; of one for each seed if the seeds had different data."""
     lines = []
     for trained, summary in zip(seeds, data, strict=False):
         lines += [f"Seed {trained.seed}:", ""] if len(data) > 1 else []
@@ -179,13 +180,13 @@ def _data_tables(seeds: Sequence[TrainedSeed], data: Sequence[DataSummary]) -> l
 
 
 def _table(columns: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table, each column with its name first."""
+    """Return the lines of a Markdown table. Each column starts with its name."""
     header, *rows = (f"| {' | '.join(map(str, cells))} |" for cells in zip(*columns, strict=True))
     return [header, "|" + "---|" * len(columns), *rows]
 
 
 def _attribute_lines(seeds: Sequence[TrainedSeed], attributes: Sequence[str]) -> list[str]:
-    """Lines of a table of the attributes' validation, where there are any and it was done."""
+    """Return the lines of a table of the attributes' validation; empty without attributes or validation."""
     validated = [trained for trained in seeds if "validation_auc" in trained.history[-1]]
     if not attributes or not validated:
         return []

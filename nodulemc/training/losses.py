@@ -1,6 +1,6 @@
-"""The multi-task loss: binary cross-entropy on malignancy plus weighted Dice on the segmentation, and attributes.
+"""The multi-task loss: cross-entropy on malignancy, weighted Dice on the segmentation, and the attributes' loss.
 
-Source: slides "Nodule Classification using a Multi-Task Training"; the Dice form is that of MClab's public code.
+Source: slides "Nodule Classification using a Multi-Task Training". The form of Dice is that of MClab's public code.
 """
 
 from collections.abc import Callable
@@ -32,17 +32,17 @@ def multitask_loss(
     dice: str = "batch",
     undecided: bool = False,
 ) -> Losses:
-    """Cross-entropy + ``segmentation_weight`` × Dice loss.
+    """Return cross-entropy + ``segmentation_weight`` × Dice loss.
 
     Args:
-        logits: malignancy logits (N,).
+        logits: The malignancy logits (N,).
         mask_logits: (N, 64, 64, 64).
         labels: 0…1, float (N,).
         masks: 0 or 1, float (N, 64, 64, 64).
-        segmentation_weight: λ.
-        global_sum: sums over all processes, see ``dice_loss``.
-        dice: one of ``DICE_LOSSES``.
-        undecided: whether labels may be NaN: such samples have no cross-entropy. The same for all processes.
+        segmentation_weight: The weight λ.
+        global_sum: Sums over all processes, see ``dice_loss``.
+        dice: One of ``DICE_LOSSES``.
+        undecided: Whether labels may be NaN. Such samples have no cross-entropy. It must be the same for all processes.
     """
     if undecided:
         classification = known_cross_entropy(logits, labels, global_sum)
@@ -55,34 +55,34 @@ def multitask_loss(
 def known_cross_entropy(
     logits: Tensor, targets: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
-    """Mean cross-entropy, nats, over those targets of the whole batch that are not NaN; 0 where none is known.
+    """Return the mean cross-entropy, in nats, over the whole batch's targets that are not NaN; 0 if none is known.
 
-    Of a target between 0 and 1 it is least where the logit's sigmoid is the target, so that readers' mean ratings are
-    learned as means.
+    For a target between 0 and 1, the cross-entropy is least if the logit's sigmoid equals the target. So the network
+    learns the readers' mean ratings as means.
 
     Args:
-        logits: any shape.
-        targets: the same shape, 0…1 or NaN.
-        global_sum: see ``dice_loss``.
+        logits: Any shape.
+        targets: The same shape, 0…1 or NaN.
+        global_sum: See ``dice_loss``.
     """
     known = ~targets.isnan()
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
-    # A sum of products: an infinite logit must spoil the loss, not vanish from it.
+    # A sum of products, because an infinite logit must spoil the loss, not vanish from it.
     total, count = global_sum(torch.stack([(losses * known).sum(), known.sum()])).unbind()
     return total / count.clamp_min(1)
 
 
 def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own) -> Tensor:
-    """1 − soft Dice over the whole batch, smoothing 1: 1 − (2 Σpt + 1) / (Σp + Σt + 1).
+    """Return 1 − soft Dice over the whole batch, smoothing 1: 1 − (2 Σpt + 1) / (Σp + Σt + 1).
 
-    One Dice for all voxels of the batch lets large nodules count for more than small ones, and is what was
-    published. The sums are in fp32: millions of voxels overflow fp16.
+    One Dice for all voxels of the batch was published. It lets large nodules count for more than small ones. The sums
+    are in fp32, because millions of voxels overflow fp16.
 
     Args:
-        mask_logits: any shape.
-        masks: the same shape, 0 or 1.
-        global_sum: turns this process's sums (a vector) into those over all processes, so that the batch is the
-            whole one when several processes share it (see ``differentiable_global_sum``).
+        mask_logits: Any shape.
+        masks: The same shape, 0 or 1.
+        global_sum: Turns this process's sums (a vector) into those over all processes. So the batch is the whole one if
+            several processes share it (see ``differentiable_global_sum``).
     """
     probabilities = torch.sigmoid(mask_logits.float())
     masks = masks.float()
@@ -94,12 +94,12 @@ def dice_loss(mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor],
 def nodule_dice_loss(
     mask_logits: Tensor, masks: Tensor, global_sum: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
-    """Mean over the whole batch of what ``dice_loss`` is of each nodule alone: small nodules count as large ones.
+    """Return the mean of each nodule's ``dice_loss`` over the whole batch. Small nodules count as much as large ones.
 
     Args:
         mask_logits: (N, …).
-        masks: the same shape, 0 or 1.
-        global_sum: see ``dice_loss``.
+        masks: The same shape, 0 or 1.
+        global_sum: See ``dice_loss``.
     """
     probabilities = torch.sigmoid(mask_logits.float()).flatten(1)
     masks = masks.float().flatten(1)
@@ -117,14 +117,14 @@ DICE_LOSSES = {"batch": dice_loss, "nodule": nodule_dice_loss}
 
 
 def differentiable_global_sum(reduce_sum: Callable[[Tensor], Tensor], processes: int) -> Callable[[Tensor], Tensor]:
-    """Sum over all processes whose gradient is right under data-parallel training.
+    """Return a sum over all processes whose gradient is right in data-parallel training.
 
-    Data-parallel training averages the processes' gradients. A loss of global sums needs their total instead,
-    hence the factor ``processes`` on this process's share of the gradient; the value is the plain sum.
+    Data-parallel training averages the processes' gradients. A loss of global sums needs their total instead. Hence
+    this process's share of the gradient has the factor ``processes``; the value is the plain sum.
 
     Args:
-        reduce_sum: all-reduce of a detached tensor.
-        processes: how many processes there are.
+        reduce_sum: An all-reduce of a detached tensor.
+        processes: The number of processes.
     """
 
     def global_sum(own: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class MetricsLog:
     """Writes a run's metrics into its folder."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Go on from ``first_step``: what TensorBoard has from then on is of a run that was cut short."""
+        """Continue from ``first_step``. TensorBoard's values from there on belong to a run that was cut short."""
         self._csv = folder / CSV_NAME
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 

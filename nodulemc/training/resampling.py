@@ -1,8 +1,8 @@
-"""From stored blocks to training patches: one interpolation, on the training device, a whole batch at once.
+"""Training patches from stored blocks: one interpolation, on the training device, for a whole batch at once.
 
 ``sampling_affine`` joins spacing, direction, rotation, shift, flips and transposition to one affine map from the
-patch's voxels to the block's; ``resample`` follows it. The grid is that of ``nodulemc.patch``: without augmentation
-the result is that of ``extract_patch``.
+patch's voxels to the block's; ``resample`` applies it. The grid is that of ``nodulemc.patch``. Without augmentation the
+result equals that of ``extract_patch``.
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ def sampling_affine(block: NoduleBlock, augmentation: Augmentation) -> Array:
     """Return the affine map from a patch's voxels to the places in the block where they are sampled.
 
     Returns:
-        float64 (3, 4): maps a patch voxel's (z, y, x, 1), relative to the patch's centre, to the block's
-        continuous index z, y, x.
+        float64 (3, 4). It maps a patch voxel's (z, y, x, 1), relative to the patch's centre, to the block's continuous
+            index z, y, x.
     """
     to_index = _REVERSE @ np.linalg.inv(block.matrix) @ _REVERSE
     centre = _REVERSE @ (block.point - block.origin) + augmentation.shift_mm
@@ -35,27 +35,29 @@ def resample(
 ) -> tuple[Tensor, Tensor]:
     """Sample image and mask of each block on its patch grid.
 
-    Both are interpolated trilinearly, the image as floating-point HU. Outside the scan there is air; between a
-    border voxel's centre and its outer face the voxel's value holds. The mask is cut at one half: with thick
-    slices nearest-neighbour sampling would give whole-slice steps, and a soft mask keeps even a perfect
-    prediction's Dice below 1.
+    Both are interpolated trilinearly, the image as floating-point HU. Outside the scan there is air. Between a border
+    voxel's centre and its outer face, the voxel's value holds.
+
+    The mask is cut at one half. With thick slices nearest-neighbour sampling would give steps of whole slices. A soft
+    mask would keep even a perfect prediction's Dice below 1.
 
     Args:
         voxels: HU, integer (N, D, H, W), each block padded at the far ends to the largest.
         masks: 0 or 1, integer, the same shape.
         affines: float64 (N, 3, 4), from ``sampling_affine``.
-        sizes: (N, 3), each block's own size z, y, x.
+        sizes: (N, 3), the own size z, y, x of each block.
         scan_bounds: float64 (N, 2, 3), the scan's outer faces, low and high, as block indices z, y, x.
-        size: sample this many voxels per axis around the patch's centre, an even number.
+        size: The number of voxels to sample per axis around the patch's centre, an even number.
 
     Returns:
-        images float32 (N, 1, size, size, size), values 0…1, and masks float32 (N, size, size, size), 0 or 1.
+        The images, float32 (N, 1, size, size, size), with values 0…1, and the masks, float32 (N, size, size, size), 0
+            or 1.
     """
     index = _sampled_indices(affines, size)
     low, high = scan_bounds[:, 0, :, None, None, None], scan_bounds[:, 1, :, None, None, None]
     inside = ((index >= low) & (index <= high)).all(dim=1)
-    # Within the block, then to the -1…1 over the padded size that grid_sample wants, x first. Rounding to fp32 comes
-    # last: voxel indices in fp32 would be off by up to 1e-5.
+    # Clip to the block, then scale to -1…1 over the padded size, x first, as grid_sample wants it. Rounding to fp32
+    # comes last: voxel indices in fp32 would be off by up to 1e-5.
     index.clamp_min_(0)
     index = index.minimum((sizes - 1)[:, :, None, None, None].to(index.dtype))
     span = torch.tensor(voxels.shape[1:], device=index.device)[:, None, None, None] - 1
@@ -69,7 +71,7 @@ def resample(
 
 
 def _sampled_indices(affines: Tensor, size: int) -> Tensor:
-    """Block index z, y, x of the patch's central voxels: float64 (N, 3, size, size, size)."""
+    """Return the block index z, y, x of the patch's central voxels: float64 (N, 3, size, size, size)."""
     steps = torch.arange(size, dtype=affines.dtype, device=affines.device) - (size - 1) / 2
     z, y, x = (affines[:, :, axis, None] * steps for axis in range(3))  # (N, 3, size) each
     start = affines[:, :, 3, None, None, None]

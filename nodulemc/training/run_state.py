@@ -1,4 +1,4 @@
-"""The state of a training run on disk, from which it goes on as if it had never stopped."""
+"""The state of a training run on disk. A run that continues from it gives the same result as one without a stop."""
 
 import io
 import pickle
@@ -18,20 +18,20 @@ _FORMAT = 1
 
 @dataclass
 class Checkpoint:
-    """A run's state at the end of an epoch. The samplers' position is ``epochs_done``: they depend on nothing else.
+    """A run's state at the end of an epoch. The samplers' position is ``epochs_done``; they depend on nothing else.
 
     Attributes:
-        recipe: the config as plain values.
-        seed: the run's.
-        data: fingerprint of the samples and their order.
-        epochs_done: finished epochs.
-        network: the trained network's state dict.
-        ema: the averaged network's state dict.
-        ema_updates: how often it was updated.
-        optimizer: the optimizer's state dict.
-        scaler: the gradient scaler's state dict, None without one.
-        random: the random generators' states, see ``random_state``.
-        history: one row of metrics per epoch.
+        recipe: The config as plain values.
+        seed: The run's seed.
+        data: The fingerprint of the samples and their order.
+        epochs_done: The number of finished epochs.
+        network: The trained network's state dict.
+        ema: The averaged network's state dict.
+        ema_updates: The number of the average's updates.
+        optimizer: The optimizer's state dict.
+        scaler: The gradient scaler's state dict. None without a scaler.
+        random: The random generators' states, see ``random_state``.
+        history: One row of metrics per epoch.
     """
 
     recipe: dict[str, Any]
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: ``path`` holds either this state or the one before.
+    """Write atomically: ``path`` holds either this state or the previous one.
 
     Raises:
         FileError: the file cannot be written.
@@ -59,7 +59,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a state onto the CPU; nothing but tensors and plain values is unpickled.
+    """Read a state onto the CPU. Only tensors and plain values are unpickled.
 
     Raises:
         ConfigError: the file is unreadable or no checkpoint of this format.
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def random_state() -> dict[str, Any]:
-    """States of all random generators, as tensors and plain values."""
+    """Return the states of all random generators, as tensors and plain values."""
     numpy = np.random.get_state(legacy=False)  # noqa: NPY002 (libraries may use it)
     keys, position = numpy["state"]["key"], numpy["state"]["pos"]
     return {
@@ -93,7 +93,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set all random generators to a state from ``random_state``; CUDA's only where the devices are as many."""
+    """Set all random generators to a state from ``random_state``; CUDA's only if the number of devices is the same."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -22,11 +22,11 @@ def freeze_batch_norm(module: nn.Module) -> None:
 
 
 class TrainingStep:
-    """A network with its optimizer and its average.
+    """A network with its optimizer and its moving average.
 
     Attributes:
         optimizer: Adam, as Accelerate wraps it.
-        ema: the average.
+        ema: The moving average.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class TrainingStep:
         """Move a network to the accelerator's device.
 
         Args:
-            network: what is trained.
-            config: the recipe.
-            accelerator: device, processes and precision.
-            undecided: whether labels may be NaN, see ``multitask_loss``.
+            network: The network to train.
+            config: The recipe.
+            accelerator: The device, processes and precision.
+            undecided: Whether labels may be NaN, see ``multitask_loss``.
         """
         on_cuda = accelerator.device.type == "cuda"
         move_channels_last(network, accelerator.device)
@@ -70,7 +70,7 @@ class TrainingStep:
         return network
 
     def prepare_to_train(self) -> None:
-        """Set training mode, but for a backbone whose BatchNorm is frozen."""
+        """Set training mode, except for a backbone with frozen BatchNorm."""
         self._model.train()
         if self._frozen:
             freeze_batch_norm(self.network.network.backbone)
@@ -78,18 +78,18 @@ class TrainingStep:
     def __call__(
         self, images: Tensor, masks: Tensor, labels: Tensor, learning_rate: float, ratings: Tensor | None = None
     ) -> Tensor:
-        """Learn from one batch, this process's share of it.
+        """Learn from this process's share of one batch.
 
         Args:
             images: (N, 1, 64, 64, 64), values 0…1.
             masks: (N, 64, 64, 64), 0 or 1.
-            labels: (N,), 0…1, NaN where undecided.
-            learning_rate: Adam's.
-            ratings: (N, A), 0…1, NaN where unknown; for a network with an attribute head.
+            labels: (N,), 0…1, NaN if undecided.
+            learning_rate: Adam's learning rate.
+            ratings: (N, A), 0…1, NaN if unknown. Only for a network with an attribute head.
 
         Returns:
-            The loss, its cross-entropy, its Dice part and, with an attribute head, the attributes' over all processes,
-            (3,) or (4,), on the device.
+            The loss over all processes, its cross-entropy, its Dice part and, with an attribute head, its attribute
+                part: (3,) or (4,), on the device.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

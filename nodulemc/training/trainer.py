@@ -43,20 +43,20 @@ from nodulemc.util.locks import holding
 from nodulemc.util.progress import QUIET_S, progress
 
 CHECKPOINT_NAME = "checkpoint.pt"
-# A step's losses, as it gives them.
+# The losses of a step, in its order.
 _LOSSES = ("loss", "cross_entropy", "dice_loss", "attribute_loss")
 CACHE = Path.home() / ".cache" / "nodulemc"
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data that is trained on.
+    """The data of a training run.
 
     Attributes:
-        store: the nodules' blocks.
-        labels: of every block, in the store's order; None where undecided.
-        train: numbers of the blocks to train on.
-        validation: numbers of the blocks to validate on; none trains without validation.
+        store: The nodules' blocks.
+        labels: The label of every block, in the store's order. None if undecided.
+        train: The numbers of the blocks to train on.
+        validation: The numbers of the blocks to validate on. If it is empty, there is no validation.
     """
 
     store: BlockStore
@@ -65,10 +65,13 @@ class TrainingData:
     validation: Sequence[int]
 
     def ratings(self, names: Sequence[str]) -> Array:
-        """The readers' mean ratings of every block, scales made 0…1: float32 (blocks, names), NaN where unknown.
+        """Return the readers' mean ratings of every block, with their scales mapped to 0…1.
+
+        Returns:
+            float32 (blocks, names), NaN if unknown.
 
         Raises:
-            TableError: none of the blocks to train on has one of them.
+            TableError: no block to train on has one of these ratings.
         """
         if not names:
             return np.empty((len(self.labels), 0), np.float32)
@@ -84,8 +87,10 @@ class TrainingData:
         return found
 
     def targets(self, *, soft: bool) -> Array:
-        """What each block's class is learned from, 0…1 (blocks,): its label, NaN where undecided; where soft labels
-        are wanted, its mean malignancy rating, as far as that is known.
+        """Return the target of each block's class, 0…1 (blocks,).
+
+        The target is the block's label, NaN if undecided. With soft labels it is the mean malignancy rating, if that is
+        known.
         """
         labels = np.array(self.labels, float)
         if not soft:
@@ -94,7 +99,7 @@ class TrainingData:
         return np.where(np.isnan(rating), labels, rating)
 
     def fingerprint(self, rated: Sequence[str] = ()) -> str:
-        """Changes with the blocks' labels, their ratings of these names, and their division."""
+        """Return a text that changes with the blocks' labels, their ratings of these names, and their division."""
         labels = [None if label is None else int(label) for label in self.labels]
         text = repr((labels, [int(k) for k in self.train], [int(k) for k in self.validation]))
         if rated:
@@ -107,9 +112,9 @@ class TrainedSeed:
     """A finished run.
 
     Attributes:
-        seed: the run's.
-        state_dict: the averaged multi-task network's tensors, decoder included, on the CPU.
-        history: one row of metrics per epoch; without validation samples there are none of validation.
+        seed: The run's seed.
+        state_dict: The tensors of the averaged multi-task network, with the decoder, on the CPU.
+        history: One row of metrics per epoch. Without validation samples there are no validation metrics.
     """
 
     seed: int
@@ -118,7 +123,7 @@ class TrainedSeed:
 
 
 def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
-    """The network to train, from Kinetics-400 or an ensemble's weights where the recipe names them.
+    """Return the network to train, with Kinetics-400 or an ensemble's weights if the recipe names them.
 
     Raises:
         EnsembleError: the weight file cannot be fetched or used, or the ensemble lacks the seed, its decoder or the
@@ -153,19 +158,18 @@ def train_seed(
     """Train one seed, or finish its training, with a checkpoint after each epoch.
 
     Args:
-        config: the recipe.
-        data: blocks and their division.
-        folder: for the checkpoint and the metrics; made where it does not exist.
-        seed: of everything random.
-        accelerator: device, processes and precision.
-        resume: go on from the folder's checkpoint where there is one.
-        create: builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
+        config: The recipe.
+        data: The blocks and their division.
+        folder: The folder for the checkpoint and the metrics. It is made if it does not exist.
+        seed: The seed of all random numbers.
+        accelerator: The device, processes and precision.
+        resume: Whether to continue from the folder's checkpoint, if there is one.
+        create: Builds the network that maps patches to both tasks' logits, from the recipe's section and the seed.
 
     Raises:
         FileError: the folder cannot be written.
-        ConfigError: it holds a run already and ``resume`` is false, or another run is
-            at work in it, its checkpoint is unreadable or of another recipe, seed or data, or the batch cannot be
-            shared evenly by the processes.
+        ConfigError: the folder holds a run already and ``resume`` is false, another run is at work in it, its
+            checkpoint is unreadable or of another recipe, seed or data, or the processes cannot share the batch evenly.
         ResourceError: the device's memory is too small for a process's share of the batch, or a process that reads
             samples has died.
         TrainingError: the loss became NaN or infinite.
@@ -174,7 +178,7 @@ def train_seed(
         require_no_run(folder)
     make_folder(folder)
     path = folder / CHECKPOINT_NAME
-    # The main process has it for all.
+    # The main process holds the lock for all.
     with holding(path.with_suffix(".lock")) if accelerator.is_main_process else nullcontext(True) as alone:
         if not alone:
             raise ConfigError("another run is training this seed", folder, "wait for it, or give another --output")
@@ -198,7 +202,7 @@ def train_seed(
 
 
 def require_no_run(folder: Path) -> None:
-    """Raise ConfigError where a folder holds a seed's training run."""
+    """Raise ConfigError if a folder holds a seed's training run."""
     path = folder / CHECKPOINT_NAME
     if path.exists():
         raise ConfigError("a training run is there already", path, "add --resume, or give another --output")
@@ -275,7 +279,7 @@ class _SeedTrainer:
         defaults = TrainingConfig().to_dict()
         for section, content in self._recipe().items():
             for key, value in content.items():
-                # Keys that the version which started the run did not have yet changed nothing by their defaults.
+                # The version that started the run may have lacked some keys. Their defaults change nothing.
                 before = checkpoint.recipe[section].get(key, defaults[section][key])
                 if before != value:
                     what = f"the run was started with {section}.{key} {before!r}, now it is {value!r}"
@@ -286,7 +290,7 @@ class _SeedTrainer:
             raise ConfigError("the run was started with other samples or another split", path, remedy)
 
     def _recipe(self) -> dict[str, dict[str, object]]:
-        """The config but for what does not change the weights."""
+        """Return the config without the values that do not change the weights."""
         recipe = self._config.to_dict()
         del recipe["run"]["workers"], recipe["card"]
         return recipe
@@ -310,7 +314,7 @@ class _SeedTrainer:
             log.close()
 
     def _validate(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
-        """The average's metrics, and a check of it: the last step can spoil the weights after its loss was finite."""
+        """Return the average's metrics, and check it: the last step can spoil the weights after its loss was finite."""
         steps = (epoch + 1) * len(self._draws)
         if self._data.validation:
             batches: Iterable[Batch] = self._validation_loader

@@ -1,4 +1,4 @@
-"""A block store and a split joined: which blocks to train on and which to validate on."""
+"""Joining a block store and a split: the blocks to train on, and those to validate on."""
 
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
     """Open a block store and find the split's samples in it.
 
     Args:
-        store: folder made by `nodulemc prepare`.
-        split: file made by `nodulemc split`: ``{"train": [...], "validation": [...]}`` or ``{"folds": [...]}``, all
-            lists of AnnotationIDs; the validation may be empty, the fold not.
-        fold: the fold to validate on, from 0, the others train; None for a split without folds.
+        store: The folder made by `nodulemc prepare`.
+        split: The file made by `nodulemc split`: ``{"train": [...], "validation": [...]}`` or ``{"folds": [...]}``, all
+            lists of AnnotationIDs. The validation may be empty, the fold may not.
+        fold: The fold to validate on, from 0; the others train. None for a split without folds.
 
     Raises:
         FileError: the split cannot be read or is no JSON.
-        TableError: the split is malformed, names samples that the store does not have, has a patient on both sides,
-            has one without a mask, one class is missing from the training side, or validation has undecided samples
-            only.
-        ConfigError: a fold is missing, not in the split, or not wanted by it.
+        TableError: the split is malformed, names samples that the store does not have, has a patient on both sides, or
+            has a sample without a mask. Or one class is missing from the training side, or validation has only
+            undecided samples.
+        ConfigError: a fold is missing, not in the split, or given for a split without folds.
     """
     blocks = BlockStore(store)
     numbers = {row["AnnotationID"]: k for k, row in enumerate(blocks.table)}
@@ -58,7 +58,7 @@ def load_training_data(store: Path, split: Path, fold: int | None = None) -> Tra
 
 
 def training_cases(data: TrainingData) -> frozenset[TrainedCase]:
-    """The scans of the training side, those that give gradients; of a cut-out the scan that it was cut from."""
+    """Return the scans of the training side, which gives the gradients. For a cut-out, return its original scan."""
     rows = (data.store.table[k] for k in data.train)
     return frozenset(TrainedCase(row.get(SOURCE_UID) or row[UID], row[PATIENT]) for row in rows)
 

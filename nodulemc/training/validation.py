@@ -1,4 +1,4 @@
-"""Validation: what a network gives for samples as inference sees them."""
+"""Validation: a network's results for samples as inference sees them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,14 +14,14 @@ from nodulemc.arrays import Array
 from nodulemc.ratings import HIGHEST, LOWEST
 from nodulemc.training.dataset import Batch
 
-_SMALLEST = 1e-6  # voxels: a mask without voxels in which none are found has Dice 1
+_SMALLEST = 1e-6  # voxels; so an empty mask in which no voxel is found has Dice 1
 
 
 @torch.no_grad()
 def validate(
     network: nn.Module, batches: Iterable[Batch], accelerator: Accelerator, attributes: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Metrics of a network in eval mode over all processes' batches.
+    """Return the metrics of a network in eval mode over all processes' batches.
 
     See ``validation_metrics`` and, for a network with an attribute head, ``attribute_metrics``.
     """
@@ -43,17 +43,17 @@ def validate(
 
 
 def validation_metrics(logits: Array, labels: Array, dice: Array) -> dict[str, float]:
-    """What one validation says.
+    """Return the metrics of one validation.
 
     Args:
-        logits: malignancy logits (N,).
-        labels: 0 or 1, NaN where undecided (N,).
-        dice: each nodule's Dice of the mask at probability one half (N,).
+        logits: The malignancy logits (N,).
+        labels: 0 or 1, NaN if undecided (N,).
+        dice: The Dice of each nodule's mask at probability one half (N,).
 
     Returns:
-        ``validation_auc`` (NaN with one class only), ``validation_cross_entropy`` (nats per nodule), both of the
-        nodules that have a label, and ``validation_dice`` (all nodules' mean); NaN logits give a NaN AUC and
-        cross-entropy.
+        ``validation_auc`` (NaN with one class only) and ``validation_cross_entropy`` (nats per nodule), both over the
+            nodules that have a label, and ``validation_dice`` (the mean of all nodules). NaN logits give a NaN AUC and
+            cross-entropy.
     """
     labelled = ~np.isnan(labels)
     logits, labels = logits[labelled], labels[labelled]
@@ -68,16 +68,16 @@ def validation_metrics(logits: Array, labels: Array, dice: Array) -> dict[str, f
 
 
 def attribute_metrics(names: Sequence[str], found: Sequence[Array], ratings: Sequence[Array]) -> dict[str, float]:
-    """The result of one validation for each attribute, over the nodules with a known rating.
+    """Return the metrics of one validation for each attribute, over the nodules with a known rating.
 
     Args:
-        names: the attributes'.
-        found: what the network says of each, 0…1 (N,).
-        ratings: the readers' means on the same scale, NaN where unknown (N,).
+        names: The names of the attributes.
+        found: The network's rating of each attribute, 0…1 (N,).
+        ratings: The readers' mean ratings on the same scale, NaN if unknown (N,).
 
     Returns:
         ``validation_NAME_mae``, the mean absolute error on the readers' scale, and ``validation_NAME_spearman``, the
-        rank correlation, NaN where either side is constant.
+            rank correlation, NaN if either side is constant.
     """
     metrics = {}
     for name, mine, theirs in zip(names, found, ratings, strict=True):

@@ -1,4 +1,4 @@
-"""Starting a run from members that have been trained before."""
+"""Starting a run from members of a trained ensemble."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from nodulemc.training.config import ModelConfig
 
 
 def start_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """All tensors, fp32, that a seed starts from, the decoder's too: of the member of this seed, or of the only one, or
-    the mean of all members.
+    """Return all tensors that a seed starts from, fp32, including the decoder's.
 
-    An attribute head is not among them where the recipe wants one and the ensemble has none.
+    They are those of the member with this seed, those of the only member, or the mean of all members. They lack an
+    attribute head if the recipe wants one and the ensemble has none.
 
     Source of the mean: Wortsman et al., Model soups, ICML 2022, for members that were fine-tuned from one start.
 
@@ -39,7 +39,7 @@ def start_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
 
 
 def lacks_attributes(config: ModelConfig, seed: int) -> bool:
-    """Whether what ``start_tensors`` finds has no attribute head.
+    """Return whether the result of ``start_tensors`` has no attribute head.
 
     Raises:
         EnsembleError: the folder is no ensemble, or lacks the seed.
@@ -67,13 +67,13 @@ def _start_manifest(config: ModelConfig) -> EnsembleManifest:
 
 
 def _starts(manifest: EnsembleManifest, config: ModelConfig, seed: int) -> tuple[Member, ...]:
-    """The members to start from: that of this seed, or the only one; all where their mean is wanted.
+    """Return the members to start from: that of this seed, or the only one; all of them if their mean is wanted.
 
     Raises:
         EnsembleError: the ensemble lacks the seed.
     """
     members = manifest.members
-    # Seeds with one start, as with Kinetics-400 weights, still differ by their draws and augmentation.
+    # Seeds with the same start, as with Kinetics-400 weights, still differ by their draws and augmentation.
     if config.start_averaged or len(members) == 1:
         return members
     own = tuple(member for member in members if member.seed == seed)[:1]
@@ -84,7 +84,7 @@ def _starts(manifest: EnsembleManifest, config: ModelConfig, seed: int) -> tuple
 
 
 def _require_architecture(manifest: EnsembleManifest, member: Member, wanted: Architecture) -> None:
-    """Raise EnsembleError where a member is not what the recipe says, but for attributes that it lacks."""
+    """Raise EnsembleError if a member is not of the recipe's architecture, apart from attributes that it lacks."""
     known = replace(wanted, attributes=member.architecture.attributes and wanted.attributes)
     if member.architecture != known or not member.upscales:
         raise EnsembleError(
