@@ -1,1 +1,1 @@
-"""From public data sets' files to what training reads."""
+"""From the files of public data sets to the input of training."""

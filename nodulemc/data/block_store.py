@@ -25,7 +25,7 @@ from nodulemc.patch import EXTENT_MM
 from nodulemc.util.files import write_atomically
 from nodulemc.util.locks import try_to_lock
 
-# The longest shift that augmentation may draw (MClab's public code, dataloader_mask.py).
+# The longest shift that augmentation may draw (from MClab's public code, dataloader_mask.py).
 MAX_SHIFT_MM = 2.5
 # A patch turned by any angle and shifted stays within this cube, whose inscribed sphere holds its corners.
 BLOCK_MM = EXTENT_MM * sqrt(3) + 2 * MAX_SHIFT_MM
@@ -34,24 +34,24 @@ _TABLE, _VOXELS, _MASKS, _JOURNAL = "table.parquet", "voxels.i16", "masks.u8", "
 _VOXEL_TYPE, _MASK_TYPE = np.dtype("<i2"), np.dtype("u1")
 # The block's own columns in the table.
 _PREFIX = "block_"
-# Of a scan whose extent is not known.
+# The bounds of a scan whose extent is not known.
 UNKNOWN_BOUNDS = (np.full(3, -np.inf), np.full(3, np.inf))
 _AGAIN = "run the command that writes the store again; it continues where it stopped"
 
 
 @dataclass(frozen=True)
 class NoduleBlock:
-    """A nodule with its surroundings on its scan's own grid.
+    """A nodule with its surroundings, on its scan's own grid.
 
     Attributes:
-        voxels: int16 (D, H, W), axes z, y, x, HU; read-only if it comes from a store.
-        mask: uint8, the same shape, 1 on the nodule; or None.
-        origin: float64 (3,), world x, y, z (mm, LPS) of the centre of voxel (0, 0, 0).
-        matrix: float64 (3, 3), index in x, y, z order -> world offset x, y, z in mm: direction @ diag(spacing).
-        point: float64 (3,), the nodule's world point x, y, z.
-        scan_bounds: the scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order. A scan
+        voxels: int16 (D, H, W), axes z, y, x, HU. Read-only if it comes from a store.
+        mask: uint8, the same shape, 1 on the nodule. Or None.
+        origin: float64 (3,), the world point x, y, z (mm, LPS) of the centre of voxel (0, 0, 0).
+        matrix: float64 (3, 3), direction @ diag(spacing). It maps an index x, y, z to the world offset x, y, z in mm.
+        point: float64 (3,), the nodule's world point x, y, z in mm.
+        scan_bounds: The scan's outer faces, low (3,) and high (3,), as indices of this block in x, y, z order. A scan
             that starts with the block's first voxel has low -0.5. Infinite if the scan's extent is not known.
-        row: the table's columns (see ``nodulemc.data.nodule_table.read_table``).
+        row: The table's columns (see ``nodulemc.data.nodule_table.read_table``).
     """
 
     voxels: Array
@@ -64,7 +64,7 @@ class NoduleBlock:
 
     @classmethod
     def on(cls, grid: Grid, voxels: Array, mask: Array, scan_bounds: tuple[Array, Array], row: Row) -> "NoduleBlock":
-        """The block of a row's nodule on this grid."""
+        """Return the block of a row's nodule on this grid."""
         return cls(voxels, mask, np.array(grid.origin), grid.matrix, np.array(point_of(row)), scan_bounds, row)
 
     @property
@@ -118,7 +118,7 @@ class BlockStore:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> NoduleBlock:
-        """The block with this number; its arrays are views of the mapped files."""
+        """Return the block with this number. Its arrays are views of the mapped files."""
         if self._voxels is None or self._masks is None:
             self._voxels = _MappedFile(self.folder / _VOXELS, _VOXEL_TYPE)
             self._masks = _MappedFile(self.folder / _MASKS, _MASK_TYPE)
@@ -145,9 +145,9 @@ class _MappedFile:
         self._array = np.frombuffer(self._map, dtype)
 
     def read_ahead(self, place: slice) -> Array:
-        """A view of some of the numbers, after telling the system to fetch all of them at once.
+        """Return a view of some of the numbers, after telling the system to fetch all of them at once.
 
-        Page by page, as they are touched, blocks that are not in the page cache come at less than half the rate.
+        If the system fetched page by page, blocks outside the page cache would come at less than half the rate.
         """
         if hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
             size = self._array.itemsize
@@ -169,7 +169,7 @@ class BlockWriter:
         self._entries: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> "BlockWriter":
-        """Open the store, creating it where it is not there yet.
+        """Open the store, and create it if it does not exist.
 
         Raises:
             TableError, FileError: the folder cannot be written, holds a damaged store, or another run is writing it.
@@ -177,7 +177,7 @@ class BlockWriter:
         try:
             with ExitStack() as files:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # First, and closed last: its lock is the store's.
+                # The journal is opened first and closed last, because its lock is the store's.
                 self._voxels = self._open(files, _VOXELS)
                 if not try_to_lock(self._voxels):
                     raise TableError("another run is writing this block store", self._folder, "wait for it")
@@ -211,16 +211,17 @@ class BlockWriter:
 
     @property
     def rows(self) -> dict[str, Row]:
-        """The rows of the blocks written so far, by AnnotationID, in order."""
+        """Return the rows of the blocks written so far, by AnnotationID, in order."""
         return {name: _row_of(entry) for name, entry in self._entries.items()}
 
     def add(self, block: NoduleBlock) -> None:
         """Append a block, unless the store holds it already.
 
         Raises:
-            TableError: the store holds a block of this AnnotationID with another row, a column has one of the
-                store's own names, or the files cannot be written.
-            ValueError: the block is not as ``NoduleBlock`` describes it, or its columns are not the other blocks'.
+            TableError: the store holds a block of this AnnotationID with another row, a column has one of the store's
+                own names, or the files cannot be written.
+            ValueError: the block does not fit the description of ``NoduleBlock``, or its columns differ from the other
+                blocks'.
         """
         row = typed(block.row)
         name = row["AnnotationID"]

@@ -26,7 +26,7 @@ _INT16 = np.iinfo(np.int16)
 
 @dataclass(frozen=True)
 class Sample:
-    """A nodule's row, its mask, and the place of its image, None if it must be looked up."""
+    """A nodule's row, its mask, and the place of its image. The place is None if it must be looked up."""
 
     row: Row
     mask: MaskFile
@@ -54,18 +54,18 @@ class VoxelSource(Protocol):
         """Return the place of the nodule's voxels.
 
         Raises:
-            ImageError: they are there twice.
+            ImageError: the voxels exist twice.
         """
 
     def grid(self, row: Row) -> Grid:
-        """The grid of the image there, from its header.
+        """Return the grid of the nodule's image, from its header.
 
         Raises:
             ImageError: the image is missing or damaged.
         """
 
     def cut(self, samples: Sequence[Sample]) -> list[NoduleBlock | Excluded]:
-        """The blocks of nodules that are in one image.
+        """Return the blocks of nodules that are in one image.
 
         Raises:
             ImageError: the image or a mask is damaged.
@@ -73,7 +73,7 @@ class VoxelSource(Protocol):
 
 
 class ScanSource:
-    """A folder of CTs, see ``nodulemc.ct.folder``; each is read once for all its nodules."""
+    """A folder of CTs, see ``nodulemc.ct.folder``. Each CT is read once for all its nodules."""
 
     whole_scans = True
 
@@ -113,7 +113,7 @@ class ScanSource:
 class ChallengeBlockSource:
     """A folder of the challenge's own nodule blocks, which are used as they are.
 
-    The extent of their scans is not known; the challenge's padding of -1024 HU stands for everything beyond.
+    The extent of their scans is not known. The challenge's padding of -1024 HU represents everything beyond.
     """
 
     folder: Path
@@ -138,7 +138,7 @@ class ChallengeBlockSource:
 
 
 class SlabSource(ScanSource):
-    """Images that show only the slices that a nodule touches; each block continues its image to the full size."""
+    """Images that show only the slices that a nodule touches. Each block continues its image to the full size."""
 
     whole_scans = False
 
@@ -161,7 +161,7 @@ class SlabSource(ScanSource):
 
 
 def _cut_out(volume: Volume, sample: Sample, numbers: Array) -> NoduleBlock | Excluded:
-    """Cut a box of BLOCK_MM along the scan's axes, as far as the scan reaches."""
+    """Cut a box of BLOCK_MM along the scan's axes, but not beyond the scan."""
     scan = Grid.of(volume.image)
     point = np.array(point_of(sample.row))
     along = (scan.matrix / scan.spacing).T * (BLOCK_MM / 2)
@@ -185,7 +185,7 @@ def _block(
 
 
 def _to_int16(hu: Array, source: Path) -> Array:
-    """Convert HU of any type to int16: rounded, and clipped to the type's limits, far beyond the network's range."""
+    """Convert HU of any type to int16. They are rounded, and clipped to its limits, far beyond the network's range."""
     if not np.isfinite(hu).all():
         raise ImageError("voxels are NaN or infinite", source, "write the CT in Hounsfield units")
     return np.clip(np.rint(hu), _INT16.min, _INT16.max).astype(np.int16)

@@ -1,6 +1,6 @@
-"""From LIDC-IDRI, as the Cancer Imaging Archive provides it, to a table, masks and a block store.
+"""LIDC-IDRI, as the Cancer Imaging Archive provides it, turned into a table, masks and a block store.
 
-The CTs are DICOM series and the readings XML files, both anywhere below one folder.
+The CTs are DICOM series and the readings are XML files. Both may lie anywhere below one folder.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,15 @@ TABLE_NAME, MASKS_NAME = "table.csv", "masks"
 COLUMNS = (*LUNA25, "readers", *RATINGS, "diameter_mm", "volume_mm3")
 _SEX = {"F": "Female", "M": "Male"}
 _REMEDY = "give the folder with LIDC-IDRI's DICOM series and the readers' XML"
-_LAST_DIGITS = 5  # by which the archive, too, tells series apart
+_LAST_DIGITS = 5  # the archive, too, tells series apart by so many digits
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A reading's file, the series that it is of, how many nodules it outlines, and the hash of what is read of it.
+    """A reading's file, its series, the number of nodules that it outlines, and the hash of the content read from it.
 
-    The archive has copies of some readings, and of one what it was before a correction, too. The former may differ in
-    their headers.
+    The archive has copies of some readings, and for one of them also the version before a correction. Copies may differ
+    in their headers.
     """
 
     path: Path
@@ -49,15 +49,15 @@ class _Source:
 
 
 def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
-    """Write a block store, and in it ``table.csv`` and ``masks/<AnnotationID>.mha``, which make the same store again.
+    """Write a block store with ``table.csv`` and ``masks/<AnnotationID>.mha``.
 
-    Incomplete cases are left out and listed: readings without their CT, CTs that cannot be read, nodules with an empty
-    mask.
+    The same store can be made again from the two. Incomplete cases are left out and listed: readings without their CT,
+    CTs that cannot be read, nodules with an empty mask.
 
     Args:
         folder: The folder with CTs and readings.
         output: The store's folder.
-        workers: The number of processes that cut.
+        workers: The number of processes that cut blocks.
 
     Raises:
         FileError: a file cannot be read or written.
@@ -87,7 +87,7 @@ def prepare_lidc(folder: Path, output: Path, workers: int) -> Prepared:
 
 
 def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
-    """The readings with nodules, by their paths, each once; and those of which there are two."""
+    """Return the readings with nodules, by their paths, each once, and those that exist in two versions."""
     files = [path for path in _files(folder) if path.suffix.lower() == ".xml"]
     found: dict[str, _Source] = {}
     left_out: dict[str, Excluded] = {}
@@ -103,7 +103,7 @@ def _sources(folder: Path) -> tuple[list[_Source], list[Excluded]]:
 
 
 def _nodules(source: _Source, scans: ScanSource) -> list[tuple[Row, bytes | None]]:
-    """A CT's nodules: each one's row and its mask's file, None where that has no voxel.
+    """Return the nodules of a CT, each with its row and its mask's file. The file is None if the mask has no voxel.
 
     Raises:
         ImageError: the CT is missing, damaged or another one.
@@ -132,7 +132,7 @@ def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
     texts = header.texts
     patient = texts.get(PATIENT, header.series)
     name = f"{patient}_{header.series[-_LAST_DIGITS:]}_{number}"
-    if Path(name).name != name:  # a file is called so
+    if Path(name).name != name:  # it names a file
         raise ImageError(f"PatientID and series make the name {printable(name)!r}", header.path, _REMEDY)
     point = ct.to_world(nodule.centre)
     values: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _row(nodule: ReadNodule, number: int, header: DicomFile, ct: Grid) -> Row:
 
 
 def _mask_file(nodule: ReadNodule, ct: Grid) -> bytes:
-    """A nodule's mask on the CT's voxels, with a margin of one: no image is as thin as a nodule on one slice."""
+    """Return a nodule's mask on the CT's voxels, with a margin of one voxel, as no image is as thin as one slice."""
     lower, upper = np.array(nodule.lower), np.add(nodule.lower, nodule.mask.shape[::-1])
     low, high = np.maximum(lower - 1, 0), np.minimum(upper + 1, ct.size)
     mask = np.pad(nodule.mask, np.stack([lower - low, high - upper], axis=-1)[::-1])

@@ -1,4 +1,4 @@
-"""From readers' outlines to nodules: grouping outlines, consensus masks, and the readers' means."""
+"""From readers' outlines to nodules: groups of outlines, consensus masks, and the readers' means."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from nodulemc.geometry import Grid
 
 REACH_MM = 8.0
-# Of the slices' distance; their positions are those that the outlines state, up to rounding.
+# A share of the slices' distance. The outlines state the slices' positions, up to rounding.
 _SLICE_TOLERANCE = 0.25
-_APART_MM = 1e9  # for what never comes together
+_APART_MM = 1e9  # the distance between markings that never join
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,11 @@ class ReadNodule:
 
     Attributes:
         readers: The number of readers.
-        ratings: The mean ratings by name, rounded to two decimals, without those that nobody has given.
+        ratings: The mean ratings by name, rounded to two decimals, without those that nobody gave.
         diameter_mm: The largest distance of two points of an outline, as the mean of the readers.
         volume_mm3: The volume of the prisms of outlines and slice distance, as the mean of the readers.
         lower: The index x, y, z of the mask's first voxel in the CT.
-        mask: bool, axes z, y, x: the voxels that at least half of the readers have enclosed, without margins; may be
-            empty.
+        mask: bool, axes z, y, x: the voxels that at least half of the readers enclosed, without margins. May be empty.
     """
 
     readers: int
@@ -45,18 +44,18 @@ class ReadNodule:
 
     @property
     def label(self) -> int | None:
-        """1 where the readers think it malignant, 0 benign, None where they are undecided."""
+        """1 if the mean rating is malignant, 0 if it is benign, None if it is undecided."""
         mean = self.ratings.get("malignancy", 3)
         return None if mean == 3 else int(mean > 3)
 
     @property
     def centre(self) -> Array:
-        """The mask's centre, continuous index x, y, z (3,); NaN where it is empty."""
+        """The mask's centre, continuous index x, y, z (3,). NaN if the mask is empty."""
         return np.array(self.lower) + (np.argwhere(self.mask)[:, ::-1].mean(axis=0) if self.mask.any() else np.nan)
 
 
 def nodules_of(markings: Sequence[Marking], ct: Grid) -> list[ReadNodule]:
-    """The nodules of a CT, by the height of their markings' centres.
+    """Return the nodules of a CT, ordered by the height of their markings' centres.
 
     Raises:
         ImageError: an outline does not lie on the CT.
@@ -68,9 +67,9 @@ def nodules_of(markings: Sequence[Marking], ct: Grid) -> list[ReadNodule]:
 
 
 def same_nodule(centres: Array, readers: Sequence[int]) -> list[list[int]]:
-    """Group markings of the same nodule: all their centres lie within REACH_MM, and each is by another reader.
+    """Group the markings of the same nodule: all their centres lie within REACH_MM, and each is by another reader.
 
-    The nearest are joined first (complete linkage).
+    The nearest markings are joined first (complete linkage).
 
     Args:
         centres: The markings' centres (N, 3) in mm.
@@ -89,11 +88,11 @@ def same_nodule(centres: Array, readers: Sequence[int]) -> list[list[int]]:
 
 
 def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[Array, Array]:
-    """The pixels within a closed line, and those on it.
+    """Return the pixels within a closed line, and those on it.
 
     Args:
-        points: its corners (column, row).
-        size: columns and rows of the slice.
+        points: The line's corners (column, row).
+        size: The number of columns and rows of the slice.
 
     Returns:
         Two bool arrays (rows, columns).
@@ -105,7 +104,7 @@ def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[
     column, row = _between(start, step, np.gcd(*np.abs(step.T))).round().astype(int).T
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     on[row[inside], column[inside]] = True
-    # Where the edges cross each row of pixels, on all pixels to the right inside and outside change places.
+    # Where an edge crosses a row of pixels, inside and outside swap for all pixels to the right.
     upwards = step[:, 1:] < 0
     column, row = _between(np.where(upwards, start + step, start), np.where(upwards, -step, step), abs(step[:, 1])).T
     row = row.round().astype(int)
@@ -117,7 +116,7 @@ def enclosed(points: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[
 
 
 def _between(start: Array, step: Array, counts: Array) -> Array:
-    """Points (N, 2) on edges: each edge's length in so many equal parts, from its start on, without its end."""
+    """Return points (N, 2) that cut each edge into this number of equal parts, with its start but not its end."""
     edge = np.repeat(np.arange(len(start)), counts)
     part = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
     points: Array = start[edge] + step[edge] * (part / np.maximum(counts, 1)[edge])[:, None]
@@ -125,10 +124,10 @@ def _between(start: Array, step: Array, counts: Array) -> Array:
 
 
 def _slice_of(outline: Outline, ct: Grid) -> int:
-    """The number of the slice that an outline lies on.
+    """Return the number of the slice that an outline lies on.
 
     Raises:
-        ImageError: it lies on none, or beyond it.
+        ImageError: it lies on no slice, or beyond the slice's pixels.
     """
     index = (outline.z - ct.origin[2]) / (ct.matrix[2, 2] or np.inf)
     points = np.array(outline.points)
@@ -145,7 +144,7 @@ def _slice_of(outline: Outline, ct: Grid) -> int:
 
 
 def _centre_mm(marking: Marking, ct: Grid) -> Array:
-    """World position of the mean of all outlines' points."""
+    """Return the world position of the mean of all outlines' points."""
     points = [(*point, _slice_of(outline, ct)) for outline in marking.outlines for point in outline.points]
     return ct.to_world(np.mean(points, axis=0))
 
@@ -170,9 +169,9 @@ def _nodule(markings: Sequence[Marking], ct: Grid) -> ReadNodule:
 
 
 def _mask(marking: Marking, ct: Grid, low: Array, high: Array) -> Array:
-    """What a reader has enclosed on the voxels ``low`` ≤ index < ``high`` (x, y, z); bool, axes z, y, x.
+    """Return the part that a reader enclosed, on the voxels ``low`` ≤ index < ``high`` (x, y, z); bool, axes z, y, x.
 
-    The outlines of what is cut out go with it, as in pylidc.
+    The outlines of cut-out parts are removed with them, as in pylidc.
     """
     size = high - low
     parts = {True: np.zeros(size[::-1], bool), False: np.zeros(size[::-1], bool)}
@@ -183,7 +182,7 @@ def _mask(marking: Marking, ct: Grid, low: Array, high: Array) -> Array:
 
 
 def _trimmed(mask: Array, low: Array) -> tuple[tuple[int, int, int], Array]:
-    """The smallest box with all of a mask, its first voxel's index in the CT, and the mask in it."""
+    """Return the smallest box that holds all of a mask: its first voxel's index in the CT, and the mask in it."""
     filled = np.argwhere(mask)
     if not len(filled):
         return tuple(low.tolist()), mask[:0]
@@ -205,6 +204,6 @@ def _volume_mm3(marking: Marking, ct: Grid) -> float:
 
 
 def _area(points: Array) -> float:
-    """Of a polygon (N, 2), by the shoelace formula."""
+    """Return the area of a polygon (N, 2), by the shoelace formula."""
     x, y = points.T.astype(float)
     return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2

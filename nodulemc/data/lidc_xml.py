@@ -1,7 +1,7 @@
-"""The readers' XML of LIDC-IDRI, as the Cancer Imaging Archive gives it beside the CTs.
+"""The readers' XML of LIDC-IDRI, as the Cancer Imaging Archive provides it beside the CTs.
 
-A file holds up to four sessions, one a radiologist; a session marks nodules of 3 mm or more by outlines and ratings,
-and smaller ones and other findings by a point each, which are left out here.
+A file holds up to four sessions, one for each radiologist. A session marks nodules of 3 mm or more by outlines and
+ratings. It marks smaller ones and other findings by a point each; those are left out here.
 
 Source: "LIDC XML file documentation" (https://www.cancerimagingarchive.net/collection/lidc-idri).
 """
@@ -19,9 +19,9 @@ from nodulemc.util.text import plain_number
 
 # The highest rating of each scale.
 RATINGS = HIGHEST | {"internalStructure": 4}
-MAX_XML_BYTES = 32 << 20  # thirty times the longest of LIDC-IDRI
+MAX_XML_BYTES = 32 << 20  # thirty times the longest file of LIDC-IDRI
 MAX_POINTS = 2_000  # of one outline
-_ROOT = "LidcReadMessage"  # chest radiographs have others
+_ROOT = "LidcReadMessage"  # readings of chest radiographs have other roots
 _WHOLE = re.compile(r"-?\d{1,5}", re.ASCII)
 _INCLUSION = {"TRUE": True, "FALSE": False}
 _REMEDY = "download it again, or remove it if it is none of LIDC-IDRI's"
@@ -32,9 +32,9 @@ class Outline:
     """A closed line in one slice.
 
     Attributes:
-        z: world z of the slice (ImagePositionPatient) in mm.
-        includes: whether what it encloses belongs to the nodule, or is cut out of it.
-        points: pixels (column, row) from 0. They are the first ones outside what is enclosed.
+        z: The world z of the slice (ImagePositionPatient) in mm.
+        includes: Whether the enclosed part belongs to the nodule. Otherwise it is cut out of it.
+        points: Pixels (column, row) from 0. They are the first pixels outside the enclosed part.
     """
 
     z: float
@@ -47,9 +47,9 @@ class Marking:
     """One reader's description of one nodule of 3 mm or more.
 
     Attributes:
-        reader: the session's place in the file, from 0.
-        outlines: at least one of several points.
-        ratings: by name (see ``RATINGS``), as far as they are given and on their scales.
+        reader: The session's place in the file, from 0.
+        outlines: The outlines, at least one with several points.
+        ratings: The ratings by name (see ``RATINGS``), as far as they are given and on their scales.
     """
 
     reader: int
@@ -62,8 +62,8 @@ class Reading:
     """All readers' descriptions of one CT.
 
     Attributes:
-        series: its SeriesInstanceUID.
-        markings: in the file's order.
+        series: The CT's SeriesInstanceUID.
+        markings: The markings in the file's order.
     """
 
     series: str
@@ -74,12 +74,11 @@ def read_reading(path: Path) -> Reading | None:
     """Read a file.
 
     Returns:
-        None where it is XML, but no reading of a CT.
+        The reading. None if the file is XML, but no reading of a CT.
 
     Raises:
         FileError: the file cannot be read.
-        TableError: it is malformed, declares entities or a document type, or lacks what a
-            reading has.
+        TableError: it is malformed, declares entities or a document type, or lacks a part of a reading.
     """
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import fromstring
@@ -90,7 +89,7 @@ def read_reading(path: Path) -> Reading | None:
         return _reading(root) if _local(root) == _ROOT else None
     except DefusedXmlException as error:
         raise TableError("the XML declares a document type", path, _REMEDY) from error
-    except (ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+    except (ParseError, ValueError, LookupError) as error:  # LookupError is for an unknown encoding
         raise TableError(f"cannot read the XML ({error})", path, _REMEDY) from error
 
 
@@ -119,7 +118,7 @@ def _outline(roi: Element) -> Outline:
 
 
 def _ratings(nodule: Element) -> dict[str, int]:
-    """What a reader has rated; LIDC-IDRI has two nodules without ratings and one rating off its scale."""
+    """Return a reader's ratings. LIDC-IDRI has two nodules without ratings and one rating off its scale."""
     given = nodule.find("{*}characteristics")
     if given is None:
         return {}
@@ -142,5 +141,5 @@ def _text(element: Element, path: str) -> str:
 
 
 def _local(element: Element) -> str:
-    """An element's name without its namespace."""
+    """Return an element's name without its namespace."""
     return element.tag.rpartition("}")[2]

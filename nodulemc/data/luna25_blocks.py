@@ -1,10 +1,11 @@
 """The challenge's own nodule blocks: ``image/<AnnotationID>.npy`` and ``metadata/<AnnotationID>.npy``.
 
-An image has axes z, y, x (64 × 128 × 128 voxels of the scan, -1024 HU where they lie beyond it, the nodule's voxel at
-index 32, 64, 64). A metadata file is a pickled dict of arrays in z, y, x order: ``origin`` (3,), the world position of
-the first voxel; ``spacing`` (3,); and ``transform`` (3, 3), whose row i, times the spacing column by column, is the
-world step along image axis i. Source: dataloader.py, preprocessing/extract_nodules.py and preprocessing/utils.py
-(``itk_image_to_numpy_image``) of the LUNA25 baseline, https://github.com/DIAGNijmegen/luna25-baseline-public.
+An image has axes z, y, x. It holds 64 × 128 × 128 voxels of the scan, with -1024 HU beyond the scan and the nodule's
+voxel at index 32, 64, 64. A metadata file is a pickled dict of arrays in z, y, x order: ``origin`` (3,), the world
+position of the first voxel; ``spacing`` (3,); and ``transform`` (3, 3). Row i of the latter, times the spacing column
+by column, is the world step along image axis i. Source: dataloader.py, preprocessing/extract_nodules.py and
+preprocessing/utils.py (``itk_image_to_numpy_image``) of the LUNA25 baseline,
+https://github.com/DIAGNijmegen/luna25-baseline-public.
 """
 
 from pathlib import Path
@@ -39,7 +40,7 @@ def map_array(path: Path) -> Array:
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    # NumPy parses the header as Python, and a damaged one raises whatever that raises.
+    # NumPy parses the header as Python, so a damaged header may raise any of Python's errors.
     except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError, TokenError) as error:
         raise ImageError(f"cannot read the array ({error})", path, "give a .npy file of numbers") from error
     if not isinstance(array, np.ndarray) or array.ndim != 3 or array.dtype.kind not in "biuf":
@@ -49,10 +50,10 @@ def map_array(path: Path) -> Array:
 
 
 def block_grid(folder: Path, annotation_id: str) -> Grid:
-    """The grid of a block from its metadata and its image's shape.
+    """Return the grid of a block, from its metadata and its image's shape.
 
     Raises:
-        ImageError: a file is missing or damaged, or the metadata are not as described above.
+        ImageError: a file is missing or damaged, or the metadata do not have the form above.
     """
     size = size_of(map_array(image_path(folder, annotation_id)))
     path = metadata_path(folder, annotation_id)

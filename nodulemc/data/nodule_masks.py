@@ -1,12 +1,12 @@
 """Finding nodule masks, checking them against their image, and cutting them to a block.
 
-A folder of masks holds, for each nodule, one of
+A folder of masks holds one of these for each nodule:
 
-- ``<AnnotationID>.mha`` (``.nii.gz``, ``.nii``) on the image's grid or on a part of it; every non-zero voxel is nodule;
-- ``<AnnotationID>.npy`` of the image's shape;
-- ``image/<AnnotationID>.npy``, as the challenge's blocks have it, of the image's shape or with a geometry of its own
-  in ``metadata/<AnnotationID>.npy``;
-- ``<SeriesInstanceUID>.nii.gz`` (``.mha``, ``.nii``) for all nodules of a scan, one number per nodule, as in the
+- ``<AnnotationID>.mha`` (``.nii.gz``, ``.nii``) on the image's grid or on a part of it. Every non-zero voxel is nodule.
+- ``<AnnotationID>.npy`` with the image's shape.
+- ``image/<AnnotationID>.npy``, as in the challenge's blocks, with the image's shape or with its own geometry in
+  ``metadata/<AnnotationID>.npy``.
+- ``<SeriesInstanceUID>.nii.gz`` (``.mha``, ``.nii``) for all nodules of a scan, with one number per nodule, as in the
   public LUNA25-MedSAM2 masks (https://huggingface.co/datasets/wanglab/LUNA25-MedSAM2).
 """
 
@@ -27,7 +27,7 @@ from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid, in_words, size_of
 
 _SUFFIXES = (".mha", ".nii.gz", ".nii", ".npy")
-# In a scan's mask a nodule is the number nearest to its point. What is no nearer than this is another nodule's.
+# In a scan's mask, a nodule is the number nearest to its point. Numbers farther away than this are other nodules.
 REACH_MM = 5.0
 
 
@@ -36,9 +36,9 @@ class MaskFile:
     """A mask that fits its image.
 
     Attributes:
-        path: the file.
-        offset: index x, y, z in the image of the mask's first voxel.
-        of_scan: whether it holds one number per nodule, not only this nodule.
+        path: The file.
+        offset: The index x, y, z in the image of the mask's first voxel.
+        of_scan: Whether it holds one number per nodule, not only this nodule.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class MaskFile:
     of_scan: bool
 
     def read(self) -> Array:
-        """The mask's numbers, axes z, y, x.
+        """Return the mask's numbers, axes z, y, x.
 
         Raises:
             ImageError: the file is damaged.
@@ -57,17 +57,17 @@ class MaskFile:
         return numbers
 
     def cut(self, numbers: Array, part: Grid, lower: Sequence[int] | Array, point: Sequence[float] | Array) -> Array:
-        """The nodule on a part of the image.
+        """Return the nodule on a part of the image.
 
         Args:
-            numbers: what ``read`` returned.
-            part: the part's grid.
-            lower: index x, y, z in the image of the part's first voxel.
-            point: the nodule's world point x, y, z in mm (LPS).
+            numbers: The result of ``read``.
+            part: The part's grid.
+            lower: The index x, y, z in the image of the part's first voxel.
+            point: The nodule's world point x, y, z in mm (LPS).
 
         Returns:
-            uint8 of the part's shape, axes z, y, x, 1 on the nodule; 0 everywhere where the mask has nothing within
-            ``REACH_MM`` of the point.
+            uint8 of the part's shape, axes z, y, x, 1 on the nodule. It is 0 everywhere if the mask is empty within
+                ``REACH_MM`` of the point.
         """
         numbers = _on_part(numbers, np.array(lower) - self.offset, part.size)
         filled = np.argwhere(numbers)
@@ -97,7 +97,7 @@ class MaskFolder:
                     self._files[name].append(path)
 
     def find(self, row: Row) -> Path | None:
-        """A nodule's mask, else its scan's, None where there is neither.
+        """Return a nodule's mask, or its scan's mask. None if there is neither.
 
         Raises:
             ImageError: there are several.
@@ -108,13 +108,13 @@ class MaskFolder:
         return paths[0] if paths else None
 
     def fit(self, path: Path, row: Row, image: Grid, *, whole_scan: bool) -> MaskFile:
-        """Check a mask against the image that it is for.
+        """Check a mask against its image.
 
         Args:
-            path: what ``find`` returned for the row.
-            row: the nodule's.
-            image: the grid of the nodule's scan, or of its block.
-            whole_scan: whether the image is a whole scan, beyond which there can be no mask.
+            path: The result of ``find`` for the row.
+            row: The nodule's row.
+            image: The grid of the nodule's scan, or of its block.
+            whole_scan: Whether the image is a whole scan, beyond which there can be no mask.
 
         Raises:
             ImageError: the mask has neither the image's shape nor a geometry that places it on the image's voxels.
@@ -138,7 +138,7 @@ class MaskFolder:
 
 
 def _subject(path: Path) -> str | None:
-    """The nodule or scan that a mask is named after, None for other files."""
+    """Return the nodule or scan that a mask is named after. None for other files."""
     suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), None)
     return None if suffix is None else path.name[: -len(suffix)]
 
@@ -156,7 +156,7 @@ def _misfit(mask: Grid, image: Grid, path: Path, fault: str) -> ImageError:
 
 
 def _on_part(numbers: Array, start: Array, size: Sequence[int]) -> Array:
-    """The voxels ``start`` ≤ index < ``start + size`` (x, y, z) of an array (z, y, x), 0 outside it."""
+    """Return the voxels ``start`` ≤ index < ``start + size`` (x, y, z) of an array (z, y, x), 0 outside it."""
     start, shape = start[::-1], np.array(size)[::-1]
     out = np.zeros(shape, numbers.dtype)
     low, high = np.clip(start, 0, numbers.shape), np.clip(start + shape, 0, numbers.shape)

@@ -12,7 +12,7 @@ from nodulemc.ratings import HIGHEST, LOWEST, READERS
 from nodulemc.util.table_rows import TableRow, read_rows
 from nodulemc.util.text import plain_number
 
-# Without these a row names no patient, scan or nodule.
+# Without these columns a row names no patient, scan or nodule.
 _IDENTIFIERS = (PATIENT, UID, ANNOTATION)
 Row = dict[str, Any]
 
@@ -22,11 +22,11 @@ class Table:
     """A table's rows in the file's order.
 
     Attributes:
-        path: the file.
-        rows: one dict per nodule: coordinates (world x, y, z in mm, LPS) as floats, ``label`` as the integer 0
-            (benign) or 1 (malignant) or None (undecided), ratings (see ``typed``) as floats or None, everything else
-            as text.
-        lines: each row's line in the file; the header is line 1.
+        path: The file.
+        rows: One dict per nodule. Coordinates (world x, y, z in mm, LPS) are floats. ``label`` is the integer 0
+            (benign) or 1 (malignant), or None (undecided). Ratings (see ``typed``) are floats or None. Everything else
+            is text.
+        lines: The line of each row in the file. The header is line 1.
     """
 
     path: Path
@@ -37,18 +37,19 @@ class Table:
         return len(self.rows)
 
     def located(self) -> Iterator[tuple[Row, str]]:
-        """Each row with the words that say where it is, for messages."""
+        """Yield each row with its place in words, for messages."""
         for row, line in zip(self.rows, self.lines, strict=True):
             yield row, f"{self.path}, line {line}"
 
 
 def read_table(path: str | Path) -> Table:
-    """Read LUNA25's CSV or one with the columns that are used (see ``nodulemc.columns``); further columns are kept.
+    """Read LUNA25's CSV, or one with the used columns (see ``nodulemc.columns``). Further columns are kept.
 
     Raises:
-        TableError: naming the line (the header is line 1): a column is missing or repeated, a row has too many or
-            too few cells, an identifier is empty or unfit as a file name, an AnnotationID repeats, a label is not
-            0, 1 or empty, a coordinate is no finite number, a rating is off its scale; or the table has no rows.
+        TableError: a column is missing or repeated, a row has too many or too few cells, an identifier is empty or
+            unfit as a file name, an AnnotationID repeats, a label is not 0, 1 or empty, a coordinate is no finite
+            number, a rating is off its scale, or the table has no rows. The message names the line (the header is line
+            1).
         FileError: the file cannot be read.
     """
     path = Path(path)
@@ -70,16 +71,16 @@ def read_table(path: str | Path) -> Table:
 
 
 def point_of(row: Row) -> tuple[float, float, float]:
-    """A nodule's world point x, y, z in mm (LPS)."""
+    """Return a nodule's world point x, y, z in mm (LPS)."""
     return row["CoordX"], row["CoordY"], row["CoordZ"]
 
 
 def typed(row: Row) -> Row:
-    """A row with each value of its column's type.
+    """Return a row with each value in its column's type.
 
-    Coordinates are floats, the label is an integer or None. Where the row has the column ``readers``, the columns of
-    ``nodulemc.ratings`` are floats or None; elsewhere they are whatever the table means by them, such as a phantom's
-    margin. Every other column, known or not, is text.
+    Coordinates are floats; the label is an integer or None. If the row has the column ``readers``, the columns of
+    ``nodulemc.ratings`` are floats or None. Otherwise they have the table's own meaning, such as a phantom's margin.
+    Every other column, known or not, is text.
     """
     kinds: dict[str, Callable[[Any], Any]] = {**dict.fromkeys(COORDINATES, float), LABEL: _or_none(int)}
     if READERS in row:
@@ -98,7 +99,7 @@ def _text(value: Any) -> str:
 def _checked_row(found: TableRow) -> Row:
     row: Row = dict(found.cells)
     for column in _IDENTIFIERS:
-        # Scans, masks and blocks are found by these names.
+        # Scans, masks and blocks are named after these values.
         if not row[column] or Path(row[column]).name != row[column]:
             raise TableError(f"{column} is {row[column]!r}", found.where, "give a name that can be a file name")
     if row[LABEL] and row[LABEL] not in LABELS:
@@ -115,7 +116,7 @@ def _checked_row(found: TableRow) -> Row:
 
 
 def check_rating(row: TableRow, column: str, name: str) -> float:
-    """The number in a column that holds ratings of this name, or numbers of readers; NaN where there is none.
+    """Return the number in a column with ratings of this name, or with numbers of readers. NaN if there is none.
 
     Raises:
         TableError: it is no number or off its scale.

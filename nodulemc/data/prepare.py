@@ -1,4 +1,4 @@
-"""From LUNA25's files, or phantoms, to a block store."""
+"""Making a block store from LUNA25's files, or from phantoms."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Job:
     samples: list[Sample]
 
     def run(self) -> list[NoduleBlock | Excluded]:
-        """Cut them."""
+        """Cut the blocks."""
         return self.source.cut(self.samples)
 
 
@@ -38,8 +38,8 @@ class Prepared:
     """The outcome for a table's nodules.
 
     Attributes:
-        rows: those in the store, in its order.
-        excluded: those that are not, in the table's order, after what was left out before.
+        rows: The rows of the nodules in the store, in its order.
+        excluded: The other nodules, in the table's order, after those that were left out before.
     """
 
     rows: list[Row]
@@ -51,22 +51,22 @@ def prepare(
 ) -> Prepared:
     """Write a block store and, beside it, the list of excluded nodules.
 
-    Table, existence and headers of all files, coordinates and the masks' geometry are checked before the first block
-    is written. Blocks are ordered by their CTs' first appearance in the table, whatever the number of workers. A
-    store that an earlier run has left unfinished is continued.
+    The table, the existence and headers of all files, the coordinates and the masks' geometry are checked before the
+    first block is written. Blocks are ordered by their CTs' first appearance in the table, for any number of workers.
+    An unfinished store of an earlier run is continued.
 
     Args:
-        table: the nodules.
-        source: where their voxels are.
-        masks: folder of masks, see ``nodulemc.data.nodule_masks``.
-        output: folder of the store.
-        workers: number of processes.
-        left_out: what is not in the table and to be listed with the excluded nodules, before them.
+        table: The nodules.
+        source: The source of their voxels.
+        masks: The folder of masks, see ``nodulemc.data.nodule_masks``.
+        output: The folder of the store.
+        workers: The number of processes.
+        left_out: Nodules that are not in the table, to be listed before the excluded ones.
 
     Raises:
         FileError: a file cannot be read or written.
-        ImageError, TableError: naming row and file: a CT is missing, unreadable or damaged or does not contain the
-            nodule's point, a mask does not fit its CT, no nodule has a mask, or the store holds other nodules.
+        ImageError, TableError: a CT is missing, unreadable or damaged or does not contain the nodule's point, a mask
+            does not fit its CT, no nodule has a mask, or the store holds other nodules. The message names row and file.
     """
     samples, excluded = _check(table, source, MaskFolder(masks))
     if not samples:
@@ -96,7 +96,7 @@ def prepare(
 
 
 def _check(table: Table, source: VoxelSource, masks: MaskFolder) -> tuple[list[Sample], dict[str, str]]:
-    """The nodules that have a fitting mask, and the reasons against the others by AnnotationID."""
+    """Return the nodules that have a fitting mask, and for the others the reasons against them by AnnotationID."""
     samples: list[Sample] = []
     excluded: dict[str, str] = {}
     for row, where in progress(table.located(), len(table), "checking"):
@@ -120,7 +120,7 @@ def _check(table: Table, source: VoxelSource, masks: MaskFolder) -> tuple[list[S
 
 
 def _require_same_nodules(writer: BlockWriter, samples: Iterable[Sample], output: Path) -> None:
-    """Refuse to continue a store that was not begun with these nodules."""
+    """Refuse to continue a store that was started with other nodules."""
     rows = {sample.row["AnnotationID"]: sample.row for sample in samples}
     for name in writer.rows:
         if name not in rows:

@@ -1,8 +1,8 @@
 """Dividing nodules into training and validation, always by patient.
 
-A split is ``{"train": [AnnotationID...], "validation": [...]}`` or ``{"folds": [[AnnotationID...], ...]}``, where each
-fold is validated on once while the others train. Undecided samples, those without a label, are on their patient's side;
-nothing is balanced by them.
+A split is ``{"train": [AnnotationID...], "validation": [...]}`` or ``{"folds": [[AnnotationID...], ...]}``. Each fold
+is used for validation once while the others train. Undecided samples, those without a label, are on their patient's
+side and do not count for the balance.
 """
 
 from collections import defaultdict
@@ -19,18 +19,18 @@ VALIDATION_SAMPLES = 200
 
 @dataclass(frozen=True)
 class Groups:
-    """The samples that validation is drawn from, a, and the others, b; rows in the table's order."""
+    """The samples for drawing the validation, a, and the others, b. Rows are in the table's order."""
 
     a: list[Row]
     b: list[Row]
 
 
 def draw_groups(rows: Sequence[Row], seed: int) -> Groups:
-    """Group A: every malignant sample and as many benign ones; group B: the rest.
+    """Draw group A, with every malignant sample and as many benign ones, and group B, with the rest.
 
-    Patients stay together, as in the published groups: the benign samples of patients who have a malignant one are
-    in A, and benign patients are drawn at random until no further one fits. Where patients' numbers of samples do not
-    add up, A has a few benign samples fewer than malignant ones.
+    Patients stay together, as in the published groups. Benign samples of patients who have a malignant one are in A.
+    Benign patients are drawn at random until no further one fits. If patients' numbers of samples do not add up, A has
+    slightly fewer benign than malignant samples.
 
     Source: slides "Nodule Classification using a Multi-Task Training"; the published valid_1-1.csv, train_other.csv.
     """
@@ -43,13 +43,13 @@ def draw_groups(rows: Sequence[Row], seed: int) -> Groups:
 
 
 def given_groups(rows: Sequence[Row], group_a: Collection[str], group_b: Collection[str], source: object) -> Groups:
-    """The groups as published; members that the table lacks, because they have no mask, are passed over.
+    """Return the groups as published. Members that the table lacks, because they have no mask, are skipped.
 
     Args:
-        rows: the table.
+        rows: The table.
         group_a: AnnotationIDs.
         group_b: AnnotationIDs.
-        source: where the table is from, for messages.
+        source: The origin of the table, for messages.
 
     Raises:
         TableError: a sample is in both groups or in neither.
@@ -67,15 +67,15 @@ def given_groups(rows: Sequence[Row], group_a: Collection[str], group_b: Collect
 
 
 def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dict[str, list[str]]:
-    """Draw validation patients from group A; everything else trains.
+    """Draw validation patients from group A. Everything else trains.
 
     At most ``samples`` labelled samples are drawn, in A's ratio of classes, and as close to both numbers as patients
-    allow; the public code goes on until it has one patient too many. With 0 everything trains. A patient with samples
-    in both groups is never drawn, so nothing in B is lost and nobody is on both sides. (In the published groups there
-    is no such patient.)
+    allow. The public code goes on until it has one patient too many. With 0 everything trains. A patient with samples
+    in both groups is never drawn, so nothing in B is lost and nobody is on both sides. (The published groups have no
+    such patient.)
 
     Returns:
-        ``{"train": [...], "validation": [...]}``, AnnotationIDs in order A, B.
+        ``{"train": [...], "validation": [...]}``, with AnnotationIDs in order A, B.
 
     Raises:
         TableError: validation would lack a class, or would leave training without one.
@@ -98,10 +98,10 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
 
 
 def split_folds(rows: Sequence[Row], folds: int, seed: int, source: object) -> dict[str, list[list[str]]]:
-    """Stratified k-fold by patient; patients who have undecided samples only are dealt out at random.
+    """Make stratified folds by patient. Patients with only undecided samples are distributed at random.
 
     Returns:
-        ``{"folds": [...]}``: each sample's AnnotationID is in exactly one fold, in the table's order.
+        ``{"folds": [...]}``. Each sample's AnnotationID is in exactly one fold, in the table's order.
 
     Raises:
         TableError: a class has fewer patients than there are folds, or a fold lacks a class.
@@ -126,7 +126,10 @@ def split_folds(rows: Sequence[Row], folds: int, seed: int, source: object) -> d
 
 
 def _counts(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
-    """Numbers of benign and malignant samples of each patient with any, sorted by patient so that the draw is, too."""
+    """Return the numbers of benign and malignant samples of each patient with any.
+
+    The patients are sorted, so that the order of the rows does not change the draw.
+    """
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
         if row["label"] is not None:
@@ -140,9 +143,9 @@ def _draw(
     room: tuple[int, int],
     random: np.random.Generator,
 ) -> set[str]:
-    """Take patients in random order, each who still fits into the room for benign and for malignant samples.
+    """Take patients in random order, if they still fit into the room for benign and for malignant samples.
 
-    Those with malignant samples come first: their benign ones must find room, too.
+    Those with malignant samples come first, because their benign ones need room, too.
     """
     order = [patients[number] for number in random.permutation(len(patients))]
     order.sort(key=lambda patient: counts[patient][1] == 0)

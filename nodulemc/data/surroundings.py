@@ -1,8 +1,8 @@
-"""Surroundings for nodules of which only the slices that they touch are at hand.
+"""Surroundings for nodules of which only the touched slices are available.
 
-Public sets of cut-out nodules often hold these slices alone. A network that trained on them would learn where they end,
-which gives away the nodule's height and does not exist in use. So the slices are continued by themselves: mirrored at
-their ends, with the nodule replaced by lung from beside it, and drifting sideways, so that vessels run obliquely.
+Public sets of cut-out nodules often hold only these slices. A network trained on them would learn their ends, which
+reveal the nodule's height and do not exist in use. So the slices are continued by their own content. They are mirrored
+at their ends, with the nodule replaced by lung from beside it, and drift sideways, so that vessels run obliquely.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from nodulemc.arrays import Array
 
 # Readers' outlines leave out the nodule's blurred edge and its spicules.
 _MARGIN_MM = 3.0
-# Over this distance beyond the margin the lung that covers the nodule fades out.
+# The lung that covers the nodule fades out over this distance beyond the margin.
 _FEATHER_MM = 1.5
-# Where the lung beside the nodule is compared with what surrounds it.
+# The width of the rim on which lung from beside the nodule is compared with the nodule's surroundings.
 _RING_MM = 2.0
 # The steepest drift, in mm sideways per mm along z: vessels of up to 45 degrees.
 _STEEPEST = 1.0
-# A nodule too large for any piece of lung beside it is covered by several pieces; smaller ones are not tried.
+# A nodule too large for any piece of lung beside it is covered by several pieces. Smaller pieces are not tried.
 _SMALLEST_PIECE = 16
 _AIR_TO_BONE = (-1000, 400)
-# What covers the nodule is lung, which tissue makes up no more than this share of, as far as there is any.
+# Lung that covers the nodule contains no more than this share of tissue, if there is such lung.
 _TISSUE_HU, _MOST_TISSUE = -500, 0.3
 
 
@@ -34,12 +34,13 @@ def complete(hu: Array, mask: Array, spacing: Array, low: Array, high: Array, se
         hu: int16 (D, H, W), the slices that the nodule touches, axes z, y, x.
         mask: uint8, the same shape, 1 on the nodule.
         spacing: mm per voxel along z, y, x.
-        low: (3,), how many voxels to add before the slices along z, y, x.
-        high: (3,), how many voxels to add after them.
-        seed: of the drift's directions.
+        low: (3,), the number of voxels to add before the slices along z, y, x.
+        high: (3,), the number of voxels to add after them.
+        seed: The seed of the drift's directions.
 
     Returns:
-        HU and mask, int16 and uint8, (D, H, W) plus ``low`` plus ``high``; the given slices unchanged in their midst.
+        HU and mask, int16 and uint8, (D, H, W) plus ``low`` plus ``high``. The given slices are unchanged in the
+            middle.
     """
     pads = [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
     full = np.pad(without_nodule(hu, mask, spacing), pads, mode="symmetric")
@@ -55,12 +56,12 @@ def complete(hu: Array, mask: Array, spacing: Array, low: Array, high: Array, se
 
 
 def without_nodule(hu: Array, mask: Array, spacing: Array) -> Array:
-    """The slices with the nodule's outline in all of them and 3 mm more covered by lung from beside it.
+    """Return the slices with the nodule covered by lung from beside it.
 
-    Args as ``complete``.
+    The covered place is the nodule's outline and 3 mm more, in all slices. Args as ``complete``.
 
     Returns:
-        int16 (D, H, W); as given where there is no nodule, or nothing beside it.
+        int16 (D, H, W). It is unchanged if there is no nodule, or nothing beside it.
     """
     distance = _distance(np.any(mask, axis=0), spacing)
     footprint = distance <= _MARGIN_MM + _FEATHER_MM
@@ -77,7 +78,7 @@ def without_nodule(hu: Array, mask: Array, spacing: Array) -> Array:
 
 
 def _pieces(hu: Array, footprint: Array, piece: Array, spacing: Array) -> Iterator[tuple[Array, tuple[int, int]]]:
-    """Cover a piece of the footprint: yields pieces and the (y, x) shifts at which their cover lies."""
+    """Cover a piece of the footprint. Yield pieces, each with the (y, x) shift to its cover."""
     shift = _best_shift(hu, footprint, piece, spacing)
     if shift is not None:
         yield piece, shift
@@ -94,7 +95,7 @@ def _pieces(hu: Array, footprint: Array, piece: Array, spacing: Array) -> Iterat
 
 
 def _best_shift(hu: Array, footprint: Array, piece: Array, spacing: Array) -> tuple[int, int] | None:
-    """The shift to the lung outside the footprint, of the piece's form, whose rim is most like the piece's own."""
+    """Return the shift to lung outside the footprint, of the piece's form, with the rim most like the piece's own."""
     y, x = np.nonzero(piece)
     ring = (_distance(piece, spacing) <= _RING_MM) & ~footprint
     ring_y, ring_x = np.nonzero(ring)
@@ -118,14 +119,14 @@ def _best_shift(hu: Array, footprint: Array, piece: Array, spacing: Array) -> tu
 
 
 def _nearest_outside(footprint: Array, y: Array, x: Array) -> tuple[int, int]:
-    """The shift from a piece's middle to the nearest place outside the footprint."""
+    """Return the shift from a piece's middle to the nearest place outside the footprint."""
     free_y, free_x = np.nonzero(~footprint)
     nearest = np.argmin((free_y - y.mean()) ** 2 + (free_x - x.mean()) ** 2)
     return int(free_y[nearest] - y.mean()), int(free_x[nearest] - x.mean())
 
 
 def _distance(region: Array, spacing: Array) -> Array:
-    """Distance (H, W) in mm from a region (H, W), 0 within; infinite where there is none."""
+    """Return the distance (H, W) in mm from a region (H, W), 0 within; infinite if the region is empty."""
     if not region.any():
         return np.full(region.shape, np.inf)
     image = sitk.GetImageFromArray(region.astype(np.uint8))
@@ -136,14 +137,14 @@ def _distance(region: Array, spacing: Array) -> Array:
 
 
 def _drift(random: np.random.Generator) -> Array:
-    """mm (2,) along y and x per mm along z, evenly distributed over a disc."""
+    """Return mm (2,) along y and x per mm along z, uniformly distributed over a disc."""
     angle = random.uniform(0, 2 * np.pi)
     drift: Array = np.array([np.sin(angle), np.cos(angle)]) * _STEEPEST * np.sqrt(random.uniform())
     return drift
 
 
 def _moved(image: Array, shift: Array) -> Array:
-    """The image (H, W) moved by whole voxels, mirrored at its ends."""
+    """Return the image (H, W) moved by whole voxels, mirrored at its ends."""
     dy, dx = np.rint(shift).astype(int)
     pad = ((max(dy, 0), max(-dy, 0)), (max(dx, 0), max(-dx, 0)))
     padded = np.pad(image, pad, mode="symmetric")

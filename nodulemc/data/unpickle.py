@@ -1,9 +1,10 @@
 """Reading a dict of arrays and numbers that ``numpy.save`` has pickled, without unpickling anything.
 
-Python's unpickler calls what a file names, NumPy's functions that rebuild arrays trust their arguments (a forged dtype
-makes them follow arbitrary pointers), and a few damaged bytes make either ask for gigabytes. So the stream is followed
-here, step by step, through the few steps such a file needs (the standard library's pickletools describes them), and
-anything else is refused. Formats: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
+Python's unpickler calls the functions that a file names. NumPy's functions that rebuild arrays trust their arguments: a
+forged dtype makes them follow arbitrary pointers. A few damaged bytes make either of them ask for gigabytes. So the
+stream is followed here, step by step, through the few steps that such a file needs (the standard library's pickletools
+describes them). Anything else is refused. Formats:
+https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
 
 import io
@@ -18,7 +19,7 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.errors import ImageError
 
-# The challenge's metadata take some hundred bytes.
+# The challenge's metadata take a few hundred bytes.
 _MOST_BYTES = 1 << 20
 _NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
@@ -35,7 +36,7 @@ class _Dtype:
     state: tuple[Any, ...] = (3, "=")
 
     def real(self) -> np.dtype[Any]:
-        """The dtype, of numbers only."""
+        """Return the dtype, if it is one of numbers."""
         if _is(str, self.code) not in _NUMBERS:
             raise _RefusedError(f"dtype {self.code!r}")
         return np.dtype(self.code).newbyteorder(self.state[1] if self.state[1] in "<>" else "=")
@@ -43,12 +44,12 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """A call of the function that rebuilds arrays; its state is version, shape, dtype, column order and content."""
+    """A call of the function that rebuilds arrays. Its state is version, shape, dtype, column order and content."""
 
     state: tuple[Any, ...] = ()
 
     def real(self) -> Array:
-        """The array of numbers."""
+        """Return the array of numbers."""
         _, shape, dtype, column_order, content = self.state
         return np.frombuffer(content, _is(_Dtype, dtype).real()).reshape(shape, order="F" if column_order else "C")
 
@@ -61,20 +62,20 @@ class _Scalar:
     content: bytes
 
     def real(self) -> int | float | bool:
-        """The number."""
+        """Return the number."""
         number: int | float | bool = np.frombuffer(self.content, _is(_Dtype, self.dtype).real())[0].item()
         return number
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that a file may mention, and what calling it makes of how many of its arguments."""
+    """A name that a file may mention, the result of calling it, and the number of arguments that the result uses."""
 
     record: Callable[..., Any] | None = None
     arguments: int = 0
 
 
-# NumPy 1 and 2 have different names.
+# NumPy 1 and 2 use different names.
 _NAMES = {
     "numpy.ndarray": _Name(),
     "numpy.dtype": _Name(_Dtype, 1),
@@ -86,7 +87,7 @@ _NAMES = {
 
 
 def read_plain_dict(path: Path) -> dict[str, Any]:
-    """Read a .npy file that holds one pickled dict of arrays and numbers; nothing in the file is executed.
+    """Read a .npy file that holds one pickled dict of arrays and numbers. Nothing in the file is executed.
 
     Raises:
         ImageError: the file is missing or damaged, or holds anything else.
@@ -101,7 +102,7 @@ def read_plain_dict(path: Path) -> dict[str, Any]:
         if shape != () or not isinstance(items, list) or len(items) != 1 or not isinstance(items[0], dict):
             raise _RefusedError("no single dict")
         return {key: _number_or_array(value) for key, value in items[0].items()}
-    # What a damaged stream leads to: steps that do not fit what came before them.
+    # The errors of a damaged stream, whose steps do not fit the previous ones.
     except (OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise ImageError(
             f"cannot read the metadata ({error or type(error).__name__})", path, "download the file again"
@@ -109,7 +110,7 @@ def read_plain_dict(path: Path) -> dict[str, Any]:
 
 
 def _after_header(content: bytes) -> bytes:
-    """What follows the header of a .npy file, whose length takes 2 bytes in version 1 and 4 since."""
+    """Return the bytes after a .npy file's header, whose length takes 2 bytes in version 1 and 4 in later ones."""
     file = io.BytesIO(content)
     major, _ = np.lib.format.read_magic(file)
     file.seek(int.from_bytes(file.read(2 if major == 1 else 4), "little"), io.SEEK_CUR)
@@ -125,7 +126,7 @@ def _number_or_array(value: Any) -> Any:
 
 
 def _follow(stream: bytes) -> Any:
-    """The object that a pickle describes."""
+    """Return the object that a pickle describes."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}

@@ -1,1 +1,1 @@
-"""The networks: two I3D backbones, the segmentation decoder, the classification head."""
+"""The networks: two I3D backbones, the segmentation decoder, and the heads."""

@@ -1,4 +1,4 @@
-"""What a network is made of, as ``ensemble.json`` states it. Needs no torch."""
+"""The description of a network, as in ``ensemble.json``. Needs no torch."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,22 +10,23 @@ from nodulemc.models.resnet_i3d import I3dR50
 from nodulemc.ratings import ATTRIBUTES
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (InceptionI3d(), I3dR50())}
-# "windows_2x2x2" is the LUNA25 baseline's: the mean over all windows of 2×2×2, stride 1, of each one's mean.
+# "windows_2x2x2" is the LUNA25 baseline's pooling: the mean of the means of all windows of 2×2×2, stride 1.
 POOLINGS = ("global", "windows_2x2x2")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build one multi-task network.
+    """The parts and sizes of one multi-task network.
 
     Attributes:
-        backbone: one of ``BACKBONES``.
-        head_widths: hidden widths of the classification MLP; none gives the reference's single linear layer.
-        decoder_widths: output widths of the decoder's five stages; None for no decoder. Where a width
-            differs from the feature map it meets, that is projected to it by a 1×1×1 convolution.
-        pooling: how the head reads the coarsest feature map: "global", its mean, or "windows_2x2x2", in which voxels at
-            the ends of a side count half, and those of a side of two fully.
-        attributes: names of the readers' ratings that a second head tells, in its outputs' order; none for no such
+        backbone: One of ``BACKBONES``.
+        head_widths: The hidden widths of the classification MLP. None of them gives the reference's single linear
+            layer.
+        decoder_widths: The output widths of the decoder's five stages. None for no decoder. If a width differs from the
+            feature map it meets, a 1×1×1 convolution projects the map to it.
+        pooling: The pooling of the coarsest feature map for the head: "global", its mean, or "windows_2x2x2". In the
+            latter, voxels at the ends of a side count half, but those of a side of two count fully.
+        attributes: The readers' ratings that a second head predicts, in the order of its outputs. Empty for no such
             head.
     """
 
@@ -36,13 +37,13 @@ class Architecture:
     attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values that name no network.
+        """Refuse values that describe no network.
 
         Raises:
-            EnsembleError: unknown backbone, pooling or attribute, or widths that are not positive integers, five for
-                a decoder.
+            EnsembleError: unknown backbone, pooling or attribute, or widths that are not positive integers, five for a
+                decoder.
         """
-        # A list of them, as JSON's values may have no hash.
+        # A list of the names, as JSON's values may have no hash.
         if self.backbone not in [*BACKBONES]:
             raise EnsembleError(f"unknown backbone {self.backbone!r}", "architecture", f"use {' or '.join(BACKBONES)}")
         if self.pooling not in POOLINGS:
@@ -55,12 +56,12 @@ class Architecture:
         object.__setattr__(self, "attributes", _attributes(self.attributes))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values, those in ``_OPTIONAL`` only where they differ from it."""
+        """Return the fields as JSON values; those in ``_OPTIONAL`` only if they differ from it."""
         return {name: value for name, value in asdict(self).items() if (name, value) not in _OPTIONAL.items()}
 
     @classmethod
     def from_json(cls, content: Any) -> "Architecture":
-        """Read back what ``to_json`` gave.
+        """Read the result of ``to_json``.
 
         Raises:
             EnsembleError: a field is missing, unknown or of no use.
@@ -75,7 +76,7 @@ class Architecture:
         return cls(**content)
 
 
-# What need not be stated, and what it is then.
+# The fields that may be left out, and their values then.
 _OPTIONAL = {"pooling": POOLINGS[0], "attributes": ()}
 
 

@@ -1,9 +1,9 @@
-"""The language in which a backbone is described once, for everything that is made of it. Needs no torch.
+"""The language in which a backbone is described once, for all its uses. Needs no torch.
 
-A description calls layers in order, as a ``forward`` of PyTorch does. Whoever provides the layers decides what they
-are applied to: ``nodulemc.models.tensor_shapes`` to numbers of channels, ``nodulemc.models.torch_backbone`` to tensors
-and ``nodulemc.ensemble.backends.openvino_graph`` to the nodes of a graph. None of them knows any backbone: a new one is
-a module like ``nodulemc.models.inception_i3d``, named in ``nodulemc.models.architecture.BACKBONES``.
+A description calls layers in order, as a ``forward`` of PyTorch does. The provider of the layers decides what they
+apply to. ``nodulemc.models.tensor_shapes`` applies them to numbers of channels, ``nodulemc.models.torch_backbone`` to
+tensors, and ``nodulemc.ensemble.backends.openvino_graph`` to the nodes of a graph. None of them knows any backbone. A
+new one is a module like ``nodulemc.models.inception_i3d``, named in ``nodulemc.models.architecture.BACKBONES``.
 """
 
 from abc import ABC, abstractmethod
@@ -15,19 +15,19 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 Triple = tuple[int, int, int]
 Value = TypeVar("Value")
 EPSILON = 1e-5  # of every BatchNorm
-INPUT_CHANNELS = 3  # copies of the one patch: published I3D weights are made for colours
-# Attributes are told from the pooled coarsest feature map and this one's maxima over the centre, 12.5 mm: the density
-# and texture of small nodules are lost on the way to the coarsest.
+INPUT_CHANNELS = 3  # copies of the one patch, because published I3D weights expect colours
+# Attributes are predicted from the pooled coarsest feature map and from this map's maxima over the centre, 12.5 mm.
+# The density and texture of small nodules are lost on the way to the coarsest map.
 CENTRE_MAP = 1
 
 
 class Window(NamedTuple):
-    """Where a convolution or a pool looks, in voxels along D, H and W.
+    """The place of a convolution's or pool's windows, in voxels along D, H and W.
 
     Attributes:
-        kernel: its size.
-        stride: from one place to the next.
-        near, far: padding before and after the input.
+        kernel: The size of a window.
+        stride: The distance from one window to the next.
+        near, far: The padding before and after the input.
     """
 
     kernel: Triple
@@ -37,9 +37,9 @@ class Window(NamedTuple):
 
 
 def same(kernel: int | Triple, stride: int | Triple = 1) -> Window:
-    """A window with TensorFlow's "SAME" padding, for input sizes that the stride divides.
+    """Return a window with TensorFlow's "SAME" padding, for input sizes that the stride divides.
 
-    The padding of an axis is kernel − stride in all; where that is odd, the extra voxel is at the far side.
+    The total padding of an axis is kernel − stride. If that is odd, the extra voxel is at the far side.
     """
     kernel, stride = triple(kernel), triple(stride)
     padding = triple(max(k - s, 0) for k, s in zip(kernel, stride, strict=True))
@@ -48,67 +48,67 @@ def same(kernel: int | Triple, stride: int | Triple = 1) -> Window:
 
 
 def centred(kernel: int | Triple, stride: int | Triple = 1) -> Window:
-    """A window of odd size whose first place is centred on the first voxel, as is usual in PyTorch."""
+    """Return a window of odd size whose first place is centred on the first voxel, as is usual in PyTorch."""
     kernel = triple(kernel)
     side = triple(k // 2 for k in kernel)
     return Window(kernel, triple(stride), side, side)
 
 
 def triple(values: int | Iterable[int]) -> Triple:
-    """One number for each axis, or the same for all."""
+    """Return one number for each axis, from three numbers or one."""
     depth, height, width = (values,) * 3 if isinstance(values, int) else values
     return depth, height, width
 
 
 class Layers(ABC, Generic[Value]):
-    """What a description can call. Names are those of the published tensors, without the last part."""
+    """The layers that a description can call. Names are those of the published tensors, without the last part."""
 
     @abstractmethod
     def conv_bn(self, x: Value, conv: str, norm: str, channels: int, window: Window) -> Value:
-        """A convolution without bias to so many channels, and its BatchNorm."""
+        """Apply a convolution without bias, with this number of output channels, and its BatchNorm."""
 
     @abstractmethod
     def relu(self, x: Value) -> Value:
-        """The positive part."""
+        """Return the positive part."""
 
     @abstractmethod
     def max_pool(self, x: Value, window: Window) -> Value:
-        """The largest of each window; every input is the output of a ReLU, so padding never is."""
+        """Return the maximum of each window. Every input is the output of a ReLU, so padding is never the maximum."""
 
     @abstractmethod
     def add(self, a: Value, b: Value) -> Value:
-        """The sum of two values of the same shape."""
+        """Return the sum of two values of the same shape."""
 
     @abstractmethod
     def concatenate(self, values: Sequence[Value]) -> Value:
-        """All channels of some values."""
+        """Join the channels of some values."""
 
     def conv_bn_relu(self, x: Value, name: str, channels: int, window: Window) -> Value:
-        """A convolution, BatchNorm and ReLU as one unit, with the LUNA25 baseline's key names."""
+        """Apply a convolution, BatchNorm and ReLU as one unit, with the LUNA25 baseline's key names."""
         return self.relu(self.conv_bn(x, f"{name}.conv3d", f"{name}.batch3d", channels, window))
 
 
 class ChannelCounts(Layers[int]):
-    """Layers that are applied to a number of channels."""
+    """Layers that apply to a number of channels."""
 
     def conv_bn(self, x: int, conv: str, norm: str, channels: int, window: Window) -> int:
-        """The convolution's own number."""
+        """Return the convolution's own number."""
         return channels
 
     def relu(self, x: int) -> int:
-        """The same number."""
+        """Return the same number."""
         return x
 
     def max_pool(self, x: int, window: Window) -> int:
-        """The same number."""
+        """Return the same number."""
         return x
 
     def add(self, a: int, b: int) -> int:
-        """The same number."""
+        """Return the same number."""
         return a
 
     def concatenate(self, values: Sequence[int]) -> int:
-        """The sum."""
+        """Return the sum."""
         return sum(values)
 
 
@@ -117,11 +117,11 @@ class KineticsFile:
     """A published file of Kinetics-400 weights.
 
     Attributes:
-        name: file name.
-        url: where it is published.
-        size: in bytes, None where it is not known.
-        sha256: its checksum, None where the publisher states none.
-        classifier: prefix of the tensors of the Kinetics classifier, which the backbone has no place for.
+        name: The file's name.
+        url: The address where it is published.
+        size: The size in bytes. None if it is not known.
+        sha256: The checksum. None if the publisher states none.
+        classifier: The prefix of the tensors of the Kinetics classifier, which the backbone does not have.
     """
 
     name: str
@@ -131,7 +131,7 @@ class KineticsFile:
     classifier: str
 
     def by_hand(self, path: Path, sha256: str) -> str:
-        """What to do where it cannot be downloaded to ``path``."""
+        """Return what to do if the file cannot be downloaded to ``path``."""
         size = f"{self.size:,} bytes, " if self.size else ""
         return f"fetch this file by hand ({size}SHA-256 {sha256}); save it as {path}, or name it in model.kinetics"
 
@@ -140,12 +140,12 @@ class Backbone(ABC):
     """A network that makes feature maps.
 
     Attributes:
-        name: as ``ensemble.json`` and recipes state it.
-        kinetics: its published weights; None where there are none.
-        he_normal: whether convolutions start from He-normal weights (He et al. 2015, over the outputs) instead of
+        name: The name in ``ensemble.json`` and recipes.
+        kinetics: The published weights. None if there are none.
+        he_normal: Whether convolutions start from He-normal weights (He et al. 2015, over the outputs) instead of
             PyTorch's own.
-        zero_norms: how the names of those BatchNorms end whose scale starts at zero, so that a residual block starts
-            as its shortcut; None for no such start.
+        zero_norms: The end of the names of those BatchNorms whose scale starts at zero, so that a residual block starts
+            as its shortcut. None for no such start.
     """
 
     name: ClassVar[str]
@@ -155,25 +155,28 @@ class Backbone(ABC):
 
     @abstractmethod
     def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
-        """Five feature maps of the input (N, 3, D, H, W), from fine to coarse; a convolution alone takes the input."""
+        """Return five feature maps of the input (N, 3, D, H, W), from fine to coarse.
+
+        Only a convolution may take the input itself.
+        """
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """The feature maps' numbers of channels."""
+        """Return the numbers of channels of the feature maps."""
         return tuple(self.feature_maps(ChannelCounts(), INPUT_CHANNELS))
 
 
 def centre_of(sides: Sequence[int], patch_sides: float = 1) -> tuple[slice, ...]:
-    """The central quarter, along each axis, of a whole patch's feature map.
+    """Return the central quarter, along each axis, of a whole patch's feature map.
 
     Args:
-        sides: of a feature map.
-        patch_sides: how much of a whole patch along each axis it was made of.
+        sides: The sides of a feature map.
+        patch_sides: The share of a whole patch, along each axis, that the map was made from.
     """
     quarters = [round(side / patch_sides) // 4 for side in sides]
     return tuple(slice((side - part) // 2, (side + part) // 2) for side, part in zip(sides, quarters, strict=True))
 
 
 def attribute_features(channels: Sequence[int]) -> int:
-    """How many features attributes are told from, where the feature maps have these numbers of channels."""
+    """Return the number of features that attributes are predicted from, given the feature maps' numbers of channels."""
     return channels[-1] + channels[CENTRE_MAP]

@@ -1,4 +1,4 @@
-"""Reading PyTorch checkpoints as tensors only: nothing in a file is ever executed."""
+"""Reading PyTorch checkpoints as tensors only. Nothing in a file is ever executed."""
 
 import pickle
 import struct
@@ -13,21 +13,21 @@ from nodulemc.errors import EnsembleError
 from nodulemc.models.tensor_shapes import COUNTER
 from nodulemc.util.files import require_regular
 
-# What torch's unpickler was seen to raise on bytes that are no checkpoint, or a cut one.
+# The errors that torch's unpickler was seen to raise for bytes that are no checkpoint, or a truncated one.
 _DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error)
 
 
 def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """A checkpoint's named tensors, without the ``module.`` prefix that data-parallel training adds.
+    """Return a checkpoint's named tensors, without the ``module.`` prefix that data-parallel training adds.
 
     Args:
-        path: file written by ``torch.save``.
-        nests: keys under which the tensors may lie, instead of at the top.
+        path: A file written by ``torch.save``.
+        nests: The keys under which the tensors may lie, instead of at the top.
 
     Raises:
         FileError: it is no regular file.
-        EnsembleError: the file is missing, no checkpoint, or holds anything but tensors and plain containers; a
-            tensor is sparse, nested, quantised, without content, or of integers where it is no counter.
+        EnsembleError: the file is missing, no checkpoint, or holds anything but tensors and plain containers. Or a
+            tensor is sparse, nested, quantised, without content, or of integers although it is no counter.
     """
     try:
         require_regular(Path(path))
@@ -56,7 +56,7 @@ def read_tensors(path: str | Path, nests: tuple[str, ...] = ()) -> dict[str, Ten
 
 
 def _flaw(tensor: Tensor, *, number: bool) -> str | None:
-    """Why a tensor is none that fills a network; None where it may. ``number``: it may hold integers."""
+    """Return why a tensor cannot fill a network. None if it can. With ``number`` it may hold integers."""
     if tensor.is_meta:
         return "without content"
     if tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided:
@@ -65,9 +65,9 @@ def _flaw(tensor: Tensor, *, number: bool) -> str | None:
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a model the tensors that ``check_names`` has passed, instead of its own; BatchNorm's counters start at zero.
+    """Replace a model's tensors with those that ``check_names`` has passed. BatchNorm's counters start at zero.
 
-    They keep their types, and the model's may be on the meta device.
+    The tensors keep their types. The model may be on the meta device.
     """
     counters = {name: torch.tensor(0) for name in model.state_dict() if name.endswith(COUNTER)}
     model.load_state_dict(counters | dict(tensors), assign=True)

@@ -1,4 +1,4 @@
-"""The segmentation decoder: training's auxiliary task, and masks where they are asked for."""
+"""The segmentation decoder: the auxiliary task of training, and the source of masks if they are asked for."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from nodulemc.patch import SIZE
 
 
 class SegmentationDecoder(nn.Module):
-    """Five convolution stages from the coarsest feature map up; the next finer one is added to each but the last.
+    """Five convolution stages from the coarsest feature map up. The next finer map is added to each stage but the last.
 
-    Key names, order and He-normal initialisation as in MClab's public code. A stage narrower than the
-    feature map it meets has that projected to its width (``project_1`` to ``project_4``).
+    Key names, order and He-normal initialisation are those of MClab's public code. If a stage is narrower than the
+    feature map it meets, the map is projected to the stage's width (``project_1`` to ``project_4``).
     """
 
     block5: ConvBnRelu
@@ -35,7 +35,7 @@ class SegmentationDecoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, feature_maps: Sequence[Tensor], size: int = SIZE) -> Tensor:
-        """Five feature maps, fine to coarse, to mask logits (N, size, size, size)."""
+        """Return mask logits (N, size, size, size) of five feature maps, fine to coarse."""
         *finer, x = feature_maps
         for stage, finer_map in enumerate(reversed(finer), start=1):
             x = getattr(self, f"block{stage}")(x)
@@ -47,5 +47,5 @@ class SegmentationDecoder(nn.Module):
 
 
 def published_widths(channels: Sequence[int]) -> tuple[int, ...]:
-    """The reference's widths: each stage as wide as the feature map it meets, the last as the finest."""
+    """Return the reference's widths: each stage is as wide as the feature map it meets, the last as the finest."""
     return (*reversed(channels[:-1]), channels[0])

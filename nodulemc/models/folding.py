@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def fold_batch_norm(model: Network) -> Network:
-    """Fold every BatchNorm (in eval mode) into the convolution before it, in place; returns the model."""
+    """Fold every BatchNorm (in eval mode) into the convolution before it, in place, and return the model."""
     for module in [*model.modules()]:
         for conv, norm in _pairs(module):
             layers = cast("tuple[nn.Conv3d, nn.BatchNorm3d]", [*map(module.get_submodule, (conv, norm))])
@@ -25,7 +25,7 @@ def fold_batch_norm(model: Network) -> Network:
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Paths of a module's convolutions and the BatchNorm that follows each."""
+    """Return the paths of a module's convolutions, each with the path of the BatchNorm that follows."""
     if isinstance(module, ConvBnRelu):
         return [("conv3d", "batch3d")]
     return module.pairs if isinstance(module, TorchBackbone) else []
@@ -33,7 +33,7 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
 
 @torch.no_grad()
 def fold_input_channels(model: MultiTaskI3d) -> MultiTaskI3d:
-    """Sum the stem's weights over its input channels, in place: the same result, as the channels are copies."""
+    """Sum the stem's weights over its input channels, in place. The result is the same, as the channels are copies."""
     stem = model.backbone.stem
     stem.weight = nn.Parameter(stem.weight.sum(dim=1, keepdim=True), requires_grad=False)
     stem.in_channels = 1

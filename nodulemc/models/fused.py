@@ -1,4 +1,4 @@
-"""A convolution, its bias and its ReLU in one kernel: for inference, where BatchNorm is folded."""
+"""A convolution, its bias and its ReLU in one kernel, for inference with folded BatchNorm."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from nodulemc.models.backbone import Triple
 
 
 class Fusible(nn.Module):
-    """What applies ``conv3d``, ``batch3d`` and a ReLU.
+    """A module that applies ``conv3d``, ``batch3d`` and a ReLU.
 
     Attributes:
-        fused: whether it does so in one kernel, see ``fuse``.
+        fused: Whether it does so in one kernel, see ``fuse``.
     """
 
     conv3d: nn.Conv3d
@@ -20,7 +20,7 @@ class Fusible(nn.Module):
     fused = False
 
     def unit(self, x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> Tensor:
-        """(N, C, D, H, W) through a convolution with this weight, BatchNorm and ReLU."""
+        """Apply a convolution with this weight, BatchNorm and ReLU to (N, C, D, H, W)."""
         bias = self.conv3d.bias
         if self.fused and bias is not None:
             try:
@@ -35,17 +35,17 @@ class Fusible(nn.Module):
 
 
 def fuse(network: nn.Module, fused: bool) -> None:
-    """Let a network's folded units use one kernel each, or, where ``fused`` is false, PyTorch's usual ones."""
+    """Let a network's folded units use one kernel each or, if ``fused`` is false, PyTorch's usual kernels."""
     for module in network.modules():
         if isinstance(module, Fusible):
             module.fused = fused and isinstance(module.batch3d, nn.Identity)
 
 
 def convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: Triple, padding: Triple) -> Tensor:
-    """``F.relu(F.conv3d(x, weight, bias, stride, padding))``, without gradients.
+    """Return ``F.relu(F.conv3d(x, weight, bias, stride, padding))``, without gradients.
 
     Raises:
-        RuntimeError: cuDNN cannot.
+        RuntimeError: cuDNN has no such kernel.
     """
     if weight[0, 0].numel() > 1 or stride != (1, 1, 1):
         return torch.cudnn_convolution_relu(x, weight, bias, stride, padding, (1, 1, 1), 1)

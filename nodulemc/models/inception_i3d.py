@@ -1,8 +1,8 @@
-"""Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3; key names as in the LUNA25 baseline."""
+"""Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3. The key names are the LUNA25 baseline's."""
 
 from nodulemc.models.backbone import Backbone, KineticsFile, Layers, Value, same
 
-# Widths of a block's branches' convolutions: 1; 1 then 3; 1 then 3; pool then 1.
+# The widths of the convolutions in a block's branches: 1; 1 then 3; 1 then 3; pool then 1.
 Widths = tuple[int, int, int, int, int, int]
 _MIXED_3: dict[str, Widths] = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
@@ -34,15 +34,15 @@ class InceptionI3d(Backbone):
     )
 
     def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
-        """Feature maps from fine to coarse.
+        """Return the feature maps from fine to coarse.
 
         Args:
-            layers: what to call.
-            x: (N, 3, D, H, W); D divisible by 16, H and W by 32.
+            layers: The layers to call.
+            x: (N, 3, D, H, W). D must be divisible by 16, H and W by 32.
 
         Returns:
-            After the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
-            H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
+            The maps after the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
+                H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
         """
         x = stem = layers.conv_bn_relu(x, "conv3d_1a_7x7", 64, same(7, 2))
         x = layers.max_pool(x, same((1, 3, 3), (1, 2, 2)))
@@ -63,7 +63,7 @@ def _stage(layers: Layers[Value], x: Value, blocks: dict[str, Widths]) -> Value:
 
 
 def _inception_block(layers: Layers[Value], x: Value, name: str, widths: Widths) -> Value:
-    """Four branches, concatenated."""
+    """Apply four branches and concatenate them."""
     w0, w1a, w1b, w2a, w2b, w3 = widths
     branch_0 = layers.conv_bn_relu(x, f"{name}.branch_0", w0, same(1))
     branch_1 = layers.conv_bn_relu(x, f"{name}.branch_1.0", w1a, same(1))

@@ -1,4 +1,4 @@
-"""Kinetics-400 weights for the backbones: where they come from, and loading them in full."""
+"""Kinetics-400 weights for the backbones: downloading them, and loading them in full."""
 
 import hashlib
 import urllib.request
@@ -17,11 +17,11 @@ KINETICS_FILES = {name: backbone.kinetics for name, backbone in BACKBONES.items(
 
 
 def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
-    """Fill a model's backbone from a Kinetics-400 weight file, every tensor accounted for.
+    """Fill a model's backbone from a Kinetics-400 weight file, with every tensor accounted for.
 
     Args:
-        model: its head and decoder are left as they are.
-        backbone: what ``model`` was built with.
+        model: The model. Its head and decoder are left as they are.
+        backbone: The name of the model's backbone.
         path: ``model_rgb.pth`` of the LUNA25 baseline or pytorchvideo's ``I3D_8x8_R50.pyth``.
 
     Raises:
@@ -39,9 +39,9 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     """Download a backbone's Kinetics-400 weights unless they are there already, and check them.
 
     Args:
-        backbone: its name.
-        folder: where the file lies afterwards.
-        sha256: the expected checksum; needed for the I3D-R50, whose publisher states none.
+        backbone: The name of the backbone.
+        folder: The folder for the file.
+        sha256: The expected checksum. It is needed for the I3D-R50, whose publisher states none.
 
     Returns:
         The file's path.
@@ -68,7 +68,7 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     try:
         with urllib.request.urlopen(source.url, timeout=60) as response:  # noqa: S310, the address is a constant
             content = response.read()
-    # A connection that breaks amid the answer is an HTTPException or a bare OSError.
+    # A connection that breaks during the answer raises an HTTPException or a bare OSError.
     except (OSError, HTTPException) as error:
         raise EnsembleError(f"download failed ({error})", source.url, source.by_hand(path, expected)) from error
     _check(content, expected, source.url, source.by_hand(path, expected))

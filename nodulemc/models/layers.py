@@ -8,7 +8,7 @@ from nodulemc.models.fused import Fusible
 
 
 class ConvBnRelu(Fusible):
-    """Convolution without bias, BatchNorm (eps 1e-5), ReLU. Key names as in the reference."""
+    """A convolution without bias, BatchNorm (eps 1e-5) and ReLU. Key names are those of the reference."""
 
     def __init__(self, in_channels: int, out_channels: int, window: Window) -> None:
         super().__init__()
@@ -17,17 +17,17 @@ class ConvBnRelu(Fusible):
         self.batch3d = nn.BatchNorm3d(out_channels, EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, D, H, W) to (N, out_channels, D', H', W')."""
+        """Map (N, in_channels, D, H, W) to (N, out_channels, D', H', W')."""
         return self.unit(padded(x, self.window), self.conv3d.weight, self.window.stride, _padding(self.window))
 
 
 def convolution(in_channels: int, out_channels: int, window: Window) -> nn.Conv3d:
-    """A convolution without bias, to be applied to what ``padded`` gives."""
+    """Return a convolution without bias, which is applied to the result of ``padded``."""
     return nn.Conv3d(in_channels, out_channels, window.kernel, window.stride, _padding(window), bias=False)
 
 
 def padded(x: Tensor, window: Window) -> Tensor:
-    """(N, C, D, H, W) with the padding that PyTorch's convolution does not do, that is a different one at each side."""
+    """Return (N, C, D, H, W) with the padding that PyTorch's convolution cannot do: a different one at each side."""
     if window.near == window.far:
         return x
     sides = zip(reversed(window.near), reversed(window.far), strict=True)  # the last axis first

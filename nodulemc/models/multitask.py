@@ -1,4 +1,4 @@
-"""The multi-task network: one backbone, a malignancy head and, where wanted, an attribute head and a decoder."""
+"""The multi-task network: a backbone, a malignancy head and, if wanted, an attribute head and a decoder."""
 
 from itertools import pairwise
 
@@ -13,10 +13,11 @@ from nodulemc.patch import SIZE
 
 
 class MultiTaskI3d(nn.Module):
-    """Key names as in MClab's public code: ``backbone``, ``classifier_head``, ``aux_model``; and ``attribute_head``.
+    """The multi-task network. Key names are those of MClab's public code, and ``attribute_head``.
 
-    The attribute head gives the logits of the readers' mean ratings on scales made 0…1: a linear layer of the pooled
-    features and of a finer feature map's maxima over the patch's central quarter along each axis.
+    MClab's names are ``backbone``, ``classifier_head`` and ``aux_model``. The attribute head gives the logits of the
+    readers' mean ratings, on scales mapped to 0…1. It is a linear layer of the pooled features and of a finer feature
+    map's maxima over the patch's central quarter along each axis.
     """
 
     def __init__(self, backbone: TorchBackbone, architecture: Architecture, *, with_decoder: bool) -> None:
@@ -33,22 +34,26 @@ class MultiTaskI3d(nn.Module):
         if with_decoder and architecture.decoder_widths is not None:
             self.aux_model = SegmentationDecoder(backbone.channels, architecture.decoder_widths)
         self.attributes = architecture.attributes
-        # The last one, so that the others start with the same random weights with it and without.
+        # The last module, so that the others start with the same random weights with and without it.
         if self.attributes:
             self.attribute_head = nn.Linear(attribute_features(backbone.channels), len(self.attributes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1 or 3, 64, 128, 128), or 64³ for one that is not fed upscaled, values 0…1, to malignancy logits (N,)."""
+        """Return malignancy logits (N,).
+
+        The input has values 0…1. It is (N, 1 or 3, 64, 128, 128), or 64³ for a network without upscaling.
+        """
         return self._malignancy_logits(self._feature_maps(x)[-1])
 
     def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same input to malignancy logits (N,) and, with a head for them, attribute logits (N, A)."""
+        """Return malignancy logits (N,) and, with a head for them, attribute logits (N, A) of the same input."""
         maps = self._feature_maps(x)
         return self._malignancy_logits(maps[-1]), self._attribute_logits(maps, x)
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
-        """The same input to malignancy logits (N,), mask logits (N, size, size, size) and, where there is a head for
-        them, attribute logits (N, A).
+        """Return malignancy logits (N,) and mask logits (N, size, size, size) of the same input.
+
+        With a head for attributes, their logits (N, A) come last.
         """
         maps = self._feature_maps(x)
         outputs = self._malignancy_logits(maps[-1]), self.aux_model(maps, mask_size)
@@ -67,11 +72,11 @@ class MultiTaskI3d(nn.Module):
         return logits
 
     def _feature_maps(self, x: Tensor) -> list[Tensor]:
-        # The stem's input channels are copies of the one patch.
+        # The stem's input channels are copies of the patch.
         return self.backbone.feature_maps(x.expand(-1, self.backbone.stem.in_channels, -1, -1, -1))
 
 
 def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTaskI3d:
-    """Build the network, freshly initialised, with its decoder or without."""
+    """Build the network, freshly initialised, with or without its decoder."""
     backbone = TorchBackbone(BACKBONES[architecture.backbone])
     return MultiTaskI3d(backbone, architecture, with_decoder=with_decoder)

@@ -4,7 +4,7 @@ from nodulemc.models.backbone import Backbone, KineticsFile, Layers, Value, cent
 
 
 class I3dR50(Backbone):
-    """Inflated ResNet-50; key names are pytorchvideo's (``blocks.0`` stem to ``blocks.5`` last stage)."""
+    """The inflated ResNet-50. Key names are pytorchvideo's (``blocks.0`` stem to ``blocks.5`` last stage)."""
 
     name = "i3d_r50"
     kinetics = KineticsFile(
@@ -18,20 +18,20 @@ class I3dR50(Backbone):
     zero_norms = "norm_c"
 
     def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
-        """Feature maps from fine to coarse.
+        """Return the feature maps from fine to coarse.
 
         Args:
-            layers: what to call.
-            x: (N, 3, D, H, W); D divisible by 2, H and W by 32.
+            layers: The layers to call.
+            x: (N, 3, D, H, W). D must be divisible by 2, H and W by 32.
 
         Returns:
-            After the stem and its pool (N, 64, D, H/4, W/4), then after the four residual stages (N, 256, D,
-            H/4, W/4), (N, 512, D/2, H/8, W/8), (N, 1024, D/2, H/16, W/16) and (N, 2048, D/2, H/32, W/32).
+            The maps after the stem and its pool (N, 64, D, H/4, W/4), then after the four residual stages (N, 256, D,
+                H/4, W/4), (N, 512, D/2, H/8, W/8), (N, 1024, D/2, H/16, W/16) and (N, 2048, D/2, H/32, W/32).
         """
         x = layers.relu(layers.conv_bn(x, "blocks.0.conv", "blocks.0.norm", 64, centred((5, 7, 7), (1, 2, 2))))
         x = stem = layers.max_pool(x, centred((1, 3, 3), (1, 2, 2)))
         x = first = _stage(layers, x, "blocks.1", 64, depths=(3, 3, 3), stride=1)
-        # Block 2, without tensors; block 6 is the classifier.
+        # This is block 2, without tensors. Block 6 is the classifier.
         x = layers.max_pool(x, same((2, 1, 1), (2, 1, 1)))
         x = second = _stage(layers, x, "blocks.3", 128, depths=(3, 1, 3, 1), stride=2)
         x = third = _stage(layers, x, "blocks.4", 256, depths=(3, 1, 3, 1, 3, 1), stride=2)
@@ -39,7 +39,7 @@ class I3dR50(Backbone):
 
 
 def _stage(layers: Layers[Value], x: Value, name: str, width: int, *, depths: tuple[int, ...], stride: int) -> Value:
-    """Bottleneck blocks, one for each temporal kernel in ``depths``; the first has the in-plane stride."""
+    """Apply bottleneck blocks, one for each temporal kernel in ``depths``. The first one has the in-plane stride."""
     for k, depth in enumerate(depths):
         block, step = f"{name}.res_blocks.{k}", stride if k == 0 else 1
         shortcut = x

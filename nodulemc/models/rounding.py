@@ -1,6 +1,7 @@
-"""What bf16 and fp16 do to a network, by rounding in fp32: the same on every CPU, those without their instructions too.
+"""The effect of bf16 and fp16 on a network, imitated by rounding in fp32.
 
-Such CPUs would need minutes for one patch in bf16 or fp16 itself.
+The result is the same on every CPU. A CPU without instructions for bf16 or fp16 would need minutes for one patch in
+them.
 """
 
 from typing import TypeVar
@@ -12,13 +13,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Nearest numbers of a shorter type, as fp32; infinite where they are beyond its range."""
+    """Return the nearest numbers of a shorter type, as fp32. Numbers beyond its range become infinite."""
     return value.to(dtype).float()
 
 
 @torch.no_grad()
 def round_network(network: Network, dtype: torch.dtype) -> Network:
-    """Let a network hold and pass on numbers of a shorter type only, in place; returns the network.
+    """Let a network hold and pass on only numbers of a shorter type, in place, and return it.
 
     Sums inside a layer stay fp32, as in hardware.
     """

@@ -10,7 +10,7 @@ from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts, Triple, Window, attribute_features
 
 Shapes = dict[str, tuple[int, ...]]
-# BatchNorm counts its steps; inference and Adam do without.
+# BatchNorm counts its steps. Inference and Adam do not need the count.
 COUNTER = "num_batches_tracked"
 BACKBONE_PREFIX = "backbone."
 DECODER_PREFIX = "aux_model."
@@ -19,7 +19,7 @@ VARIANCE = "running_var"
 
 
 def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
-    """Names and shapes of a multi-task network's parameters and buffers, BatchNorm's counters left out."""
+    """Return names and shapes of a multi-task network's parameters and buffers, without BatchNorm's counters."""
     channels = BACKBONES[architecture.backbone].channels
     shapes = {BACKBONE_PREFIX + name: shape for name, shape in backbone_shapes(architecture.backbone).items()}
     widths = (channels[-1], *architecture.head_widths, 1)
@@ -33,14 +33,14 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
 
 
 def backbone_shapes(backbone: str) -> Shapes:
-    """The same of a backbone alone."""
+    """Return the same for a backbone alone."""
     table = _Table()
     BACKBONES[backbone].feature_maps(table, INPUT_CHANNELS)
     return table.shapes
 
 
 class _Table(ChannelCounts):
-    """Layers that note their tensors' names and shapes."""
+    """Layers that record their tensors' names and shapes."""
 
     def __init__(self) -> None:
         self.shapes: Shapes = {}
@@ -51,18 +51,18 @@ class _Table(ChannelCounts):
 
 
 def check_names(tensors: Mapping[str, Any], expected: Shapes, path: str | Path) -> dict[str, Any]:
-    """Check that tensors have exactly the names and shapes that are expected.
+    """Check that tensors have exactly the expected names and shapes.
 
     Args:
-        tensors: anything with a ``shape``.
-        expected: from ``tensor_shapes``.
-        path: where they come from, for messages.
+        tensors: Anything with a ``shape``, by name.
+        expected: The result of ``tensor_shapes``.
+        path: The tensors' file, for messages.
 
     Returns:
         The tensors without BatchNorm's counters.
 
     Raises:
-        EnsembleError: a tensor is missing, left over or of another shape.
+        EnsembleError: a tensor is missing, unexpected or of another shape.
     """
     tensors = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
     missing = sorted(expected.keys() - tensors.keys())

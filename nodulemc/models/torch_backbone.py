@@ -15,9 +15,9 @@ class TorchBackbone(nn.Module):
     """A backbone in PyTorch, freshly initialised.
 
     Attributes:
-        channels: the feature maps' numbers of channels.
-        stem_name: path of the first convolution.
-        pairs: paths of the convolutions that are not in a ``ConvBnRelu``, and of each one's BatchNorm.
+        channels: The numbers of channels of the feature maps.
+        stem_name: The path of the first convolution.
+        pairs: The paths of the convolutions that are not in a ``ConvBnRelu``, each with its BatchNorm's path.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -25,7 +25,7 @@ class TorchBackbone(nn.Module):
         self._backbone = backbone
         self.channels = backbone.channels
         self.pairs: list[tuple[str, str]] = []
-        # A module, so that hooks see its output.
+        # It is a module, so that hooks see its output.
         self.activation = nn.ReLU()
         backbone.feature_maps(_Builder(self), INPUT_CHANNELS)
         convolutions = {name: module for name, module in self.named_modules() if isinstance(module, nn.Conv3d)}
@@ -43,12 +43,12 @@ class TorchBackbone(nn.Module):
         return cast("nn.Conv3d", self.get_submodule(self.stem_name))
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of (N, 3, D, H, W) from fine to coarse, see the backbone's description."""
+        """Return feature maps of (N, 3, D, H, W) from fine to coarse, see the backbone's description."""
         return self._backbone.feature_maps(_Forward(self), x)
 
 
 class _Builder(ChannelCounts):
-    """Puts modules where the description names them."""
+    """Adds modules under the names of the description."""
 
     def __init__(self, module: TorchBackbone) -> None:
         self._module = module
@@ -98,6 +98,6 @@ class _Forward(Layers[Tensor]):
         return concatenate(list(values))
 
     def _applied(self, name: str, x: Tensor) -> Tensor:
-        # Several times faster than get_submodule, for which a GPU would wait.
+        # This is several times faster than get_submodule, for which a GPU would wait.
         output: Tensor = attrgetter(name)(self._module)(x)
         return output

@@ -1,9 +1,9 @@
-"""Inception-I3D's first convolution on patches that are not upscaled yet: the same function at a tenth of the work.
+"""Inception-I3D's first convolution on patches that are not upscaled: the same function at a tenth of the work.
 
-The network's input is a patch upscaled by nearest neighbour, 64×64×64 to 64×128×128, in three equal channels. Every
-2×2 voxels in plane are then copies of one, and a 7×7×7 convolution of stride 2 over them is a 7×4×4 convolution of
-stride (2, 1, 1) over the patch itself, whose kernel holds sums of the large one's weights. The small kernel is
-derived from the large one in each pass, so that the large one is trained.
+The network's input is a patch upscaled by nearest neighbour, 64×64×64 to 64×128×128, in three equal channels. So every
+2×2 voxels in plane are copies of one. A 7×7×7 convolution of stride 2 over them is a 7×4×4 convolution of stride (2, 1,
+1) over the patch itself, whose kernel holds sums of the large one's weights. The small kernel is derived from the large
+one in each pass, so that the large one is trained.
 """
 
 import torch
@@ -17,12 +17,12 @@ from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.patch import SIZE, UPSCALED
 
 _UPSCALING = tuple(side // SIZE for side in UPSCALED)
-_WINDOW = same(7, 2)  # the only one that is absorbed
+_WINDOW = same(7, 2)  # the only window that is absorbed
 _IN_PLANE = 4
 
 
 class UpscaledStem(Fusible):
-    """Takes the place of the stem's ``ConvBnRelu``, whose parameters and key names it keeps."""
+    """Replaces the stem's ``ConvBnRelu`` and keeps its parameters and key names."""
 
     def __init__(self, unit: ConvBnRelu) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class UpscaledStem(Fusible):
         self.batch3d = unit.batch3d
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(N, 1, S, S, S) to what the stem gives for the upscaled patches.
+        """Return the stem's output for the upscaled patches, from patches (N, 1, S, S, S).
 
         The in-plane taps become channels, a layout in which matrix units are fast.
         """
@@ -47,7 +47,7 @@ class UpscaledStem(Fusible):
 
 
 def absorb_upscaling(network: MultiTaskI3d) -> None:
-    """Let the network's stem take patches without upscaling, in place, where it is one like Inception-I3D's."""
+    """Let a stem like Inception-I3D's take patches without upscaling, in place. Other stems are left alone."""
     backbone = network.backbone
     name = backbone.stem_name.rpartition(".")[0]
     stem = backbone.get_submodule(name)
@@ -56,10 +56,10 @@ def absorb_upscaling(network: MultiTaskI3d) -> None:
 
 
 class PatchNetwork(nn.Module):
-    """A multi-task network that takes patches: as training calls it, all tasks' logits out."""
+    """A multi-task network that takes patches. Called as in training, it returns the logits of all tasks."""
 
     def __init__(self, network: MultiTaskI3d, *, upscaled: bool = True) -> None:
-        """Wrap a network that is to be fed upscaled patches, or, where ``upscaled`` is false, patches as they are."""
+        """Wrap a network whose input is upscaled patches or, if ``upscaled`` is false, the patches themselves."""
         super().__init__()
         self.network = network
         self._upscales = upscaled and not any(isinstance(module, UpscaledStem) for module in network.modules())
@@ -70,25 +70,26 @@ class PatchNetwork(nn.Module):
         return hasattr(self.network, "aux_model")
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
-        """(N, 1, S, S, S), values 0…1, to malignancy logits (N,), mask logits (N, S, S, S) and, where the network has
-        a head for them, attribute logits (N, A).
+        """Return malignancy logits (N,) and mask logits (N, S, S, S) of patches (N, 1, S, S, S), values 0…1.
+
+        With a head for attributes, their logits (N, A) come last.
         """
         return self.network.forward_multitask(self._input(patches), patches.shape[-1])
 
     def classify(self, patches: Tensor) -> Tensor:
-        """The same patches to malignancy logits (N,) alone."""
+        """Return only malignancy logits (N,) of the same patches."""
         logits: Tensor = self.network(self._input(patches))
         return logits
 
     def classify_with_attributes(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The same patches to malignancy logits (N,) and the logits (N,) of each attribute that the network tells."""
+        """Return malignancy logits (N,) of the same patches, and the logits (N,) of each attribute of the network."""
         if not self.network.attributes:
             return self.classify(patches), {}
         logits, attributes = self.network.forward_attributes(self._input(patches))
         return logits, self._by_name(attributes)
 
     def find_all(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """What ``classify_with_attributes`` gives of the same patches, and mask logits (N, S, S, S)."""
+        """Return the results of ``classify_with_attributes`` for the same patches, and mask logits (N, S, S, S)."""
         logits, mask, *attributes = self(patches)
         return logits, self._by_name(*attributes) if attributes else {}, mask
 

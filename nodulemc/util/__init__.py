@@ -1,1 +1,1 @@
-"""Files, tables, processes and words: what all parts use and none owns."""
+"""Files, tables, processes and words: helpers that all parts use."""

@@ -16,23 +16,23 @@ from nodulemc.util.text import counted
 
 _BLANKS = " \t\xa0"
 _SEPARATORS = ",;\t"
-_SAMPLE = 1 << 16  # characters in which a table's first line ends
+_SAMPLE = 1 << 16  # characters; a table's first line ends within them
 
 
 def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """A CSV file's header, empty where there is none, and its rows, read as they are asked for.
+    """Return a CSV file's header, empty if there is none, and its rows, which are read on demand.
 
-    As spreadsheets write them: UTF-8, or UTF-16 with its mark; cells apart by commas, semicolons or tabs, whichever the
-    first line has most of; blanks around cells. What they leave behind is left out: rows without content, columns
-    without a name, and empty cells beyond the last column. In tables with semicolons numbers may have decimal commas;
-    they are given with points.
+    The file may be as spreadsheets write it. It is UTF-8, or UTF-16 with its mark. Cells are separated by commas,
+    semicolons or tabs, whichever the first line has most of, and may have blanks around them. Rows without content,
+    columns without a name, and empty cells beyond the last column are left out. In tables with semicolons, numbers may
+    have decimal commas; they are returned with points.
 
-    Each row comes with the line it ends on, and has as many cells as the header.
+    Each row comes with the number of its last line, and has as many cells as the header.
 
     Raises:
         FileError: the file cannot be read or is too large.
         TableError: it is malformed or too long, a row has too few cells or content beyond the last column, or numbers
-            have decimal points as well as commas; the rows' faults only where they are met.
+            have decimal points as well as commas. A row's fault is raised only when the row is read.
     """
     content = read_limited(path, MAX_TABLE_BYTES)
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -43,7 +43,7 @@ def read_csv(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
 
 
 def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write UTF-8 CSV, the header first, so that ``path`` holds either the whole content or what it held before.
+    """Write UTF-8 CSV, the header first. ``path`` holds either the whole content or its previous content.
 
     Raises:
         FileError: the file cannot be written.
@@ -60,7 +60,7 @@ def write_csv_atomically(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _numbered(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The header and the rows with their lines."""
+    """Yield the header and the rows, each with its line."""
     try:
         separator, is_told = _separator(text)
         reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
@@ -79,7 +79,7 @@ def _numbered(text: io.TextIOWrapper, path: Path) -> Iterator[tuple[int, list[st
 
 
 def _separator(text: io.TextIOWrapper) -> tuple[str, bool]:
-    """What stands between cells, and whether a first line ``sep=;``, meant for Excel, says so."""
+    """Return the separator of cells, and whether a first line ``sep=;``, meant for Excel, states it."""
     lines = text.read(_SAMPLE).splitlines()
     text.seek(0)
     first = next((line for line in lines if line.strip()), "")
@@ -90,25 +90,25 @@ def _separator(text: io.TextIOWrapper) -> tuple[str, bool]:
 
 
 class _Layout:
-    """Where a table's columns are, and how its numbers are written.
+    """The positions of a table's columns, and the form of its numbers.
 
     Attributes:
-        names: of the columns that have one.
+        names: The names of the columns that have one.
     """
 
     def __init__(self, header: Sequence[str], separator: str, where: Callable[[], str]) -> None:
-        """Take a table's header; ``where`` gives the place of the rows' faults."""
+        """Take a table's header. ``where`` returns the place of a row's fault."""
         self._where = where
         self._kept = [k for k, name in enumerate(header) if name]
         self._width = max(self._kept, default=-1) + 1
         self.names = [header[k] for k in self._kept]
-        # Where commas are between cells, they are not within numbers; tables with tabs are written in any country.
+        # If commas separate cells, they are not in numbers. Tables with tabs are written in any country.
         known = canonical(header) if separator == ";" else []
         self._numbers = [k for k, name in enumerate(known) if is_number(name)]
         self._marks: set[str] = set()
 
     def picked(self, cells: list[str]) -> list[str]:
-        """The cells of the named columns, numbers with decimal points."""
+        """Return the cells of the named columns, with decimal points in numbers."""
         if len(cells) < self._width or any(cells[self._width :]):
             columns = counted(self._width, "column")
             remedy = f"the header names {columns}; quote cells that hold separators"

@@ -36,12 +36,12 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        # What is missing may be something that the module itself imports.
+        # The missing module may be one that the wanted module itself imports.
         raise _missing(error.name or module, error, extra) from error
 
 
 def check_extra(extra: str, *modules: str) -> None:
-    """Before any work: raise ConfigError where an extra, or these of its modules, are not installed."""
+    """Before any work, raise ConfigError if an extra, or one of these modules of it, is not installed."""
     for module in modules or MODULES[extra]:
         import_extra(module, extra)
 

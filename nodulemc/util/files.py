@@ -1,4 +1,4 @@
-"""Files: reading within limits, and outputs that are there in full or not at all."""
+"""Files: reading within limits, and outputs that are either complete or absent."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ _HIDDEN = "."
 
 
 def require_regular(path: Path) -> None:
-    """Refuse what is no regular file: a pipe would never end.
+    """Refuse anything but a regular file: reading a pipe would never end.
 
     Raises:
-        FileError: it is none.
+        FileError: it is no regular file.
         OSError: it is missing, or its folder cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
@@ -26,12 +26,12 @@ def require_regular(path: Path) -> None:
 
 
 def visible(paths: Iterable[Path]) -> list[Path]:
-    """A folder's entries, sorted, without hidden ones, such as the file attributes (._ct.mha) that macOS leaves."""
+    """Return a folder's entries, sorted, without hidden ones such as macOS's files of attributes (._ct.mha)."""
     return sorted(path for path in paths if not path.name.startswith(_HIDDEN))
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """A regular file's content.
+    """Return a regular file's content.
 
     Raises:
         FileError: it is missing, unreadable, no regular file, or holds more than ``limit`` bytes.
@@ -46,7 +46,7 @@ def read_limited(path: Path, limit: int) -> bytes:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, where it is not there; before any work, as it tries to write there, too.
+    """Make a folder, and its parents, if they are missing. Call it before any work, as it also tries to write there.
 
     Raises:
         FileError: it cannot be made, or files cannot be written into it.
@@ -59,13 +59,13 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_input(path: Path, inputs: Iterable[Path], what: str) -> None:
-    """Raise ConfigError where a file to be written, called ``what`` in the message, is one of the inputs."""
+    """Raise ConfigError if a file to be written, called ``what`` in the message, is one of the inputs."""
     if any(os.path.realpath(path) == os.path.realpath(given) for given in inputs):
         raise ConfigError(f"the {what} is an input, too", path, "name another file")
 
 
 def prepare_output(path: Path) -> None:
-    """Before any work: make an output file's folder, and remove an earlier run's output.
+    """Before any work, make an output file's folder, and remove an earlier run's output.
 
     Raises:
         FileError: the folder cannot be made or written, or the file cannot be removed.
@@ -75,7 +75,7 @@ def prepare_output(path: Path) -> None:
 
 
 def remove_old(path: Path) -> None:
-    """Remove an earlier run's output, which must never pass for this one's.
+    """Remove an earlier run's output, which must never be taken for this run's.
 
     Raises:
         FileError: it cannot be removed.
@@ -86,7 +86,7 @@ def remove_old(path: Path) -> None:
 
 @contextmanager
 def none_on_failure(paths: Sequence[Path]) -> Iterator[None]:
-    """Remove these files if the block does not come to its end."""
+    """Remove these files if the block does not finish."""
     try:
         yield
     except BaseException:
@@ -98,7 +98,7 @@ def none_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 
 @contextmanager
 def no_empty_folders(*folders: Path) -> Iterator[None]:
-    """If the block does not come to its end, remove what it made of these folders and those above, and left empty."""
+    """If the block does not finish, remove those of these folders and their parents that are new and empty."""
     new = [path for folder in folders for path in (folder, *folder.parents) if not os.access(path, os.F_OK)]
     try:
         yield
@@ -110,7 +110,7 @@ def no_empty_folders(*folders: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write bytes so that ``path`` holds either the whole content or what it held before.
+    """Write bytes. ``path`` holds either the whole content or its previous content.
 
     Raises:
         FileError: the file cannot be written.
@@ -122,33 +122,33 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _told_as(what: str, path: Path, remedy: str) -> Iterator[None]:
-    """Tell of a file system's refusal in one line."""
+    """Report a file system's refusal in one line."""
     try:
         yield
-    except (OSError, ValueError) as problem:  # ValueError: a null byte in the path
+    except (OSError, ValueError) as problem:  # ValueError is for a null byte in the path
         raise FileError(f"{what} ({getattr(problem, 'strerror', problem)})", path, remedy) from problem
 
 
 def _try_to_write(folder: Path) -> None:
-    """Open a file without a name, of which nothing is left, come what may; not where the system has none."""
+    """Open a file without a name, of which nothing can be left behind. Do nothing on a system without such files."""
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY))
     except AttributeError:  # not Linux
         return
     except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.EOPNOTSUPP):  # not this file system
+        if error.errno not in (errno.EISDIR, errno.EOPNOTSUPP):  # not on this file system
             raise
 
 
 def _write_unnamed(path: Path, content: bytes) -> bool:
-    """Write a file that gets its name only when it is whole, so that not even SIGKILL leaves a part of it.
+    """Write a file that gets its name only when it is complete, so that not even SIGKILL leaves a part of it.
 
     Returns:
-        False where the system has no such files, or ``path`` is taken.
+        False if the system has no such files, or ``path`` exists.
     """
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
-    except (AttributeError, OSError):  # not Linux; or not this file system, or no such folder
+    except (AttributeError, OSError):  # not Linux, not on this file system, or no such folder
         return False
     with os.fdopen(descriptor, "wb") as file:
         _fill(file, content)
@@ -175,5 +175,5 @@ def _fill(file: IO[bytes], content: bytes) -> None:
     file.write(content)
     file.flush()
     os.fsync(file.fileno())
-    # The reader is usually another user, whatever this one's umask.
+    # The reader is usually another user, so this user's umask must not matter.
     os.fchmod(file.fileno(), 0o644)

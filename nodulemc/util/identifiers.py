@@ -8,17 +8,17 @@ from nodulemc.errors import TableError
 # pandas turns a column of whole numbers with gaps into floats, whose names then end in ".0".
 _WHOLE_FLOAT = re.compile(r"(\d+)\.0", re.ASCII)
 _ROUNDED = re.compile(r"\d(\.\d+)?[eE]\+\d+", re.ASCII)
-# Above them, floats by their bits leave out whole numbers.
+# A float of so many bits holds every whole number up to two to this power.
 EXACT_BITS = {16: 11, 32: 24, 64: 53}
 
 
 def restored(column: str, cells: Sequence[str], where: Callable[[int], object]) -> Sequence[str]:
-    """A column's cells, whole numbers with their own digits again where all of them are written as floats.
+    """Return a column's cells. Whole numbers get their own digits back if all of them are written as floats.
 
     Args:
-        column: its name.
-        cells: what it holds; empty ones are gaps.
-        where: the place of the cell of this index, for messages.
+        column: The name of the column.
+        cells: The content of the column. Empty cells are gaps.
+        where: Returns the place of the cell with this index, for messages.
 
     Raises:
         TableError: a number is rounded.
@@ -38,7 +38,7 @@ def spellings(identifier: str) -> set[str]:
 
 
 def rounded(column: str, value: object, where: object) -> TableError:
-    """The error of an identifier that has lost digits."""
+    """Return the error for an identifier that has lost digits."""
     return TableError(
         f"{column} is {value}, a rounded number", where, "store identifiers as text, which keeps all their digits"
     )

@@ -1,4 +1,4 @@
-"""ITK's own warnings, which are switched for the whole process."""
+"""ITK's own warnings, which can be switched only for the whole process."""
 
 import threading
 from types import TracebackType
@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 
 class _Silence:
-    """A context in which ITK prints no warnings; threads may be in it at the same time, and one more than once."""
+    """A context in which ITK prints no warnings. Several threads may be in it at the same time, each more than once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Strict reading and atomic writing of JSON files, and what a value in one has to be. Needs no torch."""
+"""Strict reading and atomic writing of JSON files, and checks of the values in them. Needs no torch."""
 
 import json
 import math
@@ -14,8 +14,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path) -> Any:
-    """Parse a UTF-8 JSON file; what JSON does not have (NaN, Infinity, half characters) or means (repeated keys,
-    numbers beyond a float's range) is refused.
+    """Parse a UTF-8 JSON file.
+
+    Content that is no JSON (NaN, Infinity, half characters) is refused, and so is content without a clear meaning
+    (repeated keys, numbers beyond a float's range).
 
     Raises:
         FileError: the file is missing, unreadable, too large or malformed.
@@ -30,7 +32,7 @@ def parse_json(content: bytes, path: Path) -> Any:
         FileError: it is malformed.
     """
     try:
-        # Given bytes, json.loads would take UTF-16 and UTF-32 as well, and half characters in any of them.
+        # From bytes, json.loads would also accept UTF-16 and UTF-32, and half characters in any of them.
         text = content.decode("utf-8-sig")
         value = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_refuse_repeated_keys
@@ -43,7 +45,7 @@ def parse_json(content: bytes, path: Path) -> Any:
 
 
 def write_json_atomically(path: Path, content: Any) -> None:
-    """Write UTF-8 JSON so that ``path`` holds either the whole content or what it held before.
+    """Write UTF-8 JSON. ``path`` holds either the whole content or its previous content.
 
     Raises:
         FileError: the file cannot be written.
@@ -53,10 +55,10 @@ def write_json_atomically(path: Path, content: Any) -> None:
 
 
 def number(value: Any) -> float:
-    """A JSON number as a float.
+    """Return a JSON number as a float.
 
     Raises:
-        TypeError: it is something else, also where Python would convert it: true, or "1_0".
+        TypeError: it is something else, even if Python would convert it: true, or "1_0".
         ValueError: it is not finite.
         OverflowError: it is an integer beyond a float's range.
     """
@@ -68,7 +70,7 @@ def number(value: Any) -> float:
 
 
 def text_or_none(value: Any) -> str | None:
-    """A JSON string that says something, or null.
+    """Return a JSON string that is not empty, or None for null.
 
     Raises:
         TypeError: it is something else.

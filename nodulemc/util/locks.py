@@ -1,6 +1,6 @@
-"""One writer for each output: a lock that ends with its process, however that ends.
+"""One writer for each output: a lock that ends with its process, however the process ends.
 
-On a file system without locks all runs go on, and nothing keeps a second one away.
+On a file system without locks all runs go on, and nothing prevents a second writer.
 """
 
 import errno
@@ -12,14 +12,14 @@ from typing import IO, Any
 
 from nodulemc.errors import ConfigError, FileError
 
-# What flock(2) says on file systems without locks, such as Lustre mounted without `flock`.
+# The errors of flock(2) on file systems without locks, such as Lustre mounted without `flock`.
 _NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def try_to_lock(file: IO[Any]) -> bool:
-    """Lock an open file until it is closed, where its file system can; whether nobody else holds it.
+    """Lock an open file until it is closed, if its file system can. Return whether nobody else holds the lock.
 
-    A forked child would hold it, too; one that is spawned does not.
+    A forked child would hold it, too; a spawned one does not.
     """
     try:
         _lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,7 +30,7 @@ def try_to_lock(file: IO[Any]) -> bool:
 
 @contextmanager
 def holding(path: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock file, made where it is missing; whether nobody else holds it, for which ``wait`` waits.
+    """Hold a lock file, which is made if it is missing. Yield whether nobody else holds it; ``wait`` waits for that.
 
     Raises:
         FileError: the file cannot be written or locked.
@@ -63,13 +63,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a run is at work on a store; needs no leave to write."""
+    """Return whether a run is at work on a store. Needs no permission to write."""
     try:
         with _lock_file(path).open() as file:
             _lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no run has ever locked it, or not where this machine sees it
+    except OSError:  # no run has ever locked it, or none that this machine can see
         return False
     return False
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TextIO, TypeVar
 
 Item = TypeVar("Item")
-QUIET_S = 2.0  # what takes no longer needs no progress
+QUIET_S = 2.0  # shorter work needs no progress
 _BAR_WIDTH = 30
 _BAR_PERIOD_S = 0.1
-_bars: list[TextIO] = []  # terminals whose last line is an unfinished bar
+_bars: list[TextIO] = []  # the terminals whose last line is an unfinished bar
 
 
 def progress(
@@ -22,19 +22,19 @@ def progress(
     unit: str | None = None,
     quiet_s: float = 0.0,
 ) -> Iterator[Item]:
-    """Yield the items, showing how many of ``total`` are done and the time left.
+    """Yield the items, and show how many of ``total`` are done and the time left.
 
     Args:
-        iterable: the work, done one item at a time.
-        total: how many items there will be.
-        label: what is being done.
-        stream: where to show it (default: stderr). On a terminal one line is redrawn; elsewhere a line is
+        iterable: The work, done one item at a time.
+        total: The number of items.
+        label: A name for the work.
+        stream: The stream to show it on (default: stderr). On a terminal one line is redrawn. Elsewhere a line is
             written at each tenth of the work.
-        unit: what the items are; where it is given, the speed is shown in it.
-        quiet_s: for so many seconds nothing is shown.
+        unit: The unit of the items. If given, the speed is shown in it.
+        quiet_s: Nothing is shown for this many seconds.
     """
     stream = stream or sys.stderr
-    if stream is None:  # closed by whoever started the program
+    if stream is None:  # closed by the program's caller
         yield from iterable
         return
     on_terminal = stream.isatty()
@@ -61,7 +61,7 @@ def progress(
 
 
 def clear_bars() -> None:
-    """Remove unfinished bars, so that what is written to a terminal next has its line for itself."""
+    """Remove unfinished bars, so that the next text on a terminal has its own line."""
     while _bars:
         _show(_bars.pop(), "\r\033[K")
 
@@ -74,14 +74,14 @@ def _draw(stream: TextIO, label: str, done: int, total: int, rest: str) -> None:
 
 
 def _show(stream: TextIO, text: str) -> None:
-    """Write at once; the work goes on where nobody can read it."""
+    """Write at once. The work goes on even if nobody can read it."""
     with suppress(OSError):
         stream.write(text)
         stream.flush()
 
 
 def clock(seconds: float) -> str:
-    """Seconds as hours:minutes:seconds."""
+    """Return seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,4 +1,4 @@
-"""Rows of a CSV or Parquet file with the line each stands on, and words for naming lines in messages."""
+"""Rows of a CSV or Parquet file, each with its line, and words for naming lines in messages."""
 
 import io
 import math
@@ -34,27 +34,27 @@ class TableRow:
 
 
 def read_rows(path: str | Path, required: Sequence[str]) -> list[TableRow]:
-    """The rows of ``read_table``."""
+    """Return the rows of ``read_table``."""
     return read_table(path, required)[1]
 
 
 def read_table(path: str | Path, required: Sequence[str]) -> tuple[list[str], list[TableRow]]:
     """Read a CSV file with a header (see ``nodulemc.util.csv_files.read_csv``), or a Parquet file.
 
-    Columns go by the names that ``nodulemc.columns.canonical`` gives them. Identifiers that were made floats are whole
-    numbers again. Lines of a Parquet file are its rows, from 1.
+    Columns get the names of ``nodulemc.columns.canonical``. Identifiers that were turned into floats become whole
+    numbers again. The lines of a Parquet file are its rows, counted from 1.
 
     Args:
-        path: the file.
-        required: columns that must be there; others are kept as they are.
+        path: The file.
+        required: The columns that must exist. Others are kept as they are.
 
     Returns:
-        The header as the file has it, and the rows.
+        The header as it stands in the file, and the rows.
 
     Raises:
         FileError: the file cannot be read or is too large.
-        TableError: it is malformed or has no rows, a column is missing or repeated, a row has too
-            many or too few cells, or identifiers have lost digits to rounding.
+        TableError: it is malformed or has no rows, a column is missing or repeated, a row has too many or too few
+            cells, or identifiers have lost digits to rounding.
         ConfigError: a Parquet file is given and pyarrow is not installed.
     """
     path = Path(path)
@@ -91,7 +91,7 @@ def name_rows(rows: Sequence[TableRow]) -> str:
 
 
 def _restore_identifiers(rows: Sequence[TableRow], column: str) -> None:
-    """Give a column's whole numbers their digits back where all of them are written as floats.
+    """Give a column's whole numbers their digits back if all of them are written as floats.
 
     Raises:
         TableError: one is rounded.
@@ -102,14 +102,14 @@ def _restore_identifiers(rows: Sequence[TableRow], column: str) -> None:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """A Parquet file's columns and its rows with their values as text; missing values are empty."""
+    """Return a Parquet file's columns, and its rows with their values as text. Missing values are empty."""
     parquet = import_extra("pyarrow.parquet", "cohort")
     content = io.BytesIO(read_limited(path, MAX_TABLE_BYTES))
     try:
         table = parquet.read_table(content)
         header = list(table.column_names)
         values = [column.to_pylist() for column in table.columns]
-    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's own are of these kinds
+    except (OSError, ValueError, NotImplementedError) as error:  # Arrow's own errors are subclasses of these
         raise TableError(f"cannot read the table ({error})", path, "give a Parquet or UTF-8 CSV file") from error
     for name, field, column in zip(canonical(header), table.schema, values, strict=True):
         if name in IDENTIFIERS:
@@ -118,12 +118,12 @@ def _read_parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
 
 
 def _require_exact(name: str, values: Sequence[object], kind: Any, path: Path) -> None:
-    """Refuse whole numbers that floats of this kind cannot tell from the next.
+    """Refuse whole numbers that floats of this kind cannot tell from the next number.
 
     Raises:
         TableError: there is one.
     """
-    kind = getattr(kind, "value_type", kind)  # of categories
+    kind = getattr(kind, "value_type", kind)  # the type of the categories
     for line, value in enumerate(values, start=1):
         if isinstance(value, float) and value.is_integer() and abs(value) >= 1 << EXACT_BITS[kind.bit_width]:
             raise rounded(name, value, f"{path}, line {line}")

@@ -1,14 +1,14 @@
-"""Numbers in text: read strictly, and of things, in words."""
+"""Numbers in text: strict reading, and nouns with their numbers."""
 
 import math
 import re
 
-# float() also takes underscores, other alphabets' digits, nan and inf.
+# float() also accepts underscores, other alphabets' digits, nan and inf.
 _NUMBER = re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *", re.ASCII)
 
 
 def plain_number(text: str) -> float | None:
-    """The finite number that ``text`` writes in ASCII digits; None where it is none or beyond a float's range."""
+    """Return the finite number that ``text`` writes in ASCII digits. None for other texts, and beyond floats' range."""
     if not _NUMBER.fullmatch(text):
         return None
     number = float(text)
@@ -16,10 +16,10 @@ def plain_number(text: str) -> float | None:
 
 
 def plural(noun: str, number: int) -> str:
-    """The noun as it stands behind a number: "scan" behind 1, "scans" behind any other."""
+    """Return the form of a noun after a number: "scan" after 1, "scans" after any other."""
     return noun if number == 1 else f"{noun}s"
 
 
 def counted(number: int, noun: str) -> str:
-    """So many things: "1 scan", "2 scans"."""
+    """Return a number with its noun: "1 scan", "2 scans"."""
     return f"{number} {plural(noun, number)}"

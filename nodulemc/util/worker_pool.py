@@ -1,4 +1,4 @@
-"""Work spread over processes, its results in order."""
+"""Work spread over processes, with the results in order."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -24,10 +24,10 @@ Result = TypeVar("Result")
 
 
 class _Process(SpawnProcess):
-    """A process without SIGINT: a terminal's Ctrl-C reaches it, too, and is the main process's to handle."""
+    """A process without SIGINT. A terminal's Ctrl-C reaches it, too, but only the main process handles it."""
 
     def start(self) -> None:
-        resource_tracker.ensure_running()  # started by the first process otherwise, it would unblock SIGINT there
+        resource_tracker.ensure_running()  # otherwise the first process starts it, and it unblocks SIGINT there
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             super().start()
@@ -40,20 +40,21 @@ class _Spawn(SpawnContext):
 
 
 SPAWN = _Spawn()
-# A worker's: held while it works on no item, as when it sends a result: on the rest of one, the pool waits for ever.
+# A lock in each worker, held while it works on no item. So it cannot end while it sends a result: the pool would wait
+# for ever for the rest of the result.
 _between_items = threading.Lock()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Yield ``work(item)`` for each item, in the items' order.
 
-    At most two items per worker are under way or waiting to be taken, so memory stays bounded. An exception in a
-    worker is raised here, in its item's turn. What is still under way when this ends early is given up.
+    At most two items per worker are in progress or waiting to be taken, so memory stays bounded. An exception in a
+    worker is raised here, in its item's turn. If this generator ends early, the items in progress are given up.
 
     Args:
-        work: a function of a module; with one worker it runs in this process.
-        items: what to work on.
-        workers: number of processes.
+        work: A function of a module. With one worker it runs in this process.
+        items: The items to work on.
+        workers: The number of processes.
 
     Raises:
         ConfigError: a worker process was killed.
@@ -94,7 +95,7 @@ def _start_worker(wanted: Connection) -> None:
     threadpool_limits(1)
     _between_items.acquire()
     threading.Thread(target=_end_amid_work, args=(wanted,), daemon=True).start()
-    # Workers of a killed process would wait for work for ever.
+    # Otherwise the workers of a killed process would wait for work for ever.
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
@@ -105,7 +106,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _end_amid_work(wanted: Connection) -> None:
-    """End once the pipe is closed and an item is worked on: its result is not wanted any more."""
+    """End this process as soon as the pipe is closed and an item is in progress: nobody wants its result any more."""
     multiprocessing.connection.wait([wanted])
     _between_items.acquire()
     os._exit(1)

@@ -1,1 +1,1 @@
-"""What runs the members: OpenVINO on CPUs, PyTorch on GPUs."""
+"""The libraries that run the members: OpenVINO on CPUs, PyTorch on GPUs."""

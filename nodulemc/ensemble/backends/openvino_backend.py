@@ -1,4 +1,4 @@
-"""Seeds on the CPU through OpenVINO, which imports and runs several times faster than PyTorch."""
+"""Members on the CPU through OpenVINO, which imports and runs several times faster than PyTorch."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +21,17 @@ _PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoMembers:
-    """Compiled members.
+    """The compiled members.
 
     Attributes:
         device: "cpu".
-        precision: "fp32", "bf16" or "fp16"; OpenVINO computes in fp32 where the CPU lacks the shorter ones.
+        precision: "fp32", "bf16" or "fp16". OpenVINO computes in fp32 if the CPU lacks the shorter type.
     """
 
     device = "cpu"
 
     def __init__(self, folder: str | Path, members: Sequence[Member], precision: str, *, masks: bool = False) -> None:
-        """Load and compile the members of an ensemble folder; for masks, the decoders of the members that have one.
+        """Load and compile the members of an ensemble folder. For masks, the members that have a decoder get it.
 
         Raises:
             EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.
@@ -42,7 +42,7 @@ class OpenVinoMembers:
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": available_cores(),
-            # Pinned threads of two processes would meet on the same cores.
+            # Pinned threads of two processes would share the same cores.
             "ENABLE_CPU_PINNING": False,
         }
         with ThreadPoolExecutor(min(available_cores(), len(members))) as pool:
@@ -57,12 +57,19 @@ class OpenVinoMembers:
         return _Member(request, masks, _head(tensors), _attribute_heads(member, tensors))
 
     def member_probabilities(self, patches: Array) -> Array:
-        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
+        """Return each member's malignancy probabilities: from (N, 64, 64, 64) to float64 (N, number of members)."""
         return self.member_findings(patches, ())[:, :, 0]
 
     def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each member's malignancy probability and these attributes, 0…1: (N, 64, 64, 64) to float64 (N, number of
-        members, 1 + number of attributes); what a member does not tell is NaN.
+        """Return each member's malignancy probability and these attributes of each patch.
+
+        Args:
+            patches: (N, 64, 64, 64).
+            attributes: The names of the attributes.
+
+        Returns:
+            float64 (N, number of members, 1 + number of attributes), 0…1. Attributes that a member does not predict are
+                NaN.
         """
         results = np.empty((len(patches), len(self._members), 1 + len(attributes)))
         for rows, patch in zip(results, patches, strict=True):
@@ -70,7 +77,7 @@ class OpenVinoMembers:
         return results
 
     def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
-        """What ``member_findings`` and ``mask_probabilities`` give, in one pass."""
+        """Return the results of ``member_findings`` and ``mask_probabilities``, from one pass."""
         findings = np.empty((len(patches), len(self._members), 1 + len(attributes)))
         logits = np.empty((len(patches), sum(seed.segments for seed in self._members), *patches.shape[1:]))
         for rows, masks, patch in zip(findings, logits, patches, strict=True):
@@ -78,15 +85,20 @@ class OpenVinoMembers:
         return findings, _sigmoid(logits)
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these members, 64, 64, 64).
+        """Return each voxel's probability to belong to the nodule, from each member that has a decoder.
+
+        Args:
+            patches: (N, 64, 64, 64).
+
+        Returns:
+            float64 (N, number of these members, 64, 64, 64).
         """
         return self.member_findings_and_masks(patches, ())[1]
 
     def _run(self, patch: Array, attributes: tuple[str, ...]) -> tuple[list[list[float]], list[Array]]:
-        """Each member's probability and attributes, and the mask logits (64, 64, 64) of each member that has a decoder.
+        """Return each member's probability and attributes, and each decoder's mask logits (64, 64, 64).
 
-        One nodule at a time: more are no faster, and each result is independent of the others.
+        One nodule runs at a time. Running more at once is no faster, and each result is independent of the others.
         """
         outputs = [seed.request.infer([patch[None, None]]) for seed in self._members]
         both = [*zip(self._members, outputs, strict=True)]
@@ -95,7 +107,7 @@ class OpenVinoMembers:
 
 
 class _Member(NamedTuple):
-    """One member: its backbone, compiled, with its decoder where ``segments``, and its heads' layers."""
+    """One member: its compiled backbone, with its decoder if ``segments``, and its heads' layers."""
 
     request: openvino.InferRequest
     segments: bool
@@ -103,13 +115,13 @@ class _Member(NamedTuple):
     attributes: dict[str, list[Layer]]
 
     def findings(self, features: Array, attributes: tuple[str, ...]) -> list[float]:
-        """The malignancy probability and attributes, 0…1, that pooled features tell; NaN for one that they do not."""
+        """Return the malignancy probability and attributes, 0…1, from pooled features. Unknown attributes are NaN."""
         heads = [self.malignancy, *map(self.attributes.get, attributes)]
         return [np.nan if head is None else _probability(features, head) for head in heads]
 
 
 def _head(tensors: dict[str, Array]) -> list[Layer]:
-    """Weight and bias of each linear layer after the pooling."""
+    """Return weight and bias of each linear layer after the pooling."""
     names = takewhile(lambda name: f"{name}.weight" in tensors, (f"classifier_head.{2 * k}" for k in count(1)))
     return [
         (tensors[f"{name}.weight"].astype(np.float64), tensors[f"{name}.bias"].astype(np.float64)) for name in names
@@ -117,7 +129,7 @@ def _head(tensors: dict[str, Array]) -> list[Layer]:
 
 
 def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, list[Layer]]:
-    """The head of each attribute that the member tells: one layer."""
+    """Return the head of each attribute that the member predicts: one layer."""
     names = member.architecture.attributes
     if not names:
         return {}
@@ -134,6 +146,6 @@ def _probability(features: Array, head: Sequence[Layer]) -> float:
 
 
 def _sigmoid(logits: Array) -> Array:
-    # Never overflows.
+    # This form never overflows.
     probabilities: Array = 0.5 * (1 + np.tanh(logits / 2))
     return probabilities

@@ -1,8 +1,8 @@
-"""The networks as OpenVINO graphs: patches in, pooled features and masks out, everything constant folded into weights.
+"""The networks as OpenVINO graphs: patches in, pooled features and masks out, with all constants folded into weights.
 
 BatchNorm becomes part of the convolution before it. The network's input is a patch in three equal channels, mostly
-upscaled by nearest neighbour, so the first convolution's weights are summed over the channels and, where its stride
-allows, over the copies of each voxel, and the graph takes the patch itself.
+upscaled by nearest neighbour. So the first convolution's weights are summed over the channels and, if its stride allows
+it, over the copies of each voxel. The graph then takes the patch itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,17 +24,20 @@ _UPSCALING = UPSCALED[2] // SIZE
 def network_graph(
     architecture: Architecture, tensors: Mapping[str, Array], *, upscaled: bool = True, masks: bool = False
 ) -> openvino.Model:
-    """A backbone with its coarsest feature map pooled and, for masks, its decoder (see ``nodulemc.models.decoder``).
+    """Return a backbone with its coarsest feature map pooled and, for masks, its decoder.
+
+    The decoder is that of ``nodulemc.models.decoder``.
 
     Args:
-        architecture: the network's.
+        architecture: The network's architecture.
         tensors: fp16 or fp32, by the multi-task network's names (see ``nodulemc.models.tensor_shapes``).
-        upscaled: whether the network is fed the upscaled patch; else the patch as it is.
-        masks: whether the decoder is wanted; its tensors are then needed, too.
+        upscaled: Whether the network's input is the upscaled patch. Otherwise it is the patch itself.
+        masks: Whether the decoder is wanted. Its tensors are needed then, too.
 
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to the features that its heads read (1, F) and, for
-        masks, mask logits (1, 1, 64, 64, 64). The malignancy head reads the first F, channels of that feature map.
+            masks, mask logits (1, 1, 64, 64, 64). The malignancy head reads the first features, one per channel of the
+            coarsest map.
     """
     patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
     x = patch.output(0)
@@ -68,12 +71,12 @@ def _decoder(layers: "_Layers", maps: Sequence[Node], widths: Sequence[int]) -> 
         x = _resized(layers.conv_bn_relu(x, f"block{stage}", width, same(3)), [*finer_map.shape][2:])
         x = layers.add(x, layers.projection(finer_map, f"project_{stage}"))
     x = layers.conv_bn_relu(x, f"block{len(widths)}", widths[-1], same(3))
-    # A convolution of one voxel and an interpolation may change places, and this way round there is less to do.
+    # A convolution of one voxel and an interpolation may swap places, and in this order there is less to compute.
     return _resized(layers.projection(x, "last_layer"), [SIZE] * 3)
 
 
 class _Layers(Layers[Node]):
-    """Layers made of a network's tensors whose names start with a prefix."""
+    """Layers made of those tensors of a network whose names start with a prefix."""
 
     def __init__(self, tensors: Mapping[str, Array], prefix: str) -> None:
         self._tensors = tensors
@@ -86,7 +89,7 @@ class _Layers(Layers[Node]):
         return ops.relu(x).output(0)
 
     def max_pool(self, x: Node, window: Window) -> Node:
-        # What is padded is never the largest: there are values of 0 and more in every window.
+        # Padding is never the largest, as every window has values of 0 or more.
         kernel, stride, near, far = map(list, window)
         return ops.max_pool(x, stride, [1, 1, 1], near, far, kernel, "floor").output(0)
 
@@ -97,13 +100,13 @@ class _Layers(Layers[Node]):
         return ops.concat([*values], 1).output(0)
 
     def projection(self, x: Node, name: str) -> Node:
-        """A convolution of one voxel, with a bias; the input itself where there is none of this name."""
+        """Return a convolution of one voxel, with a bias; the input itself if there is none of this name."""
         if f"{self._prefix}{name}.weight" not in self._tensors:
             return x
         return _convolution(x, self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias"), centred(1))
 
     def _folded(self, conv: str, norm: str) -> tuple[Array, Array]:
-        """Weight and bias of a convolution and its BatchNorm."""
+        """Return weight and bias of a convolution with its BatchNorm."""
         gain, bias, mean, variance = (
             self._tensor(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
         )
@@ -117,7 +120,7 @@ class _Layers(Layers[Node]):
 
 
 class _BackboneLayers(_Layers):
-    """Layers of a backbone, whose first convolution takes the patch for the network's input."""
+    """Layers of a backbone whose first convolution takes the patch as the network's input."""
 
     def __init__(self, tensors: Mapping[str, Array], patch: Node, upscaling: int) -> None:
         super().__init__(tensors, BACKBONE_PREFIX)
@@ -137,9 +140,9 @@ class _BackboneLayers(_Layers):
 
 
 def _absorbed(weight: Array, window: Window, size: int) -> tuple[Array, Window]:
-    """A convolution's weight (channels, 1, D, H, W) and window on patches that are to be upscaled in plane."""
+    """Return a convolution's weight (channels, 1, D, H, W) and window for patches not yet upscaled in plane."""
     kernel, stride, near, far = map(np.array, window)
-    # That many voxels of the kernel see the same voxel: it gets zeros where such a group would be cut.
+    # So many of the kernel's voxels see the same voxel. The kernel gets zeros where such a group would be cut.
     before = -near[1:] % size
     after = -(kernel[1:] + before) % size
     weight = np.pad(weight, ((0, 0),) * 3 + (*zip(before, after, strict=True),))
@@ -158,13 +161,13 @@ def _convolution(x: Node, weight: Array, bias: Array, window: Window) -> Node:
 
 
 def _resized(x: Node, size: Sequence[int]) -> Node:
-    """Trilinear interpolation to a size, voxels' outer faces kept."""
+    """Return a trilinear interpolation to a size; the outer faces of the voxels stay in place."""
     axes, sizes = (ops.constant(np.array(values, np.int64)) for values in ([2, 3, 4], size))
     return ops.interpolate(x, sizes, "linear_onnx", "sizes", axes=axes).output(0)
 
 
 def _upscaled(x: Node, size: int) -> Node:
-    """Nearest neighbours in plane."""
+    """Return the nearest neighbours in plane."""
     axes, sizes = (ops.constant(np.array(values, np.int64)) for values in ([3, 4], [SIZE * size] * 2))
     modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return ops.interpolate(x, sizes, "nearest", "sizes", axes=axes, **modes).output(0)

@@ -4,9 +4,9 @@ import sys
 
 _CONVERTER = "openvino.tools.ovc"
 
-# The package imports it only where it can be imported; None in sys.modules says that it cannot.
+# The package imports the converter only if that is possible. None in sys.modules marks it as impossible.
 _loaded = sys.modules.get(_CONVERTER)
-sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # Python takes None here, typeshed knows modules only
+sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # Python accepts None here, typeshed only modules
 try:
     import openvino
     from openvino import opset13 as ops

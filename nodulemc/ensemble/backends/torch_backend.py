@@ -1,4 +1,4 @@
-"""Seeds in PyTorch: on a GPU, and on the CPU where OpenVINO is not installed."""
+"""Members in PyTorch: on a GPU, and on the CPU if OpenVINO is not installed."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,15 +32,15 @@ _BATCH_SIZE = {"cpu": 4, "cuda": 32}
 
 
 class TorchMembers:
-    """Seeds on one device.
+    """The members on one device.
 
-    A batch that does not fit the GPU's memory is halved, for good; where not even one nodule fits, or the members
-    themselves do not, the members move to the CPU, and a warning says so.
+    A batch that does not fit the GPU's memory is halved, and stays so. If not even one nodule fits, or the members
+    themselves do not, the members move to the CPU, with a warning.
 
     Attributes:
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" or "fp16".
-        batch_size: how many nodules run at once at most.
+        batch_size: The largest number of nodules that run at once.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class TorchMembers:
         """Move the members to their device.
 
         Args:
-            networks: from ``load_network``.
+            networks: Networks from ``load_network``.
             device: "cpu" or "cuda".
-            precision: of weights and activations.
-            way: how to run them on a GPU; None for what ``nodulemc.ensemble.backends.ways`` says.
+            precision: The precision of weights and activations.
+            way: The way to run them on a GPU. None for the one that ``nodulemc.ensemble.backends.ways`` chooses.
         """
         self._networks = list(networks)
         self._way = way
@@ -65,23 +65,24 @@ class TorchMembers:
             self._leave_gpu()
 
     def member_probabilities(self, patches: Array) -> Array:
-        """Each member's malignancy probability of each patch: (N, 64, 64, 64) to float64 (N, number of members)."""
+        """Return each member's malignancy probabilities: from (N, 64, 64, 64) to float64 (N, number of members)."""
         return self._run(patches, _malignancy, ())
 
     def member_findings(self, patches: Array, attributes: tuple[str, ...]) -> Array:
-        """Each member's malignancy probability and attributes of each patch, in one pass.
+        """Return each member's malignancy probability and attributes of each patch, from one pass.
 
         Args:
             patches: (N, 64, 64, 64).
-            attributes: which ones.
+            attributes: The names of the attributes.
 
         Returns:
-            float64 (N, number of members, 1 + number of attributes), 0…1; what a member does not tell is NaN.
+            float64 (N, number of members, 1 + number of attributes), 0…1. Attributes that a member does not predict are
+                NaN.
         """
         return self._run(patches, _Findings(attributes), (1 + len(attributes),))
 
     def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
-        """What ``member_findings`` and ``mask_probabilities`` give, in one pass."""
+        """Return the results of ``member_findings`` and ``mask_probabilities``, from one pass."""
         findings, size = 1 + len(attributes), patches.shape[1:]
         found = self._run(patches, _Findings(attributes, masks=True), (findings + prod(size),))
         segmenting = [k for k, network in enumerate(self._networks) if network.segments]
@@ -89,8 +90,13 @@ class TorchMembers:
         return found[:, :, :findings], masks
 
     def mask_probabilities(self, patches: Array) -> Array:
-        """Each voxel's probability to belong to the nodule, of each member that has a decoder: (N, 64, 64, 64) to
-        float64 (N, number of these members, 64, 64, 64).
+        """Return each voxel's probability to belong to the nodule, from each member that has a decoder.
+
+        Args:
+            patches: (N, 64, 64, 64).
+
+        Returns:
+            float64 (N, number of these members, 64, 64, 64).
         """
         return self.member_findings_and_masks(patches, ())[1]
 
@@ -119,7 +125,7 @@ class TorchMembers:
 
     def _next_batch(self, start: int, end: int) -> slice:
         size = min(end - start, self.batch_size)
-        # Graphs are for one size each: with powers of two few sizes do for any number of nodules.
+        # A graph is for one size. With powers of two, few sizes are enough for any number of nodules.
         return slice(start, start + (1 << size.bit_length() >> 1 if self._chosen_way().graphs else size))
 
     def _chosen_way(self) -> Way:
@@ -128,14 +134,14 @@ class TorchMembers:
         return self._way or choose_way(self.device, torch.cuda.get_device_capability(), self._nodules)
 
     def _fits(self, work: Callable[..., None], *arguments: object) -> bool:
-        """Do some work; whether the GPU's memory was enough.
+        """Do some work. Return whether the GPU's memory was enough.
 
-        The exception that says it was not holds the work's tensors: they are free only once this has returned.
+        The exception for too little memory holds the work's tensors. They are free only after this has returned.
         """
         try:
             work(*arguments)
         except RuntimeError as error:
-            # The CUDA libraries report a lack of memory in words only.
+            # The CUDA libraries report a lack of memory only in words.
             if not isinstance(error, torch.OutOfMemoryError) and (self.device == "cpu" or not out_of_memory(error)):
                 raise
             return False
@@ -148,7 +154,7 @@ class TorchMembers:
             batch = self._sent(patches)
         way = self._chosen_way()
         self._fuse(way.fused)
-        # PyTorch's default for convolutions is TF32, with which fp32 is fp32 no more.
+        # PyTorch's default for convolutions is TF32, which is less exact than fp32.
         with torch.backends.cudnn.flags(enabled=True, benchmark=way.cudnn_benchmark, allow_tf32=way.tf32):
             if way.graphs:
                 outputs = self._graphs.run(task, lambda inputs: self._run_networks(inputs, task), batch)
@@ -157,14 +163,14 @@ class TorchMembers:
         # The CPU prepares the next batch while a GPU works on this one.
         if self.device == "cuda" and len(self._following):
             self._ahead = self._sent(self._following)
-        # One copy back for all members: each one waits for the GPU.
+        # One copy back for all members, as each copy waits for the GPU.
         results[:] = outputs.cpu().numpy()
 
     def _sent(self, patches: Array) -> Tensor:
-        """Patches on the device, (N, 1, 64, 64, 64), or on their way to it."""
+        """Return patches on the device, (N, 1, 64, 64, 64), or on their way to it."""
         batch = torch.from_numpy(patches).unsqueeze(1)
         if self.device == "cuda":
-            # Shortened on the way into pinned memory: half as much is copied to the GPU.
+            # The numbers are shortened on the way into pinned memory, so that half as much is copied to the GPU.
             pinned = torch.empty(batch.shape, dtype=self._dtype, pin_memory=True)
             batch = pinned.copy_(batch).to(self.device, non_blocking=True)
         return batch.to(self._dtype)
@@ -189,7 +195,7 @@ class TorchMembers:
 
     def _leave_gpu(self) -> None:
         logger.warning("the GPU's memory is too small for one nodule: running on the CPU")
-        # First as they are: a change of type on the way would be made in the GPU's memory.
+        # First move them with their type, because a change of type on the way would need the GPU's memory.
         for network in self._networks:
             network.to("cpu")
         self._move("cpu", "fp32")
@@ -202,8 +208,9 @@ def _malignancy(network: PatchNetwork, batch: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Findings:
-    """The task of malignancy, attributes and, where they are wanted, a mask's voxels, each a column; what a network
-    does not tell is NaN. Equal tasks share a CUDA graph.
+    """The task of malignancy, attributes and, if wanted, a mask's voxels, each in a column.
+
+    Columns that a network does not predict are NaN. Equal tasks share a CUDA graph.
     """
 
     attributes: tuple[str, ...]
@@ -223,7 +230,7 @@ class _Findings:
 def load_members(
     folder: str | Path, members: Sequence[Member], device: str, precision: str, *, masks: bool = False
 ) -> TorchMembers:
-    """Load an ensemble's members; their files are read side by side, while the GPU starts.
+    """Load an ensemble's members. Their files are read in parallel, while the GPU starts.
 
     For masks, the members that have a decoder get it.
 
@@ -232,24 +239,24 @@ def load_members(
     """
     with ThreadPoolExecutor(min(available_cores(), len(members)) + 1) as pool:
         if device == "cuda":
-            # What goes wrong in it goes wrong again where it is dealt with.
+            # A failure here repeats later, at the place that handles it.
             pool.submit(start_gpu, DTYPES[precision])
         decoders = [masks and member.segments for member in members]
         read = pool.map(lambda member, decoder: read_weights(folder, member, masks=decoder), members, decoders)
-        # PyTorch's default device, which building sets, is one for all threads.
+        # Building sets PyTorch's default device, which all threads share.
         networks = [_build(*given) for given in zip(members, read, decoders, strict=True)]
     return TorchMembers(networks, device, precision)
 
 
 def start_gpu(dtype: torch.dtype) -> None:
-    """Let the driver, cuDNN and its kernels load, for which the first pass would wait."""
+    """Load the driver, cuDNN and its kernels. Otherwise the first pass would wait for them."""
     blank = torch.zeros((16, 16, 3, 3, 3), dtype=dtype, device="cuda").to(memory_format=torch.channels_last_3d)
     torch.nn.functional.conv3d(blank, blank)
     torch.cuda.synchronize()
 
 
 def load_network(folder: str | Path, member: Member, *, masks: bool = False) -> PatchNetwork:
-    """Build one member's network for inference, in fp32 on the CPU: normalisation, channels and upscaling folded.
+    """Build one member's network for inference, in fp32 on the CPU, with normalisation, channels and upscaling folded.
 
     Raises:
         EnsembleError: as ``nodulemc.ensemble.weights.read_weights``.

@@ -1,4 +1,4 @@
-"""Ways to run an ensemble's networks in PyTorch, and which one is taken on which device.
+"""Ways to run an ensemble's networks in PyTorch, and the choice of one for each device.
 
 ``benchmarks/gpu.py`` measures them on a device and prints the row to add to ``TABLE``.
 """
@@ -15,13 +15,13 @@ Pass = Callable[[Tensor], Tensor]
 
 
 class Way(NamedTuple):
-    """One way, the same results but for rounding.
+    """One way to run networks. All ways give the same results, apart from rounding.
 
     Attributes:
-        graphs: record a pass as a CUDA graph and replay it, instead of starting each kernel anew.
-        cudnn_benchmark: let cuDNN try its algorithms on every new shape.
-        tf32: let convolutions in fp32 round what they multiply to TF32's 11 bits.
-        fused: let a convolution's kernel add its bias and apply its ReLU.
+        graphs: Record a pass as a CUDA graph and replay it, instead of starting each kernel anew.
+        cudnn_benchmark: Let cuDNN try its algorithms on every new shape.
+        tf32: Let convolutions in fp32 round their factors to TF32's 11 bits.
+        fused: Let a convolution's kernel add its bias and apply its ReLU.
     """
 
     graphs: bool = False
@@ -31,8 +31,9 @@ class Way(NamedTuple):
 
 
 EAGER = Way()
-# Device, compute capability from, nodules from, way; the last row that fits holds. The nodules are those that were
-# scored since loading, with those asked for now: a way that starts slowly pays only over many.
+# Each row has a device, the least compute capability, the least number of nodules, and a way. The last row that fits
+# holds. The number counts the nodules scored since loading and those of this call, because a way that starts slowly
+# pays only over many nodules.
 TABLE = (
     ("cpu", (0, 0), 0, EAGER),
     ("cuda", (0, 0), 0, EAGER),
@@ -40,19 +41,19 @@ TABLE = (
 
 
 def choose_way(device: str, capability: tuple[int, int], nodules: int) -> Way:
-    """The table's way for a device and a number of nodules since loading."""
+    """Return the table's way for a device and a number of nodules since loading."""
     fitting = [way for name, since, least, way in TABLE if name == device and capability >= since and nodules >= least]
     return fitting[-1]
 
 
 class CudaGraphs:
-    """Passes over batches, each recorded once per task and shape. Every recording holds its memory until ``clear``."""
+    """Passes over batches, each recorded once per task and shape. Every recording keeps its memory until ``clear``."""
 
     def __init__(self) -> None:
         self._graphs: dict[Hashable, tuple[Tensor, Callable[[], None], Tensor] | None] = {}
 
     def run(self, task: Hashable, run: Pass, batch: Tensor) -> Tensor:
-        """What ``run`` makes of a batch; overwritten by the next run of the same task and shape."""
+        """Return the result of ``run`` for a batch. The next run of the same task and shape overwrites it."""
         key = task, batch.shape
         if key not in self._graphs:
             self._graphs[key] = _record(run, batch)
@@ -65,26 +66,26 @@ class CudaGraphs:
         return outputs
 
     def clear(self) -> None:
-        """Give the recordings' memory back to PyTorch."""
+        """Return the recordings' memory to PyTorch."""
         self._graphs.clear()
 
 
 def _record(run: Pass, batch: Tensor) -> tuple[Tensor, Callable[[], None], Tensor] | None:
-    """Input, replay and output of a recorded pass; None where it cannot be recorded.
+    """Return input, replay and output of a recorded pass. None if it cannot be recorded.
 
     Raises:
         torch.OutOfMemoryError: the pass itself does not fit the memory.
     """
     inputs, graph, stream = batch.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    # Where recording fails, torch.cuda.graph does not go back to the stream before; this does.
+    # If recording fails, torch.cuda.graph does not restore the previous stream; this does.
     with torch.cuda.stream(stream):
-        run(inputs)  # the first pass allocates and chooses algorithms, which is not allowed while recording
+        run(inputs)  # the first pass allocates memory and chooses algorithms, which is not allowed while recording
         try:
             with torch.cuda.graph(graph, stream=stream):
                 outputs = run(inputs)
         except RuntimeError as error:
-            # A lack of memory among others, which ends recording with one of several errors.
+            # The cause may be a lack of memory, which ends recording with one of several errors.
             logger.info("running without CUDA graphs: %s", error)
             return None
     torch.cuda.current_stream().wait_stream(stream)
