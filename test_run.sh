@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-output=test/output
+output=build/test_run
 result=$output/lung-nodule-malginancy-likelihoods.json
 make_folder "$output"
 

@@ -53,7 +53,8 @@ BLANKED = (
     re.compile(rb"()[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} UTC"),
     re.compile(rb"(?<=^epoch,seconds,)([^\n]*\n1,)[0-9.]+"),
 )
-BLANKED_ELEMENT = re.compile("Date$|Time$|^SoftwareVersions$|^ImplementationVersionName$")
+# The length of the first group is that of its UIDs, whose digits vary.
+BLANKED_ELEMENT = re.compile("Date$|Time$|GroupLength$|^SoftwareVersions$|^ImplementationVersionName$")
 NEW_UID = re.compile(r"1\.2\.826\.0\.1\.3680043\.(?:8\.498|10\.511\.3)\.[0-9]+")  # made by pydicom and highdicom
 UNCOMPARED = ("*.lock", "*.sqlite*", "checkpoint.pt", "tensorboard/*")  # they hold times, or are only for the program
 RECIPE = """
