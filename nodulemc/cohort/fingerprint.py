@@ -38,7 +38,7 @@ class Fingerprint:
     points: str | None = None
 
     def same_content(self, other: "Fingerprint") -> bool:
-        """Whether CT and points have the same content, whatever their names and times."""
+        """Return whether CT and points have the same content, with any names and times."""
         return (self.ct, self.points) == (other.ct, other.points)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodulemc.ensemble.manifest import EnsembleManifest
 
-# To be raised when the same CT, points and weights give other probabilities or measurements.
+# Raise this number if the same CT, points and weights give other probabilities or measurements.
 # 2: HU of DICOM and NIfTI as pydicom's and nibabel's; geometries that contradict each other are refused.
 _METHOD = 2
 
@@ -40,8 +40,8 @@ class Identity:
 
     @classmethod
     def of(cls, manifest: EnsembleManifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
-        """The identity of an ensemble folder's content."""
-        # What is as it was before members had an input of their own is left out: such results go on counting.
+        """Return the identity of an ensemble folder's content."""
+        # Values from before members had their own input are left out, so that such results remain valid.
         members = [
             [m.sha256, m.weight, m.architecture.to_json(), *([] if m.upscales else ["as it is"])]
             for m in manifest.members

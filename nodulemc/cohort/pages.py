@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nodulemc.prediction import NodulePrediction
 
 INDEX_NAME = "index.html"
-# What the index shows of measures and risk, each scan's highest: heading, digits, and the step of the filter.
+# The measures and risk in the index, each scan's highest: heading, digits, and the step of the filter.
 COLUMNS = {
     "long_axis_mm": ("Longest axis, mm", "%.1f", "1"),
     "brock_full": ("Brock, full", "%.3f", "0.01"),
@@ -45,9 +45,9 @@ COLUMNS = {
 }
 FOLDER = "scans"
 _LOCK_NAME = ".index.lock"
-_VERSION = 1  # to be raised when pages of the same results are worth making again
+_VERSION = 1  # raise this number if pages of the same results are worth making again
 _KEY = re.compile(rb'<meta name="nodulemc-result" content="([0-9a-f]{64})">')
-_HEAD_BYTES = 4096  # of a page, in which it says what it is of
+_HEAD_BYTES = 4096  # the start of a page, which has the key of its result
 
 
 class Pages:
@@ -69,7 +69,7 @@ class Pages:
         self._paths = _paths(folder, scans)
 
     def has(self, listed: Listed, record: Record) -> bool:
-        """Whether a result's page is there."""
+        """Return whether a result's page exists."""
         return _key_in(self._paths[record.scan]) == _key(listed, record)
 
     def write(self, listed: Listed, record: Record, scored: Scored) -> None:

@@ -26,7 +26,7 @@ from nodulemc.errors import ConfigError, NoduleMCError, ResourceError
 
 _RETRIES = 3
 _PATIENCE_S = 10
-# Batches at each actor, so that it never waits for this process.
+# The number of batches at each actor, so that it never waits for this process.
 _AT_ACTOR = 2
 _NO_PATCHES = np.empty(0, np.float32)
 
@@ -214,7 +214,7 @@ def _cause(error: RayTaskError) -> Exception:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise OSError where nobody listens; Ray would keep trying for minutes."""
+    """Raise OSError if nobody listens. Ray would keep trying for minutes."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), _PATIENCE_S).close()

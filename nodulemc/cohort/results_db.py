@@ -38,8 +38,8 @@ _SCHEMA = (
     # The manifest's scans, as Listed has them.
     "CREATE TABLE listing (position INTEGER PRIMARY KEY, scan TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, "
     "given TEXT NOT NULL, look TEXT, fault TEXT, patient TEXT, seen TEXT, clinical TEXT)",
-    # What is known of scans; error: null, or a JSON list of what, where and remedy. A failure leaves ct, points,
-    # weights, precision and the nodules as they were: the files may come back.
+    # The facts about scans. error is null, or a JSON list of what, where and remedy. A failure keeps ct, points,
+    # weights, precision and the nodules unchanged, because the files may come back.
     "CREATE TABLE scans (scan TEXT PRIMARY KEY, given TEXT NOT NULL, look TEXT NOT NULL, ct TEXT, points TEXT, "
     "weights TEXT, precision TEXT, finished REAL NOT NULL, error TEXT, traceback TEXT, seen TEXT)",
     "CREATE TABLE nodules (scan TEXT NOT NULL, number INTEGER NOT NULL, name TEXT, x REAL NOT NULL, y REAL NOT NULL, "
@@ -121,7 +121,7 @@ class Record:
     seen: str | None = None
 
     def is_of(self, ensemble: Identity) -> bool:
-        """Whether its predictions were made with these weights in this precision, and are measured if asked for."""
+        """Return whether its predictions are from these weights in this precision, and are measured if asked for."""
         measured = all(prediction.measurements is not None for prediction in self.predictions)
         is_same = (self.weights, self.precision) == (ensemble.weights, ensemble.precision)
         return is_same and (measured or not ensemble.measures)
@@ -243,13 +243,13 @@ class ResultsDb:
             ]
 
     def _columns(self, table: str, *names: str) -> str:
-        """Columns to ask for; those that this version of the file lacks are null."""
+        """Return the columns to ask for. Columns that this version of the file lacks are null."""
         lacking = _LACKING.get(self._version, ())
         return ", ".join("NULL" if (table, name) in lacking else name for name in names)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """Everything as of one moment."""
+        """Read everything as of one moment."""
         with self._explained():
             self._connection.execute("BEGIN")
             try:

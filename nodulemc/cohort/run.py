@@ -74,7 +74,7 @@ class Task:
         return self.trained_cases.seen(scan) if self.trained_cases else None
 
     def has_page(self, scan: Scan, result: Record | None) -> bool:
-        """Whether a scan's result has its page, if it is to have one."""
+        """Return whether a scan's result has its page, if it is to have one."""
         return self.pages is None or (result is not None and self.pages.has(self.listed(scan), result))
 
     def listed(self, scan: Scan, signature: str | None = None) -> Listed:
@@ -85,7 +85,7 @@ class Task:
         return Listed(scan.name, labels, scan.points_hash, signature, scan.fault, scan.patient, seen, clinical)
 
     def own_scans(self) -> list[Scan]:
-        """The scans of the shard."""
+        """Return the scans of the shard."""
         if self.shard is None:
             return list(self.scans)
         number, shards = self.shard

@@ -39,10 +39,10 @@ class Scorer(Protocol):
         """A warning that belongs beside every number. None if there is none."""
 
     def findings(self, patches: Array) -> tuple[Array, Array]:
-        """(N, 64, 64, 64) to (N, number of members) and (N, number of attributes)."""
+        """Map (N, 64, 64, 64) to (N, number of members) and (N, number of attributes)."""
 
     def vote(self, by_member: Array) -> Array:
-        """(N, number of members) to (N,)."""
+        """Map (N, number of members) to (N,)."""
 
     def findings_and_masks(self, patches: Array) -> tuple[Array, Array, Array]:
         """Return the same and masks (N, 64, 64, 64), for nodules that are measured."""

@@ -35,7 +35,7 @@ def folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file of ``folder``, or a folder between the two, is hidden, as macOS's copies of attributes are."""
+    """Return whether a file of ``folder``, or a folder between the two, is hidden, as macOS's attribute files are."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 

@@ -94,7 +94,7 @@ def _locate(fields: dict[str, str], end: int, path: Path, length: int) -> Stored
 
 
 def _is_local(fields: dict[str, str]) -> bool:
-    """Whether the voxels follow the header."""
+    """Return whether the voxels follow the header."""
     return fields[_LAST].upper() == "LOCAL"
 
 
@@ -181,7 +181,7 @@ def _numbers(
 
 
 def _counts_from_end(fields: dict[str, str], path: Path) -> bool:
-    """Whether the voxels are the file's last bytes."""
+    """Return whether the voxels are the file's last bytes."""
     stated = fields.get("HeaderSize", "0")
     if stated not in ("0", "-1"):
         refuse("the voxels are not plain binary data", path, "write the CT without HeaderSize")

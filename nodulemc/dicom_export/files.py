@@ -38,7 +38,7 @@ def check_dicom(folder: Path, ct: Path) -> None:
 
 
 def has_masks(resources: Path | None) -> bool:
-    """Whether an ensemble makes masks; if not, a warning says what is missing.
+    """Return whether an ensemble makes masks. If not, log a warning about the missing objects or values.
 
     Raises:
         EnsembleError: the folder cannot be used.

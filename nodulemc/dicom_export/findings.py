@@ -63,7 +63,7 @@ class Algorithm:
         return _uid(f"{NAME}/{VERSION}/{self.sha256}")
 
     def new_instance(self) -> dict[str, Any]:
-        """The values for highdicom about a new instance in a new series, and about its maker."""
+        """Return the values for highdicom about a new instance in a new series, and about its maker."""
         return {
             "series_instance_uid": generate_uid(),
             "sop_instance_uid": generate_uid(),

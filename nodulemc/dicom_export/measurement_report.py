@@ -58,7 +58,7 @@ def make_report(
 def _group(
     finding: Finding, source: Source, algorithm: Algorithm, seg: Segmentation | None
 ) -> sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """A nodule's measurement group, with its warnings as comments."""
+    """Return a nodule's measurement group, with its warnings as comments."""
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(finding.tracking_uid, finding.name),
         "finding_category": codes.SCT.MorphologicallyAbnormalStructure,
@@ -99,14 +99,14 @@ def _measurements(finding: Finding) -> Iterator[sr.Measurement]:
 
 
 def _probability(finding: Finding, **where: Any) -> sr.Measurement:
-    """The probability of malignancy, in per cent, as in reports of mammography CAD (TID 4006)."""
+    """Return the probability of malignancy, in per cent, as in reports of mammography CAD (TID 4006)."""
     return sr.Measurement(
         codes.DCM.ProbabilityOfCancer, 100 * finding.prediction.probability, codes.UCUM.Percent, **where
     )
 
 
 def _pointed_at(finding: Finding, source: Source, common: dict[str, Any]) -> sr.MeasurementsAndQualitativeEvaluations:
-    """The group of a nodule without a mask: its probability, its point, and the slice that is nearest to that."""
+    """Return the group of a nodule without a mask: its probability, its point, and the slice nearest to the point."""
     point = finding.prediction.nodule.point
     place = sr.CoordinatesForMeasurement3D(
         sr.GraphicTypeValues3D.POINT, np.array([point]), source.images[0].FrameOfReferenceUID

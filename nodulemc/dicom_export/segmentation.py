@@ -18,7 +18,7 @@ from nodulemc.dicom_export.source import Source
 from nodulemc.measure.mask import NoduleMask
 
 _SERIES_NUMBER = 9001  # chosen: behind the scanner's own
-_LONGEST_LABEL = 64  # of a DICOM long string, in which a backslash separates values
+_LONGEST_LABEL = 64  # the length of a DICOM long string, in which a backslash separates values
 
 
 def make_segmentation(source: Source, findings: Sequence[Finding], algorithm: Algorithm) -> Segmentation:
@@ -52,9 +52,10 @@ def make_segmentation(source: Source, findings: Sequence[Finding], algorithm: Al
 
 
 def _planes(source: Source, masks: Sequence[NoduleMask]) -> tuple[list[Dataset], dict[int, int]]:
-    """The images with the SEG's planes, and which plane each of the CT's slices is.
+    """Return the images with the SEG's planes, and the plane of each of the CT's slices.
 
-    Planes are the slices that masks touch, or all frames of a multi-frame image, of which highdicom takes no part.
+    Planes are the slices that masks touch. For a multi-frame image they are all frames, as highdicom takes no part of
+    it.
     """
     if source.is_multi_frame:
         return source.images, {k: one.index for k, one in enumerate(source.slices)}
@@ -63,7 +64,7 @@ def _planes(source: Source, masks: Sequence[NoduleMask]) -> tuple[list[Dataset],
 
 
 def _pixels(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> Array:
-    """A label map (planes, rows, columns); where masks overlap, the planes of each segment (…, segment)."""
+    """Return a label map (planes, rows, columns). If masks overlap, return the planes of each segment (…, segment)."""
     labels = np.zeros(shape, np.uint8 if len(masks) < 256 else np.uint16)
     for number, mask in enumerate(masks, start=1):
         place = _place(mask, planes)
@@ -74,7 +75,7 @@ def _pixels(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple
 
 
 def _stacked(masks: Sequence[NoduleMask], planes: Mapping[int, int], shape: tuple[int, int, int]) -> Array:
-    # Each segment's planes lie together: what is never written takes no memory.
+    # Each segment's planes lie together, so that planes that are never written take no memory.
     stack = np.zeros((len(masks), *shape), np.uint8)
     for part, mask in zip(stack, masks, strict=True):
         part[_place(mask, planes)] = mask.voxels

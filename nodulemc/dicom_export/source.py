@@ -20,7 +20,8 @@ from nodulemc.points.nodules import shortened
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID", "SOPClassUID")
 _NEEDED = ("PatientID", *_UIDS)
 _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
-# What an object must have, but may have empty, and which values are DICOM's own (PS3.5 6.2, PS3.3 C.7.1.1, C.7.2.1).
+# Elements that an object must have, but may have empty, and the values that DICOM allows for them (PS3.5 6.2, PS3.3
+# C.7.1.1, C.7.2.1).
 _ANY = re.compile(".*", re.DOTALL)
 _DATE = re.compile(r"(\d{8})?", re.ASCII)
 _MAY_BE_EMPTY = {
@@ -65,12 +66,12 @@ class Source:
         return bool(self.images[0].SOPClassUID != CTImageStorage)
 
     def reference(self, index: int) -> tuple[str, str, list[int] | None]:
-        """A slice as an SR refers to it: SOP class, SOP instance and, of a multi-frame one, the frame's number."""
+        """Return an SR's reference to a slice: SOP class, SOP instance and, for a multi-frame one, the frame number."""
         image = self.images[0 if self.is_multi_frame else index]
         return image.SOPClassUID, image.SOPInstanceUID, [self.slices[index].index + 1] if self.is_multi_frame else None
 
     def nearest(self, point: Sequence[float]) -> int:
-        """The slice that is nearest to a point x, y, z in mm (LPS)."""
+        """Return the slice that is nearest to a point x, y, z in mm (LPS)."""
         return int(abs(self._heights - np.array(point) @ axes(self.slices[0])[2]).argmin())
 
     @cached_property
@@ -126,7 +127,7 @@ def _check_instances(slices: Sequence[Slice], volume: Volume) -> None:
 
 
 def _header(first: Slice) -> tuple[Dataset, tuple[str, ...]]:
-    """What the first slice states, in a form that highdicom takes, and what is to be said of values left empty."""
+    """Return the first slice's header in a form that highdicom accepts, and warnings about values left empty."""
     header = _decoded(first)
     header.SpecificCharacterSet = "ISO_IR 192"
     for name in {*_UIDS} - {*_OF_SLICE}:
@@ -144,14 +145,14 @@ def _header(first: Slice) -> tuple[Dataset, tuple[str, ...]]:
 
 
 def _decoded(first: Slice) -> Dataset:
-    """What the first slice states, but for what is each slice's own: copies would share the elements that are there."""
+    """Return the first slice's header without each slice's own elements. Copies would share the existing elements."""
     try:
         with disable_value_validation():
             header = read_header(first.file)
             for name in (_FRAMES, *_OF_SLICE):
                 header.pop(name, None)
             header.decode()
-    except Exception as error:  # pydicom's parser has no exception of its own
+    except Exception as error:  # pydicom's parser has no own exception
         if out_of_memory(error):
             raise
         raise damaged(first.file.path) from error
@@ -170,7 +171,10 @@ def _of_slice(header: Dataset, one: Slice) -> Dataset:
 
 
 def _of_frames(header: Dataset, slices: Sequence[Slice]) -> Dataset:
-    """A multi-frame instance's header: what all frames share, and then their positions in the file's order."""
+    """Return a multi-frame instance's header: the elements that all frames share, then the frames' positions.
+
+    The positions are in the file's order.
+    """
     shared = Dataset()
     shared.PlaneOrientationSequence = [_only(header, "ImageOrientationPatient")]
     shared.PixelMeasuresSequence = [_only(header, "PixelSpacing", "SliceThickness")]

@@ -298,7 +298,7 @@ def _check_sha256(stated: str, of: str, path: Path) -> None:
 
 
 def _upscales(contract: dict[str, Any], path: Path) -> bool:
-    """Whether a member's input is the upscaled patch of the ensemble's contract; otherwise it is the patch as it is."""
+    """Return whether a member's input is the upscaled patch of the ensemble's contract, not the patch itself."""
     if contract in (INPUT_CONTRACT, INPUT_CONTRACT | _NOT_UPSCALED):
         return contract == INPUT_CONTRACT
     raise EnsembleError(

@@ -54,7 +54,7 @@ def _fast(device: str) -> tuple[str, ...]:
 
 
 def cuda_is_usable() -> bool:
-    """Whether PyTorch can use a GPU. Without an NVIDIA driver PyTorch, which is slow to import, is not asked."""
+    """Return whether PyTorch can use a GPU. PyTorch, which is slow to import, is only asked with an NVIDIA driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         devices = ctypes.c_int(0)
@@ -69,7 +69,7 @@ def cuda_is_usable() -> bool:
 
 
 def torch_is_built_for_cuda() -> bool:
-    """Whether the installed PyTorch could use a GPU."""
+    """Return whether the installed PyTorch could use a GPU."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return False

@@ -171,7 +171,7 @@ def _inside(input_dir: Path, path: Path, named_by: Path | None = None) -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether an optional input was given, readable or not."""
+    """Return whether an optional input was given, readable or not."""
     return path.is_symlink() or path.exists()
 
 

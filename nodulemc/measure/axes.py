@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 
-_OUTSIDE = -0.5  # of a probability less one half: 0
+_OUTSIDE = -0.5  # the value for a probability of 0, minus one half
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def longest_axes(field: Array, spacing: tuple[float, float]) -> Axes | None:
 
 
 def _parts(plane: Array) -> Iterator[Array]:
-    """Each part of a slice's inside by itself, averaged and padded: outside is all that the other parts take.
+    """Yield each part of a slice's inside by itself, averaged and padded. The other parts count as outside.
 
-    What averaging makes vanish, one voxel or a row of them, is left as it is.
+    A part that averaging would remove, one voxel or a row of voxels, is left as it is.
     """
     inside = plane > 0
     if not inside.any():
@@ -54,7 +54,10 @@ def _parts(plane: Array) -> Iterator[Array]:
 
 
 def _averaged(plane: Array, axis: int) -> Array:
-    """Each value with weight 1/2, its two neighbours along an axis with 1/4 each; the plane's ends are alike."""
+    """Return each value with weight 1/2 and its two neighbours along an axis with 1/4 each.
+
+    The plane's two ends are neighbours, which makes no difference, as they have the same values.
+    """
     averaged: Array = plane / 2 + (np.roll(plane, 1, axis) + np.roll(plane, -1, axis)) / 4
     return averaged
 
@@ -86,7 +89,7 @@ def outline(plane: Array) -> Array:
 
 
 def _axes(segments: Array) -> Axes:
-    """The axes of an outline of segments (N, 2 ends, 2) in mm."""
+    """Return the axes of an outline of segments (N, 2 ends, 2) in mm."""
     ends = segments.reshape(-1, 2)
     away = np.linalg.norm(ends[:, None] - ends, axis=-1)
     first, second = np.unravel_index(away.argmax(), away.shape)
@@ -96,10 +99,10 @@ def _axes(segments: Array) -> Axes:
 
 
 def _widest(along: Array, across: Array) -> float:
-    """The greatest distance across an outline; ``along`` and ``across`` are its segments' coordinates (N, 2 ends).
+    """Return the greatest distance across an outline; ``along`` and ``across`` are its segments' coordinates.
 
-    Between two ends, the outer edges of the outline are a convex and a concave function: the greatest distance is at
-    one of the ends.
+    Both are (N, 2 ends). Between two ends, the outer edges of the outline are a convex and a concave function. So the
+    greatest distance is at one of the ends.
     """
     places = np.unique(along)
     start, step = along[:, :1], np.diff(along)

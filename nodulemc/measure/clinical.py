@@ -94,7 +94,7 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
 
 
 def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is none.
+    """Return a JSON object, empty for null.
 
     Raises:
         CaseError: it is something else.
@@ -124,6 +124,6 @@ def known_values(given: Mapping[str, Any], where: str, keys: Keys = PATIENT_KEYS
             known[key] = check(value)
         except (TypeError, ValueError, OverflowError) as problem:
             raise CaseError(f"{key} is {shortened(value)}", where, f"give {allowed}") from problem
-    if known.get("gender") == "other":  # of which no model knows
+    if known.get("gender") == "other":  # no model knows it
         del known["gender"]
     return known

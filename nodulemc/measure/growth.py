@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # A smaller change is within the error of measuring. Source: Callister et al., Thorax 2015;70 Suppl 2:ii1–ii54 (British
 # Thoracic Society).
 LEAST_CHANGE_PERCENT = 25.0
-THICKEST_SLICE = 0.25  # of a nodule's diameter; docs/measurements.md has what thicker ones do
+THICKEST_SLICE = 0.25  # a share of a nodule's diameter; docs/measurements.md shows the effect of thicker slices
 
 
 @dataclass(frozen=True)

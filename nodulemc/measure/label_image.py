@@ -95,7 +95,7 @@ def _segment_keys(label: int, mask: NoduleMask, segment: Segment) -> dict[str, A
 
 
 def _extent(mask: NoduleMask) -> list[int]:
-    """First and last index along x, y and z."""
+    """Return the first and last index along x, y and z."""
     filled = np.argwhere(mask.voxels)[:, ::-1]
     if not len(filled):
         return [0, -1] * 3
@@ -112,7 +112,7 @@ def _label_type(masks: Sequence[NoduleMask]) -> type[np.unsignedinteger]:
 
 
 def _labels(size: Sequence[int], masks: Sequence[NoduleMask], header: bytes = b"") -> bytes:
-    """A header and the label image behind it, gzipped."""
+    """Return a header and the label image after it, gzipped."""
     type_ = np.dtype(_label_type(masks)).newbyteorder("<")
     packer = zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, _GZIP)
     slices = (packer.compress(labels.tobytes()) for labels in _slices(size, masks, type_))
@@ -120,7 +120,7 @@ def _labels(size: Sequence[int], masks: Sequence[NoduleMask], header: bytes = b"
 
 
 def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype[Any]) -> Iterator[Array]:
-    """The label image slice by slice, (rows, columns): a whole one would take as much memory as the CT."""
+    """Yield the label image slice by slice, (rows, columns). A whole one would take as much memory as the CT."""
     columns, rows, count = size
     for z in range(count):
         labels, best = np.zeros((rows, columns), type_), np.full((rows, columns), THRESHOLD, np.float32)
@@ -135,7 +135,7 @@ def _slices(size: Sequence[int], masks: Sequence[NoduleMask], type_: np.dtype[An
 
 
 def _header(ct: sitk.Image, type_: type[np.unsignedinteger]) -> bytes:
-    """A NIfTI-1 header with the CT's grid."""
+    """Return a NIfTI-1 header with the CT's grid."""
     matrix = _TO_RAS @ (np.reshape(ct.GetDirection(), (3, 3)) * ct.GetSpacing())
     sform = np.column_stack([matrix, _TO_RAS @ ct.GetOrigin()])
     header = bytearray(_HEADER)

@@ -17,11 +17,11 @@ from nodulemc.quality import ScanWarnings
 from nodulemc.util.progress import QUIET_S, progress
 
 THRESHOLD = 0.5
-REACH_MM = 5.0  # chosen: a mask that lies farther from the point is another structure's
-MOST_BESIDE_MM = 2.0  # chosen: a point that lies farther beside its mask is spoken of
-RELEVANT_PART = 0.1  # chosen: of the mask's volume; smaller parts beside it are not spoken of
+REACH_MM = 5.0  # chosen: a mask that lies farther from the point belongs to another structure
+MOST_BESIDE_MM = 2.0  # chosen: a point that lies farther beside its mask gets a warning
+RELEVANT_PART = 0.1  # chosen: a share of the mask's volume; smaller parts beside it get no warning
 AT_EDGE = f"its mask reaches the edge of its {EXTENT_MM:g} mm cube: the nodule may be larger"
-_INSIDE_MM = VOXEL_MM * 3**0.5 / 2  # to the nearest voxel's centre
+_INSIDE_MM = VOXEL_MM * 3**0.5 / 2  # the distance to the nearest voxel's centre
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,16 @@ def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> N
 
 
 def mask_on_patch(probability: Array) -> Array:
-    """The component that ``nodule_mask`` takes, on the patch's grid: (64, 64, 64) to bool, the same shape."""
+    """Return the component that ``nodule_mask`` takes, on the patch's grid: (64, 64, 64) to bool, the same shape."""
     labels, label, away = _nearest_component(probability)
     found: Array = (labels == label) & bool(label and away <= REACH_MM)
     return found
 
 
 def _nearest_component(probability: Array) -> tuple[Array, int, float]:
-    """The components' labels, from 1, that of the one nearest to the patch's centre, 0 without any, and its distance
-    in mm.
+    """Return the components' labels, from 1, and the component nearest to the patch's centre.
+
+    The latter is given by its label, 0 if there is none, and its distance in mm.
     """
     parts = sitk.ConnectedComponent(sitk.GetImageFromArray((probability > THRESHOLD).astype(np.uint8)))
     labels = sitk.GetArrayFromImage(parts)
@@ -195,7 +196,7 @@ def _on_scan(volume: Volume, point: Sequence[float], probability: Array) -> tupl
     patch.SetOrigin(patch_origin(point))
     size = np.maximum(np.subtract(high, low), 0).tolist()
     origin = image.TransformIndexToPhysicalPoint(low)
-    # Linear interpolation cuts the corners of what is curved: a ball of 8 mm lost 2 % of its volume.
+    # Linear interpolation cuts the corners of curved shapes: a ball of 8 mm lost 2 % of its volume.
     found = sitk.Resample(
         patch, size, sitk.Transform(), sitk.sitkBSpline3, origin, image.GetSpacing(), image.GetDirection(), 0.0
     )

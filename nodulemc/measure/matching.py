@@ -14,9 +14,9 @@ from nodulemc.measure.sizes import Measurements
 from nodulemc.points.nodules import Nodule, shortened
 from nodulemc.util.progress import QUIET_S, progress
 
-MATCH_MM = 10.0  # chosen: between a nodule's place and the centre of the prior scan's
-CLEAR_MM = 5.0  # chosen: by which every other candidate has to lie farther off
-LEAST_SIMILARITY = 0.4  # chosen: docs/measurements.md has what same and other patients reach
+MATCH_MM = 10.0  # chosen: the most between a nodule's expected place and the centre of the prior scan's nodule
+CLEAR_MM = 5.0  # chosen: every other candidate must be farther away by so much
+LEAST_SIMILARITY = 0.4  # chosen: docs/measurements.md has the values of same and other patients
 
 
 class DoubtError(Exception):

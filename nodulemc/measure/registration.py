@@ -22,17 +22,17 @@ from nodulemc.patch import AIR_HU
 from nodulemc.points.placement import LUNG_HU
 from nodulemc.util.itk import itk_silence
 
-_HU = (AIR_HU, 200.0)  # what is denser is bone and contrast agent
-# Blocks of the scans as wholes: at most so many mm, and fewer where the scans are small parts of a chest.
+_HU = (AIR_HU, 200.0)  # bone and contrast agent are denser
+# The largest blocks of whole scans in mm. They are smaller for scans of small parts of a chest.
 _WHOLE_MM, _WHOLE_VOXELS = 6.0, 32
-_MOST_VOXELS = 64  # of the grid for Fourier transforms, however large a scan says that it is
-_LEAST_OVERLAP = 0.5  # chosen: of the smaller scan
-_AROUND_MM = 60.0  # chosen: edge of the cube around the nodule
-_MARGIN_MM = 20.0  # chosen: what breathing may move it by
+_MOST_VOXELS = 64  # per axis of the grid for Fourier transforms, for any stated size of a scan
+_LEAST_OVERLAP = 0.5  # chosen: a share of the smaller scan
+_AROUND_MM = 60.0  # chosen: the edge of the cube around the nodule
+_MARGIN_MM = 20.0  # chosen: the most that breathing may move it
 _FINE_MM = 2.0
-_WALL_MM = 4.0  # so near to lung, its walls help to find the motion, but do not tell whether it is right
-_VESSEL_MM = 5.0  # half of the widest that counts as within lung
-_LEAST_ML = 2.0  # chosen: of inner lung in the cube
+_WALL_MM = 4.0  # walls so near to lung help to find the motion, but do not show whether it is right
+_VESSEL_MM = 5.0  # half the width of the widest vessel that counts as lung
+_LEAST_ML = 2.0  # chosen: the least inner lung in the cube
 _DETAIL_MM = (1.0, 4.0)  # chosen: vessels; lungs' darker and brighter parts are alike in many patients
 _LEAST_SIZE = 4  # voxels that ITK's Gaussians need along each axis
 # Steps in mm, halved where they go too far.
@@ -90,13 +90,16 @@ class Registration:
 
 
 def _corners(image: sitk.Image) -> Array:
-    """World positions (8, 3) of the corner voxels' centres."""
+    """Return the world positions (8, 3) of the corner voxels' centres."""
     ends = product(*((0, n - 1) for n in image.GetSize()))
     return np.array([image.TransformIndexToPhysicalPoint(end) for end in ends])
 
 
 def _binned(image: sitk.Image, mm: float) -> sitk.Image:
-    """Means over blocks of at most so many mm where voxels are smaller, float32, in the range of HU that counts."""
+    """Return means over blocks of at most this size in mm, or over single voxels if these are larger.
+
+    The result is float32, limited to the range of HU that counts.
+    """
     steps = [max(1, min(int(mm / spacing), n)) for spacing, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
     means = sitk.BinShrink(image, steps)
     low, high = _HU
@@ -107,7 +110,7 @@ def _binned(image: sitk.Image, mm: float) -> sitk.Image:
 
 
 def _part(volume: Volume, corners: Array) -> sitk.Image | None:
-    """What a scan has within a box around world points (N, 3), in finer blocks; None where that is too little."""
+    """Return the part of a scan in a box around world points (N, 3), in finer blocks. None if it is too small."""
     low, high = volume.box_around(corners)
     if min(np.subtract(high, low)) < 1:
         return None
@@ -116,20 +119,20 @@ def _part(volume: Volume, corners: Array) -> sitk.Image | None:
 
 
 def _best_shift(scan: sitk.Image, earlier: sitk.Image, mm: float) -> Array:
-    """The shift x, y, z in mm that takes a scan to where it is most like the earlier one, to the nearest ``mm``."""
+    """Return the shift x, y, z in mm at which a scan is most similar to the earlier one, to the nearest ``mm``."""
     (fixed, inside, start), (moving, moving_inside, moving_start) = _upright(scan, mm), _upright(earlier, mm)
     likeness = sitk.MaskedFFTNormalizedCorrelation(fixed, moving, inside, moving_inside, 0, _LEAST_OVERLAP)
     values = sitk.GetArrayViewFromImage(likeness)
     best = np.unravel_index(values.argmax(), values.shape)[::-1]
-    # The first value is that of the moving image's last voxel on the fixed image's first one.
+    # The first value belongs to the moving image's last voxel on the fixed image's first one.
     shift: Array = moving_start - start - mm * (np.array(best) - np.subtract(moving.GetSize(), 1))
     return shift
 
 
 def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, Array]:
-    """An image on a grid along the world's axes, 1 where it has values and 0 elsewhere, and the grid's place.
+    """Return an image on a grid along the world's axes, a mask of 1 where it has values, and the grid's place.
 
-    The images themselves lie at 0: Fourier transforms know no place.
+    The images themselves lie at 0, because Fourier transforms know no place.
     """
     corners = _corners(image)
     start = corners.min(axis=0)
@@ -145,7 +148,7 @@ def _upright(image: sitk.Image, mm: float) -> tuple[sitk.Image, sitk.Image, Arra
 
 
 def _lung(image: sitk.Image) -> sitk.Image:
-    """Mask of what is as dark as lung."""
+    """Return a mask of voxels as dark as lung."""
     smooth = sitk.SmoothingRecursiveGaussian(image, _FINE_MM)
     low, high = LUNG_HU
     lung: sitk.Image = sitk.And(smooth > low, smooth < high)
@@ -153,7 +156,7 @@ def _lung(image: sitk.Image) -> sitk.Image:
 
 
 def _inner(lung: sitk.Image) -> sitk.Image:
-    """Mask of lung and the vessels in it, but not of what is near its walls: those look alike in all patients."""
+    """Return a mask of lung and its vessels, but without the parts near its walls, which look alike in all patients."""
     with_vessels = sitk.BinaryMorphologicalClosing(lung, _voxels(_VESSEL_MM, lung))
     inner: sitk.Image = sitk.BinaryErode(with_vessels, _voxels(_WALL_MM, lung))
     return inner
@@ -176,7 +179,7 @@ def _is_enough(inner: Array, grid: sitk.Image) -> bool:
 
 
 def _similarity(fixed: sitk.Image, moving: sitk.Image, motion: sitk.Transform, inner: sitk.Image) -> float:
-    """Correlation of two images' details in a mask; 0 where too little of it is within the moving image."""
+    """Return the correlation of two images' details in a mask; 0 if too little of it is in the moving image."""
     outside = 100 * AIR_HU
     expected = _details(fixed)
     moved = sitk.GetArrayFromImage(sitk.Resample(_details(moving), fixed, motion, sitk.sitkLinear, outside))
@@ -193,7 +196,7 @@ def _details(image: sitk.Image) -> sitk.Image:
 
 
 def _centred(motion: sitk.Euler3DTransform, point: Sequence[float]) -> sitk.Euler3DTransform:
-    """The same motion as one that turns about a point."""
+    """Return the same motion as one that turns about a point."""
     centred = sitk.Euler3DTransform(motion)
     point = [float(c) for c in point]
     centred.SetCenter(point)
@@ -233,7 +236,7 @@ def _refined(
     with _one_quiet_thread():
         try:
             method.Execute(fixed, moving)
-        except RuntimeError as error:  # too few voxels are within both
+        except RuntimeError as error:  # too few voxels are in both
             if out_of_memory(error):
                 raise
             return motion

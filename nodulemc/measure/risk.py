@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Inputs = Mapping[str, Any]
-LONGEST_NODULE_MM = 30.0  # what is longer is a mass, of which no model knows
+LONGEST_NODULE_MM = 30.0  # longer ones are masses, which no model knows
 _BROCK_4_MM = 1.58113883  # (4 mm / 10)^−0.5, at which the size is centred
 _BROCK_TYPE = {"solid": 0.0, "part-solid": 0.3770, "ground-glass": -0.1276}
 _HERDER_UPTAKE = {"none": 0.0, "faint": 2.322, "moderate": 4.617, "intense": 4.771}

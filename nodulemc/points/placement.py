@@ -118,7 +118,7 @@ class OpenAir:
 
 
 def may_be_misread(around: Sequence[Surroundings]) -> bool:
-    """Whether other readings are worth trying, judged by the places of a file's points."""
+    """Return whether other readings are worth trying, judged by the places of a file's points."""
     return sum(place.is_amid_lung for place in around) <= MOST_AS_GIVEN * len(around)
 
 

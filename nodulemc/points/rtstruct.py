@@ -173,7 +173,7 @@ def _sides(outlines: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def _encloses(outlines: Sequence[Array], point: Array) -> bool:
-    """Whether a plane's outlines enclose one of its points, by counting the sides that lie to one side of it."""
+    """Return whether a plane's outlines enclose one of its points, by counting the sides that lie to one side of it."""
     begin, end = _sides(outlines)
     crossing = (begin[:, 1] <= point[1]) != (end[:, 1] <= point[1])
     begin, end = begin[crossing], end[crossing]

@@ -45,7 +45,7 @@ class Origin:
 
     @classmethod
     def of(cls, ensemble: Ensemble, *, calibrated: bool) -> "Origin":
-        """Of an ensemble that is loaded."""
+        """Return the origin of results from a loaded ensemble."""
         return cls(ensemble.manifest, ensemble.device, ensemble.precision, calibrated)
 
 
@@ -111,7 +111,7 @@ def case_page(
 
 
 def _general(predictions: Sequence[NodulePrediction]) -> list[str]:
-    """The warnings that all of several nodules share: they are the scan's."""
+    """Return the warnings that all of several nodules share. They are about the scan."""
     if len(predictions) < 2:
         return []
     times = Counter(warning for prediction in predictions for warning in dict.fromkeys(prediction.warnings))
@@ -119,7 +119,7 @@ def _general(predictions: Sequence[NodulePrediction]) -> list[str]:
 
 
 def _nodule(number: int, finding: Finding, origin: Origin, general: Sequence[str]) -> dict[str, Any]:
-    """What the template shows of a nodule."""
+    """Return the template's values for a nodule."""
     prediction, view = finding.prediction, finding.view
     return {
         "name": prediction.nodule.name or str(number),
@@ -153,7 +153,7 @@ def _plane(name: str, finding: Finding) -> dict[str, Any]:
 
 
 def _level(view: View, z: int) -> dict[str, float]:
-    """An axial slice's height over the point's, and how far down it lies in coronal and sagittal pictures, per cent."""
+    """Return an axial slice's height over the point's, and its place in coronal and sagittal pictures, in per cent."""
     rows, height = view.planes["coronal"].size[1], view.planes["coronal"].extent_mm[1]
     return {
         "mm": round((z - view.centre[0]) * height / rows, 2),
@@ -162,7 +162,7 @@ def _level(view: View, z: int) -> dict[str, float]:
 
 
 def _explanation(finding: Finding, checks: Mapping[str, Check] | None) -> dict[str, Any]:
-    """What the template shows of a nodule's explanation."""
+    """Return the template's values for a nodule's explanation."""
     found = finding.explanation
     if found is None or not checks:  # the page says that there are none
         return {"without": [], "map": {}}
@@ -203,7 +203,7 @@ def _probability(prediction: NodulePrediction, origin: Origin) -> dict[str, Any]
 
 
 def _tables(prediction: NodulePrediction, manifest: EnsembleManifest) -> dict[str, list[Fact]]:
-    """The tables under a nodule's pictures by their headings; further ones belong here."""
+    """Return the tables under a nodule's pictures by their headings. Add further tables here."""
     tables = {
         "Measurements of the mask": facts(prediction.measurements) if prediction.measurements else [],
         "Growth": facts(prediction.growth) if prediction.growth else [],
@@ -214,7 +214,7 @@ def _tables(prediction: NodulePrediction, manifest: EnsembleManifest) -> dict[st
 
 
 def _made(origin: Origin) -> list[Fact]:
-    """What made the page."""
+    """Return the facts about how the page was made."""
     manifest = origin.manifest
     calibration = "applied" if origin.calibrated else "not applied to the main number"
     stated = manifest.calibration and describe_calibration(manifest.calibration)

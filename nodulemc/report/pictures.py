@@ -21,13 +21,13 @@ from nodulemc.patch import EXTENT_MM, VOXEL_MM, patch_origin
 from nodulemc.points.nodules import Nodule
 
 PLANES = ("axial", "coronal", "sagittal")
-MOST_PIXELS = 400_000  # of a nodule's axial slices: five nodules stay below 3 MB
+MOST_PIXELS = 400_000  # for a nodule's axial slices; five nodules stay below 3 MB
 OVERVIEW_PIXELS = 256
-LEAST_CHANGE = 0.02  # of a probability; smaller ones get no full colour
+LEAST_CHANGE = 0.02  # of a probability; smaller changes get no full colour
 _RAISES, _LOWERS = (255, 140, 0), (60, 150, 255)
 _MOST_COLOUR = 0.7
 _AIR_HU = -1024.0
-_ORIENTATION = "LPS"  # of arrays turned for pictures: z from the feet up, y from front to back, x from right to left
+_ORIENTATION = "LPS"  # for arrays turned for pictures: z from the feet up, y from front to back, x from right to left
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,12 @@ class View:
     overview: Overview
 
     def mask_planes(self, mask: NoduleMask) -> dict[str, list[Array]]:
-        """A mask's probability, 0 where there is none, on each picture's slices (rows, columns), by the planes' names.
+        """Return a mask's probability on each picture's slices (rows, columns), by the planes' names.
+
+        It is 0 outside the mask's box.
 
         Args:
-            mask: the nodule's, on the scan's grid; it lies in the part.
+            mask: The nodule's mask, on the scan's grid. It lies in the part.
         """
         whole = np.zeros(self.part.GetSize()[::-1], np.float32)
         start = np.subtract(mask.lower, self.lower)[::-1]
@@ -117,11 +119,12 @@ class View:
         return _planes(sitk.GetArrayFromImage(_turn(image))[self.shown], self.centre, self.levels)
 
     def change_planes(self, changes: Array, point: Sequence[float]) -> dict[str, str]:
-        """PNGs in base64 of the planes through the point in the lung window, coloured by a field on the patch's grid.
+        """Return PNGs in base64 of the planes through the point in the lung window, coloured by a field.
 
         Args:
-            changes: float (64, 64, 64), axes z, y, x: orange above 0, blue below, the stronger the farther from 0.
-            point: the nodule's, x, y, z in mm (LPS).
+            changes: float (64, 64, 64), axes z, y, x, on the patch's grid: orange above 0, blue below, stronger farther
+                from 0.
+            point: The nodule's point x, y, z in mm (LPS).
         """
         patch = sitk.GetImageFromArray(changes)
         patch.SetSpacing([VOXEL_MM] * 3)
@@ -136,7 +139,7 @@ class View:
         return {name: _png(_coloured(grey(hu[name][0]), change[name][0] / strongest)) for name in PLANES}
 
     def on_scan(self, mask: NoduleMask) -> NoduleMask:
-        """A mask on the part's grid, moved to the scan's."""
+        """Return a mask on the part's grid, moved to the scan's."""
         x, y, z = (int(a + b) for a, b in zip(mask.lower, self.lower, strict=True))
         return replace(mask, lower=(x, y, z))
 
@@ -175,7 +178,7 @@ def _turn(image: sitk.Image) -> sitk.Image:
 
 
 def _planes(field: Array, centre: tuple[int, int, int], levels: Sequence[int]) -> dict[str, list[Array]]:
-    """Slices (rows, columns) of a turned array, axes z, y, x, as they are hung."""
+    """Return slices (rows, columns) of a turned array, axes z, y, x, as radiologists hang them."""
     _, y, x = centre
     return {"axial": [field[z] for z in levels], "coronal": [field[::-1, y]], "sagittal": [field[::-1, :, x]]}
 
@@ -190,7 +193,10 @@ def _picture(slices: Sequence[Array], pixel_mm: tuple[float, float]) -> Picture:
 def _overview(
     volume: Volume, point: Sequence[float], turned: sitk.Image, shown: tuple[slice, slice, slice]
 ) -> Overview:
-    """The scan's slice through a point; ``turned`` and ``shown`` are the part's, whose voxels keep their places."""
+    """Return the scan's slice through a point.
+
+    ``turned`` and ``shown`` are those of the part, whose voxels keep their places.
+    """
     image = volume.image
     across = int(np.argmax(abs(np.reshape(image.GetDirection(), (3, 3))[2])))
     index = image.TransformPhysicalPointToIndex([float(c) for c in point])[across]
@@ -214,7 +220,7 @@ def _overview(
 
 
 def _coloured(grey: Array, change: Array) -> Array:
-    """A grey picture under colours; uint8 (rows, columns, 3) of ``change`` from -1 to 1 (rows, columns)."""
+    """Return a grey picture under colours, uint8 (rows, columns, 3), for ``change`` from -1 to 1 (rows, columns)."""
     colour = np.where(change[..., None] > 0, _RAISES, _LOWERS)
     share = _MOST_COLOUR * abs(change[..., None])
     picture: Array = np.rint((1 - share) * grey[..., None] + share * colour).astype(np.uint8)
@@ -222,7 +228,7 @@ def _coloured(grey: Array, change: Array) -> Array:
 
 
 def _png(grey: Array) -> str:
-    """In base64, of uint8 (rows, columns) or, in colour, (rows, columns, 3)."""
+    """Return a PNG in base64 of uint8 (rows, columns) or, in colour, (rows, columns, 3)."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(grey)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()

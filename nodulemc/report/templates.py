@@ -17,7 +17,7 @@ def render(
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> str:
-    """A page's HTML; all values are escaped.
+    """Return a page's HTML. All values are escaped.
 
     Args:
         package: The package with the template. It may include templates of this package.

@@ -21,7 +21,7 @@ _ABBREVIATIONS = {
     "brock": "Brock", "mayo": "Mayo", "herder": "Herder", "lung rads": "Lung-RADS", "hu": "HU", "fdg": "FDG",
     "vdt": "VDT", "dicom": "DICOM",
 }  # fmt: skip
-# What the ends of the readers' scales mean. Source: the package pylidc.
+# The meanings of the ends of the readers' scales. Source: the package pylidc.
 _SCALES = {
     "spiculation": ("none", "marked"),
     "lobulation": ("none", "marked"),
@@ -31,7 +31,7 @@ _SCALES = {
     "calcification": ("popcorn", "absent"),
     "subtlety": ("extremely subtle", "obvious"),
 }
-# What an explanation takes away, and what it puts there.
+# The part that an explanation removes, and its replacement.
 _TAKEN = {
     SOLID: ("Solid part", "its voxels above ground glass become ground glass"),
     RIM: ("Rim", f"spicules and strands up to {RIM_MM:g} mm from the nodule become lung"),
@@ -55,7 +55,7 @@ def facts(found: Any) -> list[Fact]:
 
 
 def _facts(found: Mapping[str, Any], prefix: str = "", given: str = "") -> Iterator[Fact]:
-    """Lines of a mapping; ``given`` is the ending of the name above it that states a unit."""
+    """Yield the lines of a mapping. ``given`` is the ending of the name above it that states a unit."""
     for name, value in found.items():
         own = next((ending for ending in _UNITS if name.endswith(ending)), "")
         label = prefix + (name if own == _PART_OF_THE_NAME else name.removesuffix(own))
@@ -124,8 +124,10 @@ def meaning(manifest: EnsembleManifest, calibrated: float | None) -> str:
 
 
 def without(parts: Mapping[str, float], probability: float, checks: Mapping[str, Check]) -> list[tuple[str, ...]]:
-    """For each part of a nodule that was replaced: its name, what became of it, the probability without it, how much
-    that is more or less, and how the like held on phantoms.
+    """Return a line for each replaced part of a nodule.
+
+    It has the part's name, its replacement, the probability without it, the difference, and how well such explanations
+    held on phantoms.
     """
     return [
         (
