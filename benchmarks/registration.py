@@ -107,7 +107,7 @@ def _cubes(rng: np.random.Generator, folder: Path) -> None:
 def _moved(
     rng: np.random.Generator, image: sitk.Image, spacing: Sequence[float], breath: float, extent: float | None = None
 ) -> tuple[sitk.Image, Callable[[Place], np.ndarray]]:
-    """Return the scan before a known motion, and a function that moves points in the same way."""
+    """Return the scan before a known motion, and a function that returns a point's place in it."""
     size = np.array(image.GetSize())
     centre = np.array(image.TransformContinuousIndexToPhysicalPoint(((size - 1) / 2).tolist()))
     turn, shift = rng.uniform(-MOST_TURN_DEG, MOST_TURN_DEG, 3), rng.uniform(-MOST_SHIFT_MM, MOST_SHIFT_MM, 3)

@@ -73,7 +73,7 @@ def _each(setting: Setting, run: Run, inner: int) -> float:
 
 
 def _taken(yes: bool, run: Run) -> Run:
-    """Do something in 2-D where the package can, or nowhere."""
+    """Return a run that takes the 2-D ways of ``channels_last`` everywhere, or nowhere."""
 
     def taken() -> Tensor:
         before, channels_last.fits = channels_last.fits, lambda _: yes

@@ -16,7 +16,7 @@ from gpu_parts.row import Row, attempt
 from gpu_parts.setting import Setting, probes
 from nodulemc.ensemble.backends.torch_backend import TorchMembers
 
-# The memory that an allocator needs besides the previous need of the same work.
+# An allocator's need of memory, as a multiple of the previous need of the same work.
 _MARGIN = 1.1
 _FIT, _SMALL_FIT = 8, 1
 _START_S = 120

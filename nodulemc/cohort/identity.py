@@ -41,7 +41,7 @@ class Identity:
     @classmethod
     def of(cls, manifest: EnsembleManifest, precision: str, *, calibrated: bool, measures: bool = False) -> "Identity":
         """Return the identity of an ensemble folder's content."""
-        # Values from before members had their own input are left out, so that such results remain valid.
+        # Only an input of a member's own is listed, so that results from before there were such inputs remain valid.
         members = [
             [m.sha256, m.weight, m.architecture.to_json(), *([] if m.upscales else ["as it is"])]
             for m in manifest.members

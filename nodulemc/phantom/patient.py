@@ -20,7 +20,7 @@ from nodulemc.phantom.sites import Site, choose_site
 from nodulemc.phantom.vessels import LungTrees, grow_trees
 
 FIRST_YEAR = 1999
-# The numbers of patients by number of nodules, from one on, as in LUNA25's table. More than eight are left out.
+# How many patients have one nodule, two, and so on, as in LUNA25's table. More than eight are left out.
 _LESION_COUNTS = np.array([1307, 427, 179, 95, 49, 30, 19, 8])
 _MALE_SHARE = 0.6
 _MARGIN_MM = (14.0, 10.0)
