@@ -7,6 +7,7 @@ and answers 201 once the result is in the output folder (docs/container.md). Ctr
 import argparse
 from pathlib import Path
 
+from nodulemc.option_types import whole_number
 from nodulemc.options import add_ensemble_options, load_ensemble
 
 EXAMPLE = "nodulemc serve --port 4743 --input case --output results"
@@ -16,7 +17,7 @@ _PORT = 4743  # Grand-Challenge's port
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=_PORT, help=f"default: {_PORT}")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=_PORT, help=f"default: {_PORT}")
     parser.add_argument("--input", type=Path, default=Path("/input"), metavar="DIR", help="each case's folder")
     parser.add_argument(
         "--output", type=Path, default=Path("/output"), metavar="DIR", help="folder for the likelihoods"

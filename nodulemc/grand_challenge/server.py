@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +95,8 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
         NoduleMCError: the ensemble cannot be loaded.
     """
     writing = threading.Lock()
-    with _ending_on_signals(writing):
-        listener = _listen(host, port)
+    with _ending_on_signals(writing), ExitStack() as unserved:
+        listener = unserved.enter_context(_listen(host, port))
         check_extra("serve")
         import uvicorn
 
@@ -109,6 +109,7 @@ def serve(load: Callable[[], Ensemble], *, host: str, port: int, input_dir: Path
         app = create_app(ensemble, input_dir=input_dir, output_dir=output_dir, writing=writing)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         serving = threads.submit(server.run, [listener])
+        unserved.pop_all()  # the server closes it
         try:
             ensemble.result()
             print(f"ready on {host}:{port}", flush=True)
@@ -122,9 +123,9 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, OverflowError) as error:  # OverflowError: no such port
+    except OSError as error:
         # Python adds "(while attempting to bind on address …)", which the message says anyway.
-        reason = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+        reason = (error.strerror or str(error)).partition(" (while")[0]
         raise ConfigError(f"cannot listen ({reason})", f"{host}:{port}", "give another --host or --port") from error
 
 

@@ -263,15 +263,20 @@ def test_the_port_is_open_before_anything_slow_is_imported():
     assert done.stderr == "[]\n"
 
 
-@pytest.mark.parametrize(("port", "reason"), [(None, "in use"), (70_000, "port must be 0-65535")])
-def test_an_address_that_cannot_be_listened_on_is_one_line(port, reason, capsys):
+def test_an_address_that_cannot_be_listened_on_is_one_line(capsys):
     with socket.create_server((HOST, 0)) as taken:
-        port = port or taken.getsockname()[1]
+        port = taken.getsockname()[1]
         assert cli.main(["serve", "--host", HOST, "--port", str(port)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: cannot listen")
-    assert reason in line
+    assert "in use" in line
     assert f"{HOST}:{port}: give another" in line
+
+
+def test_a_port_that_is_none_is_refused(capsys):
+    assert cli.main(["serve", "--host", HOST, "--port", "70000"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: --port 70000: nodulemc serve: give 0 to 65535"
 
 
 @pytest.mark.parametrize("library", ["fastapi", "uvicorn"])
