@@ -7,7 +7,7 @@ Examples:
     >>> from nodulemc import Ensemble, predict
     >>> predictions = predict("test/input/images/chest-ct/ct.mha", [(-110.6, -44.7, -217.8)], Ensemble.load())
     >>> f"{predictions[0].probability:.2f}"
-    '0.61'
+    '0.10'
 """
 
 from importlib import import_module

@@ -108,8 +108,8 @@ def predict(
         >>> ct = "test/input/images/chest-ct/ct.mha"
         >>> for prediction in predict(ct, "test/input/nodule-locations.json", Ensemble.load()):
         ...     print(prediction.nodule.name, f"{prediction.probability:.2f}")
-        12000002_1_19990102 0.61
-        12000002_2_19990102 0.58
+        12000002_1_19990102 0.10
+        12000002_2_19990102 0.98
     """
     volume = _as_volume(ct, series)
     nodules = read_points(points, volume) if isinstance(points, (str, Path)) else as_nodules(points)

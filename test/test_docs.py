@@ -51,9 +51,10 @@ def test_the_first_example_of_the_readme_prints_what_it_shows(monkeypatch, capsy
     assert (printed[0], printed[-1]) == (expected[0], expected[-1])
     assert printed[-2].split("resources")[1] == expected[-2].split("resources")[1]
     for row, truth in zip(printed[1:-2], expected[1:-2], strict=True):
-        (name, *votes), (expected_name, *expected_votes) = row.split(), truth.split()
-        assert name == expected_name
-        assert [*map(float, votes)] == pytest.approx([*map(float, expected_votes)], abs=0.005)
+        for word, expected_word in zip(row.split(), truth.split(), strict=True):
+            decimals = len(expected_word.partition(".")[2])
+            if word != expected_word:
+                assert float(word) == pytest.approx(float(expected_word), abs={4: 0.005, 1: 0.11}[decimals])
 
 
 def test_the_citation_is_of_this_version():

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -88,9 +89,15 @@ def test_a_format_2_that_says_nothing_of_folds_and_cases_is_read(tmp_path):
     assert (manifest.trained_cases, [member.fold for member in manifest.members]) == (None, [None] * 3)
 
 
-def test_the_shipped_ensemble_says_nothing_of_its_cases():
+def test_the_shipped_ensemble_lists_its_cases_and_no_patient_that_it_is_judged_by(shared_data):
     manifest = read_manifest(manifests.PACKAGED_MODEL)
-    assert (manifest.trained_cases, read_trained_cases(manifest)) == (None, None)
+    cases = read_trained_cases(manifest)
+    (trained,) = {cases.of_member(name) for name in manifest.member_names}
+    assert len(trained) == len({case.patient for case in trained}) == 563
+    with (shared_data / "lidc/cubes/table.csv").open(newline="") as table:
+        judged = {row["PatientID"] for row in csv.DictReader(table)}
+    assert len(judged) == 67
+    assert judged.isdisjoint(case.patient for case in trained)
 
 
 def test_the_manifests_own_sha256_names_the_ensemble(tmp_path):
