@@ -22,7 +22,7 @@ RUN python -m compileall -q inference.py nodulemc \
 ARG REVISION=unknown
 ARG MODEL_SHA256=unknown
 LABEL org.opencontainers.image.title="NoduleMC" \
-      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-3.0" \
       org.opencontainers.image.revision="${REVISION}" \
       nodulemc.model.sha256="${MODEL_SHA256}"
 # The root file system may be read-only and the user any; only /output and /tmp are written.

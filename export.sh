@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Write what the platform takes: the image, and the ensemble as a model for /opt/ml/model.
+# Write what Grand-Challenge takes: the image, and the ensemble as a model for /opt/ml/model.
 #
 #   ./export.sh [--tag nodulemc] [--base-image IMAGE] [--resources resources] [--output dist]
 #

@@ -28,4 +28,4 @@ scripts/setup.sh all
 # A process of tests a core, each with one thread: threads of several would wait for each other.
 export OMP_NUM_THREADS=1
 .venv/bin/python -m pytest -m "$selection" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-  "${coverage[@]}" "$@"
+  ${coverage[@]+"${coverage[@]}"} "$@"

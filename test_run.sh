@@ -2,7 +2,7 @@
 # Score test/input with the packaged ensemble and show the result.
 #
 #   ./test_run.sh                                      in .venv, which is made where it is missing
-#   ./test_run.sh --docker [--tag T] [--base-image I]  in the image, as the platform runs it
+#   ./test_run.sh --docker [--tag T] [--base-image I]  in the image, as Grand-Challenge runs it
 #
 # The image is built where it is missing, or with --base-image.
 # On a machine without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids CUDA packages.

@@ -116,7 +116,10 @@ def measure(
     # Random weights are as fast as the recipe's own.
     model = replace(config.model, kinetics=None, start_from=None)
     undecided = any(row["label"] is None for row in store.table)
-    step = TrainingStep(create(model, SEED), config, accelerator, undecided=undecided)
+    network = create(model, SEED)
+    for part in model.frozen:
+        network.network.get_submodule(part).requires_grad_(False)
+    step = TrainingStep(network, config, accelerator, undecided=undecided)
     step.prepare_to_train()
     rate, samples = config.optimizer.learning_rate, steps * config.run.batch_size
     # One epoch for everything below, because the queue runs dry between two epochs.

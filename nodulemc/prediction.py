@@ -14,7 +14,6 @@ import SimpleITK as sitk
 
 from nodulemc.ct.checks import check_grid
 from nodulemc.ct.volume import Volume, read_volume
-from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.trained_cases import with_warning
 from nodulemc.errors import PointsError
 from nodulemc.limits import FACE_TOLERANCE_MM

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nodulemc.cohort.fingerprint import stat_signature
-from nodulemc.cohort.identity import Identity
 from nodulemc.cohort.read_scan import Failed, Job, Unchanged
 from nodulemc.cohort.results_db import Listed, Plan, Record, ResultsDb, db_path, now
-from nodulemc.cohort.scan import Scan
 from nodulemc.cohort.scoring import Outcome, Scored
 from nodulemc.cohort.state import DbContent, by_scan, read_dbs
 from nodulemc.util.locks import writing

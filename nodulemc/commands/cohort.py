@@ -181,7 +181,7 @@ def _write_index(args: argparse.Namespace) -> None:
 
 
 def _shard(text: str) -> Shard:
-    match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UnusableValueError("I/N with I from 1 to N, for example 1/8")
     return int(match[1]), int(match[2])

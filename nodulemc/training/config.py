@@ -43,7 +43,12 @@ def _real(low: float, high: float, default: Any = ..., *, above: bool = False, b
 
 
 def _text_or_null(default: str | None) -> Any:
-    return Field(default, strict=True, pattern=r"\S", description="null or a text that is not empty")
+    return Field(
+        default,
+        strict=True,
+        pattern=r"\S",
+        description="null or a text that is not empty, in quotes if it looks like a number",
+    )
 
 
 def _switch(default: bool) -> Any:

@@ -264,7 +264,11 @@ class _SeedTrainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         self._check_same_run(checkpoint)
         accelerator = self._accelerator
-        self._step.network.load_state_dict(checkpoint.network)
+        try:
+            self._step.network.load_state_dict(checkpoint.network)
+        except RuntimeError as error:  # a version whose network was another one, such as its attribute head
+            path = self._folder / CHECKPOINT_NAME
+            raise ConfigError("another version started the run", path, "delete it to train this seed anew") from error
         self._step.ema.network.load_state_dict(checkpoint.ema)
         self._step.ema.updates = checkpoint.ema_updates
         self._step.optimizer.load_state_dict(checkpoint.optimizer)

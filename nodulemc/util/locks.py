@@ -42,7 +42,9 @@ def holding(path: Path, *, wait: bool = False) -> Iterator[bool]:
                 _lock(file, fcntl.LOCK_EX)
             alone = wait or try_to_lock(file)
         except OSError as error:
-            raise FileError(f"cannot lock ({error.strerror})", path, "check that it may be written") from error
+            raise FileError(
+                f"cannot lock ({error.strerror})", path, "name a folder that can be written and locked"
+            ) from error
         yield alone
 
 

@@ -493,6 +493,17 @@ def test_every_seed_starts_from_the_mean_of_an_ensembles_members(tmp_path):
             torch.testing.assert_close(started[name], (value + other[name]) / 2, msg=name)
 
 
+def test_a_run_whose_network_was_another_one_is_not_resumed(tmp_path):
+    train(tmp_path, config(epochs=1))
+    path = tmp_path / "checkpoint.pt"
+    checkpoint = load_checkpoint(path)
+    (name,) = [name for name in checkpoint.network if name.endswith("aux_model.weight")]
+    network = checkpoint.network | {name: checkpoint.network[name][:, :1]}
+    save_checkpoint(path, replace(checkpoint, network=network))
+    with pytest.raises(ConfigError, match=r"another version started the run: .*checkpoint.pt: delete it"):
+        train(tmp_path, config(epochs=1), resume=True)
+
+
 def test_frozen_parts_keep_the_weights_and_the_statistics_they_start_with(tmp_path):
     architecture = Architecture("inception_i3d", (), (8, 8, 8, 8, 8), attributes=("texture",))
     make_untrained_ensemble(tmp_path / "start", (5,), architecture=architecture, dtype=torch.float32)

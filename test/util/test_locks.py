@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BASE_IMAGE_BRINGS = {"torch", "torchvision"}
+BASE_IMAGE_BRINGS = {"torch"}
 
 
 def pinned(name: str) -> set[tuple[str, str]]:
