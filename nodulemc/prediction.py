@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -250,6 +249,9 @@ def side_by_side(read: Callable[[], Read], load: Callable[[], Loaded]) -> tuple[
 
     ``read`` runs in a second thread. If both fail, its exception is raised.
     """
+    # Importing it takes milliseconds, which loading an ensemble hides.
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)
         try:

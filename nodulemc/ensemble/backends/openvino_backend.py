@@ -134,7 +134,7 @@ def _attribute_heads(member: Member, tensors: dict[str, Array]) -> dict[str, lis
     if not names:
         return {}
     weights, biases = (tensors[f"{ATTRIBUTE_HEAD}.{part}"].astype(np.float64) for part in ("weight", "bias"))
-    return {name: [layer] for name, layer in zip(names, zip(weights, biases, strict=True), strict=True)}
+    return {name: [(weights[k], biases[k])] for k, name in enumerate(names)}
 
 
 def _probability(features: Array, head: Sequence[Layer]) -> float:
