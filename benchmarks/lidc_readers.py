@@ -90,10 +90,26 @@ def _pylidc() -> Iterator[ModuleType]:
     with (
         patch.object(np, "int", int, create=True),
         patch.object(np, "float", float, create=True),
-        patch.dict(sys.modules, pkg_resources=place),
+        _module("pkg_resources", place),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
         import pylidc
 
         yield pylidc
+
+
+@contextmanager
+def _module(name: str, module: Any) -> Iterator[None]:
+    """Provide a module of this name for a while.
+
+    ``patch.dict`` would also forget the modules that are imported meanwhile, and SQLAlchemy cannot be imported twice.
+    """
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before

@@ -32,7 +32,7 @@ from nodulemc.models.upscaled_stem import PatchNetwork
 from nodulemc.training.config import ModelConfig, TrainingConfig, read_config
 from nodulemc.training.dataset import PREFETCHED, BalancedBatchSampler, Batch, NoduleDataset, make_loader
 from nodulemc.training.devices import create_accelerator
-from nodulemc.training.step import TrainingStep
+from nodulemc.training.step import TrainingStep, freeze_parts
 from nodulemc.training.trainer import TrainingData, create_network
 
 Result = TypeVar("Result")
@@ -117,8 +117,7 @@ def measure(
     model = replace(config.model, kinetics=None, start_from=None)
     undecided = any(row["label"] is None for row in store.table)
     network = create(model, SEED)
-    for part in model.frozen:
-        network.network.get_submodule(part).requires_grad_(False)
+    freeze_parts(network.network, model.frozen)
     step = TrainingStep(network, config, accelerator, undecided=undecided)
     step.prepare_to_train()
     rate, samples = config.optimizer.learning_rate, steps * config.run.batch_size

@@ -6,11 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/options.sh
-case ${1:-} in
-  "") ;;
-  -h | --help) show_help "scripts/${0##*/}" ;;
-  *) unknown_option "$1" ;;
-esac
+only_help "$@"
 if ! docker info >/dev/null 2>&1; then
   [ "${CI:-}" != true ] || fail "no Docker engine answers: DOCKER_HOST=${DOCKER_HOST:-}: start one; CI does not skip this"
   echo "container test: skipped, no Docker engine answers"

@@ -5,11 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/options.sh
-case ${1:-} in
-  "") ;;
-  -h | --help) show_help "scripts/${0##*/}" ;;
-  *) unknown_option "$1" ;;
-esac
+only_help "$@"
 if ! .venv/bin/python -c "import material, mkdocstrings_handlers.python" 2>/dev/null; then
   scripts/setup.sh runtime
   .venv/bin/python -m pip --disable-pip-version-check -q install -c requirements.txt -e '.[docs]'

@@ -8,11 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/options.sh
-case ${1:-} in
-  "") ;;
-  -h | --help) show_help "scripts/${0##*/}" ;;
-  *) unknown_option "$1" ;;
-esac
+only_help "$@"
 tool=$(mktemp -d)
 trap 'rm -rf "$tool"' EXIT
 python3 -m venv "$tool/venv"

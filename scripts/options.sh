@@ -20,6 +20,15 @@ make_folder() {
   mkdir -p "$1" 2>/dev/null || fail "cannot make the folder: $1: name one that can be written"
 }
 
+# For a script whose only option is --help; its arguments.
+only_help() {
+  case ${1:-} in
+    "") ;;
+    -h | --help) show_help "scripts/${0##*/}" ;;
+    *) unknown_option "$1" ;;
+  esac
+}
+
 unknown_option() {
   fail "unknown option $1: ${0##*/}: see --help"
 }

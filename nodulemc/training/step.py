@@ -1,5 +1,7 @@
 """One optimisation step: forward, loss, backward, Adam and the moving average, on one process or several."""
 
+from collections.abc import Iterable
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -19,6 +21,12 @@ def freeze_batch_norm(module: nn.Module) -> None:
     for norm in module.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.eval().requires_grad_(False)
+
+
+def freeze_parts(network: nn.Module, parts: Iterable[str]) -> None:
+    """Stop training the parameters of some of a network's parts, named as in a recipe's ``model.frozen``."""
+    for part in parts:
+        network.get_submodule(part).requires_grad_(False)
 
 
 class TrainingStep:

@@ -35,7 +35,7 @@ from nodulemc.training.run_state import (
     restore_random_state,
     save_checkpoint,
 )
-from nodulemc.training.step import TrainingStep, freeze_batch_norm
+from nodulemc.training.step import TrainingStep, freeze_batch_norm, freeze_parts
 from nodulemc.training.validation import validate
 from nodulemc.training.warm_start import start_tensors
 from nodulemc.util.files import make_folder
@@ -139,8 +139,7 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
         fill(network, new | tensors)
-        for part in config.frozen:
-            network.get_submodule(part).requires_grad_(False)
+        freeze_parts(network, config.frozen)
     absorb_upscaling(network)
     return PatchNetwork(network)
 

@@ -25,7 +25,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 try:
     import real_nodules
-    from lidc_readers import Readings, dice
+    from lidc_readers import Readings, dice, readings
 finally:
     # test/training would be taken for benchmarks/training.py.
     sys.path.remove(str(BENCHMARKS))
@@ -172,6 +172,12 @@ def test_a_group_of_one_class_has_no_figures(tmp_path: Path):
 def test_without_data_nothing_is_judged(tmp_path: Path, capsys):
     assert real_nodules.main(["--output", str(tmp_path), "--cubes", str(tmp_path)]) == 2
     assert f"no table.csv in {tmp_path}" in capsys.readouterr().err
+
+
+def test_readings_can_be_asked_for_again(cubes):
+    _, rows = cubes
+    first, second = (readings([row | {"readers": 0}]) for row in rows[:2])  # no nodule has no readers
+    assert first == second == [None]
 
 
 def test_readers_dice():
