@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from lidc_readers import Readings, dice, readings
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -44,6 +45,7 @@ from nodulemc.evaluation.metrics import evaluate
 from nodulemc.evaluation.predictions import Predictions, assemble
 from nodulemc.evaluation.submission import matched
 from nodulemc.measure.mask import THRESHOLD, mask_on_patch
+from nodulemc.patch import SIZE, VOXEL_MM, patch_origin
 from nodulemc.ratings import ATTRIBUTES, READERS
 from nodulemc.training.dataset import NoduleDataset, SampleRef
 from nodulemc.util.files import make_folder, write_atomically
@@ -228,6 +230,32 @@ def between_readers(nodules: Nodules) -> dict[str, Any]:
     }
 
 
+def dice_with_consensus(rows: Sequence[Row], cubes: Path, slabs: Path, others: Sequence[Row]) -> list[float]:
+    """Return the Dice of cubes' masks with the readers' consensus, which is the mask of the same nodule's slab.
+
+    So it is what masks without a fault would reach. Cubes and slabs have no common origin; the centroids are matched.
+    """
+    of_nodule = {(row[PATIENT], row["LesionID"]): row[ANNOTATION] for row in others}
+    both = [(row[ANNOTATION], of_nodule.get((row[PATIENT], row["LesionID"]))) for row in rows]
+    return [
+        dice(*(_centred(folder / "masks" / f"{name}.mha") for folder, name in ((cubes, cube), (slabs, slab))))
+        for cube, slab in both
+        if slab is not None
+    ]
+
+
+def _centred(path: Path) -> np.ndarray:
+    """Return a mask on a grid of the patch's spacing and size whose middle is the mask's centroid."""
+    mask = sitk.ReadImage(str(path), sitk.sitkUInt8) > 0
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(mask)
+    grid = sitk.ResampleImageFilter()
+    grid.SetSize([SIZE] * 3)
+    grid.SetOutputSpacing([VOXEL_MM] * 3)
+    grid.SetOutputOrigin(patch_origin(shape.GetCentroid(1)))
+    return sitk.GetArrayFromImage(grid.Execute(sitk.Cast(mask, sitk.sitkFloat32))) > THRESHOLD
+
+
 def _mean_and_median(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": float(np.mean(values)), "median": float(np.median(values))} if values else None
 
@@ -294,6 +322,8 @@ def _of_masks(found: dict[str, Any]) -> str:
         lines[f"{name}, {VOTE}, with parts elsewhere in the patch"] = each["dice_of_all_parts"]
     lines[f"two readers ({own['nodules']} nodules)"] = own["two"]
     lines["a reader and at least half of the others"] = own["with_others"]
+    if "consensus" in own:
+        lines["the readers' consensus (slabs)"] = own["consensus"]
     return _table(
         ["Dice", "mean", "median"],
         [
@@ -367,7 +397,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     others = read_table(args.slabs / "table.csv").rows
     make_folder(args.output)
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {"Cubes": judged(load(prepared(args.cubes, Path(scratch))), ensembles, others)}
+        nodules = load(prepared(args.cubes, Path(scratch)))
+        sets = {"Cubes": judged(nodules, ensembles, others)}
+        overlaps = dice_with_consensus(nodules.rows, args.cubes, args.slabs, others)
+        sets["Cubes"]["readers"]["consensus"] = _mean_and_median(overlaps)
     if args.held_out:
         store, split = args.held_out
         names = set(json.loads(split.read_text())["validation"])

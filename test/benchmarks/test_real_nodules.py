@@ -103,6 +103,7 @@ def test_every_figure(cubes, ensemble: Path, shared_data: Path, tmp_path: Path, 
     assert found["readers"]["found"] == CUBES
     assert found["readers"]["nodules"] == texture["readers"]["nodules"] == len(several)
     assert 0.6 < found["readers"]["two"]["mean"] < found["readers"]["with_others"]["mean"] < 0.95
+    assert 0.6 < found["readers"]["consensus"]["mean"] < 0.95
     assert f"| toy, vote | {toy['scores']['vote']['all']['auc']:.3f}" in page
     assert f"| two readers ({len(several)} nodules) | {found['readers']['two']['mean']:.3f} |" in page
 
@@ -172,6 +173,26 @@ def test_a_group_of_one_class_has_no_figures(tmp_path: Path):
 def test_without_data_nothing_is_judged(tmp_path: Path, capsys):
     assert real_nodules.main(["--output", str(tmp_path), "--cubes", str(tmp_path)]) == 2
     assert f"no table.csv in {tmp_path}" in capsys.readouterr().err
+
+
+def test_consensus_is_compared_on_the_centroids(tmp_path: Path):
+    for name, radius, spacing, at in (
+        ("cubes", 8, (1, 1, 1), (3, -2, 1)),
+        ("slabs", 6, (0.7, 0.7, 1.25), (0, 0, 0)),
+    ):
+        (tmp_path / name / "masks").mkdir(parents=True)
+        size = [int(50 / mm) for mm in spacing]
+        ball = sitk.GaussianSource(sitk.sitkFloat32, size, [radius] * 3, at, 1, [-25.0] * 3, spacing)
+        sitk.WriteImage(ball > np.exp(-0.5), str(tmp_path / name / "masks" / f"{name}.mha"))
+    nodule = {"PatientID": "p", "LesionID": "1"}
+    alone = {**nodule, "LesionID": "2", "AnnotationID": "alone"}
+    found = real_nodules.dice_with_consensus(
+        [nodule | {"AnnotationID": "cubes"}, alone],
+        tmp_path / "cubes",
+        tmp_path / "slabs",
+        [nodule | {"AnnotationID": "slabs"}],
+    )
+    assert found == [pytest.approx(2 * 6**3 / (8**3 + 6**3), abs=0.02)]
 
 
 def test_readings_can_be_asked_for_again(cubes):
