@@ -55,12 +55,15 @@ def probability(patch: torch.Tensor, checkpoint: Path) -> float:
 
 
 def write_checkpoints(folder: Path, resources: Path, members: Iterable[Member]) -> list[Path]:
-    """Write an ensemble's members in the form of the reference's training: fp32 state dicts with a decoder."""
+    """Write an ensemble's members in the form of the reference's training: fp32 state dicts with a decoder.
+
+    The reference has no attribute head, so an ensemble's is left out; the probabilities do not depend on it.
+    """
     paths = []
     for member in members:
         tensors = create_model(ARCHITECTURE, with_decoder=True).state_dict()
         stored = read_weights(resources, member)
-        tensors |= {name: torch.from_numpy(value.astype(np.float32)) for name, value in stored.items()}
+        tensors |= {name: torch.from_numpy(stored[name].astype(np.float32)) for name in tensors.keys() & stored.keys()}
         paths.append(folder / f"{Path(member.file).stem}.pth")
         torch.save(tensors, paths[-1])
     return paths
