@@ -382,9 +382,9 @@ def test_untrained_weights_carry_a_caveat(folder, caplog):
 
 
 def test_masks_need_a_decoder(folder):
-    with pytest.raises(EnsembleError, match="no seed has a decoder, so it cannot segment"):
+    with pytest.raises(EnsembleError, match="no member has a decoder, so it cannot segment"):
         Ensemble.load(folder, device="cpu", masks=True)
-    with pytest.raises(EnsembleError, match="the seed has no decoder"):
+    with pytest.raises(EnsembleError, match="the member has no decoder"):
         load_network(folder, read_manifest(folder).members[0], masks=True)
 
 

@@ -64,7 +64,7 @@ def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_p
     files = [save_reference(tmp_path / f"{k}.pth", *rest) for k, rest in enumerate(zip(states, forms, strict=True))]
     assert run("import-reference", *files, "--output", tmp_path / "ensemble") == 0
     written = capsys.readouterr().out
-    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(forms)} seed")
+    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(forms)} member")
 
     image = make_ct(size=(100, 90, 60))
     point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()
