@@ -506,10 +506,10 @@ def rewritten(folder, change):
     [
         (
             lambda t: t.pop("classifier_head.2.bias"),
-            r"1 tensors missing \(classifier_head\.2\.bias\)",
+            r"1 tensor missing \(classifier_head\.2\.bias\)",
         ),
-        (lambda t: t.update(extra=torch.zeros(1)), r"1 tensors left over \(extra\)"),
-        (lambda t: t.update({"classifier_head.2.bias": torch.zeros(2)}), "1 tensors of another shape"),
+        (lambda t: t.update(extra=torch.zeros(1)), r"1 tensor left over \(extra\)"),
+        (lambda t: t.update({"classifier_head.2.bias": torch.zeros(2)}), "1 tensor of another shape"),
         (lambda t: t.update({"classifier_head.2.bias": torch.tensor([torch.nan])}), "NaN or infinite weights"),
     ],
 )
