@@ -2,8 +2,8 @@
 
     python benchmarks/exactness.py [--store STORE]
 
-The yardstick runs each seed as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
-each path the script prints the largest difference in a seed's and in the voted probability, the pairs of nodules that
+The yardstick runs each member as it was trained: three channels, upscaled patches, BatchNorm unfolded, eager fp32. For
+each path the script prints the largest difference in a member's and in the voted probability, the pairs of nodules that
 swap places, and both AUCs. "Rounded to bf16" or fp16 is the effect of the type, imitated by rounding in fp32, so on any
 CPU. Without --store it first draws the nodules of seed 25.
 """
@@ -52,7 +52,7 @@ def main() -> None:
     vote = Ensemble.load(args.resources, device="cpu", precision="fp32").vote
     expected = plain_probabilities(args.resources, patches)
     figures = {}
-    print("path             seed's largest  voted largest  pairs swapped  largest gap swapped     AUC  (plain)")
+    print("path           member's largest  voted largest  pairs swapped  largest gap swapped     AUC  (plain)")
     for name, seeds in paths(args.resources):
         found = seeds.member_probabilities(patches)
         gaps = swapped_gaps(vote(expected), vote(found))
@@ -91,7 +91,7 @@ def paths(resources: Path) -> Iterator[tuple[str, Ensemble | TorchMembers]]:
 
 @torch.no_grad()
 def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
-    """Return each seed's probability of each nodule, (N, seeds), without any of the shortcuts."""
+    """Return each member's probability of each nodule, (N, members), without any of the shortcuts."""
     networks = [plain_network(resources, member) for member in read_manifest(resources).members]
     results = np.empty((len(patches), len(networks)))
     for k, patch in enumerate(progress(patches, len(patches), "plain")):
@@ -101,7 +101,7 @@ def plain_probabilities(resources: Path, patches: np.ndarray) -> np.ndarray:
 
 
 def plain_network(resources: Path, member: Member) -> MultiTaskI3d:
-    """Return a seed as it was trained."""
+    """Return a member as it was trained."""
     network = create_model(member.architecture, with_decoder=False)
     tensors = read_weights(resources, member)
     fill(network, {name: torch.from_numpy(value.astype(np.float32)) for name, value in tensors.items()})

@@ -56,7 +56,7 @@ def matrix_rate(precision: str, device: str = "cpu", side: int | None = None) ->
 
 
 def network_flops(backbone: str = "inception_i3d") -> float:
-    """Return the FLOPs of one seed for one nodule: the convolutions of the published network on its upscaled input."""
+    """Return the FLOPs of a member for a nodule: the convolutions of the published network on its upscaled input."""
     with torch.device("meta"):
         network = create_model(Architecture(backbone), with_decoder=False).eval()
         with FlopCounterMode(display=False) as counter:

@@ -163,7 +163,7 @@ def concluded(
     for warning in warnings.scan:
         logger.warning("%s", warning)
     _log_warnings(
-        nodules, [(*own, *member_warnings(seeds)) for own, seeds in zip(warnings.nodules, votes, strict=True)]
+        nodules, [(*own, *member_warnings(values)) for own, values in zip(warnings.nodules, votes, strict=True)]
     )
     return assemble_predictions(nodules, warnings, votes, ensemble.vote(votes), np.array(attributes), ensemble.caveat)
 
@@ -203,9 +203,9 @@ def assemble_predictions(
     general = (*((caveat,) if caveat else ()), *warnings.scan)
     return [
         NodulePrediction(
-            nodule, float(p), tuple(seeds.tolist()), (*general, *own, *member_warnings(seeds)), tuple(told.tolist())
+            nodule, float(p), tuple(votes.tolist()), (*general, *own, *member_warnings(votes)), tuple(told.tolist())
         )
-        for nodule, own, p, seeds, told in zip(
+        for nodule, own, p, votes, told in zip(
             nodules, warnings.nodules, probabilities, by_member, attributes, strict=True
         )
     ]

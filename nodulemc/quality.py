@@ -102,7 +102,7 @@ def points_warnings(volume: Volume, nodules: Sequence[Nodule], around: Sequence[
 def member_warnings(by_member: Array) -> tuple[str, ...]:
     """Return warnings about one nodule's probabilities (number of members,)."""
     low, high = by_member.min(), by_member.max()
-    return (f"the seeds disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
+    return (f"the members disagree: {low:.2f} to {high:.2f}",) if high - low > MOST_SPREAD else ()
 
 
 def _geometry_warnings(image: sitk.Image) -> list[str]:

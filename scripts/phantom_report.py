@@ -9,14 +9,15 @@ ensemble trained without the segmentation task. It uses the AUC on the labels an
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from nodulemc import cli
+from nodulemc.arrays import Array
 from nodulemc.columns import SEED_PREFIX
 from nodulemc.data.block_store import BlockStore
 from nodulemc.ensemble.ensemble import Ensemble
@@ -28,6 +29,7 @@ from nodulemc.options import RESAMPLES
 from nodulemc.phantom.malignancy import expected_auc
 from nodulemc.program import exit_code_of
 from nodulemc.training.dataset import NoduleDataset, SampleRef
+from nodulemc.util.csv_files import read_csv
 from nodulemc.util.progress import progress
 
 
@@ -54,29 +56,28 @@ def main() -> int:
 
 def compare(store: Path, args: argparse.Namespace) -> None:
     """Write and print OUTPUT/table.md."""
-    truth = pd.DataFrame(BlockStore(store).table).set_index("AnnotationID").astype({"label": int})
-    known = pd.to_numeric(truth["probability"])
-    readers = {
-        "best reachable: the known probability": known,
-        # It ranks like the diameter itself, with any coefficients.
-        "logistic regression on the diameter alone": pd.to_numeric(truth["diameter_mm"]),
-    }
-    predictions = read(args.output / "predictions.csv")
+    table = BlockStore(store).table
+    names = [row["AnnotationID"] for row in table]
+    patients = [row["PatientID"] for row in table]
+    labels, known, diameters = (
+        np.array([row[column] for row in table], float) for column in ("label", "probability", "diameter_mm")
+    )
+    # The diameter ranks as the regression does, with any coefficients.
+    readers = {"best reachable: the known probability": known, "logistic regression on the diameter alone": diameters}
+    predictions = read(args.output / "predictions.csv", names)
     seeds = [column for column in predictions if column.startswith(SEED_PREFIX)]
     readers |= {f"seed {column.removeprefix(SEED_PREFIX)}": predictions[column] for column in seeds}
     readers["**ensemble**"] = predictions["probability"]
     if args.without_segmentation:
         path = args.output / "without_segmentation.csv"
         StoredNodules(store).predict(Ensemble.load(args.without_segmentation), path)
-        other = read(path)
-        names = ", ".join(read_manifest(args.without_segmentation).member_names)
-        readers[f"without the segmentation task ({names})"] = other["probability"]
-    readers = {name: values.reindex(truth.index) for name, values in readers.items()}
+        others = ", ".join(read_manifest(args.without_segmentation).member_names)
+        readers[f"without the segmentation task ({others})"] = read(path, names)["probability"]
     dice = mean_dice(store, args.resources, args.dice)
     lines = [
-        *table_rows(readers, truth),
+        *table_rows(readers, labels, known, patients),
         "",
-        f"{len(truth)} nodules, {truth['label'].sum()} malignant, of {truth['PatientID'].nunique()} patients. The way "
+        f"{len(names)} nodules, {labels.sum():.0f} malignant, of {len(set(patients))} patients. The way "
         f"is that from the diameter to the best, its interval over {RESAMPLES} resamples of patients. The expected AUC "
         "is over all labels that the known probabilities might have drawn. "
         f"Segmentation Dice {dice:.3f}, the mean of {args.dice} nodules.",
@@ -85,11 +86,17 @@ def compare(store: Path, args: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
-def table_rows(readers: dict[str, pd.Series], truth: pd.DataFrame) -> list[str]:
-    """Return the table's lines, one for each reader. The first is the best reachable, the second the diameter."""
-    labels, known = truth["label"].to_numpy(), pd.to_numeric(truth["probability"])
-    rankings = {name: Ranking(labels, values.to_numpy()) for name, values in readers.items()}
-    bootstrap = PatientBootstrap(np.unique(truth["PatientID"], return_inverse=True)[1], RESAMPLES)
+def table_rows(readers: Mapping[str, Array], labels: Array, known: Array, patients: Sequence[str]) -> list[str]:
+    """Return the table's lines, one for each reader. The first is the best reachable, the second the diameter.
+
+    Args:
+        readers: (N,) the scores of each reader, by name.
+        labels: (N,) 1 for malignant, 0 for benign.
+        known: (N,) the known probabilities.
+        patients: The N nodules' patients.
+    """
+    rankings = {name: Ranking(labels, values) for name, values in readers.items()}
+    bootstrap = PatientBootstrap(np.unique(patients, return_inverse=True)[1], RESAMPLES)
     resampled = {
         name: bootstrap.apply(lambda weights, ranking=ranking: ranking.curves(weights).auc())
         for name, ranking in rankings.items()
@@ -114,9 +121,12 @@ def of_the_way(aucs: dict[str, Any]) -> dict[str, Any]:
     return {name: (auc - diameter) / (best - diameter) for name, auc in aucs.items()}
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Return predictions by AnnotationID."""
-    return pd.read_csv(path, dtype={"AnnotationID": str}).set_index("AnnotationID")
+def read(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """Return the columns of probabilities of a table of predictions, with the nodules in the order of ``names``."""
+    header, rows = read_csv(path)
+    by_name = {cells[header.index("AnnotationID")]: cells for _, cells in rows}
+    columns = [name for name in header if name == "probability" or name.startswith(SEED_PREFIX)]
+    return {name: np.array([by_name[nodule][header.index(name)] for nodule in names], float) for name in columns}
 
 
 def mean_dice(folder: Path, resources: Path, count: int) -> float:

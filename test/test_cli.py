@@ -59,5 +59,5 @@ def test_bench_prints_seconds_per_nodule(tmp_path, capsys):
     seconds, rate = re.search(r"nodule +([\d.]+) s \(([\d.]+) per second\)", shown).groups()
     assert float(seconds) > 0
     assert float(rate) == pytest.approx(1 / float(seconds), rel=0.1)
-    assert "cpu, bf16, 1 seed\n" in shown or "cpu, fp32, 1 seed\n" in shown
+    assert "cpu, bf16, 1 member\n" in shown or "cpu, fp32, 1 member\n" in shown
     assert cli.main(["bench", "--nodules", "0"]) == 2

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import load_script
 from sklearn.metrics import roc_auc_score
@@ -10,36 +9,30 @@ def report():
     return load_script("phantom_report")
 
 
-def readers_and_truth(patients: int) -> tuple[dict[str, pd.Series], pd.DataFrame]:
-    """The known probability, a reader that hardly knows it and one in between.
+def readers_and_truth(patients: int) -> tuple[dict, np.ndarray, np.ndarray, list[str]]:
+    """The known probability, a reader that hardly knows it and one in between; labels, probabilities and patients.
 
     Each patient has three nodules that are alike, so that resampling nodules would give too narrow an interval.
     """
     random = np.random.default_rng(3)
     once = random.beta(1, 3, patients)
     noisy = {name: once + random.normal(0, noise, patients) for name, noise in (("weak", 0.8), ("middle", 0.2))}
-    known, labels = np.repeat(once, 3), np.repeat(random.random(patients) < once, 3)
-    truth = pd.DataFrame(
-        {
-            "PatientID": np.repeat([f"p{k}" for k in range(patients)], 3),
-            "label": labels.astype(int),
-            "probability": known.astype(str),
-        }
-    )
-    return {"best": pd.Series(known)} | {name: pd.Series(np.repeat(scores, 3)) for name, scores in noisy.items()}, truth
+    known, labels = np.repeat(once, 3), np.repeat(random.random(patients) < once, 3).astype(int)
+    readers = {"best": known} | {name: np.repeat(scores, 3) for name, scores in noisy.items()}
+    return readers, labels, known, [f"p{k // 3}" for k in range(3 * patients)]
 
 
 def share(readers, labels, nodules) -> float:
     """How far the middle reader is on the way from the weak to the best one, by scikit-learn."""
-    best, weak, middle = (roc_auc_score(labels[nodules], scores.to_numpy()[nodules]) for scores in readers.values())
+    best, weak, middle = (roc_auc_score(labels[nodules], scores[nodules]) for scores in readers.values())
     return (middle - weak) / (best - weak)
 
 
 @pytest.mark.heavy
 def test_rows_are_scikit_learns_aucs_and_a_bootstrap_of_patients(report):
-    readers, truth = readers_and_truth(400)
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in report.table_rows(readers, truth)[2:]]
-    labels = truth["label"].to_numpy()
+    readers, labels, known, patients = readers_and_truth(400)
+    lines = report.table_rows(readers, labels, known, patients)[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [row[0] for row in rows] == ["best", "weak", "middle"]
     assert [float(row[1]) for row in rows] == pytest.approx(
         [roc_auc_score(labels, s) for s in readers.values()], abs=6e-5

@@ -64,10 +64,10 @@ def test_noise_is_measured_in_soft_tissue(sigma, flagged):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "expected"), [([0.2, 0.45], ()), ([0.1, 0.5, 0.3], ("the seeds disagree: 0.10 to 0.50",))]
+    ("by_member", "expected"), [([0.2, 0.45], ()), ([0.1, 0.5, 0.3], ("the members disagree: 0.10 to 0.50",))]
 )
-def test_seeds_that_disagree(seeds, expected):
-    assert member_warnings(np.array(seeds)) == expected
+def test_members_that_disagree(by_member, expected):
+    assert member_warnings(np.array(by_member)) == expected
 
 
 def test_warnings_are_in_the_detailed_result_and_on_stderr_and_not_in_grand_challenges_json(folders, caplog):

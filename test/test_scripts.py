@@ -1,6 +1,9 @@
-"""The shell scripts' help and refusals; nothing here builds or installs."""
+"""The scripts' help and refusals; nothing here builds, installs or measures."""
 
+import ast
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,31 @@ WITH_VALUE = [
     *(("test_run.sh", option) for option in ("--tag", "--base-image")),
     ("scripts/supply_chain.sh", "--output"),
 ]
+# The others there are modules of these.
+PYTHON = [
+    str(path.relative_to(REPOSITORY))
+    for folder in ("benchmarks", "scripts")
+    for path in sorted((REPOSITORY / folder).glob("*.py"))
+    if "\nif __name__ == " in path.read_text()
+]
+ASK_EACH = """
+import io, json, runpy, sys, traceback
+from contextlib import redirect_stdout
+from pathlib import Path
+
+def answer(script):
+    sys.argv, sys.path[0] = [script, "--help"], str(Path(script).parent)
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            return ended.code or 0, said.getvalue()
+        except Exception:
+            return 1, traceback.format_exc()
+    return None, said.getvalue()
+
+print(json.dumps([*map(answer, sys.argv[1:])]))
+"""
 
 
 def run(script, *words, folder=REPOSITORY) -> subprocess.CompletedProcess:
@@ -57,3 +85,17 @@ def test_other_refusals(tmp_path):
     assert refused(run("export.sh", "--resources", tmp_path), "no ensemble.json: ")
     (tmp_path / "file").touch()
     assert refused(run("export.sh", "--output", tmp_path / "file"), f"cannot make the folder: {tmp_path / 'file'}: ")
+
+
+@pytest.mark.heavy
+def test_every_python_script_says_what_it_is_for(tmp_path):
+    """One process runs them all, as each alone would load PyTorch."""
+    command = [sys.executable, "-c", ASK_EACH, *(REPOSITORY / script for script in PYTHON)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = json.loads(done.stdout)
+    assert len(answers) == len(PYTHON) >= 17
+    for script, (code, said) in zip(PYTHON, answers, strict=True):
+        assert code == 0, f"{script}: {said}"
+        assert said.startswith(f"usage: {Path(script).name} ")
+        assert ast.get_docstring(ast.parse((REPOSITORY / script).read_text())) in said

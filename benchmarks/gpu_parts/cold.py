@@ -49,7 +49,7 @@ def _cases(setting: Setting) -> Iterator[Row]:
 
 def _floor(setting: Setting, folder: Path) -> float:
     program = _ROOT / "benchmarks" / "phases.py"
-    return run_cold([*map(str, (program, folder, setting.resources, setting.device, "auto", "floor"))])[0]
+    return run_cold([*map(str, (program, folder, setting.resources, setting.device, "auto", "--floor"))])[0]
 
 
 def _case(setting: Setting, folder: Path) -> float:

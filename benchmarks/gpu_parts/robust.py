@@ -112,7 +112,7 @@ def _memory_limit(allowed: float) -> Iterator[None]:
 
 
 def _pretend(nodules: int, seeds: TorchMembers) -> None:
-    """Let seeds on a CPU find no memory for more nodules, until they have moved to the CPU."""
+    """Let members on a CPU find no memory for more nodules, until they have moved to the CPU."""
     run_batch, leave = seeds._run_batch, seeds._leave_gpu
 
     def run(_self: TorchMembers, patches: np.ndarray, *arguments: object) -> None:

@@ -111,9 +111,9 @@ class Setting:
         return seeds
 
     def require(self, seeds: TorchMembers) -> None:
-        """Raise RuntimeError if seeds are not on the device, so that no figure of the CPU is taken for a GPU's."""
+        """Raise RuntimeError if members are not on the device, so that no figure of the CPU is taken for a GPU's."""
         if seeds.device != self.device:
-            raise RuntimeError(f"the seeds left the {self.device} for the {seeds.device}")
+            raise RuntimeError(f"the members left the {self.device} for the {seeds.device}")
 
     def require_gpu(self) -> None:
         """Raise RuntimeError on a CPU."""

@@ -21,10 +21,10 @@ def summary(state: CohortState) -> str:
         counted(len(state.listed), "scan"),
         counted(sum(len(record.predictions) for _, record in done), "nodule"),
     )
-    seeds, origin = counted(len(ensemble.seeds), "seed"), ensemble.trained_on or "nothing (untrained)"
+    members, origin = counted(len(ensemble.seeds), "member"), ensemble.trained_on or "nothing (untrained)"
     lines = [
         f"{scans}: {len(done)} done ({nodules}), {len(failed)} failed, {state.pending} to do",
-        f"{seeds}, {ensemble.precision}, weights trained on: {origin}",
+        f"{members}, {ensemble.precision}, weights trained on: {origin}",
     ]
     if ensemble.calibration:
         lines.append(f"calibrated: {describe_calibration(ensemble.calibration)}")

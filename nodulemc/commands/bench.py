@@ -39,6 +39,6 @@ def run(args: argparse.Namespace) -> None:
         ensemble.member_probabilities(patches)
         times.append(time.perf_counter() - start)
     each = min(times) / args.nodules
-    print(f"device     {ensemble.device}, {ensemble.precision}, {counted(len(ensemble.manifest.members), 'seed')}")
+    print(f"device     {ensemble.device}, {ensemble.precision}, {counted(len(ensemble.manifest.members), 'member')}")
     print(f"loading    {loaded:.2f} s")
     print(f"nodule     {each:.3f} s ({1 / each:.1f} per second), the best of {_REPEATS} rounds of {args.nodules}")

@@ -126,7 +126,7 @@ def _measures(args: argparse.Namespace, manifest: EnsembleManifest) -> bool:
     asked = args.measure or args.clinical is not None
     if asked and not manifest.segments:
         remedy = "use an ensemble saved with one, or leave out --measure and --clinical"
-        raise EnsembleError("no seed has a decoder, so nothing can be measured", manifest.folder, remedy)
+        raise EnsembleError("no member has a decoder, so nothing can be measured", manifest.folder, remedy)
     return asked or (args.report is not None and manifest.segments)
 
 

@@ -15,7 +15,7 @@ EXAMPLE = "nodulemc import-reference seed1.pth seed2.pth seed3.pth --output my_e
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="PTH", help="one checkpoint per seed")
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="PTH", help="one checkpoint per member")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="ensemble folder to write")
     parser.add_argument(
         "--keep-decoder", action="store_true", help="keep MClab's segmentation decoders, for `predict --masks`"
@@ -31,5 +31,5 @@ def run(args: argparse.Namespace) -> None:
     from nodulemc.ensemble.reference_import import import_reference
 
     manifest = import_reference(args.checkpoints, args.output, keep_decoder=args.keep_decoder)
-    members = counted(len(manifest.members), "seed")
+    members = counted(len(manifest.members), "member")
     print(f"written: {args.output}: {members}; largest difference from fp32: {manifest.deviations}")

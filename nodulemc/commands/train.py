@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         for seed in trained:
             print(_described(seed))
         bf16 = manifest.max_deviation["bf16"]
-        print(f"written: {ensemble}: {counted(len(trained), 'seed')}; bf16 differs from fp32 by at most {bf16:.4f}")
+        print(f"written: {ensemble}: {counted(len(trained), 'member')}; bf16 differs from fp32 by at most {bf16:.4f}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
 

@@ -52,7 +52,7 @@ class Ensemble:
     def __init__(
         self,
         manifest: EnsembleManifest,
-        seeds: OpenVinoMembers | TorchMembers,
+        backend: OpenVinoMembers | TorchMembers,
         *,
         masks: bool = False,
         calibrated: bool = False,
@@ -61,7 +61,7 @@ class Ensemble:
         self.manifest = manifest
         self.trained_cases = trained_cases
         self.caveat = "the weights are untrained: the numbers mean nothing" if manifest.trained_on is None else None
-        self._backend = seeds
+        self._backend = backend
         self._weights = manifest.vote_weights
         self._calibration = manifest.calibration if calibrated else None
         self._masks = masks
@@ -97,11 +97,13 @@ class Ensemble:
         if calibrated and manifest.calibration is None:
             raise EnsembleError("no calibration is stored", folder, "fit one with `nodulemc calibrate`")
         if masks and not manifest.segments:
-            raise EnsembleError("no seed has a decoder, so it cannot segment", folder, "use an ensemble saved with one")
+            raise EnsembleError(
+                "no member has a decoder, so it cannot segment", folder, "use an ensemble saved with one"
+            )
         cases = read_trained_cases(manifest)
         chosen = choose_device(device)
-        seeds = _load_members(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
-        ensemble = cls(manifest, seeds, masks=masks, calibrated=calibrated, trained_cases=cases)
+        backend = _load_members(manifest, chosen, choose_precision(precision, chosen, manifest), masks)
+        ensemble = cls(manifest, backend, masks=masks, calibrated=calibrated, trained_cases=cases)
         if ensemble.caveat:
             logger.warning("%s: %s", folder, ensemble.caveat)
         return ensemble
@@ -216,9 +218,9 @@ class Ensemble:
     def _finite(self, by_member: Array, names: Sequence[str]) -> Array:
         """Return probabilities (N, members, …) unchanged, if all are finite."""
         if not np.isfinite(by_member).all():
-            seeds = [name for k, name in enumerate(names) if not np.isfinite(by_member[:, k]).all()]
+            wrong = [name for k, name in enumerate(names) if not np.isfinite(by_member[:, k]).all()]
             remedy = "use other weights" if self.precision == "fp32" else "use --precision fp32"
-            raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(seeds), remedy)
+            raise EnsembleError(f"the network overflows in {self.precision}", ", ".join(wrong), remedy)
         return by_member
 
 

@@ -232,7 +232,7 @@ def read_manifest(folder: str | Path | None = None) -> EnsembleManifest:
         raise EnsembleError(f"a field is missing or malformed ({error!r})", path, "make the folder again") from error
     check_calibration(manifest.calibration, path)
     if not manifest.members:
-        raise EnsembleError("no members", path, "an ensemble has at least one seed")
+        raise EnsembleError("no members", path, "an ensemble has at least one member")
     repeated = [file for file, times in Counter(member.file for member in manifest.members).items() if times > 1]
     if repeated:
         raise EnsembleError(f"member {repeated[0]} is listed twice", path, "list it once, with the sum of the weights")
@@ -343,7 +343,7 @@ def member_bytes(folder: str | Path, member: Member) -> bytes:
         # Reading sets aside as much memory as the limit says.
         limit = min(path.stat().st_size, MAX_MEMBER_BYTES)
     except OSError as error:
-        raise EnsembleError(f"cannot read the seed ({error.strerror})", path, "copy the whole folder") from error
+        raise EnsembleError(f"cannot read the member ({error.strerror})", path, "copy the whole folder") from error
     content = read_limited(path, limit)
     require_sha256(content, member.sha256, path, "the file is damaged; copy it again")
     return content

@@ -52,14 +52,16 @@ def import_reference(
         FileError: a file cannot be read, or the folder not be written.
     """
     read = progress(checkpoints, len(checkpoints), "reading checkpoints", quiet_s=QUIET_S)
-    seeds = [_seed(path, f"seed_{position}", keep_decoder=keep_decoder) for position, path in enumerate(read, start=1)]
+    members = [
+        _member(path, f"seed_{position}", keep_decoder=keep_decoder) for position, path in enumerate(read, start=1)
+    ]
     names = ", ".join(Path(path).name for path in checkpoints)
-    if keep_decoder and not any(seed.architecture.decoder_widths for seed in seeds):
+    if keep_decoder and not any(member.architecture.decoder_widths for member in members):
         raise EnsembleError("no decoder to keep", names, "import without --keep-decoder")
-    return write_ensemble(folder, seeds, trained_on=f"imported from {names}", licence=None)
+    return write_ensemble(folder, members, trained_on=f"imported from {names}", licence=None)
 
 
-def _seed(path: str | Path, name: str, *, keep_decoder: bool) -> MemberWeights:
+def _member(path: str | Path, name: str, *, keep_decoder: bool) -> MemberWeights:
     architecture, tensors = reference_network(path, keep_decoder=keep_decoder)
     expected = tensor_shapes(architecture, with_decoder=architecture.decoder_widths is not None)
     # Before anything is made of them: a tensor of another shape may be one number that is said to fill terabytes.

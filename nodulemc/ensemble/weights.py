@@ -24,7 +24,7 @@ def read_weights(folder: str | Path, member: Member, *, masks: bool = False) -> 
     """
     path = Path(folder) / member.file
     if masks and member.architecture.decoder_widths is None:
-        raise EnsembleError("the seed has no decoder, so it cannot segment", path, "use an ensemble saved with one")
+        raise EnsembleError("the member has no decoder, so it cannot segment", path, "use an ensemble saved with one")
     tensors = parse_weights(member_bytes(folder, member), member.architecture, path)
     return {name: value for name, value in tensors.items() if masks or not name.startswith(DECODER_PREFIX)}
 

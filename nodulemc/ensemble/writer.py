@@ -85,7 +85,9 @@ def write_ensemble(
     folder = Path(folder)
     names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
-        raise EnsembleError(f"the seeds are named {names}", folder, "give at least one seed, each with its own name")
+        raise EnsembleError(
+            f"the members are named {names}", folder, "give at least one member, each with its own name"
+        )
     contents = [_content(folder, member, dtype) for member in members]
     # The manifest first: an interrupted replacement would leave the old one beside new files.
     prepare_output(folder / FILE_NAME)

@@ -30,7 +30,7 @@ class Predictions:
         ids: The AnnotationIDs, in the input's order.
         labels: int (n,), 1 for malignant, 0 for benign. Both occur.
         probabilities: float64 (n,), 0…1.
-        seeds: The probabilities of each seed, float64 (n,), by column name. Empty if the input has none.
+        seeds: The probabilities of each member, float64 (n,), by column name. Empty if the input has none.
         folds: The fold of each nodule. None if the input names none.
         patients: int (n,), 0…number of patients − 1. If patients are not known, each nodule is its own.
         patients_known: Whether ``patients`` are real patients.

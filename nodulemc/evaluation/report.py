@@ -83,7 +83,7 @@ def render_report(evaluation: Evaluation, patch_of: PatchOf = lambda _: None, no
 
 def _forest(metrics: dict[str, Any], axis_low: float) -> dict[str, list[ForestRow]]:
     """Return the forest plot's rows by heading."""
-    groups = {"Whole set": {"All nodules": metrics}, "Fold": metrics["folds"], "Seed": metrics["seeds"]}
+    groups = {"Whole set": {"All nodules": metrics}, "Fold": metrics["folds"], "Member": metrics["seeds"]}
     groups |= {_SUBGROUP_NAMES[name]: bands for name, bands in metrics["subgroups"].items()}
     return {
         heading: [_forest_row(name, figures, axis_low) for name, figures in rows.items()]

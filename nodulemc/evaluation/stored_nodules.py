@@ -49,7 +49,7 @@ class StoredNodules:
     def predict(self, ensemble: Ensemble, output: Path) -> None:
         """Predict all nodules and write a CSV.
 
-        Its columns are AnnotationID, label, probability, one for each seed, PatientID, one for each attribute, and
+        Its columns are AnnotationID, label, probability, one for each member, PatientID, one for each attribute, and
         those that describe the ensemble.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts, Triple, Window, attribute_features
+from nodulemc.util.text import counted
 
 Shapes = dict[str, tuple[int, ...]]
 # BatchNorm counts its steps. Inference and Adam do not need the count.
@@ -15,6 +16,7 @@ COUNTER = "num_batches_tracked"
 BACKBONE_PREFIX = "backbone."
 DECODER_PREFIX = "aux_model."
 ATTRIBUTE_HEAD = "attribute_head"
+_ATTRIBUTE_WEIGHT = f"{ATTRIBUTE_HEAD}.weight"
 VARIANCE = "running_var"
 
 
@@ -71,9 +73,10 @@ def check_names(tensors: Mapping[str, Any], expected: Shapes, path: str | Path) 
     for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", misshapen)):
         if names:
             shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            raise EnsembleError(
-                f"{len(names)} tensors {kind} ({shown})", path, "give a checkpoint of this architecture"
-            )
+            remedy = "give a checkpoint of this architecture"
+            if names == [_ATTRIBUTE_WEIGHT]:  # it once read the pooled features alone
+                remedy = "it is an older version's; train the head again from an ensemble without one"
+            raise EnsembleError(f"{counted(len(names), 'tensor')} {kind} ({shown})", path, remedy)
     return tensors
 
 

@@ -159,7 +159,7 @@ def table(predictions: Sequence[NodulePrediction], manifest: EnsembleManifest, *
     """Return a short table for people, with attributes and calibration, if any, the ensemble and its origin below."""
     names = [printable(prediction.nodule.name or str(k)) for k, prediction in enumerate(predictions, start=1)]
     width = max(map(len, ["nodule", *names]))
-    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{seed:>9}" for seed in manifest.member_names)]
+    columns = ["probability", *["uncalibrated"] * calibrated, *(f"{name:>9}" for name in manifest.member_names)]
     further = [_further_words(prediction) for prediction in predictions]
     lines = ["  ".join([f"{'nodule':<{width}}", *columns, *(further[0] if further else ())])]
     for name, prediction, own in zip(names, predictions, further, strict=True):

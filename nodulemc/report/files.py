@@ -59,7 +59,7 @@ def write_report(
 
     Raises:
         FileError: the file cannot be written.
-        EnsembleError: the explanations' checks are malformed, or a seed's numbers overflow.
+        EnsembleError: the explanations' checks are malformed, or a member's numbers overflow.
     """
     from nodulemc.report.page import Finding, Origin, case_page
     from nodulemc.report.pictures import look_at_nodule

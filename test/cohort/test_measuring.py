@@ -172,7 +172,7 @@ def test_an_ensemble_without_decoders_measures_nothing(luna, small_backbone, tmp
     write_rows(tmp_path / "c.csv", ("AnnotationID", "age"), [("0_0", 60)])
     words = ["cohort", luna, "--output", tmp_path / "out", "--resources", tmp_path / "e", option]
     assert cli.main([*map(str, words), *([str(tmp_path / "c.csv")] if option == "--clinical" else [])]) == 2
-    assert "error: no seed has a decoder, so nothing can be measured: " in capsys.readouterr().err
+    assert "error: no member has a decoder, so nothing can be measured: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

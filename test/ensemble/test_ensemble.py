@@ -382,9 +382,9 @@ def test_untrained_weights_carry_a_caveat(folder, caplog):
 
 
 def test_masks_need_a_decoder(folder):
-    with pytest.raises(EnsembleError, match="no seed has a decoder, so it cannot segment"):
+    with pytest.raises(EnsembleError, match="no member has a decoder, so it cannot segment"):
         Ensemble.load(folder, device="cpu", masks=True)
-    with pytest.raises(EnsembleError, match="the seed has no decoder"):
+    with pytest.raises(EnsembleError, match="the member has no decoder"):
         load_network(folder, read_manifest(folder).members[0], masks=True)
 
 
@@ -506,10 +506,10 @@ def rewritten(folder, change):
     [
         (
             lambda t: t.pop("classifier_head.2.bias"),
-            r"1 tensors missing \(classifier_head\.2\.bias\)",
+            r"1 tensor missing \(classifier_head\.2\.bias\)",
         ),
-        (lambda t: t.update(extra=torch.zeros(1)), r"1 tensors left over \(extra\)"),
-        (lambda t: t.update({"classifier_head.2.bias": torch.zeros(2)}), "1 tensors of another shape"),
+        (lambda t: t.update(extra=torch.zeros(1)), r"1 tensor left over \(extra\)"),
+        (lambda t: t.update({"classifier_head.2.bias": torch.zeros(2)}), "1 tensor of another shape"),
         (lambda t: t.update({"classifier_head.2.bias": torch.tensor([torch.nan])}), "NaN or infinite weights"),
     ],
 )

@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_looked_into_is_refused(tmp_path, monkeypatch):
 
 def test_a_members_bytes_are_checked(tmp_path):
     member = example().members[0]
-    with pytest.raises(EnsembleError, match="cannot read the seed"):
+    with pytest.raises(EnsembleError, match="cannot read the member"):
         member_bytes(tmp_path, member)
     (tmp_path / member.file).write_bytes(b"abc")
     assert member_bytes(tmp_path, member) == b"abc"

@@ -64,7 +64,7 @@ def test_imported_checkpoints_give_the_references_logits_through_inference(tmp_p
     files = [save_reference(tmp_path / f"{k}.pth", *rest) for k, rest in enumerate(zip(states, forms, strict=True))]
     assert run("import-reference", *files, "--output", tmp_path / "ensemble") == 0
     written = capsys.readouterr().out
-    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(forms)} seed")
+    assert written.startswith(f"written: {tmp_path / 'ensemble'}: {len(forms)} member")
 
     image = make_ct(size=(100, 90, 60))
     point = (np.array(centre_of(image)) + (2.2, -1.7, 0.9)).tolist()
@@ -229,13 +229,13 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path):
         ),
         (
             lambda t: t.update({"conv3d_0c_1x1.conv3d.weight": torch.ones(1, 1024, 1, 1, 2)}),
-            r"1 tensors of another shape \(classifier_head\.2\.weight\): .*early\.pth",
+            r"1 tensor of another shape \(classifier_head\.2\.weight\): .*early\.pth",
         ),
         (
             lambda t: t.update({"conv3d_0c_1x1.conv3d.weight": torch.ones(2, 1024, 1, 1, 1)}),
             r"2 tensors missing \(classifier_head\.2\.bias, classifier_head\.2\.weight\): .*early\.pth",
         ),
-        (lambda t: t.pop("conv3d_0c_1x1.conv3d.bias"), r"1 tensors missing \(classifier_head\.2\.bias\): .*early\.pth"),
+        (lambda t: t.pop("conv3d_0c_1x1.conv3d.bias"), r"1 tensor missing \(classifier_head\.2\.bias\): .*early\.pth"),
     ],
 )
 def test_a_baseline_with_another_classifier_is_refused(tmp_path, change, message):

@@ -36,3 +36,15 @@ def test_all_tensors_but_the_counters_are_read():
 def test_tensors_that_make_no_network_are_refused(stated, stored, change, message):
     with pytest.raises(EnsembleError, match=f"{message}.*: seed: "):
         parse_weights(safetensors.numpy.save(filled(stored) | change), stated, "seed")
+
+
+def test_an_older_versions_attribute_head_is_called_so():
+    """It read the 1,024 pooled features alone. A head of other attributes is no older version's."""
+    architecture = Architecture("inception_i3d", attributes=("margin",))
+    older = {"attribute_head.weight": np.zeros((1, 1024), np.float16)}
+    message = r"^1 tensor of another shape \(attribute_head\.weight\): seed: it is an older version's; train the head"
+    with pytest.raises(EnsembleError, match=message):
+        parse_weights(safetensors.numpy.save(filled(architecture) | older), architecture, "seed")
+    two = filled(Architecture("inception_i3d", attributes=("margin", "texture")))
+    with pytest.raises(EnsembleError, match=r"another shape .*: seed: give a checkpoint of this architecture"):
+        parse_weights(safetensors.numpy.save(two), architecture, "seed")

@@ -113,7 +113,7 @@ def test_an_ensemble_of_it_is_loaded_as_any(folder):
 
 def test_tensors_that_are_not_its_are_refused(architecture, model, tmp_path):
     tensors = {name: value for name, value in model.state_dict().items() if name != "backbone.layer3.bn2.bias"}
-    with pytest.raises(EnsembleError, match=r"1 tensors missing \(backbone\.layer3\.bn2\.bias\)"):
+    with pytest.raises(EnsembleError, match=r"1 tensor missing \(backbone\.layer3\.bn2\.bias\)"):
         write_ensemble(tmp_path, [MemberWeights("seed_1", architecture, tensors)], trained_on=None, licence=None)
 
 

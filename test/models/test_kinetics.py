@@ -57,9 +57,9 @@ def test_i3d_r50_weights_load_fully(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("mixed_4d.branch_2.1.conv3d.weight"), r"1 tensors missing \(mixed_4d"),
-        (lambda t: t.update({"mixed_9z.weight": torch.ones(1)}), r"1 tensors left over \(mixed_9z"),
-        (lambda t: t.update({"mixed_3b.branch_0.conv3d.weight": torch.ones(1)}), "1 tensors of another shape"),
+        (lambda t: t.pop("mixed_4d.branch_2.1.conv3d.weight"), r"1 tensor missing \(mixed_4d"),
+        (lambda t: t.update({"mixed_9z.weight": torch.ones(1)}), r"1 tensor left over \(mixed_9z"),
+        (lambda t: t.update({"mixed_3b.branch_0.conv3d.weight": torch.ones(1)}), "1 tensor of another shape"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(inception_file, tmp_path, change, message):

@@ -196,7 +196,7 @@ def test_train_writes_an_ensemble_that_predicts(arguments, tmp_path, capsys, mon
     figures, written = shown.out.splitlines()
     loss, auc = float(row["train_loss"]), float(row["validation_auc"])
     assert figures == f"seed 7, 1 epoch: training loss {loss:.4f}, validation AUC {auc:.4f}"
-    assert written.startswith(f"written: {run / 'ensemble'}: 1 seed; bf16 differs from fp32 by at most 0.")
+    assert written.startswith(f"written: {run / 'ensemble'}: 1 member; bf16 differs from fp32 by at most 0.")
 
     # Again without --resume it refuses.
     assert main(arguments) == 2

@@ -79,7 +79,7 @@ class OpenVinoMembers:
     def member_findings_and_masks(self, patches: Array, attributes: tuple[str, ...]) -> tuple[Array, Array]:
         """Return the results of ``member_findings`` and ``mask_probabilities``, from one pass."""
         findings = np.empty((len(patches), len(self._members), 1 + len(attributes)))
-        logits = np.empty((len(patches), sum(seed.segments for seed in self._members), *patches.shape[1:]))
+        logits = np.empty((len(patches), sum(member.segments for member in self._members), *patches.shape[1:]))
         for rows, masks, patch in zip(findings, logits, patches, strict=True):
             rows[:], masks[:] = self._run(patch, attributes)
         return findings, _sigmoid(logits)
@@ -100,10 +100,10 @@ class OpenVinoMembers:
 
         One nodule runs at a time. Running more at once is no faster, and each result is independent of the others.
         """
-        outputs = [seed.request.infer([patch[None, None]]) for seed in self._members]
+        outputs = [member.request.infer([patch[None, None]]) for member in self._members]
         both = [*zip(self._members, outputs, strict=True)]
-        findings = [seed.findings(found[0][0], attributes) for seed, found in both]
-        return findings, [found[1][0, 0] for seed, found in both if seed.segments]
+        findings = [member.findings(found[0][0], attributes) for member, found in both]
+        return findings, [found[1][0, 0] for member, found in both if member.segments]
 
 
 class _Member(NamedTuple):
