@@ -104,6 +104,8 @@ def test_real_chest_ct_through_both_programs(tmp_path, resources, shared_data):
                "fp32", "--device", "cpu", "--output", tmp_path / "p.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "p.json").read_text())
+    ends = [f"{end(point['probability'] for point in content['points']):.4f}" for end in (min, max)]
+    assert f": {len(content['points'])} nodules, probability {' to '.join(ends)}; " in done.stdout
     assert probabilities(tmp_path / "p.json") == pytest.approx(probabilities(target / OUTPUT_NAME), abs=1e-6)
     for point in content["points"]:
         by_member = list(point["per_seed"].values())
@@ -126,6 +128,8 @@ def test_real_dicom_series_with_slicer_points_to_csv(tmp_path, resources, shared
                "--output", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip
     assert done.returncode == 0, done.stderr
     (row,) = csv.DictReader((tmp_path / "p.csv").read_text().splitlines())
+    probability = float(row["probability"])
+    assert done.stdout.startswith(f"written: {tmp_path / 'p.csv'}: 1 nodule, probability {probability:.4f}; ")
     assert row["AnnotationID"] == "F-1"
     assert [float(row[c]) for c in ("CoordX", "CoordY", "CoordZ")] == pytest.approx([x, y, z])
     seeds = [float(row[f"seed_{k}"]) for k in (1, 2)]

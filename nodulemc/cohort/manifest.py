@@ -14,7 +14,7 @@ from nodulemc.cohort.scan import Scan
 from nodulemc.columns import ANNOTATION, COORDINATES, LABEL, LABELS, PATHS, PATIENT, POINTS, UID, canonical, two_points
 from nodulemc.ct.folder import CT_SUFFIX, CtFolder
 from nodulemc.ct.volume import SUFFIXES
-from nodulemc.errors import ImageError, NoduleMCError, PointsError, TableError, printable
+from nodulemc.errors import FileError, ImageError, NoduleMCError, PointsError, TableError, printable
 from nodulemc.limits import MAX_NODULES
 from nodulemc.points.nodules import Nodule, make_nodule, shortened
 from nodulemc.util.table_rows import TableRow, read_rows, read_table
@@ -41,6 +41,9 @@ def read_cohort_manifest(path: str | Path) -> list[Scan]:
     """
     path = Path(path).absolute()  # a cluster's nodes have other working folders
     if path.is_dir():
+        if not (path / TABLE_NAME).exists():
+            what, remedy = f"a folder without {TABLE_NAME}", f"put {TABLE_NAME} beside its folder {_CT_FOLDER}"
+            raise FileError(what, path, f"{remedy}, give a table instead, or score one CT with `nodulemc predict`")
         rows = read_rows(path / TABLE_NAME, (UID, *COORDINATES))
         return _by_nodule(rows, UID, _Cts(path).find)
     if path.name.lower().endswith(SUFFIXES):

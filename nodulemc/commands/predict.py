@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ct",
         type=Path,
         metavar="CT",
-        help=".mha, .mhd, .nii, .nii.gz or .nrrd file, or a folder with a DICOM series, in it or below",
+        help=".mha, .mhd, .nii, .nii.gz, .nrrd or .tif file, or a folder with a DICOM series, in it or below",
     )
     parser.add_argument(
         "--series", metavar="UID", help="SeriesInstanceUID of the series to read, where a folder holds several CTs"
@@ -256,7 +256,9 @@ def _segment(
 def _in_words(predictions: Sequence[NodulePrediction]) -> str:
     nodules = counted(len(predictions), "nodule")
     probabilities = sorted(prediction.probability for prediction in predictions)
-    return f"{nodules}, probability {probabilities[0]:.4f} to {probabilities[-1]:.4f}" if probabilities else nodules
+    # One nodule has a number, not a range.
+    ends = [f"{probability:.4f}" for probability in (*probabilities[:1], *probabilities[1:][-1:])]
+    return f"{nodules}, probability {' to '.join(ends)}" if ends else nodules
 
 
 def _read(

@@ -17,6 +17,7 @@ from nodulemc import limits
 from nodulemc.ct.stored_voxels import ImageHeader
 from nodulemc.errors import ImageError
 
+DAMAGED = "the file is damaged or no image; copy it again, or name another"  # what to do if no header can be read
 _NOTHING = 1e-30  # of a direction; over a whole scan it moves no voxel by the width of an atom
 
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nodulemc.arrays import Array
-from nodulemc.ct.checks import quoted, refuse, refuse_type
+from nodulemc.ct.checks import DAMAGED, quoted, refuse, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ImageHeader, StoredVoxels
 from nodulemc.errors import ImageError
@@ -129,8 +129,9 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _refuse_header(line: bytes, path: Path) -> NoReturn:
-    shown = line[:40].split(b"\n")[0]
-    refuse(f"cannot read the CT (no MetaImage header: {shown!r})", path, "the file is damaged")
+    start = line[:40].split(b"\n")[0]
+    shown = f": {start!r}" if line else ""
+    refuse(f"cannot read the CT (no MetaImage header{shown})", path, DAMAGED)
 
 
 def _dimensions(fields: dict[str, str], path: Path) -> int:

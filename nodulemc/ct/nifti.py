@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nodulemc.arrays import Array
-from nodulemc.ct.checks import in_numbers, refuse, refuse_size, refuse_type
+from nodulemc.ct.checks import DAMAGED, in_numbers, refuse, refuse_size, refuse_type
 from nodulemc.ct.stored_voxels import NOT_RESCALED, ByteOrder, ImageHeader, StoredVoxels
 from nodulemc.errors import ImageError
 from nodulemc.limits import MAX_DIRECTION_ERROR, MAX_DISAGREEMENT_MM
@@ -138,7 +138,7 @@ def _head(path: Path, length: int = _LONGEST) -> bytes:
         with opener(path, "rb") as file:
             return file.read(length).ljust(length, b"\0")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ImageError(f"cannot read the CT ({error})", path, "the file is damaged or no image") from error
+        raise ImageError(f"cannot read the CT ({error})", path, DAMAGED) from error
 
 
 def _size(raw: np.void, path: Path) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nodulemc.arrays import Array
-from nodulemc.ct.checks import quoted, refuse, refuse_size, refuse_type
+from nodulemc.ct.checks import DAMAGED, quoted, refuse, refuse_size, refuse_type
 from nodulemc.ct.scan_ids import read_ids
 from nodulemc.ct.stored_voxels import ByteOrder, ImageHeader, StoredVoxels
 from nodulemc.util.text import plain_number
@@ -109,7 +109,7 @@ def _read_fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     with path.open("rb") as file:
         head = re.match(rb"(?s)(NRRD000\d\r?\n.*?)\r?\n\r?\n", file.read(_HEADER))
     if head is None:
-        refuse("cannot read the CT (no NRRD header followed by voxels)", path, "the file is damaged or no image")
+        refuse("cannot read the CT (no NRRD header followed by voxels)", path, DAMAGED)
     fields: dict[str, str] = {}
     keys: dict[str, str] = {}
     for line in head.group(1).decode("utf-8", "replace").splitlines()[1:]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nodulemc.ct.checks import DAMAGED
 from nodulemc.ct.compressed import decoded_length
 from nodulemc.errors import ImageError
 
@@ -55,7 +56,7 @@ def check_pages(path: Path) -> None:
             if _first(content, order, pages[0].get(_COMPRESSION)) in _DEFLATE:
                 _check_deflated(content, order, pages, path)
     except (struct.error, ValueError, KeyError, OverflowError) as error:
-        raise ImageError(f"cannot read the CT (malformed TIFF: {error})", path, "the file is damaged") from error
+        raise ImageError(f"cannot read the CT (malformed TIFF: {error})", path, DAMAGED) from error
 
 
 def _pages(content: mmap.mmap, order: str) -> Iterator[dict[int, _Values]]:

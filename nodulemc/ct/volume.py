@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 from nodulemc.ct import meta_image, nifti, nrrd
-from nodulemc.ct.checks import check_grid, check_image_header, check_path, itk_direction
+from nodulemc.ct.checks import DAMAGED, check_grid, check_image_header, check_path, itk_direction
 from nodulemc.ct.compressed import check_length, read_voxels
 from nodulemc.ct.scan_ids import ScanIds
 from nodulemc.ct.stored_voxels import NOT_RESCALED, ImageHeader
@@ -251,4 +251,4 @@ def reading(path: Path) -> Iterator[None]:
         if out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[-1].strip()
-        raise ImageError(f"cannot read the CT ({reason})", path, "the file is damaged or no image") from error
+        raise ImageError(f"cannot read the CT ({reason})", path, DAMAGED) from error

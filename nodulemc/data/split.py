@@ -13,6 +13,7 @@ import numpy as np
 
 from nodulemc.data.nodule_table import Row
 from nodulemc.errors import TableError
+from nodulemc.util.text import counted
 
 VALIDATION_SAMPLES = 200
 
@@ -89,8 +90,9 @@ def split_groups(groups: Groups, samples: int, seed: int, source: object) -> dic
     sides = _divide([*groups.a, *groups.b], chosen)
     for side, name in ((sides.a, "validation"), (sides.b, "training")):
         if {0, 1} - {row["label"] for row in side} and (samples or side is sides.b):
+            held = counted(len(side), "sample")
             raise TableError(
-                f"with {samples} validation samples the {name} side has {len(side)} samples and lacks a class",
+                f"with {samples} validation samples the {name} side has {held} and lacks a class",
                 source,
                 f"group A has {benign} benign and {malignant} malignant samples; validate on another number",
             )

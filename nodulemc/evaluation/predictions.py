@@ -133,7 +133,8 @@ def predictions_of(rows: Sequence[TableRow], table: Mapping[str, TableRow] | Non
     column, remedy = SEEN_IN_TRAINING, f"write {', '.join(SEEN)} or nothing"
     _require(rows, lambda row: row.cells.get(column, "") in ("", *SEEN), column, remedy)
     if table is not None:
-        _require(rows, lambda row: row.cells["AnnotationID"] in table, "AnnotationID", "the table has no such nodule")
+        remedy = "the table has no such nodule; give predictions and table of one study"
+        _require(rows, lambda row: row.cells["AnnotationID"] in table, "AnnotationID", remedy)
         _require(
             rows,
             lambda row: len({LABELS[label] for label in _labels(row, table) if label}) < 2,
@@ -179,7 +180,7 @@ def assemble(
     labels = np.array([LABELS[cells["label"]] for cells in columns], int)
     if len(set(labels.tolist())) < 2:
         what = f"no nodule of {len(labels)} has label {1 - labels[0]}" if kept else "no nodule has a label"
-        raise TableError(what, source, "ranking needs malignant and benign nodules")
+        raise TableError(what, source, "give malignant and benign nodules, with labels in a column label or a table")
     patients, known = patients_of(ids, columns, source)
     return Predictions(
         ids=ids,

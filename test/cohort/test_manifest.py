@@ -231,6 +231,14 @@ def test_luna16s_columns_and_a_spreadsheets_leftovers(tmp_path):
     assert scan.points == (Nodule(None, (-1.5, 2, 30)), Nodule(None, (4.5, 5, 6)))
 
 
+def test_a_folder_without_a_table_is_no_manifest(tmp_path):
+    (tmp_path / "ct").mkdir()
+    with pytest.raises(FileError) as caught:
+        read_cohort_manifest(tmp_path)
+    remedy = "put table.csv beside its folder ct, give a table instead, or score one CT with `nodulemc predict`"
+    assert str(caught.value) == f"a folder without table.csv: {tmp_path}: {remedy}"
+
+
 def test_a_ct_is_no_manifest(tmp_path):
     (tmp_path / "ct.nii.gz").write_bytes(b"")
     with pytest.raises(TableError, match=r"a CT, no manifest: .*ct\.nii\.gz: score one CT with `nodulemc predict`"):

@@ -94,6 +94,15 @@ def test_what_decides_is_stated_once_and_plainly(tmp_path, insert, message):
         read_volume(with_header(tmp_path / "ct.mha", insert=insert))
 
 
+def test_an_empty_file_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "ct.mha"
+    path.touch()
+    remedy = "the file is damaged or no image; copy it again, or name another"
+    with pytest.raises(ImageError) as caught:
+        read_volume(path)
+    assert str(caught.value) == f"cannot read the CT (no MetaImage header): {path}: {remedy}"
+
+
 @pytest.mark.parametrize("filler", [b"\n", b"a\n", b" ", b"\r", b"Offset", b"=\n", b"DimSize\t"])
 def test_a_hostile_header_is_refused_at_once(tmp_path, filler):
     path = tmp_path / "ct.mha"

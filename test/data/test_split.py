@@ -186,6 +186,11 @@ def test_impossible_validation(rows: list[dict], samples: int, side: str):
         split_groups(Groups(rows, []), samples, 0, "table")
 
 
+def test_a_side_of_one_sample_is_told_in_the_singular():
+    with pytest.raises(TableError, match="the training side has 1 sample and lacks a class"):
+        split_groups(draw_groups(rows_of((1, 0)), 0), 0, 0, "table")
+
+
 def test_more_folds_than_patients_of_a_class():
     rows = rows_of(*[(1, 0)] * 9, *[(0, 2)] * 3)
     assert len(split_folds(rows, 3, 0, "table")["folds"]) == 3

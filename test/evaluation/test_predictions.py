@@ -97,7 +97,9 @@ def test_duplicate_in_another_file(tmp_path):
 
 def test_unmatched(tmp_path):
     table = (["AnnotationID", "label"], [row[:2] for row in GOOD[1:]])
-    assert refusal(tmp_path, GOOD, table=table).startswith("AnnotationID is '100001_1_19990102': ")
+    message = refusal(tmp_path, GOOD, table=table)
+    assert message.startswith("AnnotationID is '100001_1_19990102': ")
+    assert message.endswith(": the table has no such nodule; give predictions and table of one study")
 
 
 def test_label_that_differs_from_the_tables(tmp_path):
@@ -119,7 +121,9 @@ def test_a_label_that_the_table_does_not_have(tmp_path):
 
 
 def test_no_label_at_all(tmp_path):
-    assert refusal(tmp_path, [["a", "", 0.1], ["b", "", 0.3]]).startswith(f"no nodule has a label: {tmp_path}/p.csv: ")
+    message = refusal(tmp_path, [["a", "", 0.1], ["b", "", 0.3]])
+    remedy = "give malignant and benign nodules, with labels in a column label or a table"
+    assert message == f"no nodule has a label: {tmp_path}/p.csv: {remedy}"
 
 
 def test_labels_written_as_decimals(tmp_path):
