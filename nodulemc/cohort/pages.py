@@ -19,6 +19,7 @@ from urllib.parse import quote
 from nodulemc.cohort.names import file_names
 from nodulemc.cohort.state import CohortState, findings, read_state
 from nodulemc.columns import LUNG_RADS
+from nodulemc.errors import printable
 from nodulemc.measure.risk import CATEGORIES
 from nodulemc.output.detailed import further_cells
 from nodulemc.report.page import Finding, Origin, case_page
@@ -137,14 +138,14 @@ def _row(listed: Listed, state: CohortState, page: Path | None) -> dict[str, Any
     """Return a scan's row in the index."""
     record = state.records.get(listed.scan)
     link = page and f"{FOLDER}/{quote(page.name)}"
-    row: dict[str, Any] = {"scan": listed.scan, "link": link, "status": "to do", "error": "",
+    row: dict[str, Any] = {"scan": printable(listed.scan), "link": link, "status": "to do", "error": "",
                            "nodules": [], "highest": None, "further": {}, "warnings": []}  # fmt: skip
     if record is None:
         return row
     if record.error is not None:
         return row | {"status": "failed", "error": str(record.error)}
     found = findings(listed, record)
-    nodules = [(p.nodule.name or str(k), p.probability) for k, p in enumerate(found, start=1)]
+    nodules = [(printable(p.nodule.name or str(k)), p.probability) for k, p in enumerate(found, start=1)]
     return row | {
         "status": "done",
         "nodules": nodules,

@@ -2,16 +2,19 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
 
 from nodulemc.arrays import Array
 from nodulemc.ct.volume import Volume, read_volume
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.measure.dates import scan_date
-from nodulemc.measure.mask import AT_EDGE, NoduleMask, segment
+from nodulemc.measure.mask import AT_EDGE, AT_SCANS_EDGE, NoduleMask, segment
 from nodulemc.measure.matching import DoubtError, Match, Matching, MeasuredScan
 from nodulemc.measure.sizes import Measurements, measure
 from nodulemc.points.nodules import Nodule, shortened
@@ -70,6 +73,9 @@ class Growth:
     registration_similarity: float | None = None
 
 
+_Found = tuple[Growth, tuple[str, ...]]  # a nodule's growth, and warnings about it
+
+
 def volume_change_percent(before: float, after: float) -> float:
     """Return the change of a volume in % of the volume before."""
     return 100 * (after / before - 1)
@@ -124,22 +130,48 @@ def compared(
         earlier: The earlier scan.
         ensemble: An ensemble loaded with ``masks=True``.
     """
+    if doubt := _doubt(volume, earlier):
+        found = [_no_growth(doubt)] * len(predictions)
+    else:
+        found = _growths(predictions, volume, masks, earlier, ensemble)
+    general = tuple(general_warnings(volume, earlier))
+    predictions = with_warnings(predictions, [(*general, *warnings) for _, warnings in found])
+    return [replace(p, growth=growth) for p, (growth, _) in zip(predictions, found, strict=True)]
+
+
+def _doubt(volume: Volume, earlier: Prior) -> str | None:
+    """Return the reason why the two scans cannot tell growth at all, or None."""
+    if earlier.days is not None and earlier.days < 0:
+        return f"the prior scan is {-earlier.days} days later; swap the scans, or correct the dates"
+    now, before = (sitk.GetArrayViewFromImage(one.image) for one in (volume, earlier.volume))
+    # A scan given twice would look like nodules that do not grow.
+    return "the prior scan is this scan: all voxels are the same" if np.array_equal(now, before) else None
+
+
+def _no_growth(doubt: object) -> _Found:
+    return Growth(), (f"no growth: {doubt}",)
+
+
+def _growths(
+    predictions: Sequence[NodulePrediction],
+    volume: Volume,
+    masks: Sequence[NoduleMask],
+    earlier: Prior,
+    ensemble: Ensemble,
+) -> list[_Found]:
+    """Return each nodule's growth and warnings about it; for the arguments see ``compared``."""
     sizes = [prediction.measurements or Measurements() for prediction in predictions]
     scan = MeasuredScan(volume, [prediction.nodule for prediction in predictions], masks, sizes)
     prior = _measured(earlier, ensemble)
     matching = Matching(scan, prior)
-    found = [_growth(k, matching, scan, prior, earlier) for k in range(len(predictions))]
-    general = tuple(general_warnings(volume, earlier))
-    predictions = with_warnings(predictions, [(*general, *warnings) for _, warnings in found])
-    _log_unmatched(earlier, [growth for growth, _ in found])
-    return [replace(p, growth=growth) for p, (growth, _) in zip(predictions, found, strict=True)]
+    _log_unmatched(earlier, matching.matched())
+    return [_growth(k, matching, scan, prior, earlier) for k in range(len(predictions))]
 
 
-def _log_unmatched(earlier: Prior, growths: Sequence[Growth]) -> None:
+def _log_unmatched(earlier: Prior, matched: Collection[int]) -> None:
     """Log the nodules of the prior scan that match none of this scan: they may have disappeared."""
-    matched = {growth.prior_nodule for growth in growths}
     left = [nodule.name or str(j) for j, nodule in enumerate(earlier.nodules, start=1)]
-    if left := [shortened(name) for name in left if name not in matched]:
+    if left := [shortened(name) for j, name in enumerate(left) if j not in matched]:
         logger.warning("%s: not found again: %s", earlier.volume.source, ", ".join(left))
 
 
@@ -149,14 +181,12 @@ def _measured(earlier: Prior, ensemble: Ensemble) -> MeasuredScan:
     return MeasuredScan(earlier.volume, earlier.nodules, masks, [measure(earlier.volume, mask) for mask in masks])
 
 
-def _growth(
-    k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, earlier: Prior
-) -> tuple[Growth, tuple[str, ...]]:
+def _growth(k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, earlier: Prior) -> _Found:
     """Return a nodule's growth, and warnings about it."""
     try:
-        found, before, after = _counterpart(k, matching, scan, prior, earlier.days)
+        found, before, after = _counterpart(k, matching, scan, prior)
     except DoubtError as doubt:
-        return Growth(), (f"no growth: {doubt}",)
+        return _no_growth(doubt)
     j, warnings = found.index, earlier.warnings
     change = volume_change_percent(before, after)
     growth = Growth(
@@ -173,16 +203,12 @@ def _growth(
     return growth, (*(f"prior scan: {warning}" for warning in said), *_thick(scan, k), *_small(growth))
 
 
-def _counterpart(
-    k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan, days: int | None
-) -> tuple[Match, float, float]:
+def _counterpart(k: int, matching: Matching, scan: MeasuredScan, prior: MeasuredScan) -> tuple[Match, float, float]:
     """Return a nodule's counterpart, the counterpart's volume and the nodule's volume, in mm³.
 
     Raises:
-        DoubtError: there is none, or one is not measured as a whole, or the prior scan is the later one.
+        DoubtError: there is none, or one is not measured as a whole.
     """
-    if days is not None and days < 0:
-        raise DoubtError(f"the prior scan is {-days} days later; swap the scans, or correct the dates")
     found = matching.match(k)
     after = _volume_mm3(scan, k, "its mask")
     before = _volume_mm3(prior, found.index, f"the mask of {prior.names[found.index]} of the prior scan")
@@ -194,8 +220,9 @@ def _volume_mm3(scan: MeasuredScan, k: int, what: str) -> float:
     volume_mm3 = scan.sizes[k].volume_mm3
     if volume_mm3 is None:
         raise DoubtError(f"{what} is missing")
-    if AT_EDGE in scan.masks[k].warnings:
-        raise DoubtError(f"{what} is cut off at the edge of its cube")
+    for warning, edge in ((AT_EDGE, "its cube"), (AT_SCANS_EDGE, "the scan")):
+        if warning in scan.masks[k].warnings:
+            raise DoubtError(f"{what} is cut off at the edge of {edge}")
     return volume_mm3
 
 

@@ -21,6 +21,7 @@ REACH_MM = 5.0  # chosen: a mask that lies farther from the point belongs to ano
 MOST_BESIDE_MM = 2.0  # chosen: a point that lies farther beside its mask gets a warning
 RELEVANT_PART = 0.1  # chosen: a share of the mask's volume; smaller parts beside it get no warning
 AT_EDGE = f"its mask reaches the edge of its {EXTENT_MM:g} mm cube: the nodule may be larger"
+AT_SCANS_EDGE = "its mask reaches the edge of the scan: the nodule may be larger"
 _INSIDE_MM = VOXEL_MM * 3**0.5 / 2  # the distance to the nearest voxel's centre
 
 
@@ -138,9 +139,11 @@ def nodule_mask(volume: Volume, point: Sequence[float], probability: Array) -> N
     lower, found = _on_scan(volume, point, own)
     if not (found > THRESHOLD).any():
         return _nothing(volume, point, "its mask lies between the CT's voxels")
-    warnings = (*([beside] if away > MOST_BESIDE_MM else []), *_faults(labels, label))
+    start, trimmed = _trimmed(lower, found)
+    at_scans_edge = [AT_SCANS_EDGE] if _is_at_edge(volume.image, start, trimmed) else []
+    warnings = (*([beside] if away > MOST_BESIDE_MM else []), *at_scans_edge, *_faults(labels, label))
     distance = 0.0 if away <= _INSIDE_MM else away
-    return NoduleMask(*_trimmed(lower, found), distance, warnings)
+    return NoduleMask(start, trimmed, distance, warnings)
 
 
 def mask_on_patch(probability: Array) -> Array:
@@ -201,6 +204,20 @@ def _on_scan(volume: Volume, point: Sequence[float], probability: Array) -> tupl
         patch, size, sitk.Transform(), sitk.sitkBSpline3, origin, image.GetSpacing(), image.GetDirection(), 0.0
     )
     return low, sitk.GetArrayFromImage(found)
+
+
+def _is_at_edge(image: sitk.Image, lower: Sequence[int], probability: Array) -> bool:
+    """Return whether a mask holds voxels of an image's first or last layer along an axis.
+
+    This also holds for ``nodule_part``: where the scan goes on, the part's outer voxels lie beyond the patch.
+
+    Args:
+        image: The scan, or a nodule's part of it.
+        lower: The index x, y, z of the first voxel of the mask's box in the image.
+        probability: The box, axes z, y, x.
+    """
+    filled = np.argwhere(probability > THRESHOLD)[:, ::-1] + lower
+    return bool((filled.min(axis=0) == 0).any() or (filled.max(axis=0) == np.subtract(image.GetSize(), 1)).any())
 
 
 def _trimmed(lower: Sequence[int], probability: Array) -> tuple[tuple[int, int, int], Array]:

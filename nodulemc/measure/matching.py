@@ -1,6 +1,7 @@
 """Matching the nodules of an earlier scan with those of this one, or reasons for doubt."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,6 +106,14 @@ class Matching:
             raise DoubtError(f"no point of the prior scan is within {MATCH_MM:g} mm of its place there; {near}")
         self._check_rivals(k, j)
         return Match(j, distance, alignment.similarity)
+
+    def matched(self) -> set[int]:
+        """Return the positions of the prior scan's nodules that are a nodule's counterpart."""
+        found = set()
+        for k in range(len(self._scan.nodules)):
+            with suppress(DoubtError):
+                found.add(self.match(k).index)
+        return found
 
     def _check_rivals(self, k: int, j: int) -> None:
         clear = self._away[k, j] + CLEAR_MM

@@ -10,6 +10,7 @@ from nodulemc import __version__
 from nodulemc.ensemble.calibration import apply_calibration, describe_calibration
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import EnsembleManifest
+from nodulemc.errors import printable
 from nodulemc.measure.mask import NoduleMask
 from nodulemc.output.detailed import uncalibrated
 from nodulemc.patch import EXTENT_MM
@@ -85,6 +86,7 @@ def case_page(
         key: An identifier of the result in the page, for programs.
         explains: Whether explanations were asked for. The page then names those that are not shown.
     """
+    scan = printable(scan)
     checks = read_checks(origin.manifest) if explains else {}
     predictions = [finding.prediction for finding in findings]
     general = _general(predictions)
@@ -122,7 +124,7 @@ def _nodule(number: int, finding: Finding, origin: Origin, general: Sequence[str
     """Return the template's values for a nodule."""
     prediction, view = finding.prediction, finding.view
     return {
-        "name": prediction.nodule.name or str(number),
+        "name": printable(prediction.nodule.name or str(number)),
         "id": f"nodule-{number}",
         "point": prediction.nodule.point,
         "warnings": [warning for warning in prediction.warnings if warning not in general],

@@ -179,9 +179,38 @@ def check_none(points, said):
         assert point["measurements"]["volume_mm3"] > 0
 
 
-def test_dates_that_are_reversed_give_no_growth(scans, tmp_path):
+def test_dates_that_are_reversed_give_no_growth(scans, tmp_path, caplog):
     found = grown(scans, tmp_path, "--date", "2020-03-01", "--prior-date", "2020-03-31")
     check_none(found, "no growth: the prior scan is 30 days later; swap the scans, or correct the dates")
+    assert "not found again" not in caplog.text  # nothing was looked for
+
+
+def test_one_scan_given_twice_gives_no_growth(scans, tmp_path, caplog):
+    found = grown(scans, tmp_path, *YEAR, "--prior", scans / "now.mha", points=scans / "now.json")
+    check_none(found, "no growth: the prior scan is this scan: all voxels are the same")
+    assert "not found again" not in caplog.text
+
+
+def test_a_nodule_that_a_scan_cuts_gives_no_growth(scans, tmp_path, caplog):
+    prior = read_volume(scans / "prior.mha").image
+    point = MOTION.TransformPoint(PLACES[0].tolist())
+    _, _, middle = prior.TransformPhysicalPointToIndex(point)
+    cut = sitk.RegionOfInterest(prior, [*prior.GetSize()[:2], prior.GetSize()[2] - middle], [0, 0, middle])
+    sitk.WriteImage(cut, str(tmp_path / "cut.mha"))
+    first, second = grown(scans, tmp_path, *YEAR, "--prior", tmp_path / "cut.mha", points=scans / "prior.json")
+    check_none([first], "no growth: the mask of 'a' of the prior scan is cut off at the edge of the scan")
+    assert second["growth"]["prior_nodule"] == "b"
+    assert "not found again" not in caplog.text
+
+
+def test_prior_nodules_that_are_missing_now_are_named_once_each(scans, tmp_path, caplog):
+    points = tmp_path / "three.json"
+    moved = [MOTION.TransformPoint(place.tolist()) for place in PLACES]
+    # The third has the first one's name.
+    write_points(points, [*moved, np.add(moved[0], (0, 0, 25))], ("a", "b", "a"))
+    first, second = grown(scans, tmp_path, *YEAR, points=points)
+    assert [first["growth"]["prior_nodule"], second["growth"]["prior_nodule"]] == ["a", "b"]
+    assert f"{scans / 'prior.mha'}: not found again: 'a'" in caplog.messages
 
 
 def test_another_patients_scan_gives_no_growth(scans, tmp_path):
@@ -203,7 +232,7 @@ def test_a_prior_nodule_without_a_mask_gives_no_growth(scans, tmp_path, caplog):
     write_points(points, [beside, MOTION.TransformPoint(PLACES[1].tolist())])
     first, second = grown(scans, tmp_path, *YEAR, points=points)
     check_none([first], "no growth: the mask of 'a' of the prior scan is missing")
-    assert f"{scans / 'prior.mha'}: not found again: 'a'" in caplog.messages
+    assert "not found again" not in caplog.text
     assert second["growth"]["prior_nodule"] == "b"
 
 

@@ -6,7 +6,8 @@ import SimpleITK as sitk
 from conftest import rotation
 from digital_shapes import ball, ellipsoid, make_volume, middle
 
-from nodulemc.measure.mask import mask_on_patch, nodule_mask
+from nodulemc.ct.volume import Volume
+from nodulemc.measure.mask import AT_EDGE, AT_SCANS_EDGE, mask_on_patch, nodule_mask, nodule_part
 from nodulemc.patch import VOXEL_MM, patch_origin
 
 GRIDS = {
@@ -106,3 +107,30 @@ def test_a_mask_at_the_scans_edge_ends_there():
     assert mask.voxels[:, :, 0].any()
     half = np.count_nonzero(mask.voxels) * 0.7 * 0.7 * 1.25 / (np.pi / 6 * 1000)
     assert 0.5 < half < 0.6  # the middle and half a voxel
+    assert mask.warnings == (AT_SCANS_EDGE,)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(("axis", "is_last"), [(axis, is_last) for axis in range(3) for is_last in (False, True)])
+def test_a_mask_that_the_scan_cuts_is_told_at_each_of_its_six_faces(grid, axis, is_last):
+    volume = make_volume(*GRIDS[grid])
+    spacing, size = volume.image.GetSpacing()[axis], volume.image.GetSize()[axis]
+
+    def warnings(mm_inside):
+        index = (np.array(volume.image.GetSize()) - 1) / 2
+        index[axis] = size - 1 - mm_inside / spacing if is_last else mm_inside / spacing
+        point = volume.image.TransformContinuousIndexToPhysicalPoint(index.tolist())
+        return nodule_mask(volume, point, ball(10)).warnings
+
+    assert warnings(4) == (AT_SCANS_EDGE,)
+    assert warnings(6) == ()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_part_of_a_scan_says_the_same_of_the_scans_edge(grid):
+    volume = make_volume(*GRIDS[grid])
+    at_face = volume.image.TransformContinuousIndexToPhysicalPoint([2.0, *(n / 2 for n in volume.image.GetSize()[1:])])
+    for point, expected in ((middle(volume), (AT_EDGE,)), (list(at_face), (AT_SCANS_EDGE, AT_EDGE))):
+        part = Volume(nodule_part(volume, point), volume.source)
+        for given in (volume, part):
+            assert nodule_mask(given, point, np.ones((64,) * 3)).warnings == expected

@@ -121,6 +121,14 @@ def touch(browser, places):
     browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
+def test_control_characters_in_names_are_escaped():
+    findings = make_findings(("a\0b\u202ec",))
+    page = case_page("ct\u202e\x07.mha", findings, make_origin())
+    assert not {"\0", "\x07", "\u202e"} & {*page}
+    assert page.count(r"ct\u202e\x07.mha") >= 2
+    assert page.count(r"a\x00b\u202ec") >= 3
+
+
 def test_console_is_silent_and_nothing_is_loaded(browser):
     assert browser.get_log("browser") == []
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
