@@ -26,7 +26,9 @@ find_python() {
 }
 
 python=$(find_python)
-stamp=$({ echo "$PWD"; "$python" --version; cat requirements.txt pyproject.toml setup.py; } | sha256sum | cut -d' ' -f1)
+# What pyproject.toml says to linters and pytest installs nothing.
+installed=$(awk '/^\[/ { kept = !/^\[+tool\./ || /^\[tool\.setuptools/ } kept' pyproject.toml)
+stamp=$({ echo "$PWD" "$installed"; "$python" --version; cat requirements.txt setup.py; } | sha256sum | cut -d' ' -f1)
 done_file=.venv/set-up
 if [ -f "$done_file" ] && grep -qx "$stamp all" "$done_file"; then exit 0; fi
 if [ "$level" = runtime ] && [ -f "$done_file" ] && grep -qx "$stamp runtime" "$done_file"; then exit 0; fi

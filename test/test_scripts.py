@@ -2,6 +2,8 @@
 
 import ast
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +87,55 @@ def test_other_refusals(tmp_path):
     assert refused(run("export.sh", "--resources", tmp_path), "no ensemble.json: ")
     (tmp_path / "file").touch()
     assert refused(run("export.sh", "--output", tmp_path / "file"), f"cannot make the folder: {tmp_path / 'file'}: ")
+
+
+PRETENDING_PYTHON = """#!/bin/sh
+case "$*" in
+  *ensurepip*) ;;
+  *"pip "*install*) echo "$*" >>pip.log ;;
+  "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *) echo "Python 3.12.0" ;;
+esac
+"""
+
+
+@pytest.mark.heavy
+def test_the_set_up_is_made_again_only_where_something_else_is_to_be_installed(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    for name in ("scripts/setup.sh", "scripts/options.sh", "requirements.txt", "pyproject.toml", "setup.py"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text(PRETENDING_PYTHON)
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    log = tmp_path / "pip.log"
+
+    def installs(level: str) -> int:
+        log.write_text("")
+        subprocess.run([tmp_path / "scripts" / "setup.sh", level], cwd="/", capture_output=True, check=True)
+        return len(log.read_text().splitlines())
+
+    def change(name: str, before: str, after: str) -> None:
+        content = (tmp_path / name).read_text()
+        assert before in content
+        (tmp_path / name).write_text(content.replace(before, after, 1))
+
+    assert [installs(level) for level in ("runtime", "runtime", "all", "all", "runtime")] == [2, 0, 2, 0, 0]
+    change("pyproject.toml", "line-length = 120", "line-length = 110")
+    change("pyproject.toml", "[tool.pytest.ini_options]", "[tool.pytest.ini_options]\nminversion = '8'")
+    change("pyproject.toml", "[tool.mypy]\nstrict = true", "[tool.mypy]\nstrict = false")
+    assert installs("all") == 0
+    for name, before, after in (
+        ("pyproject.toml", '"pydicom>=3.0"', '"pydicom>=3.1"'),
+        ("pyproject.toml", '"pytest>=8.4"', '"pytest>=8.5"'),
+        ("pyproject.toml", '"setuptools>=77"', '"setuptools>=78"'),
+        ("pyproject.toml", 'nodulemc = "nodulemc.cli:main"', 'nodule = "nodulemc.cli:main"'),
+        ("pyproject.toml", '"nodulemc.resources" = ["*"]', '"nodulemc.resources" = []'),
+        ("requirements.txt", "pydicom==", "pydicom>="),
+        ("setup.py", "setup(", "setup( "),
+    ):
+        change(name, before, after)
+        assert (installs("all"), installs("all")) == (2, 0), after
 
 
 @pytest.mark.heavy
