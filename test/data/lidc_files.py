@@ -1,7 +1,13 @@
-"""Writers of LIDC-IDRI's XML for tests."""
+"""Writers of LIDC-IDRI's XML for tests, and pylidc to judge what is made of it."""
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
 
 from nodulemc.data.lidc_xml import RATINGS, Marking, Outline
 
@@ -57,3 +63,20 @@ def _roi(outline: Outline) -> str:
         f"<roi><imageZposition>{outline.z:.6f} </imageZposition><imageSOP_UID>1.2.3</imageSOP_UID>"
         f"<inclusion>{str(outline.includes).upper()}</inclusion>{edges}</roi>"
     )
+
+
+def import_pylidc(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, object]:
+    """pylidc 0.2.3, which needs names that NumPy and setuptools have given up."""
+    monkeypatch.setattr(np, "int", int, raising=False)
+    monkeypatch.setattr(np, "float", float, raising=False)
+    place = SimpleNamespace(resource_filename=lambda package, name: str(folder_of(package) / name))
+    monkeypatch.setitem(sys.modules, "pkg_resources", place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pylidc = pytest.importorskip("pylidc", exc_type=ImportError)
+        from pylidc.utils import consensus
+    return pylidc, consensus
+
+
+def folder_of(package: str) -> Path:
+    return Path(sys.modules[package].__file__).parent

@@ -1,11 +1,8 @@
-import sys
-import warnings
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-from data.lidc_files import box, marking
+from data.lidc_files import box, import_pylidc, marking
 
 from nodulemc.ct.grids import read_grid
 from nodulemc.data.lidc_nodules import enclosed, nodules_of, same_nodule
@@ -136,20 +133,3 @@ def test_a_real_scan_is_what_pylidc_says(shared_data: Path, monkeypatch: pytest.
             assert mean == np.mean([getattr(annotation, name) for annotation in annotations])
         assert nodule.diameter_mm == pytest.approx(np.mean([annotation.diameter for annotation in annotations]))
         assert nodule.volume_mm3 == pytest.approx(np.mean([annotation.volume for annotation in annotations]))
-
-
-def import_pylidc(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, object]:
-    """pylidc 0.2.3, which needs names that NumPy and setuptools have given up."""
-    monkeypatch.setattr(np, "int", int, raising=False)
-    monkeypatch.setattr(np, "float", float, raising=False)
-    place = SimpleNamespace(resource_filename=lambda package, name: str(folder_of(package) / name))
-    monkeypatch.setitem(sys.modules, "pkg_resources", place)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pylidc = pytest.importorskip("pylidc", exc_type=ImportError)
-        from pylidc.utils import consensus
-    return pylidc, consensus
-
-
-def folder_of(package: str) -> Path:
-    return Path(sys.modules[package].__file__).parent
