@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cohort.made import DIAMETER_MM, ENSEMBLE, MEASURING, Segmenting, make_cohort, results, scan_file, uid
 from digital_shapes import ball
-from evaluation.browser import CONTRASTS, SCREENS, open_browser
+from evaluation.browser import CONTRASTS, SCREENS, TOO_WIDE, open_browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -288,7 +288,9 @@ def press(driver, key):
 def test_index_is_silent_narrow_and_dark_enough(index):
     driver, _ = index
     assert driver.get_log("browser") == []
-    assert driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    width, window, outside = driver.execute_script(TOO_WIDE)
+    assert outside == []
+    assert width <= window
     driver.execute_script("document.querySelectorAll('tbody tr').forEach((r, k) => r.hidden = k > 30)")
     assert [entry for entry in driver.execute_script(CONTRASTS) if entry[0] < 4.5] == []
     driver.execute_script("document.querySelector('form').dispatchEvent(new Event('input'))")

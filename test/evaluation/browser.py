@@ -35,6 +35,15 @@ return [...document.querySelectorAll('body *')].filter(visible).map(e => {
   return [(high + 0.05) / (low + 0.05), e.textContent.trim().slice(0, 40)];
 });
 """
+# The widths of the page's content and of the window, and the elements that stand out of it, apart from those in an
+# element that scrolls. On a phone, innerWidth grows with what is too wide; the root's clientWidth does not.
+TOO_WIDE = """
+const width = document.documentElement.clientWidth;
+const scrolls = e => e && (getComputedStyle(e).overflowX === 'auto' || scrolls(e.parentElement));
+return [document.documentElement.scrollWidth, width, [...document.querySelectorAll('body *')].filter(
+  e => e.getClientRects().length && e.getBoundingClientRect().right > width + 0.5 && !scrolls(e.parentElement)
+).map(e => e.outerHTML.slice(0, 200))];
+"""
 
 
 @contextmanager

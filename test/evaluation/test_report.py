@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from evaluation.browser import CONTRASTS, open_browser
+from evaluation.browser import CONTRASTS, SCREENS, TOO_WIDE, open_browser
 from evaluation.samples import make_predictions
 
 from nodulemc.evaluation.metrics import evaluate
@@ -65,8 +65,24 @@ def test_console_is_silent_and_nothing_is_loaded(browser):
 
 @pytest.mark.heavy
 def test_nothing_is_cut_off_at_the_side(browser):
-    width, window = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    width, window, outside = browser.execute_script(TOO_WIDE)
+    assert outside == []
     assert width <= window
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_marks_of_small_samples_are_not_cut_off(screen, tmp_path):
+    width, phone = screen
+    page = tmp_path / "small.html"
+    small = evaluate(matched(make_predictions(nodules=20, patients=20, seeds=2), None), 50)
+    page.write_text(render_report(small, lambda _: None), encoding="utf-8")
+    with open_browser(width, 844, phone=phone) as driver:
+        driver.get(page.as_uri())
+        assert driver.find_elements("css selector", ".forest .value span")
+        content, window, outside = driver.execute_script(TOO_WIDE)
+    assert window <= width
+    assert outside == []
+    assert content <= window
 
 
 @pytest.mark.heavy
