@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nodulemc.errors import ConfigError
+from nodulemc.option_types import any_number
 from nodulemc.options import (
     add_calibrated_option,
     add_ensemble_options,
@@ -76,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also give the risk by the Brock, Mayo and Herder models and Lung-RADS: Grand-Challenge's clinical "
         "information, with further keys (docs/measurements.md); implies --measure",
     )
+    parser.add_argument("--age", type=any_number, metavar="YEARS", help="the patient's age, for the risk models")
+    parser.add_argument("--gender", choices=("female", "male"), help="the patient's gender, for the risk models")
     add_prior_options(parser)
     parser.add_argument(
         "--dicom",
@@ -123,7 +126,7 @@ def _predict(args: argparse.Namespace) -> None:
     require_inputs(*_inputs(args))
     if args.masks:
         make_folder(args.masks)
-    segments = _check_further(args) or bool(args.masks or args.measure or args.clinical or args.prior)
+    segments = _check_further(args) or bool(args.masks or args.measure or _asks_risk(args) or args.prior)
     (volume, nodules, seen, known, prior), ensemble = side_by_side(
         lambda: _read(args),
         lambda: load_ensemble(args, masks=segments, calibrated=args.calibrated),
@@ -244,7 +247,7 @@ def _segment(
     from nodulemc.measure.nodule import measured
 
     predictions, masks = score_and_segment(volume, nodules, *seen, ensemble)
-    if args.measure or args.clinical or args.dicom or args.report or prior:
+    if args.measure or known is not None or args.dicom or args.report or prior:
         predictions = measured(predictions, volume, masks, known)
     if prior:
         from nodulemc.measure.growth import compared
@@ -289,11 +292,16 @@ def _check_names(args: argparse.Namespace, volume: Volume, nodules: Sequence[Nod
 
 
 def _known(args: argparse.Namespace, nodules: Sequence[Nodule]) -> list[dict[str, Any]] | None:
-    if not args.clinical:
+    if not _asks_risk(args):
         return None
-    from nodulemc.measure.clinical import read_clinical
+    from nodulemc.measure.clinical import completed, read_clinical
 
-    return read_clinical(args.clinical, nodules)
+    known = read_clinical(args.clinical, nodules) if args.clinical else [{} for _ in nodules]
+    return completed(known, {"age": args.age, "gender": args.gender})
+
+
+def _asks_risk(args: argparse.Namespace) -> bool:
+    return bool(args.clinical or args.age is not None or args.gender)
 
 
 def _prior(args: argparse.Namespace, volume: Volume) -> Prior | None:

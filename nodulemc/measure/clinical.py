@@ -93,6 +93,25 @@ def read_clinical(path: Path, nodules: Sequence[Nodule]) -> list[dict[str, Any]]
     ]  # fmt: skip
 
 
+def completed(known: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the known values about each nodule and its patient, with those that are given as options.
+
+    Args:
+        known: The values of the file, as from ``read_clinical``.
+        options: Values of the patient by the risk models' names; None is not given.
+
+    Raises:
+        CaseError: a value is not one of its key's, or the file has another one.
+    """
+    given = known_values(options, "the options", PATIENT_KEYS)
+    for key, value in given.items():
+        other = next((values[key] for values in known if values.get(key, value) != value), None)
+        if other is not None:
+            what = f"{key} is {shortened(value)}, but {shortened(other)} in the clinical information"
+            raise CaseError(what, f"--{key}", "leave out the option, or correct the file")
+    return [{**values, **given} for values in known]
+
+
 def _object(value: Any, what: str, path: Path) -> dict[str, Any]:
     """Return a JSON object, empty for null.
 

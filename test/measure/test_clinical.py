@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nodulemc.errors import CaseError, FileError
-from nodulemc.measure.clinical import read_clinical
+from nodulemc.measure.clinical import completed, read_clinical
 from nodulemc.points.nodules import Nodule
 
 NODULES = [Nodule("n1", (0.0, 0.0, 0.0)), Nodule(None, (1.0, 0.0, 0.0))]
@@ -66,3 +66,17 @@ def test_what_is_not_known_is_left_out(read, nothing):
 def test_what_is_refused(read, content, message):
     with pytest.raises((CaseError, FileError), match=message):
         read(content)
+
+
+def test_options_complete_what_the_file_lacks(read):
+    known = read({"gender": "MALE", "nodules": {"n1": {"spiculation": True}}})
+    options = {"age": 71.0, "gender": None}
+    assert completed(known, options) == [
+        {"gender": "male", "spiculation": True, "age": 71.0},
+        {"gender": "male", "age": 71.0},
+    ]
+    assert completed(known, {"age": None, "gender": "male"}) == known
+    with pytest.raises(CaseError, match=r"^gender is 'female', but 'male' in the clinical information: --gender: "):
+        completed(known, {"age": None, "gender": "female"})
+    with pytest.raises(CaseError, match=r"^age is 131\.0: the options: give a number of years up to 130"):
+        completed(known, {"age": 131.0})

@@ -130,6 +130,19 @@ def test_the_table_shows_them(case, capsys):
     assert len({len(line) for line in (header, first, second)}) == 1
 
 
+def test_age_and_gender_may_be_options(case):
+    output = case / "out.json"
+    run(case, "--output", output, "--clinical", case / "clinical.json")
+    with_file = json.loads(output.read_text())
+    rest = {key: value for key, value in CLINICAL.items() if key not in ("age", "gender")}
+    (case / "clinical.json").write_text(json.dumps(rest))
+    run(case, "--output", output, "--clinical", case / "clinical.json", "--age", 62, "--gender", "male")
+    assert json.loads(output.read_text()) == with_file
+    run(case, "--output", output, "--gender", "male")
+    risk = json.loads(output.read_text())["points"][0]["risk"]
+    assert risk["brock_parsimonious"] == {"missing": ["upper_lobe", "spiculation"]}
+
+
 def test_bad_clinical_information_is_told_before_the_network_runs(case, monkeypatch, capsys):
     monkeypatch.setattr(Balls, "member_probabilities", lambda *_: pytest.fail("the network ran"))
     (case / "clinical.json").write_text('{"age": "old"}')
