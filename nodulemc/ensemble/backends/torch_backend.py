@@ -221,10 +221,12 @@ class _Findings:
         logits, told, *mask = (network.find_all if segments else network.classify_with_attributes)(batch)
         unknown = torch.full_like(logits, torch.nan)
         columns = torch.stack([logits, *(told.get(name, unknown) for name in self.attributes)], dim=1)
-        if self.masks:
-            voxels = mask[0].flatten(1) if mask else torch.full_like(batch.flatten(1), torch.nan)
-            columns = torch.cat([columns, voxels], dim=1)
-        return torch.sigmoid(columns.double())
+        found = torch.sigmoid(columns.double())
+        if not self.masks:
+            return found
+        voxels = mask[0].flatten(1) if mask else torch.full_like(batch.flatten(1), torch.nan)
+        # By itself: the last bit of a sigmoid depends on the number's place in its tensor.
+        return torch.cat([found, torch.sigmoid(voxels.double())], dim=1)
 
 
 def load_members(
