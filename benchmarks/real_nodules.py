@@ -233,7 +233,8 @@ def between_readers(nodules: Nodules) -> dict[str, Any]:
 def dice_with_consensus(rows: Sequence[Row], cubes: Path, slabs: Path, others: Sequence[Row]) -> list[float]:
     """Return the Dice of cubes' masks with the readers' consensus, which is the mask of the same nodule's slab.
 
-    So it is what masks without a fault would reach. Cubes and slabs have no common origin; the centroids are matched.
+    So it is what masks that equal the consensus would reach. Cubes and slabs have no common origin, so the centroids
+    are matched.
     """
     of_nodule = {(row[PATIENT], row["LesionID"]): row[ANNOTATION] for row in others}
     both = [(row[ANNOTATION], of_nodule.get((row[PATIENT], row["LesionID"]))) for row in rows]
