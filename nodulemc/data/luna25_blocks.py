@@ -14,9 +14,9 @@ from tokenize import TokenError
 import numpy as np
 
 from nodulemc.arrays import Array
-from nodulemc.data.unpickle import read_plain_dict
 from nodulemc.errors import ImageError
 from nodulemc.geometry import Grid, in_words, size_of
+from nodulemc.util.unpickle import read_plain_dict
 
 _SAME_LENGTH = 1e-3
 _REMEDY = "download the challenge's nodule blocks again"

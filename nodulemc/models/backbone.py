@@ -142,6 +142,7 @@ class Backbone(ABC):
     Attributes:
         name: The name in ``ensemble.json`` and recipes.
         kinetics: The published weights. None if there are none.
+        kinetics_package: A Python package that carries such weights. None if there is none.
         he_normal: Whether convolutions start from He-normal weights (He et al. 2015, over the outputs) instead of
             PyTorch's own.
         zero_norms: The end of the names of those BatchNorms whose scale starts at zero, so that a residual block starts
@@ -150,6 +151,7 @@ class Backbone(ABC):
 
     name: ClassVar[str]
     kinetics: ClassVar[KineticsFile | None] = None
+    kinetics_package: ClassVar[KineticsFile | None] = None
     he_normal: ClassVar[bool] = False
     zero_norms: ClassVar[str | None] = None
 

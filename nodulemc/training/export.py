@@ -105,7 +105,7 @@ def _model_card(
     rows = [_metrics_row(trained) for trained in seeds]
     start = "random weights"
     if config.model.kinetics:
-        start = "Kinetics-400 weights, BatchNorm of the backbone frozen"
+        start = f"Kinetics-400 weights, BatchNorm of the backbone {config.model.kinetics_batch_norm}"
     elif config.model.start_from:
         start = "an ensemble's weights of the same seeds, or of its only one, see the recipe"
     decoder = "with its segmentation decoder" if manifest.members[0].architecture.decoder_widths else "without decoder"

@@ -51,7 +51,7 @@ class TrainingStep:
         on_cuda = accelerator.device.type == "cuda"
         move_channels_last(network, accelerator.device)
         self.ema = ExponentialMovingAverage(network, config.run.ema_decay)
-        self._frozen = config.model.kinetics is not None or "backbone" in config.model.frozen
+        self._frozen = config.model.freezes_batch_norm
         if not self._frozen and accelerator.num_processes > 1 and on_cuda:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         optimizer = torch.optim.Adam(

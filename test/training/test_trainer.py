@@ -432,8 +432,10 @@ def test_the_full_network_starts_from_random_weights_with_batch_norm_learning():
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is(tmp_path):
-    model = parse_config({"model": {"decoder_widths": [8, 8, 8, 8, 8], "kinetics": None}}, "test").model
+@pytest.mark.parametrize("batch_norm", ["frozen", "learned"])
+def test_kinetics_weights_fill_the_backbone_whose_batch_norm_is_frozen_or_learns(batch_norm, tmp_path):
+    sections = {"decoder_widths": [8, 8, 8, 8, 8], "kinetics": None, "kinetics_batch_norm": batch_norm}
+    model = parse_config({"model": sections}, "test").model
     donor = create_network(model, 5).network.backbone.state_dict()
     donor = {name: torch.full_like(value, 0.01) for name, value in donor.items() if value.is_floating_point()}
     file = tmp_path / "model_rgb.pth"
@@ -443,15 +445,19 @@ def test_kinetics_weights_fill_the_backbone_whose_batch_norm_then_stays_as_it_is
     loaded = network.backbone.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in donor.items())
     frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
-    assert frozen == {n for n, _ in network.named_parameters() if n.startswith("backbone.") and ".batch3d." in n}
+    of_batch_norm = {n for n, _ in network.named_parameters() if n.startswith("backbone.") and ".batch3d." in n}
+    assert frozen == (of_batch_norm if batch_norm == "frozen" else set())
 
 
-def test_kinetics_weights_can_be_downloaded(monkeypatch):
+@pytest.mark.parametrize(("source", "package"), [("download", False), ("package", True)])
+def test_kinetics_weights_can_be_downloaded(source, package, monkeypatch):
     asked, used = [], []
-    monkeypatch.setattr(trainer, "fetch_kinetics", lambda *where: asked.append(where) or Path("fetched"))
+    monkeypatch.setattr(
+        trainer, "fetch_kinetics", lambda *where, **which: asked.append((*where, which)) or Path("fetched")
+    )
     monkeypatch.setattr(trainer, "load_kinetics", lambda network, backbone, path: used.append((backbone, path)))
-    create_network(parse_config({"model": {"decoder_widths": [8] * 5}}, "test").model, 5)
-    assert asked == [("inception_i3d", Path.home() / ".cache" / "nodulemc")]
+    create_network(parse_config({"model": {"decoder_widths": [8] * 5, "kinetics": source}}, "test").model, 5)
+    assert asked == [("inception_i3d", Path.home() / ".cache" / "nodulemc", {"package": package})]
     assert used == [("inception_i3d", Path("fetched"))]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodulemc.data.unpickle import read_plain_dict
 from nodulemc.errors import ImageError
+from nodulemc.util.unpickle import read_plain_dict
 
 
 def save(path: Path, content: object) -> Path:

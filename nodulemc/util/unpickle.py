@@ -1,4 +1,4 @@
-"""Reading a dict of arrays and numbers that ``numpy.save`` has pickled, without unpickling anything.
+"""Reading pickled dicts of arrays and numbers, without unpickling anything.
 
 Python's unpickler calls the functions that a file names. NumPy's functions that rebuild arrays trust their arguments: a
 forged dtype makes them follow arbitrary pointers. A few damaged bytes make either of them ask for gigabytes. So the
@@ -107,6 +107,24 @@ def read_plain_dict(path: Path) -> dict[str, Any]:
         raise ImageError(
             f"cannot read the metadata ({error or type(error).__name__})", path, "download the file again"
         ) from error
+
+
+def read_nested_arrays(stream: bytes) -> dict[str, Any]:
+    """Read a pickled dict, whose values are arrays or such dicts again. Nothing in the stream is executed.
+
+    Raises:
+        ValueError: the stream is damaged, or holds anything else.
+    """
+    try:
+        return _arrays(_is(dict, _follow(stream)))
+    except (TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise ValueError(f"a damaged pickle ({error or type(error).__name__})") from error
+
+
+def _arrays(content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _arrays(value) if isinstance(value, dict) else _is(_Array, value).real() for key, value in content.items()
+    }
 
 
 def _after_header(content: bytes) -> bytes:
