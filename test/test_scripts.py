@@ -136,6 +136,12 @@ def test_the_set_up_is_made_again_only_where_something_else_is_to_be_installed(t
     ):
         change(name, before, after)
         assert (installs("all"), installs("all")) == (2, 0), after
+    # Another Python that comes first in PATH later on is not used, unless the environment's own is gone.
+    (tmp_path / "bin" / "python3").write_text(PRETENDING_PYTHON.replace("3.12", "3.13"))
+    assert installs("all") == 0
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    assert installs("all") == 2
+    assert "3.13" in (tmp_path / ".venv" / "bin" / "python").read_text()
 
 
 @pytest.mark.heavy
