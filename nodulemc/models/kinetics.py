@@ -80,7 +80,10 @@ def fetch_kinetics(backbone: str, folder: str | Path, *, package: bool = False, 
             content = response.read()
     # A connection that breaks during the answer raises an HTTPException or a bare OSError.
     except (OSError, HTTPException) as error:
-        raise EnsembleError(f"download failed ({error})", source.url, source.by_hand(path, expected)) from error
+        remedy = source.by_hand(path, expected)
+        if not package and backbone in KINETICS_PACKAGES:
+            remedy += "; or set model.kinetics to package"
+        raise EnsembleError(f"download failed ({error})", source.url, remedy) from error
     _check(content, expected, source.url, source.by_hand(path, expected))
     make_folder(path.parent)
     write_atomically(path, content)

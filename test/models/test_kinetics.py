@@ -143,6 +143,7 @@ def test_no_network_says_what_to_do(served, tmp_path):
         kinetics.KINETICS_FILES["inception_i3d"].url,
         f"by hand (50,887,222 bytes, SHA-256 {hashlib.sha256(b'weights').hexdigest()})",
         f"save it as {tmp_path / 'cache' / 'model_rgb.pth'}, or name it in model.kinetics",
+        "; or set model.kinetics to package",
     ):
         assert fact in line
     unmeasured = kinetics.KINETICS_FILES["i3d_r50"].by_hand(tmp_path, "0123")
