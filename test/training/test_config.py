@@ -179,3 +179,19 @@ def test_the_learning_rate_rises_holds_and_falls():
     assert rates[50] == pytest.approx(0.05)
     assert max(rates) == rates[4] == pytest.approx(0.1, rel=0.01)
     assert rates[99] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("section", "frozen"),
+    [
+        ({}, True),
+        ({"kinetics": "package"}, True),
+        ({"kinetics_batch_norm": "learned"}, False),
+        ({"kinetics": None}, False),
+        ({"start_from": "e"}, False),
+        ({"start_from": "e", "frozen": ["backbone"]}, True),
+        ({"start_from": "e", "frozen": ["classifier_head"]}, False),
+    ],
+)
+def test_batch_norm_is_frozen_at_the_values_of_videos_or_with_the_backbone(section, frozen):
+    assert parse_config({"model": section}, "here").model.freezes_batch_norm is frozen
