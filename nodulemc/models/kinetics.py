@@ -34,11 +34,10 @@ def load_kinetics(model: MultiTaskI3d, backbone: str, path: str | Path) -> None:
         EnsembleError: the backbone has no such weights, the file is no checkpoint, or its tensors are not exactly the
             backbone's and the Kinetics classifier's.
     """
-    if str(path).endswith(".tar.gz"):
-        tensors = read_package(path)
-    else:
-        classifier = _published(KINETICS_FILES, backbone).classifier
-        tensors = read_tensors(path, nests=("model_state",))
+    package = str(path).endswith(".tar.gz")
+    classifier = _published(KINETICS_PACKAGES if package else KINETICS_FILES, backbone).classifier
+    tensors = read_package(path) if package else read_tensors(path, nests=("model_state",))
+    if classifier is not None:
         tensors = {name: value for name, value in tensors.items() if not name.startswith(classifier)}
     tensors = check_names(tensors, backbone_shapes(backbone), path)
     fill(model.backbone, {name: value.float() for name, value in tensors.items()})
