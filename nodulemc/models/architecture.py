@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nodulemc.errors import EnsembleError
-from nodulemc.models.backbone import Backbone
+from nodulemc.models.backbone import ATTRIBUTE_MAP, CENTRE_MAPS, CENTRE_PARTS, Backbone
 from nodulemc.models.inception_i3d import InceptionI3d
 from nodulemc.models.resnet_i3d import I3dR50
 from nodulemc.ratings import ATTRIBUTES
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in (InceptionI3d(), I3dR50())}
 # "windows_2x2x2" is the LUNA25 baseline's pooling: the mean of the means of all windows of 2×2×2, stride 1.
-POOLINGS = ("global", "windows_2x2x2")
+POOLINGS = ("global", "windows_2x2x2", "centre")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Architecture:
             layer.
         decoder_widths: The output widths of the decoder's five stages. None for no decoder. If a width differs from the
             feature map it meets, a 1×1×1 convolution projects the map to it.
-        pooling: The pooling of the coarsest feature map for the head: "global", its mean, or "windows_2x2x2". In the
-            latter, voxels at the ends of a side count half, but those of a side of two count fully.
+        pooling: What the heads read. "global": the mean of the coarsest feature map. "windows_2x2x2": the same, but
+            voxels at the ends of a side count half, except on a side of two. "centre": means and maxima of the three
+            finest maps over the central 12.5 and 6.25 mm.
         attributes: The readers' ratings that a second head predicts, in the order of its outputs. Empty for no such
             head.
     """
@@ -54,6 +55,25 @@ class Architecture:
             if len(self.decoder_widths) != 5:
                 raise EnsembleError(f"decoder widths {self.decoder_widths}", "architecture", "give five, one per stage")
         object.__setattr__(self, "attributes", _attributes(self.attributes))
+
+    @property
+    def head_features(self) -> int:
+        """The number of features that the malignancy head reads."""
+        channels = BACKBONES[self.backbone].channels
+        if self.pooling == "centre":
+            return 2 * len(CENTRE_PARTS) * sum(channels[k] for k in CENTRE_MAPS)
+        return channels[-1]
+
+    @property
+    def attribute_features(self) -> int:
+        """The number of features that the attribute head reads, see ``nodulemc.models.pooling.all_features``."""
+        own = 0 if self.pooling == "centre" else BACKBONES[self.backbone].channels[ATTRIBUTE_MAP]
+        return self.head_features + own
+
+    @property
+    def maps_read(self) -> int | None:
+        """How many feature maps the heads need, from the finest on. None if they need all of them."""
+        return max(CENTRE_MAPS) + 1 if self.pooling == "centre" else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; those in ``_OPTIONAL`` only if they differ from it."""

@@ -16,9 +16,12 @@ Triple = tuple[int, int, int]
 Value = TypeVar("Value")
 EPSILON = 1e-5  # of every BatchNorm
 INPUT_CHANNELS = 3  # copies of the one patch, because published I3D weights expect colours
-# Attributes are predicted from the pooled coarsest feature map and from this map's maxima over the centre, 12.5 mm.
-# The density and texture of small nodules are lost on the way to the coarsest map.
-CENTRE_MAP = 1
+# The finer feature maps that heads may read at the patch's centre: the density and texture of small nodules are lost on
+# the way to the coarsest map. Attributes are also predicted from the maxima of one. Pooling "centre" reads three, over
+# two parts of the patch: 12.5 and 6.25 mm.
+ATTRIBUTE_MAP = 1
+CENTRE_MAPS = (0, 1, 2)
+CENTRE_PARTS = (4, 8)
 
 
 class Window(NamedTuple):
@@ -157,10 +160,10 @@ class Backbone(ABC):
     zero_norms: ClassVar[str | None] = None
 
     @abstractmethod
-    def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
+    def feature_maps(self, layers: Layers[Value], x: Value) -> Iterable[Value]:
         """Return five feature maps of the input (N, 3, D, H, W), from fine to coarse.
 
-        Only a convolution may take the input itself.
+        A generator computes no more than it is asked for. Only a convolution may take the input itself.
         """
 
     @property
@@ -169,17 +172,14 @@ class Backbone(ABC):
         return tuple(self.feature_maps(ChannelCounts(), INPUT_CHANNELS))
 
 
-def centre_of(sides: Sequence[int], patch_sides: float = 1) -> tuple[slice, ...]:
-    """Return the central quarter, along each axis, of a whole patch's feature map.
+def centre_of(sides: Sequence[int], patch_sides: float, parts: int) -> tuple[slice, ...]:
+    """Return the central part, along each axis, of a whole patch's feature map.
 
     Args:
         sides: The sides of a feature map.
         patch_sides: The share of a whole patch, along each axis, that the map was made from.
+        parts: The side of a whole patch over that of the part: 4 for the central 12.5 mm. All of the map if it was made
+            from less.
     """
-    quarters = [round(side / patch_sides) // 4 for side in sides]
-    return tuple(slice((side - part) // 2, (side + part) // 2) for side, part in zip(sides, quarters, strict=True))
-
-
-def attribute_features(channels: Sequence[int]) -> int:
-    """Return the number of features that attributes are predicted from, given the feature maps' numbers of channels."""
-    return channels[-1] + channels[CENTRE_MAP]
+    wanted = [min(side, round(side / patch_sides) // parts) for side in sides]
+    return tuple(slice((side - part) // 2, (side + part) // 2) for side, part in zip(sides, wanted, strict=True))

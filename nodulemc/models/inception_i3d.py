@@ -1,5 +1,7 @@
 """Inception-I3D: Carreira & Zisserman 2017, arXiv:1705.07750, figure 3. The key names are the LUNA25 baseline's."""
 
+from collections.abc import Iterator
+
 from nodulemc.models.backbone import Backbone, KineticsFile, Layers, Value, same
 
 # The widths of the convolutions in a block's branches: 1; 1 then 3; 1 then 3; pool then 1.
@@ -41,27 +43,29 @@ class InceptionI3d(Backbone):
         None,
     )
 
-    def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
-        """Return the feature maps from fine to coarse.
+    def feature_maps(self, layers: Layers[Value], x: Value) -> Iterator[Value]:
+        """Give the feature maps from fine to coarse.
 
         Args:
             layers: The layers to call.
             x: (N, 3, D, H, W). D must be divisible by 16, H and W by 32.
 
-        Returns:
+        Yields:
             The maps after the stem (N, 64, D/2, H/2, W/2), conv3d_2c (N, 192, D/2, H/4, W/4), mixed_3c (N, 480, D/2,
                 H/8, W/8), mixed_4f (N, 832, D/4, H/16, W/16) and mixed_5c (N, 1024, D/8, H/32, W/32).
         """
-        x = stem = layers.conv_bn_relu(x, "conv3d_1a_7x7", 64, same(7, 2))
+        x = layers.conv_bn_relu(x, "conv3d_1a_7x7", 64, same(7, 2))
+        yield x
         x = layers.max_pool(x, same((1, 3, 3), (1, 2, 2)))
         x = layers.conv_bn_relu(x, "conv3d_2b_1x1", 64, same(1))
-        x = second = layers.conv_bn_relu(x, "conv3d_2c_3x3", 192, same(3))
+        x = layers.conv_bn_relu(x, "conv3d_2c_3x3", 192, same(3))
+        yield x
         x = layers.max_pool(x, same((1, 3, 3), (1, 2, 2)))
-        x = third = _stage(layers, x, _MIXED_3)
-        x = layers.max_pool(x, same(3, 2))
-        x = fourth = _stage(layers, x, _MIXED_4)
-        x = layers.max_pool(x, same(2, 2))
-        return [stem, second, third, fourth, _stage(layers, x, _MIXED_5)]
+        x = _stage(layers, x, _MIXED_3)
+        yield x
+        x = _stage(layers, layers.max_pool(x, same(3, 2)), _MIXED_4)
+        yield x
+        yield _stage(layers, layers.max_pool(x, same(2, 2)), _MIXED_5)
 
 
 def _stage(layers: Layers[Value], x: Value, blocks: dict[str, Widths]) -> Value:

@@ -2,12 +2,11 @@
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from nodulemc.models.architecture import BACKBONES, Architecture
-from nodulemc.models.backbone import CENTRE_MAP, attribute_features, centre_of
 from nodulemc.models.decoder import SegmentationDecoder
+from nodulemc.models.pooling import all_features, pooled_features
 from nodulemc.models.torch_backbone import TorchBackbone
 from nodulemc.patch import SIZE
 
@@ -16,39 +15,40 @@ class MultiTaskI3d(nn.Module):
     """The multi-task network. Key names are those of MClab's public code, and ``attribute_head``.
 
     MClab's names are ``backbone``, ``classifier_head`` and ``aux_model``. The attribute head gives the logits of the
-    readers' mean ratings, on scales mapped to 0…1. It is a linear layer of the pooled features and of a finer feature
-    map's maxima over the patch's central quarter along each axis.
+    readers' mean ratings, on scales mapped to 0…1. It is a linear layer. See ``nodulemc.models.pooling`` for what the
+    heads read.
     """
 
     def __init__(self, backbone: TorchBackbone, architecture: Architecture, *, with_decoder: bool) -> None:
         super().__init__()
         self.backbone = backbone
-        widths = (backbone.channels[-1], *architecture.head_widths)
+        self._pooling = architecture.pooling
+        self._maps_read = architecture.maps_read
+        self._head_features = architecture.head_features
+        widths = (architecture.head_features, *architecture.head_widths)
         hidden: list[nn.Module] = [
             layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), nn.ReLU(inplace=True))
         ]
-        pooling: nn.Module = nn.AdaptiveAvgPool3d(1)
-        if architecture.pooling == "windows_2x2x2":
-            pooling = nn.Sequential(nn.AvgPool3d(2, stride=1), pooling)
-        self.classifier_head = nn.Sequential(pooling, nn.Flatten(), *hidden, nn.Linear(widths[-1], 1))
+        # The published head starts with a pooling and a flattening, so its first linear layer is number 2.
+        self.classifier_head = nn.Sequential(nn.Identity(), nn.Identity(), *hidden, nn.Linear(widths[-1], 1))
         if with_decoder and architecture.decoder_widths is not None:
             self.aux_model = SegmentationDecoder(backbone.channels, architecture.decoder_widths)
         self.attributes = architecture.attributes
         # The last module, so that the others start with the same random weights with and without it.
         if self.attributes:
-            self.attribute_head = nn.Linear(attribute_features(backbone.channels), len(self.attributes))
+            self.attribute_head = nn.Linear(architecture.attribute_features, len(self.attributes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return malignancy logits (N,).
 
         The input has values 0…1. It is (N, 1 or 3, 64, 128, 128), or 64³ for a network without upscaling.
         """
-        return self._malignancy_logits(self._feature_maps(x)[-1])
+        maps = self._feature_maps(x, self._maps_read)
+        return self._malignancy_logits(pooled_features(maps, self._pooling, x.shape[2] / SIZE))
 
     def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return malignancy logits (N,) and, with a head for them, attribute logits (N, A) of the same input."""
-        maps = self._feature_maps(x)
-        return self._malignancy_logits(maps[-1]), self._attribute_logits(maps, x)
+        return self._head_logits(self.features(x))
 
     def forward_multitask(self, x: Tensor, mask_size: int = SIZE) -> tuple[Tensor, ...]:
         """Return malignancy logits (N,) and mask logits (N, size, size, size) of the same input.
@@ -56,24 +56,27 @@ class MultiTaskI3d(nn.Module):
         With a head for attributes, their logits (N, A) come last.
         """
         maps = self._feature_maps(x)
-        outputs = self._malignancy_logits(maps[-1]), self.aux_model(maps, mask_size)
-        return (*outputs, self._attribute_logits(maps, x)) if self.attributes else outputs
+        if not self.attributes:
+            pooled = pooled_features(maps, self._pooling, x.shape[2] / SIZE)
+            return self._malignancy_logits(pooled), self.aux_model(maps, mask_size)
+        logits, attributes = self._head_logits(all_features(maps, self._pooling, x.shape[2] / SIZE))
+        return logits, self.aux_model(maps, mask_size), attributes
 
-    def _malignancy_logits(self, coarsest: Tensor) -> Tensor:
-        logits: Tensor = self.classifier_head(coarsest)
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (N, F) that the heads read of the same input. The malignancy head's come first."""
+        return all_features(self._feature_maps(x, self._maps_read), self._pooling, x.shape[2] / SIZE)
+
+    def _head_logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = self.attribute_head(features)
+        return self._malignancy_logits(features[:, : self._head_features]), logits
+
+    def _malignancy_logits(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.classifier_head(pooled)
         return logits.squeeze(1)
 
-    def _attribute_logits(self, maps: list[Tensor], x: Tensor) -> Tensor:
-        pooling, flatten, *_ = self.classifier_head
-        fine = maps[CENTRE_MAP]
-        depth, height, width = centre_of(fine.shape[2:], x.shape[2] / SIZE)
-        maxima = fine[:, :, depth, height, width].amax(dim=(2, 3, 4))
-        logits: Tensor = self.attribute_head(torch.cat([flatten(pooling(maps[-1])), maxima], dim=1))
-        return logits
-
-    def _feature_maps(self, x: Tensor) -> list[Tensor]:
+    def _feature_maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
         # The stem's input channels are copies of the patch.
-        return self.backbone.feature_maps(x.expand(-1, self.backbone.stem.in_channels, -1, -1, -1))
+        return self.backbone.feature_maps(x.expand(-1, self.backbone.stem.in_channels, -1, -1, -1), count)
 
 
 def create_model(architecture: Architecture, *, with_decoder: bool) -> MultiTaskI3d:

@@ -1,5 +1,7 @@
 """I3D with a ResNet-50: ``pytorchvideo.models.hub.i3d_r50``, version 0.1.5, without its classifier."""
 
+from collections.abc import Iterator
+
 from nodulemc.models.backbone import Backbone, KineticsFile, Layers, Value, centred, same
 
 
@@ -17,25 +19,29 @@ class I3dR50(Backbone):
     he_normal = True
     zero_norms = "norm_c"
 
-    def feature_maps(self, layers: Layers[Value], x: Value) -> list[Value]:
-        """Return the feature maps from fine to coarse.
+    def feature_maps(self, layers: Layers[Value], x: Value) -> Iterator[Value]:
+        """Give the feature maps from fine to coarse.
 
         Args:
             layers: The layers to call.
             x: (N, 3, D, H, W). D must be divisible by 2, H and W by 32.
 
-        Returns:
+        Yields:
             The maps after the stem and its pool (N, 64, D, H/4, W/4), then after the four residual stages (N, 256, D,
                 H/4, W/4), (N, 512, D/2, H/8, W/8), (N, 1024, D/2, H/16, W/16) and (N, 2048, D/2, H/32, W/32).
         """
         x = layers.relu(layers.conv_bn(x, "blocks.0.conv", "blocks.0.norm", 64, centred((5, 7, 7), (1, 2, 2))))
-        x = stem = layers.max_pool(x, centred((1, 3, 3), (1, 2, 2)))
-        x = first = _stage(layers, x, "blocks.1", 64, depths=(3, 3, 3), stride=1)
+        x = layers.max_pool(x, centred((1, 3, 3), (1, 2, 2)))
+        yield x
+        x = _stage(layers, x, "blocks.1", 64, depths=(3, 3, 3), stride=1)
+        yield x
         # This is block 2, without tensors. Block 6 is the classifier.
         x = layers.max_pool(x, same((2, 1, 1), (2, 1, 1)))
-        x = second = _stage(layers, x, "blocks.3", 128, depths=(3, 1, 3, 1), stride=2)
-        x = third = _stage(layers, x, "blocks.4", 256, depths=(3, 1, 3, 1, 3, 1), stride=2)
-        return [stem, first, second, third, _stage(layers, x, "blocks.5", 512, depths=(1, 3, 1), stride=2)]
+        x = _stage(layers, x, "blocks.3", 128, depths=(3, 1, 3, 1), stride=2)
+        yield x
+        x = _stage(layers, x, "blocks.4", 256, depths=(3, 1, 3, 1, 3, 1), stride=2)
+        yield x
+        yield _stage(layers, x, "blocks.5", 512, depths=(1, 3, 1), stride=2)
 
 
 def _stage(layers: Layers[Value], x: Value, name: str, width: int, *, depths: tuple[int, ...], stride: int) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodulemc.errors import EnsembleError
 from nodulemc.models.architecture import BACKBONES, Architecture
-from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts, Triple, Window, attribute_features
+from nodulemc.models.backbone import INPUT_CHANNELS, ChannelCounts, Triple, Window
 from nodulemc.util.text import counted
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,11 +24,11 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
     """Return names and shapes of a multi-task network's parameters and buffers, without BatchNorm's counters."""
     channels = BACKBONES[architecture.backbone].channels
     shapes = {BACKBONE_PREFIX + name: shape for name, shape in backbone_shapes(architecture.backbone).items()}
-    widths = (channels[-1], *architecture.head_widths, 1)
+    widths = (architecture.head_features, *architecture.head_widths, 1)
     for k, (before, after) in enumerate(pairwise(widths), start=1):
         shapes |= dict(_affine(f"classifier_head.{2 * k}", (after, before)))
     if architecture.attributes:
-        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), attribute_features(channels))))
+        shapes |= dict(_affine(ATTRIBUTE_HEAD, (len(architecture.attributes), architecture.attribute_features)))
     if with_decoder and architecture.decoder_widths is not None:
         shapes |= {DECODER_PREFIX + name: shape for name, shape in _decoder(channels, architecture.decoder_widths)}
     return shapes
@@ -37,7 +37,7 @@ def tensor_shapes(architecture: Architecture, *, with_decoder: bool) -> Shapes:
 def backbone_shapes(backbone: str) -> Shapes:
     """Return the same for a backbone alone."""
     table = _Table()
-    BACKBONES[backbone].feature_maps(table, INPUT_CHANNELS)
+    list(BACKBONES[backbone].feature_maps(table, INPUT_CHANNELS))
     return table.shapes
 
 

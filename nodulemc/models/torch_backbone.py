@@ -1,6 +1,7 @@
 """A backbone's description as a PyTorch module, whose tensors have the published names."""
 
 from collections.abc import Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import cast
 
@@ -27,7 +28,7 @@ class TorchBackbone(nn.Module):
         self.pairs: list[tuple[str, str]] = []
         # It is a module, so that hooks see its output.
         self.activation = nn.ReLU()
-        backbone.feature_maps(_Builder(self), INPUT_CHANNELS)
+        list(backbone.feature_maps(_Builder(self), INPUT_CHANNELS))
         convolutions = {name: module for name, module in self.named_modules() if isinstance(module, nn.Conv3d)}
         self.stem_name = next(iter(convolutions))
         if backbone.he_normal:
@@ -42,9 +43,14 @@ class TorchBackbone(nn.Module):
         """The first convolution."""
         return cast("nn.Conv3d", self.get_submodule(self.stem_name))
 
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """Return feature maps of (N, 3, D, H, W) from fine to coarse, see the backbone's description."""
-        return self._backbone.feature_maps(_Forward(self), x)
+    def feature_maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
+        """Return feature maps of (N, 3, D, H, W) from fine to coarse, see the backbone's description.
+
+        Args:
+            x: The input.
+            count: The number of maps wanted; the finest come first. None for all.
+        """
+        return list(islice(self._backbone.feature_maps(_Forward(self), x), count))
 
 
 class _Builder(ChannelCounts):

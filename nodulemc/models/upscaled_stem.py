@@ -88,6 +88,10 @@ class PatchNetwork(nn.Module):
         logits, attributes = self.network.forward_attributes(self._input(patches))
         return logits, self._by_name(attributes)
 
+    def features(self, patches: Tensor) -> Tensor:
+        """Return the features (N, F) that the heads read of the same patches. The malignancy head's come first."""
+        return self.network.features(self._input(patches))
+
     def find_all(self, patches: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Return the results of ``classify_with_attributes`` for the same patches, and mask logits (N, S, S, S)."""
         logits, mask, *attributes = self(patches)

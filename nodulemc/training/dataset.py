@@ -4,7 +4,7 @@ The randomness of a sample depends only on the run's seed, the epoch and the sam
 same batches with any number of worker processes, and after a restart.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -226,7 +226,7 @@ class SequentialBatchSampler(Sampler[list[SampleRef]]):
 
 
 def make_loader(
-    dataset: NoduleDataset, batches: Sampler[list[SampleRef]], *, workers: int, pin_memory: bool
+    dataset: NoduleDataset, batches: Iterable[list[SampleRef]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Batch]:
     """Return a loader whose workers keep reading ahead of the network, and stay alive between epochs."""
     return DataLoader(

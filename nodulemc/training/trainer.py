@@ -4,8 +4,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,16 @@ from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
-from nodulemc.training.config import KINETICS_DOWNLOAD, KINETICS_PACKAGE, ModelConfig, TrainingConfig
-from nodulemc.training.dataset import BalancedBatchSampler, Batch, NoduleDataset, SequentialBatchSampler, make_loader
+from nodulemc.training.config import HEADS, KINETICS_DOWNLOAD, KINETICS_PACKAGE, ModelConfig, TrainingConfig
+from nodulemc.training.dataset import (
+    BalancedBatchSampler,
+    Batch,
+    NoduleDataset,
+    SampleRef,
+    SequentialBatchSampler,
+    make_loader,
+)
+from nodulemc.training.fitting import fit_heads, measure_batch_norm
 from nodulemc.training.loader_errors import reading_error
 from nodulemc.training.metrics_log import MetricsLog
 from nodulemc.training.run_state import (
@@ -45,6 +54,8 @@ from nodulemc.util.progress import QUIET_S, progress
 CHECKPOINT_NAME = "checkpoint.pt"
 # The losses of a step, in its order.
 _LOSSES = ("loss", "cross_entropy", "dice_loss", "attribute_loss")
+# Enough for statistics; more change the features by less than augmentation does.
+_MEASURED_SAMPLES = 320
 CACHE = Path.home() / ".cache" / "nodulemc"
 
 
@@ -137,6 +148,7 @@ def create_network(config: ModelConfig, seed: int) -> PatchNetwork:
         load_kinetics(network, config.backbone, path)
         if config.freezes_batch_norm:
             freeze_batch_norm(network.backbone)
+        freeze_parts(network, config.frozen)
     elif config.start_from is not None:
         tensors = start_tensors(config, seed)
         new = {k: value for k, value in network.state_dict().items() if k.startswith(ATTRIBUTE_HEAD)}
@@ -232,7 +244,10 @@ class _SeedTrainer:
         targets = data.targets(soft=config.run.soft_labels)
         set_seed(seed)
         undecided = bool(np.isnan(targets[list(data.train)]).any())
-        self._step = TrainingStep(create(config.model, seed), config, accelerator, undecided=undecided)
+        network = create(config.model, seed)
+        if config.run.head_copies:
+            freeze_parts(network.network, HEADS if self._attributes else HEADS[:1])
+        self._step = TrainingStep(network, config, accelerator, undecided=undecided)
         self._make_loaders(targets)
         self._steps = len(self._draws) * config.run.epochs
 
@@ -258,6 +273,11 @@ class _SeedTrainer:
         common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}
         ratings = data.ratings(self._attributes)
         augmented = NoduleDataset(data.store, targets, self._config.augmentation, self._seed, ratings)
+        # Epochs after the last one, whose transforms no training step sees.
+        copies = [SampleRef(index, run.epochs + copy, place)
+                  for copy in range(run.head_copies) for place, index in enumerate(data.train)]  # fmt: skip
+        size = run.batch_size
+        self._copies = make_loader(augmented, [copies[k : k + size] for k in range(0, len(copies), size)], **common)
         plain = NoduleDataset(data.store, data.targets(soft=False), None, self._seed, ratings)
         self._train_loader = make_loader(augmented, self._draws, **common)
         self._validation_loader = make_loader(plain, ordered, **common)
@@ -304,9 +324,16 @@ class _SeedTrainer:
         epochs_done = len(self.history)
         if epochs_done == self._config.run.epochs:
             return
+        if not epochs_done:
+            self._prepare_backbone()
         log = None
         if self._accelerator.is_main_process:
             log = MetricsLog(self._folder, epochs_done * len(self._draws))
+        # A stopped run closes it as well, or its thread would write on.
+        with nullcontext() if log is None else closing(log):
+            self._train_epochs(epochs_done, log)
+
+    def _train_epochs(self, epochs_done: int, log: MetricsLog | None) -> None:
         for epoch in range(epochs_done, self._config.run.epochs):
             row = self._train_epoch(epoch, log)
             row |= self._validate(epoch, log)
@@ -315,8 +342,35 @@ class _SeedTrainer:
             if log is not None:
                 log.epoch((epoch + 1) * len(self._draws) - 1, self.history)
                 save_checkpoint(self._folder / CHECKPOINT_NAME, self._checkpoint())
-        if log is not None:
-            log.close()
+
+    def _prepare_backbone(self) -> None:
+        """Measure BatchNorm's statistics and fit the heads, if the recipe says so. Processes do all of the fit each."""
+        config, network, accelerator = self._config, self._step.network, self._accelerator
+        if config.model.measures_batch_norm:
+            count = -(-_MEASURED_SAMPLES // config.run.batch_size)
+            self._draws.epoch = config.run.epochs
+            measure_batch_norm(network, (self._patches(batch) for batch in islice(self._train_loader, count)))
+            for value in network.buffers():
+                if value.is_floating_point():
+                    value.copy_(accelerator.reduce(value.clone(), reduction="mean"))
+        if config.run.head_copies:
+            network.eval()
+            parts: list[tuple[Array, Array, Array]] = []
+            batches = progress(self._copies, len(self._copies), f"seed {self._seed}, features", quiet_s=QUIET_S)
+            with torch.inference_mode():
+                for batch in batches:
+                    found = network.features(self._patches(batch)).float().cpu()
+                    parts.append((found.numpy(), batch.labels.numpy(), batch.ratings.numpy()))
+            features, labels, ratings = (np.concatenate(part) for part in zip(*parts, strict=True))
+            fit_heads(network, features, labels, ratings, config.run.head_penalty)
+        self._step.ema.network.load_state_dict(network.state_dict())
+
+    def _patches(self, batch: Batch) -> Tensor:
+        images, _ = batch.to(self._accelerator.device).resample(self._size(0))
+        return images
+
+    def _size(self, epoch: int) -> int:
+        return SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
 
     def _validate(self, epoch: int, log: MetricsLog | None) -> dict[str, float]:
         """Return the average's metrics, and check it: the last step can spoil the weights after its loss was finite."""
@@ -341,12 +395,11 @@ class _SeedTrainer:
         batches: Iterable[Batch] = self._train_loader
         if log is not None:
             batches = progress(batches, len(self._draws), self._label(epoch))
-        size = SIZE // 2 if epoch < self._config.run.central_epochs else SIZE
         first = epoch * len(self._draws)
         names = _LOSSES if self._attributes else _LOSSES[:-1]
         sums = torch.zeros(len(names), dtype=torch.float64)
         start = time.monotonic()
-        steps = (self._train_step(step, batch, size) for step, batch in enumerate(batches, start=first))
+        steps = (self._train_step(step, batch, self._size(epoch)) for step, batch in enumerate(batches, start=first))
         pending = next(steps)
         for step, values in enumerate(steps, start=first):
             # The previous step's values are ready by now; asking for this step's would stop the queue of GPU work.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nodulemc.ensemble.backends.openvino_backend import OpenVinoMembers
+from nodulemc.ensemble.backends.openvino_graph import network_graph
 from nodulemc.ensemble.backends.torch_backend import load_members
 from nodulemc.ensemble.ensemble import Ensemble
 from nodulemc.ensemble.manifest import read_manifest
@@ -26,9 +27,9 @@ from nodulemc.training.devices import create_accelerator
 from nodulemc.training.step import TrainingStep
 
 
-@pytest.fixture(scope="module")
-def architecture(small_backbone):
-    return Architecture(small_backbone, decoder_widths=(13, 8, 10, 7, 4))
+@pytest.fixture(scope="module", params=["global", "centre"])
+def architecture(small_backbone, request):
+    return Architecture(small_backbone, decoder_widths=(13, 8, 10, 7, 4), pooling=request.param)
 
 
 def randomised(model: MultiTaskI3d) -> MultiTaskI3d:
@@ -103,6 +104,35 @@ def test_both_backends_give_the_plain_networks_numbers(folder, model):
         findings, probabilities = seeds.member_findings_and_masks(patches, ())
         np.testing.assert_allclose(findings[0, :, 0], torch.sigmoid(torch.cat(logits)), rtol=0, atol=1e-5)
         np.testing.assert_allclose(probabilities[0], torch.sigmoid(torch.cat(masks)), rtol=0, atol=1e-4)
+
+
+def test_stages_that_no_head_reads_are_computed_for_masks_alone(architecture, model):
+    called = []
+    norms = [name for name, module in model.backbone.named_modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    hooks = [
+        model.backbone.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+        for name in norms
+    ]
+    network, patch = PatchNetwork(model), torch.from_numpy(probe_patches()[:1, None])
+    with torch.no_grad():
+        network.classify(patch)
+        of_head = [*called]
+        network(patch)
+    for hook in hooks:
+        hook.remove()
+    needed = norms[: 1 + 2 * 2] if architecture.pooling == "centre" else norms
+    assert sorted(of_head) == sorted(needed)
+    assert sorted(called[len(of_head) :]) == sorted(norms)
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    counts = [
+        sum(
+            node.get_type_name() == "Convolution"
+            for node in network_graph(architecture, tensors, masks=masks).get_ops()
+        )
+        for masks in (False, True)
+    ]
+    of_decoder = 5 + 3 + 1  # blocks, projections where widths differ, the last layer
+    assert counts == [len(needed), len(norms) + of_decoder]
 
 
 def test_an_ensemble_of_it_is_loaded_as_any(folder):

@@ -17,7 +17,7 @@ class Pools(ChannelCounts):
 
     def __init__(self, backbone):
         self.windows = []
-        BACKBONES[backbone].feature_maps(self, INPUT_CHANNELS)
+        list(BACKBONES[backbone].feature_maps(self, INPUT_CHANNELS))
 
     def max_pool(self, x, window):
         self.windows.append(window)

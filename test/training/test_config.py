@@ -14,6 +14,7 @@ PUBLISHED = {
     "model": {
         "backbone": "inception_i3d",
         "head_widths": [],
+        "pooling": "global",
         "decoder_widths": [832, 480, 192, 64, 64],
         "kinetics": "download",
         "kinetics_batch_norm": "frozen",
@@ -39,6 +40,8 @@ PUBLISHED = {
         "dice": "batch",
         "attribute_weight": 0.5,
         "soft_labels": False,
+        "head_copies": 0,
+        "head_penalty": 0.3,
         "ema_decay": 0.998,
         "precision": "auto",
         "workers": 8,
@@ -79,7 +82,7 @@ def test_whoever_trains_has_to_say_on_what(given, key):
 
 def test_a_recipe_survives_its_dictionary():
     for model in (
-        {"head_widths": [64], "kinetics": "k.pth"},
+        {"head_widths": [64], "pooling": "centre", "kinetics": "k.pth"},
         {"start_from": "e"},
         {"kinetics": None, "attributes": ["texture", "margin"]},
     ):
@@ -122,6 +125,15 @@ def test_weights_are_random_only_where_that_is_asked_for():
         ("model: {kinetics: k.pth, start_from: e}", r"model.kinetics and model.start_from are both given"),
         ("model: {kinetics: null, start_averaged: true}", r"model.start_averaged without model.start_from"),
         ("model: {kinetics: null, frozen: [backbone]}", r"model.frozen without model.start_from"),
+        ("model: {frozen: [backbone, classifier_head]}", r"model.frozen without model.start_from"),
+        ("model: {pooling: max}", r"pooling is 'max': .*global, windows_2x2x2, centre"),
+        ("model: {kinetics_batch_norm: none}", r"kinetics_batch_norm is 'none': .*frozen, learned, measured"),
+        ("run: {head_copies: 1}", r"head_copies fits linear heads to a frozen backbone: .*frozen to \[backbone\]"),
+        (
+            "{model: {frozen: [backbone], head_widths: [8]}, run: {head_copies: 1}}",
+            r"head_copies fits linear heads .*head_widths to \[\]",
+        ),
+        ("run: {head_penalty: 0}", r"head_penalty is 0: .*above 0"),
         ("model: {frozen: [aux_model]}", r"frozen is \['aux_model'\]: .*some of backbone, classifier_head"),
         ("model: {attributes: [malignancy]}", r"attributes is \['malignancy'\]: .*some of spiculation, lobulation"),
         ("model: {attributes: [texture, texture]}", r"attributes is .*each once"),
@@ -187,6 +199,8 @@ def test_the_learning_rate_rises_holds_and_falls():
         ({}, True),
         ({"kinetics": "package"}, True),
         ({"kinetics_batch_norm": "learned"}, False),
+        ({"kinetics_batch_norm": "measured"}, False),
+        ({"kinetics_batch_norm": "measured", "frozen": ["backbone"]}, True),
         ({"kinetics": None}, False),
         ({"start_from": "e"}, False),
         ({"start_from": "e", "frozen": ["backbone"]}, True),

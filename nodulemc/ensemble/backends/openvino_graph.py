@@ -6,6 +6,7 @@ it, over the copies of each voxel. The graph then takes the patch itself.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -13,12 +14,24 @@ import numpy as np
 from nodulemc.arrays import Array
 from nodulemc.ensemble.backends.openvino_runtime import openvino, ops
 from nodulemc.models.architecture import BACKBONES, Architecture
-from nodulemc.models.backbone import CENTRE_MAP, EPSILON, Layers, Window, centre_of, centred, same, triple
+from nodulemc.models.backbone import (
+    ATTRIBUTE_MAP,
+    CENTRE_MAPS,
+    CENTRE_PARTS,
+    EPSILON,
+    Layers,
+    Window,
+    centre_of,
+    centred,
+    same,
+    triple,
+)
 from nodulemc.models.tensor_shapes import BACKBONE_PREFIX, DECODER_PREFIX
 from nodulemc.patch import SIZE, UPSCALED
 
 Node: TypeAlias = openvino.Output
 _UPSCALING = UPSCALED[2] // SIZE
+_AXES = np.array([2, 3, 4])  # D, H and W
 
 
 def network_graph(
@@ -36,33 +49,47 @@ def network_graph(
 
     Returns:
         A model that maps one patch (1, 1, 64, 64, 64), values 0…1, to the features that its heads read (1, F) and, for
-            masks, mask logits (1, 1, 64, 64, 64). The malignancy head reads the first features, one per channel of the
-            coarsest map.
+            masks, mask logits (1, 1, 64, 64, 64). The malignancy head reads the first features, those that all heads
+            read.
     """
     patch = ops.parameter([1, 1, SIZE, SIZE, SIZE], np.float32)
     x = patch.output(0)
     layers = _BackboneLayers(tensors, x, _UPSCALING if upscaled else 1)
-    maps = BACKBONES[architecture.backbone].feature_maps(layers, x)
+    wanted = None if masks else architecture.maps_read
+    maps = [*islice(BACKBONES[architecture.backbone].feature_maps(layers, x), wanted)]
     decoded = [_decoder(_Layers(tensors, DECODER_PREFIX), maps, architecture.decoder_widths or ())] if masks else []
-    features = _pooled(maps[-1], architecture.pooling)
-    if architecture.attributes:
-        features = layers.concatenate([features, _central_maxima(maps[CENTRE_MAP])])
-    return openvino.Model([features, *decoded], [patch])
+    features = _pooled(maps, architecture.pooling)
+    if architecture.attributes and architecture.attribute_features > architecture.head_features:
+        features.append(_maxima(_centre(maps[ATTRIBUTE_MAP], CENTRE_PARTS[0])))
+    return openvino.Model([layers.concatenate(features), *decoded], [patch])
 
 
-def _pooled(x: Node, pooling: str) -> Node:
+# The functions of ``nodulemc.models.pooling``.
+
+
+def _pooled(maps: Sequence[Node], pooling: str) -> list[Node]:
+    if pooling == "centre":
+        boxes = [_centre(maps[k], parts) for k in CENTRE_MAPS for parts in CENTRE_PARTS]
+        return [value for box in boxes for value in (_means(box), _maxima(box))]
+    coarsest = maps[-1]
     if pooling == "windows_2x2x2":
         none = [0, 0, 0]
-        x = ops.avg_pool(x, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
-    return ops.reduce_mean(x, ops.constant(np.array([2, 3, 4])), False).output(0)
+        coarsest = ops.avg_pool(coarsest, [1, 1, 1], none, none, [2, 2, 2], exclude_pad=True).output(0)
+    return [_means(coarsest)]
 
 
-def _central_maxima(x: Node) -> Node:
-    centre = centre_of([*x.shape][2:])
-    axes = np.array([2, 3, 4])
+def _centre(x: Node, parts: int) -> Node:
+    centre = centre_of([*x.shape][2:], 1, parts)
     bounds = [np.array([getattr(side, end) for side in centre]) for end in ("start", "stop")]
-    cut = ops.slice(x, *map(ops.constant, (*bounds, np.ones(3, np.int64), axes))).output(0)
-    return ops.reduce_max(cut, ops.constant(axes), False).output(0)
+    return ops.slice(x, *map(ops.constant, (*bounds, np.ones(3, np.int64), _AXES))).output(0)
+
+
+def _means(x: Node) -> Node:
+    return ops.reduce_mean(x, ops.constant(_AXES), False).output(0)
+
+
+def _maxima(x: Node) -> Node:
+    return ops.reduce_max(x, ops.constant(_AXES), False).output(0)
 
 
 def _decoder(layers: "_Layers", maps: Sequence[Node], widths: Sequence[int]) -> Node:
