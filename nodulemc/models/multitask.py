@@ -43,7 +43,7 @@ class MultiTaskI3d(nn.Module):
 
         The input has values 0…1. It is (N, 1 or 3, 64, 128, 128), or 64³ for a network without upscaling.
         """
-        maps = self._feature_maps(x, self._maps_read)
+        maps = self.feature_maps(x, self._maps_read)
         return self._malignancy_logits(pooled_features(maps, self._pooling, x.shape[2] / SIZE))
 
     def forward_attributes(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class MultiTaskI3d(nn.Module):
 
         With a head for attributes, their logits (N, A) come last.
         """
-        maps = self._feature_maps(x)
+        maps = self.feature_maps(x)
         if not self.attributes:
             pooled = pooled_features(maps, self._pooling, x.shape[2] / SIZE)
             return self._malignancy_logits(pooled), self.aux_model(maps, mask_size)
@@ -64,7 +64,7 @@ class MultiTaskI3d(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features (N, F) that the heads read of the same input. The malignancy head's come first."""
-        return all_features(self._feature_maps(x, self._maps_read), self._pooling, x.shape[2] / SIZE)
+        return all_features(self.feature_maps(x, self._maps_read), self._pooling, x.shape[2] / SIZE)
 
     def _head_logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
         logits: Tensor = self.attribute_head(features)
@@ -74,7 +74,8 @@ class MultiTaskI3d(nn.Module):
         logits: Tensor = self.classifier_head(pooled)
         return logits.squeeze(1)
 
-    def _feature_maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
+    def feature_maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
+        """Return the backbone's feature maps of the same input: the ``count`` finest ones, or all."""
         # The stem's input channels are copies of the patch.
         return self.backbone.feature_maps(x.expand(-1, self.backbone.stem.in_channels, -1, -1, -1), count)
 

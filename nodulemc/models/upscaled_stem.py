@@ -88,6 +88,10 @@ class PatchNetwork(nn.Module):
         logits, attributes = self.network.forward_attributes(self._input(patches))
         return logits, self._by_name(attributes)
 
+    def feature_maps(self, patches: Tensor) -> list[Tensor]:
+        """Return all feature maps of the backbone, of the same patches."""
+        return self.network.feature_maps(self._input(patches))
+
     def features(self, patches: Tensor) -> Tensor:
         """Return the features (N, F) that the heads read of the same patches. The malignancy head's come first."""
         return self.network.features(self._input(patches))

@@ -30,7 +30,7 @@ def measure_batch_norm(network: PatchNetwork, patches: Iterable[Tensor]) -> None
     norms = [m for m in network.network.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad(), _averaging(norms):
         for batch in patches:
-            network.features(batch)
+            network.feature_maps(batch)
 
 
 @contextmanager

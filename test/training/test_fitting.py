@@ -88,8 +88,8 @@ def test_batch_norm_gets_the_means_of_the_batches_statistics(small_backbone):
     torch.testing.assert_close(backbone.bn1.running_mean, expected.detach())
     torch.testing.assert_close(backbone.bn1.running_var, variance.detach())
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    assert all(name.startswith("network.backbone.") for name in changed)
-    assert all("running" in name or "tracked" in name for name in changed)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert changed == {n for n in before if n.startswith("network.backbone.") and n.endswith(statistics)}
     assert (backbone.bn1.momentum, backbone.bn1.training) == (0.1, False)
 
 
