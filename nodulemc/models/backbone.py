@@ -115,6 +115,30 @@ class ChannelCounts(Layers[int]):
         return sum(values)
 
 
+class LayerNames(Layers[frozenset[str]]):
+    """Layers that apply to the names of the convolutions and BatchNorms that a value has passed through."""
+
+    def conv_bn(self, x: frozenset[str], conv: str, norm: str, channels: int, window: Window) -> frozenset[str]:
+        """Return the names with these two."""
+        return x | {conv, norm}
+
+    def relu(self, x: frozenset[str]) -> frozenset[str]:
+        """Return the same names."""
+        return x
+
+    def max_pool(self, x: frozenset[str], window: Window) -> frozenset[str]:
+        """Return the same names."""
+        return x
+
+    def add(self, a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
+        """Return both values' names."""
+        return a | b
+
+    def concatenate(self, values: Sequence[frozenset[str]]) -> frozenset[str]:
+        """Return all values' names."""
+        return frozenset().union(*values)
+
+
 @dataclass(frozen=True)
 class KineticsFile:
     """A published file of Kinetics-400 weights.
@@ -170,6 +194,12 @@ class Backbone(ABC):
     def channels(self) -> tuple[int, ...]:
         """The numbers of channels of the feature maps."""
         return tuple(self.feature_maps(ChannelCounts(), INPUT_CHANNELS))
+
+    @property
+    def fine_stages(self) -> frozenset[str]:
+        """The names of the layers that the maps of pooling "centre" are made by."""
+        maps = [*self.feature_maps(LayerNames(), frozenset())]
+        return frozenset().union(*(maps[k] for k in CENTRE_MAPS))
 
 
 def centre_of(sides: Sequence[int], patch_sides: float, parts: int) -> tuple[slice, ...]:

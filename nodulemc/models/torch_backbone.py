@@ -43,6 +43,11 @@ class TorchBackbone(nn.Module):
         """The first convolution."""
         return cast("nn.Conv3d", self.get_submodule(self.stem_name))
 
+    @property
+    def fine_stages(self) -> list[nn.Module]:
+        """The convolutions and BatchNorms that the maps of pooling "centre" are made by."""
+        return [self.get_submodule(name) for name in self._backbone.fine_stages]
+
     def feature_maps(self, x: Tensor, count: int | None = None) -> list[Tensor]:
         """Return feature maps of (N, 3, D, H, W) from fine to coarse, see the backbone's description.
 

@@ -22,7 +22,8 @@ from nodulemc.ratings import ATTRIBUTES
 
 DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
-PARTS = ("backbone", "classifier_head")
+FINE_STAGES = "fine_stages"
+PARTS = ("backbone", FINE_STAGES, "classifier_head")
 HEADS = ("classifier_head", "attribute_head")
 KINETICS_DOWNLOAD = "download"
 KINETICS_PACKAGE = "package"
@@ -104,7 +105,8 @@ class ModelConfig:
         start_averaged: Start every seed from the mean of that ensemble's members' weights instead.
         attributes: The readers' ratings that a second head learns. Without any, there is no such head. It starts from
             random weights if ``start_from`` has no such head.
-        frozen: The parts, "backbone" or "classifier_head", that keep the weights they start with.
+        frozen: The parts that keep the weights they start with: "backbone", "fine_stages" (what of it the maps of
+            pooling "centre" are made by) or "classifier_head".
     """
 
     backbone: str = _one_of(tuple(BACKBONES), "inception_i3d")
@@ -291,12 +293,13 @@ def parse_config(content: Any, where: object) -> TrainingConfig:
         raise ConfigError("model.kinetics and model.start_from are both given", where, "leave one of them out")
     if config.model.start_averaged and config.model.start_from is None:
         raise ConfigError("model.start_averaged without model.start_from", where, "name the ensemble to average")
-    trained_before = () if config.model.kinetics is None else ("backbone",)
+    trained_before = () if config.model.kinetics is None else ("backbone", FINE_STAGES)
     if config.model.start_from is None and {*config.model.frozen} - {*trained_before}:
         raise ConfigError("model.frozen without model.start_from", where, "name the ensemble whose weights are kept")
-    if config.run.head_copies and (config.model.frozen != ("backbone",) or config.model.head_widths):
-        remedy = "set model.frozen to [backbone] and model.head_widths to []"
-        raise ConfigError("run.head_copies fits linear heads to a frozen backbone", where, remedy)
+    read = ("backbone", FINE_STAGES) if config.model.pooling == "centre" else ("backbone",)
+    if config.run.head_copies and (config.model.frozen not in [(part,) for part in read] or config.model.head_widths):
+        remedy = f"set model.frozen to [{'] or ['.join(read)}] and model.head_widths to []"
+        raise ConfigError("run.head_copies fits linear heads to frozen features", where, remedy)
     return config
 
 

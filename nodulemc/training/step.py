@@ -7,8 +7,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from nodulemc.models.channels_last import move_channels_last
+from nodulemc.models.multitask import MultiTaskI3d
 from nodulemc.models.upscaled_stem import PatchNetwork
-from nodulemc.training.config import TrainingConfig
+from nodulemc.training.config import FINE_STAGES, TrainingConfig
 from nodulemc.training.ema import ExponentialMovingAverage
 from nodulemc.training.losses import differentiable_global_sum, known_cross_entropy, multitask_loss
 
@@ -23,10 +24,12 @@ def freeze_batch_norm(module: nn.Module) -> None:
             norm.eval().requires_grad_(False)
 
 
-def freeze_parts(network: nn.Module, parts: Iterable[str]) -> None:
+def freeze_parts(network: MultiTaskI3d, parts: Iterable[str]) -> None:
     """Stop training the parameters of some of a network's parts, named as in a recipe's ``model.frozen``."""
     for part in parts:
-        network.get_submodule(part).requires_grad_(False)
+        modules = network.backbone.fine_stages if part == FINE_STAGES else [network.get_submodule(part)]
+        for module in modules:
+            module.requires_grad_(False)
 
 
 class TrainingStep:
@@ -52,6 +55,7 @@ class TrainingStep:
         move_channels_last(network, accelerator.device)
         self.ema = ExponentialMovingAverage(network, config.run.ema_decay)
         self._frozen = config.model.freezes_batch_norm
+        self._frozen_fine = FINE_STAGES in config.model.frozen
         if not self._frozen and accelerator.num_processes > 1 and on_cuda:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         optimizer = torch.optim.Adam(
@@ -78,10 +82,13 @@ class TrainingStep:
         return network
 
     def prepare_to_train(self) -> None:
-        """Set training mode, except for a backbone with frozen BatchNorm."""
+        """Set training mode, except for frozen BatchNorm."""
         self._model.train()
         if self._frozen:
             freeze_batch_norm(self.network.network.backbone)
+        elif self._frozen_fine:
+            for layer in self.network.network.backbone.fine_stages:
+                freeze_batch_norm(layer)
 
     def __call__(
         self, images: Tensor, masks: Tensor, labels: Tensor, learning_rate: float, ratings: Tensor | None = None

@@ -16,7 +16,7 @@ from nodulemc.ensemble.manifest import read_manifest
 from nodulemc.ensemble.synthetic_patches import probe_patches
 from nodulemc.ensemble.writer import MemberWeights, write_ensemble
 from nodulemc.errors import EnsembleError
-from nodulemc.models.architecture import Architecture
+from nodulemc.models.architecture import BACKBONES, Architecture
 from nodulemc.models.backbone import centred, same
 from nodulemc.models.kinetics import fetch_kinetics, load_kinetics
 from nodulemc.models.multitask import MultiTaskI3d, create_model
@@ -87,6 +87,12 @@ def test_pytorch_computes_what_is_described(model):
 def test_the_table_names_what_pytorch_has(architecture, model):
     stated = {n: tuple(v.shape) for n, v in model.state_dict().items() if not n.endswith("num_batches_tracked")}
     assert tensor_shapes(architecture, with_decoder=True) == stated
+
+
+def test_the_fine_stages_are_what_the_three_finest_maps_are_made_by(model, small_backbone):
+    own = {f"layer{k}.{name}" for k in (1, 2) for name in ("wide.conv3d", "wide.batch3d", "conv2", "bn2")}
+    assert BACKBONES[small_backbone].fine_stages == {"conv1", "bn1"} | own
+    assert {*model.backbone.fine_stages} == {model.backbone.get_submodule(name) for name in {"conv1", "bn1"} | own}
 
 
 def test_both_backends_give_the_plain_networks_numbers(folder, model):

@@ -14,6 +14,7 @@ from nodulemc.training.config import parse_config
 from nodulemc.training.dataset import BalancedBatchSampler, NoduleDataset, SampleRef, collate
 from nodulemc.training.devices import create_accelerator
 from nodulemc.training.fitting import fit_heads, measure_batch_norm, penalised_logistic
+from nodulemc.training.step import freeze_parts
 from nodulemc.training.trainer import train_seed
 
 RANDOM = np.random.default_rng(7)
@@ -101,29 +102,27 @@ RECIPE = {
 }  # fmt: skip
 
 
-def train(folder, network, *, resume=False):
+def train(folder, network, *, frozen="backbone", resume=False):
     def create(config, seed):
-        network.network.backbone.requires_grad_(False)
+        freeze_parts(network.network, config.frozen)
         return network
 
-    accelerator, recipe = create_accelerator("fp32"), parse_config(RECIPE, "test")
+    accelerator = create_accelerator("fp32")
+    recipe = parse_config(RECIPE | {"model": RECIPE["model"] | {"frozen": [frozen]}}, "test")
     return train_seed(recipe, rated_data(), folder, 5, accelerator, resume=resume, create=create)
 
 
-def test_training_fits_the_heads_to_a_frozen_backbone_and_learns_the_decoder(tmp_path, small_backbone):
+@pytest.mark.parametrize("frozen", ["backbone", "fine_stages"])
+def test_training_fits_the_heads_to_frozen_features_and_learns_the_masks(tmp_path, small_backbone, frozen):
     network, data = small_network(small_backbone), rated_data()
     before = {name: value.clone() for name, value in network.network.state_dict().items()}
-    trained = train(tmp_path, network)
-    changed = {
-        name.rpartition(".")[0] for name, value in before.items() if not torch.equal(trained.state_dict[name], value)
-    }
-    learned = {name for name in changed if not name.startswith("backbone.")}
-    assert {"classifier_head.2", "attribute_head"} < learned
-    assert all(name.startswith(("classifier_head", "attribute_head", "aux_model")) for name in learned)
-    convolutions = [
-        name for name in before if name.startswith("backbone.") and "running" not in name and "tracked" not in name
-    ]
-    assert all(torch.equal(trained.state_dict[name], before[name]) for name in convolutions)
+    trained = train(tmp_path, network, frozen=frozen)
+    changed = {name for name, value in before.items() if not torch.equal(trained.state_dict[name], value)}
+    assert {"classifier_head.2.weight", "attribute_head.weight", "aux_model.last_layer.weight"} < changed
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    of_backbone = {name for name in changed if name.startswith("backbone.") and not name.endswith(statistics)}
+    later = {n for n in before if n.startswith(("backbone.layer3", "backbone.layer4")) and not n.endswith(statistics)}
+    assert of_backbone == (later if frozen == "fine_stages" else set())
 
     network.network.load_state_dict(trained.state_dict)
     network.eval()
