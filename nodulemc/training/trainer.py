@@ -270,17 +270,12 @@ class _SeedTrainer:
         ordered = SequentialBatchSampler(
             data.validation, batch_size=run.batch_size // processes, process=process, processes=processes
         )
-        common = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}
+        self._loading = {"workers": run.workers, "pin_memory": accelerator.device.type == "cuda"}
         ratings = data.ratings(self._attributes)
-        augmented = NoduleDataset(data.store, targets, self._config.augmentation, self._seed, ratings)
-        # Epochs after the last one, whose transforms no training step sees.
-        copies = [SampleRef(index, run.epochs + copy, place)
-                  for copy in range(run.head_copies) for place, index in enumerate(data.train)]  # fmt: skip
-        size = run.batch_size
-        self._copies = make_loader(augmented, [copies[k : k + size] for k in range(0, len(copies), size)], **common)
+        self._augmented = NoduleDataset(data.store, targets, self._config.augmentation, self._seed, ratings)
         plain = NoduleDataset(data.store, data.targets(soft=False), None, self._seed, ratings)
-        self._train_loader = make_loader(augmented, self._draws, **common)
-        self._validation_loader = make_loader(plain, ordered, **common)
+        self._train_loader = make_loader(self._augmented, self._draws, **self._loading)
+        self._validation_loader = make_loader(plain, ordered, **self._loading)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self._check_same_run(checkpoint)
@@ -355,15 +350,26 @@ class _SeedTrainer:
                     value.copy_(accelerator.reduce(value.clone(), reduction="mean"))
         if config.run.head_copies:
             network.eval()
-            parts: list[tuple[Array, Array, Array]] = []
-            batches = progress(self._copies, len(self._copies), f"seed {self._seed}, features", quiet_s=QUIET_S)
-            with torch.inference_mode():
-                for batch in batches:
-                    found = network.features(self._patches(batch)).float().cpu()
-                    parts.append((found.numpy(), batch.labels.numpy(), batch.ratings.numpy()))
-            features, labels, ratings = (np.concatenate(part) for part in zip(*parts, strict=True))
-            fit_heads(network, features, labels, ratings, config.run.head_penalty)
+            fit_heads(network, *self._features_of_copies(network), config.run.head_penalty)
         self._step.ema.network.load_state_dict(network.state_dict())
+
+    def _features_of_copies(self, network: PatchNetwork) -> tuple[Array, Array, Array]:
+        """Return features (N, F), labels (N,) and ratings (N, A) of the copies that the heads are fitted to."""
+        run = self._config.run
+        # Epochs after the last one, whose transforms no training step sees.
+        copies = [SampleRef(index, run.epochs + copy, place)
+                  for copy in range(run.head_copies) for place, index in enumerate(self._data.train)]  # fmt: skip
+        draws = [copies[k : k + run.batch_size] for k in range(0, len(copies), run.batch_size)]
+        batches: Iterable[Batch] = make_loader(self._augmented, draws, **self._loading)
+        if self._accelerator.is_main_process:
+            batches = progress(batches, len(draws), f"seed {self._seed}, features", quiet_s=QUIET_S)
+        parts = []
+        with torch.inference_mode():
+            for batch in batches:
+                found = network.features(self._patches(batch)).float().cpu()
+                parts.append((found.numpy(), batch.labels.numpy(), batch.ratings.numpy()))
+        features, labels, ratings = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return features, labels, ratings
 
     def _patches(self, batch: Batch) -> Tensor:
         images, _ = batch.to(self._accelerator.device).resample(self._size(0))
