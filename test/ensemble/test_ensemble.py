@@ -456,7 +456,7 @@ def test_masks_come_with_the_findings_in_one_pass(segmenting, openvino, precisio
 def count_passes(kind, name, monkeypatch) -> list[object]:
     """A list that grows with each call of a method."""
     passes, run = [], getattr(kind, name)
-    monkeypatch.setattr(kind, name, lambda self, x: passes.append(self) or run(self, x))
+    monkeypatch.setattr(kind, name, lambda self, *given: passes.append(self) or run(self, *given))
     return passes
 
 
