@@ -24,7 +24,6 @@ DECAYS = ("none", "cosine")
 DICE = ("batch", "nodule")
 FINE_STAGES = "fine_stages"
 PARTS = ("backbone", FINE_STAGES, "classifier_head")
-HEADS = ("classifier_head", "attribute_head")
 KINETICS_DOWNLOAD = "download"
 KINETICS_PACKAGE = "package"
 BATCH_NORM = ("frozen", "learned", "measured")

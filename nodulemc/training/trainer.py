@@ -25,7 +25,7 @@ from nodulemc.models.tensor_shapes import ATTRIBUTE_HEAD
 from nodulemc.models.upscaled_stem import PatchNetwork, absorb_upscaling
 from nodulemc.patch import SIZE
 from nodulemc.ratings import MALIGNANCY, READERS, normalised_rating
-from nodulemc.training.config import HEADS, KINETICS_DOWNLOAD, KINETICS_PACKAGE, ModelConfig, TrainingConfig
+from nodulemc.training.config import KINETICS_DOWNLOAD, KINETICS_PACKAGE, ModelConfig, TrainingConfig
 from nodulemc.training.dataset import (
     BalancedBatchSampler,
     Batch,
@@ -54,7 +54,7 @@ from nodulemc.util.progress import QUIET_S, progress
 CHECKPOINT_NAME = "checkpoint.pt"
 # The losses of a step, in its order.
 _LOSSES = ("loss", "cross_entropy", "dice_loss", "attribute_loss")
-# Enough for statistics; more change the features by less than augmentation does.
+# So many samples gave the figures in docs/training.md.
 _MEASURED_SAMPLES = 320
 CACHE = Path.home() / ".cache" / "nodulemc"
 
@@ -246,7 +246,7 @@ class _SeedTrainer:
         undecided = bool(np.isnan(targets[list(data.train)]).any())
         network = create(config.model, seed)
         if config.run.head_copies:
-            freeze_parts(network.network, HEADS if self._attributes else HEADS[:1])
+            freeze_parts(network.network, ["classifier_head", *([ATTRIBUTE_HEAD] if self._attributes else [])])
         self._step = TrainingStep(network, config, accelerator, undecided=undecided)
         self._make_loaders(targets)
         self._steps = len(self._draws) * config.run.epochs
@@ -319,7 +319,7 @@ class _SeedTrainer:
         epochs_done = len(self.history)
         if epochs_done == self._config.run.epochs:
             return
-        if not epochs_done:
+        if not epochs_done and (self._config.model.measures_batch_norm or self._config.run.head_copies):
             self._prepare_backbone()
         log = None
         if self._accelerator.is_main_process:
